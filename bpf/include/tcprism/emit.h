@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* From a finished event to its ring, and the ledger that accounts for every one. */
+#ifndef TCPRISM_EMIT_H
+#define TCPRISM_EMIT_H
+
+#include "owner.h"
+
+INLINE struct counters *counters_of(u32 kind)
+{
+	return bpf_map_lookup_elem(&ledger, &kind);
+}
+
+INLINE bool kind_wanted(u32 kind)
+{
+	return config.kinds >> kind & 1;
+}
+
+INLINE void event_begin(struct event *event, u32 kind, const struct connection *c, const struct owner *owner)
+{
+	struct comm *comm = (void *)event->comm;
+
+	event->ts_ns = bpf_ktime_get_ns();
+	event->kind = kind;
+	event->family = c->family;
+	event->netns = c->netns;
+	event->local_port = c->local_port;
+	event->remote_port = c->remote_port;
+	*(struct address *)event->local_ip = c->local;
+	*(struct address *)event->remote_ip = c->remote;
+	if (!owner)
+		return;
+	event->pid = owner->pid;
+	event->tid = owner->tid;
+	event->uid = owner->uid;
+	event->cgroup_id = owner->cgroup_id;
+	*comm = owner->comm;
+}
+
+/* Null (0) until something asks for it where no helper may: kprobes, and tracing before 5.12. */
+INLINE u64 cookie_of(struct sock *sk, enum reads reads)
+{
+	u64 cookie = 0;
+
+	READ(reads, cookie, sk->__sk_common.skc_cookie.counter);
+	if (!cookie && reads == READS_BTF && config.local_storage)
+		cookie = bpf_get_socket_cookie(sk);
+	return cookie;
+}
+
+/* Wakes nobody: user space reads on a timer, because a wake-up per record costs more than the record. */
+#define SUBMIT(ring, record_type, counters, fill)                                                  \
+	do {                                                                                       \
+		record_type *record = bpf_ringbuf_reserve(&(ring), sizeof(record_type), 0);        \
+		if (!record) {                                                                     \
+			COUNT((counters)->ring_full, 1);                                           \
+			break;                                                                     \
+		}                                                                                  \
+		fill;                                                                              \
+		bpf_ringbuf_submit(record, RING_NO_WAKEUP);                                        \
+		COUNT((counters)->submitted, 1);                                                   \
+	} while (0)
+
+#endif

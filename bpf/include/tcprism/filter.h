@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * What a user may filter by. The switches are read-only constants, so the verifier removes the
+ * filters that are off. Values of one filter are alternatives; filters combine with and.
+ */
+#ifndef TCPRISM_FILTER_H
+#define TCPRISM_FILTER_H
+
+#include "drift.h"
+#include "maps.h"
+
+struct connection {
+	struct address local, remote; /* IPv4 as mapped IPv6 */
+	u32 netns;
+	u16 local_port, remote_port;
+	u8 family;
+};
+
+#define MAPPED_PREFIX 0xffff0000U /* ::ffff:0:0/96, its third word in network order */
+
+INLINE bool is_mapped(const struct address *address)
+{
+	return !address->word[0] && !address->word[1] && address->word[2] == MAPPED_PREFIX;
+}
+
+INLINE void map_ipv4(struct address *to, u32 address)
+{
+	to->word[0] = 0;
+	to->word[1] = 0;
+	to->word[2] = MAPPED_PREFIX;
+	to->word[3] = address;
+}
+
+#define READ_ADDRESS(reads, to, from)                                                              \
+	do {                                                                                       \
+		READ(reads, (to).word[0], (from).in6_u.u6_addr32[0]);                              \
+		READ(reads, (to).word[1], (from).in6_u.u6_addr32[1]);                              \
+		READ(reads, (to).word[2], (from).in6_u.u6_addr32[2]);                              \
+		READ(reads, (to).word[3], (from).in6_u.u6_addr32[3]);                              \
+	} while (0)
+
+INLINE void read_addresses(struct connection *to, const struct sock_common *sk, u16 family, enum reads reads)
+{
+	u32 local = 0, remote = 0;
+
+	if (family == AF_INET6) {
+		READ_ADDRESS(reads, to->local, sk->skc_v6_rcv_saddr);
+		READ_ADDRESS(reads, to->remote, sk->skc_v6_daddr);
+		to->family = is_mapped(&to->remote) ? 4 : 6;
+		return;
+	}
+	READ(reads, local, sk->skc_rcv_saddr);
+	READ(reads, remote, sk->skc_daddr);
+	map_ipv4(&to->local, local);
+	map_ipv4(&to->remote, remote);
+	to->family = 4;
+}
+
+INLINE u32 read_netns(const struct sock_common *sk, enum reads reads)
+{
+	struct net *net = NULL;
+	u32 inum = 0;
+
+	READ(reads, net, sk->skc_net.net);
+	READ(reads, inum, net->ns.inum);
+	return inum;
+}
+
+INLINE void read_connection(struct connection *to, const struct sock_common *sk, enum reads reads)
+{
+	u16 family = 0, remote_port = 0;
+
+	READ(reads, family, sk->skc_family);
+	READ(reads, remote_port, sk->skc_dport);
+	READ(reads, to->local_port, sk->skc_num);
+	to->remote_port = __builtin_bswap16(remote_port);
+	to->netns = read_netns(sk, reads);
+	read_addresses(to, sk, family, reads);
+}
+
+INLINE bool has_port(const volatile u64 *bits, u16 port)
+{
+	return bits[port >> 6] >> (port & 63) & 1;
+}
+
+INLINE bool ports_pass(u16 local, u16 remote)
+{
+	if (config.by_port && !has_port(config.port, local) && !has_port(config.port, remote))
+		return false;
+	if (config.by_local_port && !has_port(config.local_port, local))
+		return false;
+	return !config.by_remote_port || has_port(config.remote_port, remote);
+}
+
+INLINE bool in_prefixes(void *map, const struct address *address)
+{
+	struct prefix key = { .length = 128, .address = *address };
+
+	return bpf_map_lookup_elem(map, &key);
+}
+
+INLINE bool connection_passes(const struct connection *c)
+{
+	if (!ports_pass(c->local_port, c->remote_port))
+		return false;
+	if (config.family && config.family != c->family)
+		return false;
+	if (config.by_netns && !bpf_map_lookup_elem(&network_namespaces, &c->netns))
+		return false;
+	if (config.by_remote_host && !in_prefixes(&remote_hosts, &c->remote))
+		return false;
+	return !config.by_host || in_prefixes(&hosts, &c->remote) || in_prefixes(&hosts, &c->local);
+}
+
+INLINE bool in_cgroups(void)
+{
+	for (u32 i = 0; i < CGROUPS_MAX; i++) {
+		if (i >= config.cgroups)
+			break;
+		if (bpf_current_task_under_cgroup(&cgroups, i) == 1)
+			return true;
+	}
+	return false;
+}
+
+#define FILTERS_BY_TASK() (config.by_pid || config.by_comm || config.cgroups)
+
+/* Process context only. */
+INLINE bool task_passes(u32 pid)
+{
+	if (config.self_pid == pid)
+		return false;
+	if (config.by_pid && !bpf_map_lookup_elem(&pids, &pid))
+		return false;
+	if (config.by_comm) {
+		struct comm comm = {};
+
+		bpf_get_current_comm(&comm, sizeof(comm)); /* task->comm has old bytes after its NUL */
+		if (!bpf_map_lookup_elem(&comms, &comm))
+			return false;
+	}
+	return !config.cgroups || in_cgroups();
+}
+
+#endif

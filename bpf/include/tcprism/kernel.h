@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * The kernel's structures, as far as they are read. libbpf moves every access to where the running
+ * kernel has the field (CO-RE), so order and size here mean nothing; names and types do.
+ * What changed between kernels is in drift.h.
+ */
+#ifndef TCPRISM_KERNEL_H
+#define TCPRISM_KERNEL_H
+
+#include "helpers.h"
+
+#define AF_INET 2
+#define AF_INET6 10
+#define SOCK_STREAM 1
+#define IPPROTO_TCP 6
+#define SOCK_DONE 1 /* enum sock_flags: the peer's FIN has arrived */
+
+#define MSG_PEEK 0x02
+#define MSG_TRUNC 0x20
+#define MSG_ERRQUEUE 0x2000
+#define MSG_ZEROCOPY 0x4000000
+#define MSG_SPLICE_PAGES 0x8000000
+
+#define EAGAIN 11
+#define ERESTARTSYS 512 /* to 516: the call is made again or becomes EINTR, without any data */
+#define ERESTART_LAST 516
+
+#define TCP_SYN_SENT 2
+#define TCP_CLOSE 7
+
+#define TCPHDR_FIN 0x01
+#define TCPHDR_SYN 0x02
+#define TCPHDR_ACK 0x10
+
+#define PF_IO_WORKER 0x00000010
+#define PF_KTHREAD 0x00200000
+#define TS_COMPAT 0x0002 /* x86: the thread is inside a 32-bit system call */
+
+struct in6_addr {
+	union {
+		u32 u6_addr32[4];
+	} in6_u;
+} CORE;
+
+struct ns_common {
+	u32 inum;
+} CORE;
+
+struct net {
+	struct ns_common ns;
+} CORE;
+
+typedef struct {
+	struct net *net;
+} CORE possible_net_t;
+
+typedef struct {
+	u64 counter;
+} CORE atomic64_t;
+
+struct sock_common {
+	u32 skc_daddr;
+	u32 skc_rcv_saddr;
+	u16 skc_dport;
+	u16 skc_num;
+	u16 skc_family;
+	possible_net_t skc_net;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
+	atomic64_t skc_cookie;
+} CORE;
+
+struct sock {
+	struct sock_common __sk_common;
+	u16 sk_protocol;
+	u16 sk_type;
+	unsigned long sk_flags;
+} CORE;
+
+struct inet_connection_sock {
+	u8 icsk_ca_state : 5;
+} CORE;
+
+struct tcp_options_received {
+	u16 rcv_wscale : 4;
+} CORE;
+
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
+	struct tcp_options_received rx_opt;
+	u32 write_seq;
+	u32 copied_seq;
+	u32 rcv_nxt;
+	u32 rcv_wnd;
+	u32 snd_nxt;
+	u32 snd_cwnd;
+	u32 srtt_us;
+	u32 packets_out;
+} CORE;
+
+struct request_sock {
+	struct sock_common __req_common;
+} CORE;
+
+struct tcp_request_sock {
+	u32 rcv_nxt;
+	u32 snt_isn;
+} CORE;
+
+struct sk_buff {
+	char cb[48];
+} CORE;
+
+struct tcp_skb_cb {
+	u32 seq;
+	u32 end_seq;
+	u16 tcp_gso_segs;
+	u8 tcp_flags; /* 16 bits since 6.15; the low byte is where it was (little endian) */
+} CORE;
+
+struct iovec {
+	void *iov_base;
+	u64 iov_len;
+}; /* user-space interface: a fixed layout */
+
+struct iov_iter {
+	u8 iter_type;
+	u64 iov_offset;
+	u64 count;
+	u64 nr_segs;
+	const struct iovec *__iov;
+	void *ubuf;
+} CORE;
+
+struct msghdr {
+	struct iov_iter msg_iter;
+	u32 msg_flags;
+} CORE;
+
+struct thread_info {
+	u32 status;
+} CORE;
+
+typedef struct {
+	int counter;
+} CORE atomic_t;
+
+struct signal_struct {
+	atomic_t live;
+} CORE;
+
+struct task_struct {
+	struct thread_info thread_info;
+	u32 flags;
+	int pid;
+	int tgid;
+	struct signal_struct *signal;
+	char comm[COMM_LENGTH];
+} CORE;
+
+struct pt_regs { /* x86-64 */
+	unsigned long di, si, dx, cx, r8, r9, r10, bx, ax, orig_ax, sp;
+} CORE;
+
+enum iter_type {
+	ITER_IOVEC,
+	ITER_UBUF,
+	ITER_KVEC,
+};
+
+enum bpf_func_id {
+	BPF_FUNC_get_current_task_btf,
+};
+
+struct __sk_buff { /* user-space interface: a fixed layout */
+	u32 len, pkt_type, mark, queue_mapping, protocol, vlan_present, vlan_tci, vlan_proto, priority;
+	u32 ingress_ifindex, ifindex, tc_index, cb[5], hash, tc_classid, data, data_end, napi_id;
+	u32 family, remote_ip4, local_ip4, remote_ip6[4], local_ip6[4], remote_port, local_port;
+	u32 data_meta;
+	u64 flow_keys;
+	u64 tstamp;
+	u32 wire_len, gso_segs;
+	struct sock *sk;
+};
+
+/*
+ * How a program may read kernel memory. The verifier knows the type behind a BTF program's
+ * arguments (fentry, tp_btf), so it reads them with plain loads; a kprobe only has numbers.
+ * The shared bodies take this as a constant, so each wrapper compiles to one of the two.
+ */
+enum reads {
+	READS_BTF,
+	READS_PROBED,
+};
+
+#define READ(reads, to, from)                                                                      \
+	do {                                                                                       \
+		if ((reads) == READS_BTF)                                                          \
+			(to) = (from);                                                             \
+		else                                                                               \
+			bpf_probe_read_kernel(&(to), sizeof(to), &(from));                         \
+	} while (0)
+
+/* A bit field, wherever this kernel has it: the three facts come from CO-RE. */
+#define READ_BITS(reads, holder, field)                                                            \
+	({                                                                                         \
+		const u8 *at_ = (const u8 *)(holder) + __builtin_preserve_field_info((holder)->field, 0); \
+		u64 bits_ = 0;                                                                     \
+		u32 size_ = __builtin_preserve_field_info((holder)->field, 1);                     \
+		if ((reads) == READS_PROBED)                                                       \
+			bpf_probe_read_kernel(&bits_, size_ & 7, at_);                             \
+		else if (size_ == 1)                                                               \
+			bits_ = *at_;                                                              \
+		else if (size_ == 2)                                                               \
+			bits_ = *(const u16 *)at_;                                                 \
+		else                                                                               \
+			bits_ = *(const u32 *)at_;                                                 \
+		bits_ <<= __builtin_preserve_field_info((holder)->field, 4);                       \
+		bits_ >> __builtin_preserve_field_info((holder)->field, 5);                        \
+	})
+
+/* A typed pointer as a number: the verifier refuses arithmetic on it, but not a copy of its bits. */
+INLINE u64 address_of(const void *pointer)
+{
+	u64 address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), &pointer);
+	return address;
+}
+
+INLINE struct tcp_sock *tcp_sock_of(struct sock *sk, enum reads reads)
+{
+	return reads == READS_BTF ? bpf_skc_to_tcp_sock(sk) : (struct tcp_sock *)sk;
+}
+
+#endif

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* Every map: what user space writes (config, filters), what it reads (rings, ledger). */
+#ifndef TCPRISM_MAPS_H
+#define TCPRISM_MAPS_H
+
+#include "helpers.h"
+
+/* User space sets the sizes before it loads; a ring that this run does not use gets one page. */
+#define RING(name)                                                                                 \
+	struct {                                                                                   \
+		MAP_UINT(type, MAP_RINGBUF);                                                       \
+		MAP_UINT(max_entries, 4096);                                                       \
+	} name SEC(".maps")
+
+const volatile struct config config = {};
+
+/* Messages: one ring a payload class. Retransmissions have a ring that no flood can fill. */
+RING(message_0);
+#define MESSAGE_RING(size) RING(message_##size);
+PAYLOAD_CLASSES(MESSAGE_RING)
+RING(segment);
+RING(retransmit);
+
+struct {
+	MAP_UINT(type, MAP_PERCPU_ARRAY);
+	MAP_UINT(max_entries, KIND_COUNT);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, struct counters);
+} ledger SEC(".maps");
+
+#define SET(name, key_type, entries)                                                               \
+	struct {                                                                                   \
+		MAP_UINT(type, MAP_HASH);                                                          \
+		MAP_UINT(max_entries, entries);                                                    \
+		MAP_UINT(map_flags, MAP_NO_PREALLOC);                                              \
+		MAP_TYPE(key, key_type);                                                           \
+		MAP_TYPE(value, u8);                                                               \
+	} name SEC(".maps")
+
+struct comm {
+	u64 word[2];
+};
+
+SET(pids, u32, 65536);
+SET(comms, struct comm, 256);
+SET(network_namespaces, u32, 1024);
+
+struct address {
+	u32 word[4];
+};
+
+struct prefix {
+	u32 length;
+	struct address address;
+};
+
+#define PREFIXES(name)                                                                             \
+	struct {                                                                                   \
+		MAP_UINT(type, MAP_LPM_TRIE);                                                      \
+		MAP_UINT(max_entries, 4096);                                                       \
+		MAP_UINT(map_flags, MAP_NO_PREALLOC);                                              \
+		MAP_TYPE(key, struct prefix);                                                      \
+		MAP_TYPE(value, u8);                                                               \
+	} name SEC(".maps")
+
+PREFIXES(hosts);
+PREFIXES(remote_hosts);
+
+struct {
+	MAP_UINT(type, MAP_CGROUP_ARRAY);
+	MAP_UINT(max_entries, CGROUPS_MAX);
+	MAP_UINT(key_size, 4);
+	MAP_UINT(value_size, 4);
+} cgroups SEC(".maps");
+
+#endif

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * Whose socket it is. Written in process context (connect, send, recv), read where segments leave,
+ * which is often softirq on behalf of somebody else. Socket storage where tracing programs may use
+ * it (5.11+) and no kprobe is in play; else a table by socket address, emptied as sockets close.
+ */
+#ifndef TCPRISM_OWNER_H
+#define TCPRISM_OWNER_H
+
+#include "filter.h"
+
+struct owner {
+	u64 cgroup_id;
+	u32 pid, tid;
+	u32 uid;
+	u32 passes; /* the task filters' verdict */
+	struct comm comm;
+};
+
+struct {
+	MAP_UINT(type, MAP_SK_STORAGE);
+	MAP_UINT(map_flags, MAP_NO_PREALLOC);
+	MAP_TYPE(key, int);
+	MAP_TYPE(value, struct owner);
+} owners SEC(".maps");
+
+struct {
+	MAP_UINT(type, MAP_LRU_HASH);
+	MAP_UINT(max_entries, 65536);
+	MAP_TYPE(key, u64);
+	MAP_TYPE(value, struct owner);
+} owners_by_address SEC(".maps");
+
+INLINE u64 address_as_key(const void *sk, enum reads reads)
+{
+	return reads == READS_BTF ? address_of(sk) : (u64)sk;
+}
+
+INLINE struct owner *owner_of(struct sock *sk, enum reads reads)
+{
+	u64 key;
+
+	if (reads == READS_BTF && config.local_storage)
+		return bpf_sk_storage_get(&owners, sk, NULL, 0);
+	key = address_as_key(sk, reads);
+	return bpf_map_lookup_elem(&owners_by_address, &key);
+}
+
+INLINE struct owner *owner_create(struct sock *sk, enum reads reads)
+{
+	struct owner empty = {};
+	u64 key;
+
+	if (reads == READS_BTF && config.local_storage)
+		return bpf_sk_storage_get(&owners, sk, NULL, STORAGE_CREATE);
+	key = address_as_key(sk, reads);
+	bpf_map_update_elem(&owners_by_address, &key, &empty, 0);
+	return bpf_map_lookup_elem(&owners_by_address, &key);
+}
+
+INLINE void owner_forget(struct sock *sk)
+{
+	u64 key;
+
+	if (config.local_storage)
+		return;
+	key = address_of(sk);
+	bpf_map_delete_elem(&owners_by_address, &key);
+}
+
+INLINE void read_current(struct owner *to, u32 passes)
+{
+	u64 pid_tgid = bpf_get_current_pid_tgid();
+
+	to->pid = HIGH32(pid_tgid);
+	to->tid = LOW32(pid_tgid);
+	to->uid = LOW32(bpf_get_current_uid_gid());
+	to->cgroup_id = bpf_get_current_cgroup_id();
+	to->passes = passes;
+	if (HAS_TASK_BTF()) { /* two loads; the helper costs 85 ns */
+		const u64 *comm = (const void *)bpf_get_current_task_btf()->comm;
+
+		to->comm.word[0] = comm[0];
+		to->comm.word[1] = comm[1];
+	} else {
+		bpf_get_current_comm(&to->comm, sizeof(to->comm));
+	}
+}
+
+/* The last user of a socket owns it; one whom the filters turn away only takes over, never begins. */
+INLINE void owner_remember(struct sock *sk, const struct owner *current, enum reads reads)
+{
+	struct owner *owner = owner_of(sk, reads);
+
+	if (!owner && (current->passes || !FILTERS_BY_TASK()))
+		owner = owner_create(sk, reads);
+	if (owner)
+		*owner = *current;
+}
+
+/* In any context: does the socket's owner, as far as known, pass the task filters? */
+INLINE bool owner_passes(const struct owner *owner)
+{
+	return owner ? owner->passes : !FILTERS_BY_TASK();
+}
+
+#endif

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * The buffer of the system call that the current thread is inside, read off its saved registers:
+ * how the tracepoint hooks, which are given only a socket and a length, find the bytes. x86-64
+ * and its 32-bit callers; the numbers are user-space interface (asm/unistd_64.h, unistd_32.h).
+ */
+#ifndef TCPRISM_SYSCALL_H
+#define TCPRISM_SYSCALL_H
+
+#include "buffer.h"
+
+#define X32_BIT 0x40000000U
+
+enum call_shape {
+	CALL_UNKNOWN,
+	CALL_FLAT,    /* fd, buffer, length */
+	CALL_IOVEC,   /* fd, iovec, count */
+	CALL_MSGHDR,  /* fd, msghdr */
+	CALL_SENDMMSG, /* fd, mmsghdr array, count, flags */
+	CALL_RECVMMSG, /* the same, timeout */
+	CALL_SOCKETCALL,
+	CALL_SPLICE,
+	CALL_IO_URING,
+};
+
+struct arguments {
+	u64 argument[5];
+};
+
+struct user_msghdr {
+	u64 name;
+	u64 name_length;
+	u64 iov;
+	u64 iov_count;
+	u64 control, control_length, flags;
+};
+
+struct compat_msghdr {
+	u32 name, name_length, iov, iov_count, control, control_length, flags;
+};
+
+#define MMSGHDR_SIZE 64
+#define COMPAT_MMSGHDR_SIZE 32
+
+/* A recvmmsg or sendmmsg under way: which of its messages is next. */
+struct batch_call {
+	u64 vector;
+	u32 next;
+	u32 count;
+};
+
+INLINE enum call_shape shape_of(u32 number)
+{
+	switch (number) {
+	case 0: case 1: case 44: case 45: return CALL_FLAT; /* read write sendto recvfrom */
+	case 19: case 20: case 327: case 328: return CALL_IOVEC; /* readv writev preadv2 pwritev2 */
+	case 46: case 47: return CALL_MSGHDR; /* sendmsg recvmsg */
+	case 307: return CALL_SENDMMSG;
+	case 299: return CALL_RECVMMSG;
+	case 40: case 275: return CALL_SPLICE; /* sendfile splice */
+	case 426: return CALL_IO_URING; /* io_uring_enter */
+	default: return CALL_UNKNOWN;
+	}
+}
+
+INLINE enum call_shape compat_shape_of(u32 number)
+{
+	switch (number) {
+	case 3: case 4: case 369: case 371: return CALL_FLAT;
+	case 145: case 146: case 378: case 379: return CALL_IOVEC;
+	case 370: case 372: return CALL_MSGHDR;
+	case 345: return CALL_SENDMMSG;
+	case 337: case 417: return CALL_RECVMMSG; /* 417: recvmmsg_time64 */
+	case 102: return CALL_SOCKETCALL;
+	case 187: case 239: case 313: return CALL_SPLICE;
+	case 426: return CALL_IO_URING;
+	default: return CALL_UNKNOWN;
+	}
+}
+
+/* The functions of socketcall(2), linux/net.h. */
+INLINE enum call_shape socketcall_shape_of(u32 function)
+{
+	switch (function) {
+	case 9: case 10: case 11: case 12: return CALL_FLAT;
+	case 16: case 17: return CALL_MSGHDR;
+	case 20: return CALL_SENDMMSG;
+	case 19: return CALL_RECVMMSG;
+	default: return CALL_UNKNOWN;
+	}
+}
+
+INLINE enum call_shape read_socketcall(struct arguments *to)
+{
+	u32 arguments[5] = {};
+	u32 function = to->argument[0];
+
+	bpf_probe_read_user(arguments, sizeof(arguments), (void *)to->argument[1]);
+	for (u32 i = 0; i < 5; i++)
+		to->argument[i] = arguments[i];
+	return socketcall_shape_of(function);
+}
+
+INLINE enum call_shape read_call(struct arguments *to, struct task_struct *task, bool *compat)
+{
+	struct pt_regs *regs = bpf_task_pt_regs(task);
+	u32 number = regs->orig_ax;
+
+	*compat = task->thread_info.status & TS_COMPAT;
+	if (!*compat) {
+		to->argument[1] = regs->si;
+		to->argument[2] = regs->dx;
+		to->argument[4] = regs->r8;
+		return shape_of(number & ~X32_BIT);
+	}
+	to->argument[0] = LOW32(regs->bx);
+	to->argument[1] = LOW32(regs->cx);
+	to->argument[2] = LOW32(regs->dx);
+	to->argument[4] = LOW32(regs->di);
+	if (compat_shape_of(number) == CALL_SOCKETCALL)
+		return read_socketcall(to);
+	return compat_shape_of(number);
+}
+
+INLINE void buffer_from_vector(struct buffer *to, u64 base, u64 segments, bool compat)
+{
+	to->shape = compat ? BUFFER_COMPAT_IOVEC : BUFFER_USER_IOVEC;
+	to->base = base;
+	to->segments = segments;
+	to->offset = 0;
+}
+
+INLINE void buffer_from_msghdr(struct buffer *to, u64 header, bool compat)
+{
+	struct compat_msghdr small = {};
+	struct user_msghdr large = {};
+	long error;
+
+	if (compat)
+		error = bpf_probe_read_user(&small, sizeof(small), (void *)header);
+	else
+		error = bpf_probe_read_user(&large, sizeof(large), (void *)header);
+	if (error)
+		buffer_none(to, PAYLOAD_FAULT);
+	else if (compat)
+		buffer_from_vector(to, small.iov, small.iov_count, true);
+	else
+		buffer_from_vector(to, large.iov, large.iov_count, false);
+}
+
+/*
+ * Nothing in the registers says which message of a batch this is, so they are counted. A batch ends
+ * with its last message or with an error, both of which are seen; only a timeout ends it unseen.
+ */
+INLINE void buffer_from_batch(struct buffer *to, struct batch_call *batch, const struct arguments *a, bool compat, bool failed,
+			      bool timeout)
+{
+	u32 index;
+
+	if (batch->vector != a->argument[1] || batch->count != (u32)a->argument[2])
+		batch->next = 0;
+	batch->vector = a->argument[1];
+	batch->count = a->argument[2];
+	index = batch->next++;
+	if (failed || batch->next >= batch->count)
+		batch->vector = 0;
+	if (timeout)
+		buffer_none(to, PAYLOAD_SYSCALL);
+	else
+		buffer_from_msghdr(to, a->argument[1] + index * (compat ? COMPAT_MMSGHDR_SIZE : MMSGHDR_SIZE), compat);
+}
+
+/* `requested` is left alone where only the buffer's segments can tell. */
+INLINE void buffer_from_syscall(struct buffer *to, u32 *requested, struct batch_call *batch, bool failed)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct arguments a = {};
+	enum call_shape shape;
+	bool compat;
+
+	if (task->flags & (PF_KTHREAD | PF_IO_WORKER)) {
+		buffer_none(to, task->flags & PF_KTHREAD ? PAYLOAD_KERNEL : PAYLOAD_IO_URING);
+		return;
+	}
+	shape = read_call(&a, task, &compat);
+	if (shape == CALL_FLAT) {
+		to->shape = BUFFER_FLAT;
+		to->base = a.argument[1];
+		*requested = a.argument[2];
+	} else if (shape == CALL_IOVEC) {
+		buffer_from_vector(to, a.argument[1], a.argument[2], compat);
+	} else if (shape == CALL_MSGHDR) {
+		buffer_from_msghdr(to, a.argument[1], compat);
+	} else if (shape == CALL_SENDMMSG) {
+		buffer_from_batch(to, batch, &a, compat, failed, false);
+	} else if (shape == CALL_RECVMMSG) {
+		buffer_from_batch(to, batch, &a, compat, failed, a.argument[4]);
+	} else if (shape == CALL_SPLICE) {
+		buffer_none(to, PAYLOAD_SPLICED);
+	} else {
+		buffer_none(to, shape == CALL_IO_URING ? PAYLOAD_IO_URING : PAYLOAD_SYSCALL);
+	}
+}
+
+#endif

@@ -1,0 +1,440 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * A process calls into TCP: send and recv. Three ways to see the same call, best first: fentry and
+ * fexit, kprobe and kretprobe, tracepoints. Each wrapper hands its call to the shared body.
+ */
+#include "tcprism/emit.h"
+#include "tcprism/syscall.h"
+
+/* What the entry of a call knows and its exit needs. */
+struct call {
+	u64 start_ns; /* 0: not inside a call that is traced */
+	u64 sk;
+	struct buffer buffer;
+	struct batch_call batch;
+	u32 requested;
+	u32 seq;
+	u32 flags; /* the caller's MSG_ flags */
+	u32 kind;
+};
+
+struct {
+	MAP_UINT(type, MAP_TASK_STORAGE);
+	MAP_UINT(map_flags, MAP_NO_PREALLOC);
+	MAP_TYPE(key, int);
+	MAP_TYPE(value, struct call);
+} calls SEC(".maps");
+
+/* Where there is no task storage: by thread. A thread is inside one call at a time. */
+struct {
+	MAP_UINT(type, MAP_LRU_HASH);
+	MAP_UINT(max_entries, 16384);
+	MAP_TYPE(key, u64);
+	MAP_TYPE(value, struct call);
+} calls_by_thread SEC(".maps");
+
+INLINE struct call *current_call(bool create)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	struct call empty = {};
+	struct call *call;
+
+	if (config.local_storage)
+		return bpf_task_storage_get(&calls, bpf_get_current_task_btf(), NULL, create);
+	call = bpf_map_lookup_elem(&calls_by_thread, &thread);
+	if (call || !create)
+		return call;
+	bpf_map_update_elem(&calls_by_thread, &thread, &empty, 0);
+	return bpf_map_lookup_elem(&calls_by_thread, &thread);
+}
+
+INLINE u32 sequence_of(struct sock *sk, u32 kind, enum reads reads)
+{
+	struct tcp_sock *tp = tcp_sock_of(sk, reads);
+	u32 seq = 0;
+
+	if (!tp)
+		return 0;
+	if (kind == KIND_SEND)
+		READ(reads, seq, tp->write_seq);
+	else
+		READ(reads, seq, tp->copied_seq);
+	return seq;
+}
+
+INLINE void call_open(struct call *call, struct sock *sk, u32 kind, u32 flags, u64 requested, enum reads reads)
+{
+	call->sk = address_as_key(sk, reads);
+	call->kind = kind;
+	call->flags = flags;
+	call->requested = MIN(requested, REQUESTED_UNKNOWN);
+	call->seq = sequence_of(sk, kind, reads);
+}
+
+/* A read that ends with the peer's FIN takes the FIN's sequence number along. */
+INLINE u32 taken_fin(struct sock *sk, u32 copied_seq, enum reads reads)
+{
+	struct tcp_sock *tp = tcp_sock_of(sk, reads);
+	unsigned long flags = 0;
+	u32 rcv_nxt = 0;
+
+	if (!tp)
+		return 0;
+	READ(reads, flags, sk->sk_flags);
+	READ(reads, rcv_nxt, tp->rcv_nxt);
+	return (flags >> SOCK_DONE & 1) && copied_seq == rcv_nxt;
+}
+
+/* Exact where the sequence number moved by what this call moved: no other thread was in between. */
+INLINE void set_sequence(struct message *m, const struct call *call, struct sock *sk, enum reads reads)
+{
+	struct event *event = &m->event;
+	u32 now = sequence_of(sk, event->kind, reads);
+	u32 fin = event->kind == KIND_RECV ? taken_fin(sk, now, reads) : 0;
+	u32 moved = event->flags & MESSAGE_PEEK ? 0 : event->bytes;
+
+	event->seq = call ? call->seq : now - moved - fin;
+	if (!now || (now - event->seq != moved && now - event->seq != moved + fin))
+		event->flags |= MESSAGE_SEQ_UNKNOWN;
+}
+
+#define EMIT_CLASS(size)                                                                           \
+	if (want <= size) {                                                                        \
+		struct message_##size {                                                            \
+			struct message message;                                                    \
+			u8 payload[size];                                                          \
+		};                                                                                 \
+		SUBMIT(message_##size, struct message_##size, counters, {                          \
+			u32 length = want;                                                         \
+			asm volatile("" : "+r"(length));                                           \
+			if (length > size)                                                         \
+				length = size;                                                     \
+			if (gathered)                                                              \
+				bpf_probe_read_kernel(record->payload, length, gathered->bytes);   \
+			else if (bpf_probe_read_user(record->payload, length, (void *)buffer->base)) \
+				set_payload(m, 0, PAYLOAD_FAULT);                                  \
+			record->message = *m;                                                      \
+		});                                                                                \
+		return;                                                                            \
+	}
+
+INLINE void set_payload(struct message *m, u32 length, u32 reason)
+{
+	m->payload_length = length;
+	m->payload_unavailable = reason;
+}
+
+/* How much payload this message gets; segments of an iovec are gathered on the way. */
+INLINE u32 choose_payload(struct message *m, const struct buffer *buffer, struct gathered **gathered)
+{
+	u32 direction = m->event.kind;
+	u32 want = MIN(m->event.bytes, config.payload_limit);
+
+	if (!want)
+		return 0;
+	if (buffer->shape == BUFFER_NONE) {
+		set_payload(m, 0, buffer->unavailable);
+		return 0;
+	}
+	if (buffer->shape != BUFFER_FLAT) {
+		*gathered = bpf_map_lookup_elem(&gathering, &direction);
+		if (!*gathered)
+			return 0;
+		want = gather(*gathered, buffer, want);
+	}
+	set_payload(m, want, want ? PAYLOAD_AVAILABLE : PAYLOAD_FAULT);
+	return want;
+}
+
+/* Into the ring of the smallest payload class that holds it. */
+INLINE void message_submit(struct message *m, const struct buffer *buffer, struct counters *counters)
+{
+	struct gathered *gathered = NULL;
+	u32 want = choose_payload(m, buffer, &gathered);
+
+	if (config.payload_limit)
+		COUNT(counters->payload_cut, m->event.bytes - want);
+	if (!want) {
+		SUBMIT(message_0, struct message, counters, *record = *m);
+		return;
+	}
+	PAYLOAD_CLASSES(EMIT_CLASS)
+}
+
+INLINE u32 message_flags(u32 kind, u32 flags)
+{
+	if (kind == KIND_SEND)
+		return flags & MSG_ZEROCOPY ? MESSAGE_ZEROCOPY : 0;
+	return flags & MSG_PEEK ? MESSAGE_PEEK : 0;
+}
+
+/* Calls that moved nothing and will be made again, and reads of the error queue, are no messages. */
+INLINE bool is_message(u32 kind, int result, u32 flags)
+{
+	if (result == -EAGAIN || (result <= -ERESTARTSYS && result >= -ERESTART_LAST))
+		return false;
+	return kind == KIND_SEND || !(flags & MSG_ERRQUEUE);
+}
+
+INLINE bool is_tcp(struct sock *sk, enum reads reads)
+{
+	u16 protocol = 0, type = 0;
+
+	READ(reads, protocol, sk->sk_protocol);
+	READ(reads, type, sk->sk_type);
+	return protocol == IPPROTO_TCP && type == SOCK_STREAM;
+}
+
+struct outcome {
+	u32 kind;
+	int result;
+	u32 flags;
+	u32 requested;
+	struct buffer *buffer;
+	const struct call *call; /* NULL where nobody saw the entry */
+};
+
+INLINE void message_build(struct message *m, const struct outcome *o, struct sock *sk, enum reads reads)
+{
+	m->event.socket = cookie_of(sk, reads);
+	m->event.bytes = o->result > 0 ? o->result : 0;
+	m->event.error = o->result < 0 ? o->result : 0;
+	m->event.flags = message_flags(o->kind, o->flags);
+	m->requested = o->requested;
+	m->duration_ns = o->call && o->call->start_ns ? m->event.ts_ns - o->call->start_ns : DURATION_UNKNOWN;
+	set_sequence(m, o->call, sk, reads);
+}
+
+/* The shared body: a call returned. Filter, remember the owner, record. */
+INLINE void message_event(const struct outcome *o, struct sock *sk, enum reads reads)
+{
+	struct counters *counters = counters_of(o->kind);
+	struct connection connection;
+	struct owner current;
+	struct message m = {};
+	bool wanted = kind_wanted(o->kind);
+	bool passes;
+
+	if (!counters || !is_message(o->kind, o->result, o->flags))
+		return;
+	if (wanted)
+		COUNT(counters->seen, 1);
+	read_connection(&connection, &sk->__sk_common, reads);
+	passes = task_passes(HIGH32(bpf_get_current_pid_tgid()));
+	if (!connection_passes(&connection) || (!passes && !config.track_owner))
+		goto filtered;
+	read_current(&current, passes);
+	if (config.track_owner)
+		owner_remember(sk, &current, reads);
+	if (!passes)
+		goto filtered;
+	if (!wanted)
+		return;
+	event_begin(&m.event, o->kind, &connection, &current);
+	message_build(&m, o, sk, reads);
+	if (o->kind == KIND_RECV && o->flags & MSG_TRUNC)
+		buffer_none(o->buffer, PAYLOAD_DISCARDED);
+	message_submit(&m, o->buffer, counters);
+	return;
+filtered:
+	if (wanted)
+		COUNT(counters->filtered, 1);
+}
+
+/* fentry and kprobe: the entry has the iterator before it moves, and the time. */
+INLINE void call_enter(struct sock *sk, const struct msghdr *msg, u64 size, u32 flags, u32 kind, enum reads reads)
+{
+	struct call *call;
+
+	if (!task_passes(HIGH32(bpf_get_current_pid_tgid())) || !kind_wanted(kind))
+		return;
+	call = current_call(true);
+	if (!call)
+		return;
+	call_open(call, sk, kind, flags, size, reads);
+	if (msg)
+		buffer_from_iter(&call->buffer, &msg->msg_iter, reads);
+	else
+		buffer_none(&call->buffer, PAYLOAD_SPLICED);
+	call->start_ns = bpf_ktime_get_ns();
+}
+
+INLINE void call_leave(struct sock *sk, int result, u32 kind, u32 flags, enum reads reads)
+{
+	struct call *call = current_call(false);
+	struct buffer none = {};
+	struct outcome o = { .kind = kind, .result = result, .flags = flags, .requested = REQUESTED_UNKNOWN, .buffer = &none };
+
+	buffer_none(&none, PAYLOAD_SYSCALL);
+	if (call && call->start_ns && call->kind == kind && call->sk == address_as_key(sk, reads)) {
+		o.call = call;
+		o.buffer = &call->buffer;
+		o.requested = call->requested;
+		o.flags = call->flags;
+	}
+	message_event(&o, sk, reads);
+	if (call)
+		call->start_ns = 0;
+}
+
+INLINE u32 send_flags(const struct msghdr *msg, enum reads reads)
+{
+	u32 flags = 0;
+
+	READ(reads, flags, msg->msg_flags);
+	return flags;
+}
+
+SEC("fentry/tcp_sendmsg") int fentry_send(u64 *ctx)
+{
+	struct msghdr *msg = (void *)ctx[1];
+
+	call_enter((void *)ctx[0], msg, ctx[2], send_flags(msg, READS_BTF), KIND_SEND, READS_BTF);
+	return 0;
+}
+
+SEC("fexit/tcp_sendmsg") int fexit_send(u64 *ctx)
+{
+	call_leave((void *)ctx[0], ctx[3], KIND_SEND, 0, READS_BTF);
+	return 0;
+}
+
+/* sendfile before 6.5 (dc97391e6610 removed it): one page a call, no user buffer. */
+SEC("fentry/tcp_sendpage") int fentry_sendpage(u64 *ctx)
+{
+	call_enter((void *)ctx[0], NULL, ctx[3], 0, KIND_SEND, READS_BTF);
+	return 0;
+}
+
+SEC("fexit/tcp_sendpage") int fexit_sendpage(u64 *ctx)
+{
+	call_leave((void *)ctx[0], ctx[5], KIND_SEND, 0, READS_BTF);
+	return 0;
+}
+
+/* tcp_recvmsg lost `nonblock` in 5.19 (ec095263a965) and `addr_len` in 7.x: the result moved each time. */
+SEC("fentry/tcp_recvmsg") int fentry_recv(u64 *ctx)
+{
+	u32 flags = config.recvmsg_arguments == 6 ? ctx[4] : ctx[3];
+
+	call_enter((void *)ctx[0], (void *)ctx[1], ctx[2], flags, KIND_RECV, READS_BTF);
+	return 0;
+}
+
+SEC("fexit/tcp_recvmsg") int fexit_recv(u64 *ctx)
+{
+	u32 flags = config.recvmsg_arguments == 6 ? ctx[4] : ctx[3];
+	int result = config.recvmsg_arguments == 6 ? ctx[6] : config.recvmsg_arguments == 5 ? ctx[5] : ctx[4];
+
+	call_leave((void *)ctx[0], result, KIND_RECV, flags, READS_BTF);
+	return 0;
+}
+
+/* A kretprobe has no arguments: the socket comes from the entry. */
+INLINE void kretprobe_leave(const struct pt_regs *ctx, u32 kind)
+{
+	struct call *call = current_call(false);
+
+	if (call && call->start_ns)
+		call_leave((void *)call->sk, ctx->ax, kind, call->flags, READS_PROBED);
+}
+
+SEC("kprobe/tcp_sendmsg") int kprobe_send(struct pt_regs *ctx)
+{
+	struct msghdr *msg = (void *)ctx->si;
+
+	call_enter((void *)ctx->di, msg, ctx->dx, send_flags(msg, READS_PROBED), KIND_SEND, READS_PROBED);
+	return 0;
+}
+
+SEC("kretprobe/tcp_sendmsg") int kretprobe_send(struct pt_regs *ctx)
+{
+	kretprobe_leave(ctx, KIND_SEND);
+	return 0;
+}
+
+SEC("kprobe/tcp_sendpage") int kprobe_sendpage(struct pt_regs *ctx)
+{
+	call_enter((void *)ctx->di, NULL, ctx->cx, 0, KIND_SEND, READS_PROBED);
+	return 0;
+}
+
+SEC("kretprobe/tcp_sendpage") int kretprobe_sendpage(struct pt_regs *ctx)
+{
+	kretprobe_leave(ctx, KIND_SEND);
+	return 0;
+}
+
+SEC("kprobe/tcp_recvmsg") int kprobe_recv(struct pt_regs *ctx)
+{
+	u32 flags = config.recvmsg_arguments == 6 ? ctx->r8 : ctx->cx;
+
+	call_enter((void *)ctx->di, (void *)ctx->si, ctx->dx, flags, KIND_RECV, READS_PROBED);
+	return 0;
+}
+
+SEC("kretprobe/tcp_recvmsg") int kretprobe_recv(struct pt_regs *ctx)
+{
+	kretprobe_leave(ctx, KIND_RECV);
+	return 0;
+}
+
+/*
+ * Tracepoints. sock_send_length and sock_recv_length (6.3+) fire as the call returns, with its
+ * result alone. tcp_sendmsg_locked (6.16+) has the iterator; older kernels' sends and all receives
+ * read the system call's registers.
+ */
+SEC("tp_btf/tcp_sendmsg_locked") int tracepoint_send_buffer(u64 *ctx)
+{
+	struct sock *sk = (void *)ctx[0];
+	const struct msghdr *msg = (void *)ctx[1];
+	struct call *call;
+
+	if (!kind_wanted(KIND_SEND) || !task_passes(HIGH32(bpf_get_current_pid_tgid())))
+		return 0;
+	call = current_call(true);
+	if (!call || call->sk == address_of(sk)) /* the loop inside one call comes round again */
+		return 0;
+	call_open(call, sk, KIND_SEND, msg->msg_flags, msg->msg_iter.count, READS_BTF);
+	buffer_from_iter(&call->buffer, &msg->msg_iter, READS_BTF);
+	return 0;
+}
+
+INLINE void tracepoint_message(struct sock *sk, int result, u32 flags, u32 kind)
+{
+	struct outcome o = { .kind = kind, .result = result, .flags = flags, .requested = REQUESTED_UNKNOWN };
+	struct buffer buffer = {};
+	struct call *call;
+
+	if (!sk || !is_tcp(sk, READS_BTF) || (!kind_wanted(kind) && !config.track_owner))
+		return;
+	o.buffer = &buffer;
+	call = kind_wanted(kind) && task_passes(HIGH32(bpf_get_current_pid_tgid())) ? current_call(true) : NULL;
+	if (call && kind == KIND_SEND && call->sk == address_of(sk)) {
+		o.call = call;
+		o.buffer = &call->buffer;
+		o.requested = call->requested;
+		o.flags = call->flags;
+	} else if (call) {
+		buffer_from_syscall(&buffer, &o.requested, &call->batch, result < 0);
+		if (buffer.shape == BUFFER_USER_IOVEC || buffer.shape == BUFFER_COMPAT_IOVEC)
+			o.requested = buffer_length(&buffer);
+		if (kind == KIND_SEND && (u32)result < o.requested) /* a partial send ends a sendmmsg */
+			call->batch.vector = 0;
+	}
+	message_event(&o, sk, READS_BTF);
+	if (call)
+		call->sk = 0;
+}
+
+SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
+{
+	tracepoint_message((void *)ctx[0], ctx[1], 0, KIND_SEND);
+	return 0;
+}
+
+SEC("tp_btf/sock_recv_length") int tracepoint_recv(u64 *ctx)
+{
+	tracepoint_message((void *)ctx[0], ctx[1], ctx[2], KIND_RECV);
+	return 0;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* Who owns a socket before its first message, and which processes are followed. */
+#include "tcprism/emit.h"
+
+/* connect() enters SYN_SENT in the caller's context: its SYN and the SYN's retransmissions have an owner. */
+SEC("tp_btf/inet_sock_set_state") int tracepoint_state(u64 *ctx)
+{
+	struct sock *sk = (void *)ctx[0];
+	struct owner current;
+	int state = ctx[2];
+
+	if (sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	if (state == TCP_CLOSE)
+		owner_forget(sk);
+	if (state != TCP_SYN_SENT)
+		return 0;
+	read_current(&current, task_passes(HIGH32(bpf_get_current_pid_tgid())));
+	owner_remember(sk, &current, READS_BTF);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_fork") int tracepoint_fork(u64 *ctx)
+{
+	const struct task_struct *parent = (void *)ctx[0], *child = (void *)ctx[1];
+	u32 from = parent->tgid, to = child->tgid;
+	u8 one = 1;
+
+	if (from != to && bpf_map_lookup_elem(&pids, &from))
+		bpf_map_update_elem(&pids, &to, &one, 0);
+	return 0;
+}
+
+/* The last thread has gone: the number may soon be somebody else's. */
+SEC("tp_btf/sched_process_exit") int tracepoint_exit(u64 *ctx)
+{
+	const struct task_struct *task = (void *)ctx[0];
+	u32 pid = task->tgid;
+
+	if (task->signal->live.counter == 0)
+		bpf_map_delete_elem(&pids, &pid);
+	return 0;
+}

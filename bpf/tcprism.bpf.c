@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* One object for every kernel: user space loads the programs that this kernel takes. */
+#include "tcprism/events.h"
+#include "probes/message.bpf.c"
+#include "probes/segment.bpf.c"
+#include "probes/owner.bpf.c"
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+/* Never read: it puts the types that only user space names into BTF, where Python's are generated from. */
+struct wire {
+	enum event_kind kind;
+	enum message_flag flag;
+	enum payload_reason reason;
+	struct message message;
+	struct segment segment;
+};
+const struct wire *const volatile wire = 0;
