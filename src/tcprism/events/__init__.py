@@ -1,6 +1,9 @@
 """Events: what a record means, and the batch that carries records through the program."""
 
 from tcprism.events.batch import Batch
+from tcprism.events.columns import COLUMNS
+from tcprism.events.event import Event
+from tcprism.events.names import KINDS
 from tcprism.events.part import Part
 
-__all__ = ["Batch", "Part"]
+__all__ = ["COLUMNS", "KINDS", "Batch", "Event", "Part"]

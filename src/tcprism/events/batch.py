@@ -2,17 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tcprism.events._wire import MESSAGE, SEGMENT
+from tcprism.events.columns import BY_NAME, COLUMNS, Column
+from tcprism.events.event import Event
 from tcprism.events.part import Part
 
 
 class Batch:
     """Events of all families, kept as they came and read in time order.
 
-    `clock_offset_ns` is CLOCK_REALTIME minus CLOCK_MONOTONIC.
+    `batch["bytes"]` is a column in time order: a plain array for a column that every event has and
+    that is never null, else a masked array, masked exactly where JSON has null or lacks the key.
+    Numbers and booleans come as such, `time` as datetime64[ns], all else as objects (str; bytes
+    for `payload`). Iterating makes an `Event` of each record. `clock_offset_ns` is CLOCK_REALTIME
+    minus CLOCK_MONOTONIC.
     """
 
     def __init__(self, parts: Sequence[Part], clock_offset_ns: int = 0) -> None:
@@ -25,14 +33,74 @@ class Batch:
     def __repr__(self) -> str:
         return f"<Batch of {len(self)} events in {len(self.parts)} parts>"
 
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Return a column in time order; KeyError when there is no such column."""
+        column = BY_NAME[name]
+        values = np.concatenate([_values(column, part) for part in self.parts or _NO_PARTS])
+        values = values[self.permutation]
+        if name == "time":
+            values = times(values, self.clock_offset_ns)
+        if len(column.families) > 1 and not column.nullable:
+            return values
+        mask = np.concatenate([column.mask(part) for part in self.parts or _NO_PARTS])
+        return np.ma.MaskedArray(values, mask[self.permutation])
+
+    def split(self, size: int) -> Iterator["Batch"]:
+        """Yield the events in time order as batches of at most `size` events."""
+        if len(self) <= size:
+            yield self
+            return
+        starts = np.cumsum([0, *map(len, self.parts)])
+        for first in range(0, len(self), size):
+            chosen = np.sort(self.permutation[first : first + size])
+            cuts = np.searchsorted(chosen, starts)
+            pieces = [
+                part.take(chosen[cuts[index] : cuts[index + 1]] - starts[index])
+                for index, part in enumerate(self.parts)
+            ]
+            yield Batch([piece for piece in pieces if len(piece)], self.clock_offset_ns)
+
+    def __iter__(self) -> Iterator[Event]:
+        """Make events in time order."""
+        events = [event for part in self.parts for event in self._events(part)]
+        return map(events.__getitem__, self.permutation.tolist())
+
+    def _events(self, part: Part) -> Iterator[Event]:
+        columns = [column.to_list(part) for column in COLUMNS[1:]]
+        return map(Event, time_texts(part.rows["ts_ns"], self.clock_offset_ns), *columns)
+
     @cached_property
     def permutation(self) -> NDArray[np.intp]:
-        """The time order as positions in the parts laid end to end. Equal times keep their order."""
-        times = [part.rows["ts_ns"] for part in self.parts]
-        return np.argsort(np.concatenate(times or [np.empty(0, np.uint64)]), kind="stable")
+        """The time order as positions in the parts laid end to end; equal times stay in order."""
+        moments = [part.rows["ts_ns"] for part in self.parts]
+        return np.argsort(np.concatenate(moments or [np.empty(0, np.uint64)]), kind="stable")
 
     def order(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return the time order as an array of part indices and one of row indices."""
         starts = np.cumsum([0, *map(len, self.parts)])
         parts = np.searchsorted(starts, self.permutation, side="right") - 1
         return parts, self.permutation - starts[parts]
+
+
+def times(ts_ns: NDArray[np.uint64], clock_offset_ns: int) -> NDArray[np.datetime64]:
+    """Return moments of CLOCK_MONOTONIC as datetime64[ns] in UTC."""
+    return (ts_ns.astype(np.int64) + clock_offset_ns).view("datetime64[ns]")
+
+
+def time_texts(ts_ns: NDArray[np.uint64], clock_offset_ns: int) -> list[str]:
+    """Return moments of CLOCK_MONOTONIC as RFC 3339 texts in UTC with nanoseconds."""
+    texts: list[str] = np.datetime_as_string(
+        times(ts_ns, clock_offset_ns), unit="ns", timezone="UTC"
+    ).tolist()
+    return texts
+
+
+_NO_PARTS = (Part(np.empty(0, MESSAGE)), Part(np.empty(0, SEGMENT)))
+
+
+def _values(column: Column, part: Part) -> NDArray[Any]:
+    """Return a column of a part, zeros when the family lacks it."""
+    if part.family in column.families:
+        return column.values(part)
+    like = _NO_PARTS[0] if "message" in column.families else _NO_PARTS[1]
+    return np.zeros(len(part), column.values(like).dtype)

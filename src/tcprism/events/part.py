@@ -37,6 +37,13 @@ class Part:
         """The records' family, "message" or "segment"."""
         return "message" if self.rows.dtype == MESSAGE else "segment"
 
+    def take(self, indices: NDArray[np.intp]) -> "Part":
+        """Return a part with the records at those indices."""
+        # As raw bytes: NumPy copies a structured array field by field.
+        raw = self.rows.view(f"V{self.rows.itemsize}")[indices]
+        payload = None if self.payload is None else self.payload[indices]
+        return Part(raw.view(self.rows.dtype), payload)
+
     def payload_lengths(self) -> NDArray[np.int64]:
         """Return how many bytes of payload each message has, never more than a row holds."""
         width = 0 if self.payload is None else self.payload.shape[1]

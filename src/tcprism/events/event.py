@@ -1,0 +1,77 @@
+"""Event: one record as a Python object, made only when somebody iterates over a batch."""
+
+from base64 import b64encode
+from dataclasses import dataclass
+
+from tcprism.events.columns import columns_of
+from tcprism.events.names import endpoint
+
+JsonValue = str | int | bool | None
+Payload = bytes  # inside Event the name `bytes` is an attribute
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Event:
+    """One event; an attribute is None when it is unknown or when the kind does not have it.
+
+    docs/events.md explains the attributes, which are the JSON keys. `payload` is bytes here.
+    """
+
+    time: str
+    ts_ns: int
+    kind: str
+    pid: int | None
+    tid: int | None
+    comm: str | None
+    uid: int | None
+    cgroup_id: int | None
+    netns: int | None
+    socket: int | None
+    family: int
+    local_ip: str
+    local_port: int
+    remote_ip: str
+    remote_port: int
+    bytes: int
+    error: str | None
+    flags: str | None
+    requested: int | None
+    duration_ns: int | None
+    seq: int | None
+    payload: Payload | None
+    payload_text: str | None
+    payload_truncated: bool | None
+    payload_unavailable: str | None
+    end_seq: int | None
+    ack: int | None
+    window: int | None
+    segs: int | None
+    cwnd: int | None
+    srtt_us: int | None
+    packets_out: int | None
+    ca_state: str | None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the attributes that events of this kind have."""
+        family = "message" if self.segs is None else "segment"
+        return tuple(column.name for column in columns_of(family))
+
+    def as_dict(self) -> dict[str, JsonValue]:
+        """Return the event as the JSON format has it: its kind's keys, the payload in base64."""
+        values = {name: getattr(self, name) for name in self.columns}
+        if self.payload is not None:
+            values["payload"] = b64encode(self.payload).decode("ascii")
+        return values
+
+    def __repr__(self) -> str:
+        known = [(name, getattr(self, name)) for name in self.columns]
+        return (
+            f"Event({', '.join(f'{name}={value!r}' for name, value in known if value is not None)})"
+        )
+
+    def __str__(self) -> str:
+        who = f"{self.comm}[{self.pid}]" if self.pid else "-"
+        local = endpoint(self.local_ip, self.local_port)
+        remote = endpoint(self.remote_ip, self.remote_port)
+        return f"{self.time} {self.kind} {who} {local} - {remote} {self.bytes} bytes"

@@ -1,0 +1,92 @@
+"""Names for the numbers in records: kinds, flags, errnos, addresses."""
+
+import errno
+import socket
+from enum import IntFlag
+from functools import lru_cache
+
+from tcprism.events._wire import EventKind, MessageFlag, PayloadReason
+
+KINDS = tuple(kind.name.lower() for kind in EventKind)
+
+CA_STATES = ("Open", "Disorder", "CWR", "Recovery", "Loss")
+
+# The kernel's own errnos (include/linux/errno.h), which a hook sees before a signal is delivered.
+KERNEL_ERRNOS = {
+    512: "ERESTARTSYS",
+    513: "ERESTARTNOINTR",
+    514: "ERESTARTNOHAND",
+    516: "ERESTART_RESTARTBLOCK",
+    529: "EIOCBQUEUED",
+}
+
+
+class TcpFlag(IntFlag):
+    """Control bits of the TCP header (RFC 9293; AE is the Accurate ECN bit)."""
+
+    FIN = 0x001
+    SYN = 0x002
+    RST = 0x004
+    PSH = 0x008
+    ACK = 0x010
+    URG = 0x020
+    ECE = 0x040
+    CWR = 0x080
+    AE = 0x100
+
+
+def kind_name(kind: int) -> str:
+    """Return a kind's name; a number that is no kind becomes a name too."""
+    return KINDS[kind] if kind < len(KINDS) else f"unknown-{kind}"
+
+
+def ca_state_name(state: int) -> str:
+    """Return the name that the kernel's documentation gives a congestion state."""
+    return CA_STATES[state] if state < len(CA_STATES) else f"unknown-{state}"
+
+
+def reason_name(reason: int) -> str | None:
+    """Return why there is no payload, or None when nothing stood in the way."""
+    if reason == PayloadReason.AVAILABLE:
+        return None
+    known = reason in PayloadReason.__members__.values()
+    return PayloadReason(reason).name.lower() if known else f"unknown-{reason}"
+
+
+def errno_name(error: int) -> str | None:
+    """Return an errno's name, whatever its sign; None for success, digits for a nameless one."""
+    number = abs(error)
+    if number == 0:
+        return None
+    return errno.errorcode.get(number) or KERNEL_ERRNOS.get(number) or str(number)
+
+
+def tcp_flags_text(flags: int) -> str | None:
+    """Return a segment's flags, as in SYN|ACK; None when it has none."""
+    return _flags_text(TcpFlag, flags)
+
+
+def message_flags_text(flags: int) -> str | None:
+    """Return a message's flags, as in PEEK|ZEROCOPY; None when it has none."""
+    return _flags_text(MessageFlag, flags & ~MessageFlag.SEQ_UNKNOWN)
+
+
+def _flags_text(names: type[IntFlag], flags: int) -> str | None:
+    texts = [str(flag.name) for flag in names if flags & flag]
+    rest = flags & ~sum(names)
+    if rest:
+        texts.append(f"{rest:#x}")
+    return "|".join(texts) or None
+
+
+@lru_cache(maxsize=65536)
+def address(family: int, packed: bytes) -> str:
+    """Return 16 bytes of address as text; for family 4 the last four count."""
+    if family == 4:
+        return socket.inet_ntop(socket.AF_INET, packed[12:])
+    return socket.inet_ntop(socket.AF_INET6, packed)
+
+
+def endpoint(ip: str, port: int) -> str:
+    """Return an address and a port as one text, an IPv6 address in brackets."""
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
