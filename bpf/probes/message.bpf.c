@@ -80,7 +80,7 @@ INLINE u32 taken_fin(struct sock *sk, u32 copied_seq, enum reads reads)
 
 	if (!tp)
 		return 0;
-	READ(reads, flags, sk->sk_flags);
+	READ(reads, flags, sk->__sk_common.skc_flags);
 	READ(reads, rcv_nxt, tp->rcv_nxt);
 	return (flags >> SOCK_DONE & 1) && copied_seq == rcv_nxt;
 }
@@ -140,7 +140,7 @@ INLINE u32 choose_payload(struct message *m, const struct buffer *buffer, struct
 		*gathered = bpf_map_lookup_elem(&gathering, &direction);
 		if (!*gathered)
 			return 0;
-		want = gather(*gathered, buffer, want);
+		want = gather(direction, buffer->base, buffer->segments << 8 | buffer->shape, buffer->offset, want);
 	}
 	set_payload(m, want, want ? PAYLOAD_AVAILABLE : PAYLOAD_FAULT);
 	return want;
@@ -418,7 +418,7 @@ INLINE void tracepoint_message(struct sock *sk, int result, u32 flags, u32 kind)
 	} else if (call) {
 		buffer_from_syscall(&buffer, &o.requested, &call->batch, result < 0);
 		if (buffer.shape == BUFFER_USER_IOVEC || buffer.shape == BUFFER_COMPAT_IOVEC)
-			o.requested = buffer_length(&buffer);
+			o.requested = vector_length(buffer.base, buffer.segments, buffer.shape);
 		if (kind == KIND_SEND && (u32)result < o.requested) /* a partial send ends a sendmmsg */
 			call->batch.vector = 0;
 	}

@@ -59,16 +59,16 @@ INLINE void buffer_from_iter(struct buffer *to, const struct iov_iter *iter, enu
 	}
 }
 
-INLINE long read_segment(struct iovec *to, const struct buffer *from, u32 index)
+INLINE long read_segment(struct iovec *to, u64 base, u32 shape, u32 index)
 {
 	struct compat_iovec compat = {};
 	long error;
 
-	if (from->shape == BUFFER_IOVEC)
-		return bpf_probe_read_kernel(to, sizeof(*to), (void *)(from->base + index * sizeof(*to)));
-	if (from->shape == BUFFER_USER_IOVEC)
-		return bpf_probe_read_user(to, sizeof(*to), (void *)(from->base + index * sizeof(*to)));
-	error = bpf_probe_read_user(&compat, sizeof(compat), (void *)(from->base + index * sizeof(compat)));
+	if (shape == BUFFER_IOVEC)
+		return bpf_probe_read_kernel(to, sizeof(*to), (void *)(base + index * sizeof(*to)));
+	if (shape == BUFFER_USER_IOVEC)
+		return bpf_probe_read_user(to, sizeof(*to), (void *)(base + index * sizeof(*to)));
+	error = bpf_probe_read_user(&compat, sizeof(compat), (void *)(base + index * sizeof(compat)));
 	to->iov_base = (void *)(u64)compat.iov_base;
 	to->iov_len = compat.iov_len;
 	return error;
@@ -79,56 +79,65 @@ struct gathered {
 	u8 bytes[2 * PAYLOAD_MAX]; /* twice, so that the verifier can see that a copy ends inside */
 };
 
-struct {
-	MAP_UINT(type, MAP_PERCPU_ARRAY);
-	MAP_UINT(max_entries, 2);
-	MAP_TYPE(key, u32);
-	MAP_TYPE(value, struct gathered);
-} gathering SEC(".maps");
+#define PER_DIRECTION(name, value_type)                                                            \
+	struct {                                                                                   \
+		MAP_UINT(type, MAP_PERCPU_ARRAY);                                                  \
+		MAP_UINT(max_entries, 2);                                                          \
+		MAP_TYPE(key, u32);                                                                \
+		MAP_TYPE(value, value_type);                                                       \
+	} name SEC(".maps")
 
-/* Copies up to `want` bytes out of an iovec's segments; returns how many. */
-INLINE u32 gather(struct gathered *to, const struct buffer *from, u32 want)
+PER_DIRECTION(gathering, struct gathered);
+/* In a map, not in a register: the verifier then has one state per round and not one per history. */
+PER_DIRECTION(gathered_length, u32);
+
+/*
+ * Copies up to `want` bytes out of an iovec's segments; returns how many. Global functions, which
+ * the verifier checks once and on their own; on 5.10 they take numbers only.
+ */
+__attribute__((noinline)) u32 gather(u32 direction, u64 base, u32 segments_shape, u32 offset, u32 want)
 {
-	u32 done = 0, offset = from->offset;
+	struct gathered *to = bpf_map_lookup_elem(&gathering, &direction);
+	u32 *total = bpf_map_lookup_elem(&gathered_length, &direction);
+	u32 segments = segments_shape >> 8, shape = segments_shape & 0xff;
 
+	if (!to || !total)
+		return 0;
+	*total = 0;
 	for (u32 i = 0; i < SEGMENTS_MAX; i++) {
 		struct iovec segment = {};
+		u32 done = *(volatile u32 *)total;
 		u64 length;
 
-		if (i >= from->segments || done >= want || done >= PAYLOAD_MAX)
+		if (i >= segments || done >= want || done >= PAYLOAD_MAX)
 			break;
-		if (read_segment(&segment, from, i))
+		if (read_segment(&segment, base, shape, i))
 			break;
-		length = segment.iov_len - offset;
-		if (length > want - done)
-			length = want - done;
+		length = MIN(segment.iov_len - offset, want - done);
 		asm volatile("" : "+r"(length));
 		if (length > PAYLOAD_MAX)
 			length = PAYLOAD_MAX;
-		asm volatile("" : "+r"(done));
-		if (done >= PAYLOAD_MAX)
-			break;
 		if (bpf_probe_read_user(to->bytes + done, length, segment.iov_base + offset))
 			break;
-		done += length;
+		*(volatile u32 *)total = done + length;
 		offset = 0;
 	}
-	return done;
+	return *(volatile u32 *)total;
 }
 
 /* What the caller asked for; unknown when it has more segments than we look at. */
-INLINE u32 buffer_length(const struct buffer *from)
+__attribute__((noinline)) u32 vector_length(u64 base, u32 segments, u32 shape)
 {
 	u64 total = 0;
 
-	if (from->segments > SEGMENTS_MAX)
+	if (segments > SEGMENTS_MAX)
 		return REQUESTED_UNKNOWN;
 	for (u32 i = 0; i < SEGMENTS_MAX; i++) {
 		struct iovec segment = {};
 
-		if (i >= from->segments)
+		if (i >= segments)
 			break;
-		if (read_segment(&segment, from, i))
+		if (read_segment(&segment, base, shape, i))
 			return REQUESTED_UNKNOWN;
 		total += segment.iov_len;
 	}

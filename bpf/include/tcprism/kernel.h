@@ -64,6 +64,7 @@ struct sock_common {
 	u16 skc_dport;
 	u16 skc_num;
 	u16 skc_family;
+	unsigned long skc_flags;
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
@@ -74,7 +75,6 @@ struct sock {
 	struct sock_common __sk_common;
 	u16 sk_protocol;
 	u16 sk_type;
-	unsigned long sk_flags;
 } CORE;
 
 struct inet_connection_sock {
@@ -201,12 +201,17 @@ enum reads {
 			bpf_probe_read_kernel(&(to), sizeof(to), &(from));                         \
 	} while (0)
 
-/* A bit field, wherever this kernel has it: the three facts come from CO-RE. */
+/*
+ * A bit field, wherever this kernel has it: the facts come from CO-RE. The barrier keeps the
+ * compiler from counting the offset from the outer structure, to which it would be added twice.
+ */
 #define READ_BITS(reads, holder, field)                                                            \
 	({                                                                                         \
-		const u8 *at_ = (const u8 *)(holder) + __builtin_preserve_field_info((holder)->field, 0); \
+		const typeof(*(holder)) *holder_ = (holder);                                       \
+		asm volatile("" : "+r"(holder_));                                                  \
+		const u8 *at_ = (const u8 *)holder_ + __builtin_preserve_field_info(holder_->field, 0); \
 		u64 bits_ = 0;                                                                     \
-		u32 size_ = __builtin_preserve_field_info((holder)->field, 1);                     \
+		u32 size_ = __builtin_preserve_field_info(holder_->field, 1);                      \
 		if ((reads) == READS_PROBED)                                                       \
 			bpf_probe_read_kernel(&bits_, size_ & 7, at_);                             \
 		else if (size_ == 1)                                                               \
@@ -215,8 +220,8 @@ enum reads {
 			bits_ = *(const u16 *)at_;                                                 \
 		else                                                                               \
 			bits_ = *(const u32 *)at_;                                                 \
-		bits_ <<= __builtin_preserve_field_info((holder)->field, 4);                       \
-		bits_ >> __builtin_preserve_field_info((holder)->field, 5);                        \
+		bits_ <<= __builtin_preserve_field_info(holder_->field, 4);                       \
+		bits_ >> __builtin_preserve_field_info(holder_->field, 5);                        \
 	})
 
 /* A typed pointer as a number: the verifier refuses arithmetic on it, but not a copy of its bits. */

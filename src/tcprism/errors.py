@@ -1,0 +1,49 @@
+"""What can go wrong, as one tree.
+
+    Error
+    ├── UsageError            the request makes no sense; exit status 2
+    │   └── UnknownTarget     a pid, cgroup or namespace that is not there
+    └── MachineError          this machine cannot do it; exit status 1
+        ├── PermissionMissing a privilege is missing, named
+        ├── LibraryMissing    no libbpf, or one that is too old
+        ├── KernelRefused     the kernel refused every way to see a kind of event
+        └── OutputError       the output cannot be written
+
+Each message is one sentence that says what to do.
+"""
+
+
+class Error(Exception):
+    """Anything that tcprism raises on purpose."""
+
+    exit_status = 1
+
+
+class UsageError(Error):
+    """The request makes no sense."""
+
+    exit_status = 2
+
+
+class UnknownTarget(UsageError):
+    """A pid, cgroup or network namespace that is not there."""
+
+
+class MachineError(Error):
+    """This machine cannot do what was asked."""
+
+
+class PermissionMissing(MachineError):
+    """A privilege is missing; the message names it."""
+
+
+class LibraryMissing(MachineError):
+    """There is no libbpf, or it is too old."""
+
+
+class KernelRefused(MachineError):
+    """The kernel refused every way to see a kind of event."""
+
+
+class OutputError(MachineError):
+    """The output cannot be written."""

@@ -1,0 +1,198 @@
+"""The BPF object: open -> configure -> load -> attach, each on its own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterable
+from ctypes import byref, c_size_t, c_uint32
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from tcprism.events import _wire
+from tcprism.kernel import libbpf
+
+OBJECT = Path(__file__).with_name("tcprism.bpf.o")
+CGROUP_PROGRAMS = frozenset({"cgroup_transmit"})
+
+_TASK_STORAGE = 29  # enum bpf_map_type
+_PROGRAM_INFO_SIZE = 256  # more than any struct bpf_prog_info so far
+_RECURSION_MISSES = 208  # its offset there; 5.12+, include/uapi/linux/bpf.h
+
+
+class LoadError(Exception):
+    """The kernel refused to load or attach; `log` is libbpf's, with the verifier's in it."""
+
+    def __init__(self, step: str, error: OSError, log: list[str]) -> None:
+        super().__init__(f"{step}: {error.strerror} (errno {error.errno})")
+        self.errno = error.errno
+        self.log = log
+
+
+class BpfObject:
+    """tcprism's BPF object in one process. A context manager: leaving it detaches and unloads."""
+
+    def __init__(self) -> None:
+        self._library = libbpf.load()
+        self._library.log.take()
+        self._object = self._try("open", "bpf_object__open_file", str(OBJECT).encode(), None)
+        self._links: list[int] = []
+        self.loaded: tuple[str, ...] = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _try(self, step: str, function: str, *arguments: object) -> int:
+        try:
+            return int(self._library.checked(function, *arguments))
+        except OSError as error:
+            raise LoadError(step, error, self._library.log.take()) from error
+
+    # open -> configure
+
+    def select(self, programs: Iterable[str]) -> None:
+        """Choose the programs to load, by name; all others stay out."""
+        chosen = set(programs)
+        for name, program in self._programs().items():
+            self._library.call("bpf_program__set_autoload", program, name in chosen)
+        self.loaded = tuple(sorted(chosen))
+
+    def configure(self, fields: dict[str, object], ring_sizes: dict[str, int]) -> None:
+        """Write the read-only configuration (struct config) and the rings' sizes in bytes."""
+        values = np.zeros((), dtype=_wire.CONFIG)
+        for name, value in fields.items():
+            values[name] = value
+        size = c_size_t()
+        address = self._library.checked("bpf_map__initial_value", self._map(".rodata"), byref(size))
+        ctypes.memmove(address, values.tobytes(), values.nbytes)
+        for name, ring_size in ring_sizes.items():
+            self._library.checked("bpf_map__set_max_entries", self._map(name), ring_size)
+
+    def without_storage(self) -> None:
+        """Leave out the socket and task storage maps, for a kernel that does not know them."""
+        for name in ("owners", "calls"):
+            self._library.checked("bpf_map__set_autocreate", self._map(name), False)
+
+    # load -> attach
+
+    def load(self) -> None:
+        """Load the selected programs. Raises LoadError."""
+        self._try("load", "bpf_object__load", self._object)
+
+    def attach(self, names: Iterable[str], cgroup: int) -> None:
+        """Attach programs by name; those for packets go to the cgroup behind the descriptor `cgroup`.
+
+        Raises LoadError.
+        """
+        programs = self._programs()
+        for name in names:
+            step = f"attach {name}"
+            if name in CGROUP_PROGRAMS:
+                link = self._try(step, "bpf_program__attach_cgroup", programs[name], cgroup)
+            else:
+                link = self._try(step, "bpf_program__attach", programs[name])
+            self._links.append(link)
+
+    def detach(self) -> None:
+        """Take every hook off; what is in the maps and rings stays readable."""
+        while self._links:
+            self._library.call("bpf_link__destroy", self._links.pop())
+
+    def close(self) -> None:
+        """Detach, and free programs and maps."""
+        self.detach()
+        if self._object:
+            self._library.call("bpf_object__close", self._object)
+        self._object = 0
+
+    # loaded
+
+    def map_fd(self, name: str) -> int:
+        """Return a map's descriptor; it belongs to this object."""
+        return int(self._library.checked("bpf_map__fd", self._map(name)))
+
+    def put(self, name: str, key: bytes, value: bytes = b"\1") -> None:
+        """Write one map entry. Raises OSError."""
+        self._library.checked("bpf_map_update_elem", self.map_fd(name), key, value, 0)
+
+    def counters(self) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        """Return the ledger: one row (struct counters) an event kind, all CPUs summed."""
+        cpus = int(self._library.call("libbpf_num_possible_cpus"))
+        per_cpu = np.zeros(cpus, dtype=_wire.COUNTERS)
+        total = np.zeros(_wire.KIND_COUNT, dtype=_wire.COUNTERS)
+        for kind in range(_wire.KIND_COUNT):
+            key = c_uint32(kind)
+            self._library.checked(
+                "bpf_map_lookup_elem", self.map_fd("ledger"), byref(key), per_cpu.ctypes.data
+            )
+            for name in _wire.COUNTERS.names or ():
+                total[kind][name] = per_cpu[name].sum()
+        return total
+
+    def missed(self) -> dict[str, int]:
+        """Return, per program, the runs that the kernel skipped because the program was already running.
+
+        Zero before 5.12, which does not count them.
+        """
+        programs = self._programs()
+        return {name: self._missed(programs[name]) for name in self.loaded}
+
+    def _missed(self, program: int) -> int:
+        info = ctypes.create_string_buffer(_PROGRAM_INFO_SIZE)
+        size = c_uint32(_PROGRAM_INFO_SIZE)
+        descriptor = self._library.call("bpf_program__fd", program)
+        self._library.checked("bpf_obj_get_info_by_fd", descriptor, info, byref(size))
+        if size.value < _RECURSION_MISSES + 8:
+            return 0
+        return int.from_bytes(info.raw[_RECURSION_MISSES : _RECURSION_MISSES + 8], "little")
+
+    def _map(self, name: str) -> int:
+        if name == ".rodata":  # libbpf puts the object's name in front
+            return self._rodata()
+        return int(
+            self._library.checked("bpf_object__find_map_by_name", self._object, name.encode())
+        )
+
+    def _rodata(self) -> int:
+        current = self._library.call("bpf_object__next_map", self._object, None)
+        while current:
+            if self._library.call("bpf_map__name", current).endswith(b".rodata"):
+                return int(current)
+            current = self._library.call("bpf_object__next_map", self._object, current)
+        raise KeyError(".rodata")
+
+    def _programs(self) -> dict[str, int]:
+        programs = {}
+        current = self._library.call("bpf_object__next_program", self._object, None)
+        while current:
+            programs[self._library.call("bpf_program__name", current).decode()] = int(current)
+            current = self._library.call("bpf_object__next_program", self._object, current)
+        return programs
+
+
+def has_task_storage() -> bool:
+    """Tell whether this kernel has task storage (5.11+; tracing programs may use it from then on)."""
+    return bool(libbpf.load().call("libbpf_probe_bpf_map_type", _TASK_STORAGE, None) == 1)
+
+
+def open_cgroup_root() -> int:
+    """Return a descriptor of the cgroup v2 root, mounted or not.
+
+    Raises OSError when this kernel has no cgroup v2.
+    """
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, where, kind, *_ = line.split()
+        if kind == "cgroup2":
+            return os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    raise FileNotFoundError(2, "no cgroup2 file system is mounted", "/proc/self/mounts")

@@ -1,0 +1,72 @@
+"""Questions to the running kernel's own type information (BTF)."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from pathlib import Path
+
+from tcprism.errors import KernelRefused
+from tcprism.kernel import libbpf
+
+VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
+
+# enum of BTF kinds, include/uapi/linux/btf.h
+_KIND_TYPEDEF = 8
+_KIND_FUNC = 12
+
+
+class _Type(ctypes.Structure):
+    """struct btf_type."""
+
+    _fields_ = (
+        ("name_off", ctypes.c_uint32),
+        ("info", ctypes.c_uint32),
+        ("size_or_type", ctypes.c_uint32),
+    )
+
+
+class KernelTypes:
+    """The running kernel's BTF.
+
+    Raises KernelRefused when the kernel has none.
+    """
+
+    def __init__(self) -> None:
+        self._library = libbpf.load()
+        try:
+            self._btf = self._library.checked("btf__load_vmlinux_btf")
+        except OSError as error:
+            raise KernelRefused(
+                f"this kernel has no BTF type information ({VMLINUX_BTF}: {error.strerror});"
+                " use a kernel built with CONFIG_DEBUG_INFO_BTF=y"
+            ) from error
+
+    def _find(self, name: str, kind: int) -> int:
+        return int(self._library.call("btf__find_by_name_kind", self._btf, name.encode(), kind))
+
+    def has_function(self, name: str) -> bool:
+        """Tell whether the kernel has a function of this name that can be traced."""
+        return self._find(name, _KIND_FUNC) > 0
+
+    def has_tracepoint(self, name: str) -> bool:
+        """Tell whether the kernel has this tracepoint."""
+        return self._find(f"btf_trace_{name}", _KIND_TYPEDEF) > 0
+
+    def parameters(self, function: str) -> int:
+        """Return how many parameters a function has; 0 when it is unknown."""
+        identifier = self._find(function, _KIND_FUNC)
+        if identifier <= 0:
+            return 0
+        prototype = self._type(self._type(identifier).size_or_type)
+        return prototype.info & 0xFFFF
+
+    def _type(self, identifier: int) -> _Type:
+        address = self._library.call("btf__type_by_id", self._btf, identifier)
+        return _Type.from_address(address)
+
+
+@cache
+def kernel_types() -> KernelTypes:
+    """Return the kernel's types, read once."""
+    return KernelTypes()
