@@ -1,0 +1,27 @@
+"""What all tests share: markers, and skips that may not happen where everything must run."""
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+REQUIRED = {name for name in os.environ.get("TCPRISM_REQUIRE", "").split(",") if name}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "kernel: needs root and loads BPF programs")
+    config.addinivalue_line("markers", "native: not worth repeating in the virtual machines")
+    config.addinivalue_line("markers", "vm: boots virtual machines")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make a failure of a skip where TCPRISM_REQUIRE names the test's marker."""
+    report = yield
+    markers = {marker.name for marker in item.iter_markers()}
+    if report.skipped and not hasattr(report, "wasxfail") and markers & REQUIRED:
+        report.outcome = "failed"
+        report.longrepr = f"TCPRISM_REQUIRE forbids this skip: {report.longrepr}"
+    return report

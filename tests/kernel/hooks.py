@@ -1,0 +1,41 @@
+"""Which hooks must load on the running kernel, asked of the kernel itself and not of tcprism."""
+
+from pathlib import Path
+
+VMLINUX = Path("/sys/kernel/btf/vmlinux")
+ALL = ("fentry", "kprobe", "tracepoint")
+
+
+def has_kprobes() -> bool:
+    """Return whether the kernel was built with kprobes."""
+    return Path("/sys/bus/event_source/devices/kprobe").exists()
+
+
+def has_fentry() -> bool:
+    """Return whether fentry must load.
+
+    It needs ftrace's direct calls. A kernel that was built without kprobes may refuse it for
+    other reasons, so there it is no must.
+    """
+    return has_kprobes() and " register_ftrace_direct\n" in Path("/proc/kallsyms").read_text()
+
+
+def has_tracepoint(name: str) -> bool:
+    """Return whether the kernel has a tracepoint for BTF programs."""
+    return f"\0btf_trace_{name}\0".encode() in VMLINUX.read_bytes()
+
+
+def message_hooks() -> list[str]:
+    """Return the hooks that must load for sends and receives."""
+    loads = {
+        "fentry": has_fentry(),
+        "kprobe": has_kprobes(),
+        "tracepoint": has_tracepoint("sock_send_length"),  # 6.3 and later
+    }
+    return [hook for hook in ALL if loads[hook]]
+
+
+def segment_hooks() -> list[str]:
+    """Return the hooks that must load for segments; `tracepoint` stands for cgroup_skb there."""
+    loads = {"fentry": has_fentry(), "kprobe": has_kprobes(), "tracepoint": True}
+    return [hook for hook in ALL if loads[hook]]

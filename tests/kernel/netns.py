@@ -1,0 +1,184 @@
+"""Network namespaces for tests: made, joined, entered, counted in, and removed again."""
+
+import ctypes
+import fcntl
+import itertools
+import os
+import re
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+CLONE_NEWNET = 0x40000000
+SIOCETHTOOL = 0x8946
+ETHTOOL_STSO, ETHTOOL_SGSO = 0x1F, 0x24
+TIME_WAIT, CLOSE, LISTEN = "06", "07", "0A"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_numbers = itertools.count(1)
+
+
+def run(*command: str) -> str:
+    """Run a command that must succeed and return what it prints."""
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {result.stderr.strip()}")
+    return result.stdout
+
+
+def _setns(descriptor: int) -> None:
+    if _libc.setns(descriptor, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+@dataclass(frozen=True)
+class Netns:
+    """A network namespace of our own; its name is also how `ip` knows it."""
+
+    name: str
+
+    @property
+    def path(self) -> str:
+        """The file that stands for the namespace."""
+        return f"/run/netns/{self.name}"
+
+    @property
+    def inode(self) -> int:
+        """The number that events carry."""
+        return os.stat(self.path).st_ino
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Have this thread in the namespace; sockets made here stay here."""
+        with open("/proc/thread-self/ns/net") as home, open(self.path) as here:
+            _setns(here.fileno())
+            try:
+                yield
+            finally:
+                _setns(home.fileno())
+
+    def command(self, *command: str) -> list[str]:
+        """Return the command line that runs a command in the namespace."""
+        return ["nsenter", f"--net={self.path}", *command]
+
+    def run(self, *command: str) -> str:
+        """Run a command in the namespace; it must succeed."""
+        return run(*self.command(*command))
+
+    def socket(self, family: int = socket.AF_INET) -> socket.socket:
+        """Return a TCP socket of the namespace."""
+        with self.entered():
+            made = socket.socket(family, socket.SOCK_STREAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.settimeout(60)
+        return made
+
+    def proc(self, name: str) -> str:
+        """Return what /proc/net has for the namespace."""
+        with self.entered():
+            return Path("/proc/thread-self/net", name).read_text()
+
+    def tcp_counters(self) -> dict[str, int]:
+        """Return the Tcp counters of /proc/net/snmp, IPv4 and IPv6 together."""
+        names, values = (
+            line.split()[1:] for line in self.proc("snmp").splitlines() if line.startswith("Tcp:")
+        )
+        return dict(zip(names, map(int, values), strict=True))
+
+    def await_closed(self) -> None:
+        """Wait until no connection of the namespace will send anything more."""
+        deadline = time.monotonic() + 60
+        while states := self._open_states():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"connections in {self.name} stay open, in states {states}")
+            os.sched_yield()
+
+    def _open_states(self) -> set[str]:
+        lines = (self.proc("tcp") + self.proc("tcp6")).splitlines()
+        states = {line.split()[3] for line in lines if ":" in line.split()[0]}
+        return states - {TIME_WAIT, CLOSE, LISTEN}
+
+    def drop_every(self, nth: int, port: int) -> None:
+        """Drop one in `nth` of the packets with more than 200 bytes that arrive at a port."""
+        rules = (
+            "add table inet loss; "
+            "add chain inet loss input { type filter hook prerouting priority 0; }; "
+            f"add rule inet loss input tcp dport {port} meta length > 200 "
+            f"numgen inc mod {nth} == {nth - 1} drop"
+        )
+        self.run("nft", rules)
+
+    def drop_nothing(self) -> None:
+        """End what drop_every() began."""
+        self.run("nft", "delete table inet loss")
+
+    def offload_off(self, device: str) -> None:
+        """Have the device given single segments, so that a capture shows what goes on the wire."""
+        with self.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            for option in (ETHTOOL_STSO, ETHTOOL_SGSO):
+                value = ctypes.create_string_buffer(struct.pack("II", option, 0))
+                request = struct.pack("16sP", device.encode(), ctypes.addressof(value)).ljust(40)
+                fcntl.ioctl(control, SIOCETHTOOL, request)
+
+
+@contextmanager
+def namespace() -> Iterator[Netns]:
+    """Make a namespace with lo up; remove it in the end."""
+    made = Netns(f"tcprism-test-{os.getpid()}-{next(_numbers)}")
+    run("ip", "netns", "add", made.name)
+    try:
+        run("ip", "-n", made.name, "link", "set", "lo", "up")
+        yield made
+    finally:
+        run("ip", "netns", "delete", made.name)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two namespaces joined by a veth pair: the client has .1, the server .2."""
+
+    client: Netns
+    server: Netns
+    server_addresses = {4: "10.77.0.2", 6: "fd77::2"}  # noqa: RUF012
+
+    def connection(self, family: int, port: int) -> tuple[socket.socket, socket.socket]:
+        """Return the client's and the server's end of a new connection to a port."""
+        kind = socket.AF_INET if family == 4 else socket.AF_INET6
+        client = self.client.socket(kind)
+        with self.server.socket(kind) as listener:
+            listener.bind((self.server_addresses[family], port))
+            listener.listen()
+            client.connect((self.server_addresses[family], port))
+            server, _ = listener.accept()
+        server.settimeout(60)
+        return client, server
+
+    def await_closed(self) -> None:
+        """Wait until nothing more will be sent in either namespace."""
+        self.client.await_closed()
+        self.server.await_closed()
+
+
+@contextmanager
+def joined() -> Iterator[Pair]:
+    """Make two namespaces with a veth pair between them."""
+    with namespace() as client, namespace() as server:
+        run("ip", "-n", client.name, "link", "add", "veth0", "type", "veth",
+            "peer", "name", "veth0", "netns", server.name)  # fmt: skip
+        for number, end in enumerate((client, server), 1):
+            end.offload_off("veth0")
+            run("ip", "-n", end.name, "address", "add", f"10.77.0.{number}/24", "dev", "veth0")
+            run("ip", "-n", end.name, "address", "add", f"fd77::{number}/64", "dev", "veth0",
+                "nodad")  # fmt: skip
+            run("ip", "-n", end.name, "link", "set", "veth0", "up")
+        yield Pair(client, server)
+
+
+def names_of_ours() -> list[str]:
+    """Return the namespaces that exist now and that some test or tcprism made."""
+    return re.findall(r"^tcprism\S*", run("ip", "netns", "list"), re.MULTILINE)

@@ -1,0 +1,107 @@
+"""Runs `tcprism trace` as its users do: by its command, its output file, its stderr, its signals."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+TCPRISM = str(Path(sys.executable).with_name("tcprism"))
+PATIENCE = 120.0  # seconds; generous for machines that are emulated
+
+Event = dict[str, Any]
+Ledger = dict[str, dict[str, int]]
+
+
+def parse_ledger(stderr: list[str]) -> Ledger:
+    """Return the table at the end of stderr as {kind: {column: count}}."""
+    start = next((i for i, line in enumerate(stderr) if re.match(r"\s*kind\s+seen", line)), None)
+    if start is None:
+        raise AssertionError("no ledger on stderr:\n" + "\n".join(stderr))
+    columns = re.split(r"\s{2,}", stderr[start].strip())
+    rows = [line.split() for line in stderr[start + 1 :]]
+    return {
+        row[0]: dict(zip(columns[1:], (int(n.replace(",", "")) for n in row[1:]), strict=True))
+        for row in rows
+        if row and row[0] in ("send", "recv", "transmit", "retransmit")
+    }
+
+
+class Tracer:
+    """One run of tcprism."""
+
+    def __init__(self, output: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
+        self.output = output
+        command = [TCPRISM, "trace", "--format", "json", "--output", str(output), *arguments]
+        self.process = subprocess.Popen(
+            [*prefix, *command], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        self.stderr: list[str] = []
+        self._attached = threading.Event()
+        self._reader = threading.Thread(target=self._read_stderr, daemon=True)
+        self._reader.start()
+
+    def _read_stderr(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self.stderr.append(line.rstrip("\n"))
+            if line.startswith("tracing"):
+                self._attached.set()
+        self._attached.set()  # it ended, so nobody need wait
+
+    def await_attached(self) -> None:
+        """Wait until the hooks are attached."""
+        assert self._attached.wait(PATIENCE), "tcprism did not attach its hooks"
+        if not any(line.startswith("tracing") for line in self.stderr):
+            self.process.wait(PATIENCE)
+            raise AssertionError(
+                f"tcprism ended with {self.process.returncode}:\n" + "\n".join(self.stderr)
+            )
+
+    def wait(self) -> int:
+        """Wait until tcprism has ended; return its exit status."""
+        status = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        assert self.process.stderr
+        self.process.stderr.close()
+        return status
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Send a signal, wait for the end, return the exit status."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    @property
+    def events(self) -> list[Event]:
+        """What tcprism has written."""
+        return [json.loads(line) for line in self.output.read_text().splitlines()]
+
+    @property
+    def ledger(self) -> Ledger:
+        """What tcprism accounts for in the end."""
+        return parse_ledger(self.stderr)
+
+    def close(self) -> None:
+        """End tcprism whatever happened."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.wait()
+
+
+@contextmanager
+def tracing(output: Path, *arguments: str) -> Iterator[Tracer]:
+    """Trace while the body runs, from attached hooks to a stop that must end well."""
+    tracer = Tracer(output, *arguments)
+    try:
+        tracer.await_attached()
+        yield tracer
+        status = tracer.process.poll()
+        status = tracer.stop() if status is None else status
+        assert status == 0, "\n".join(tracer.stderr)
+    finally:
+        tracer.close()

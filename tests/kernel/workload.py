@@ -1,0 +1,89 @@
+"""Builds and runs the workload program, and reads its log of the truth."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .netns import Netns
+
+SOURCE = Path(__file__).parent / "workload"
+BUILD = Path(__file__).parents[2] / "build" / "workload"
+TARGETS = {64: "x86_64-linux-musl", 32: "x86-linux-musl"}
+FLAGS = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-static", "-pthread")
+
+# What a run is: the size of its program, its addresses, and the first of its ports.
+VARIANTS = {
+    "ipv4": (64, "4", 21000),
+    "ipv6": (64, "6", 22000),
+    "mapped": (64, "mapped", 23000),
+    "32-bit": (32, "4", 24000),
+}
+
+
+def scenarios() -> list[str]:
+    """Return the names of the scenarios, as the source has them."""
+    return re.findall(r"SCENARIO\(([a-z]\w*)\)", (SOURCE / "workload.c").read_text())
+
+
+def build(bits: int) -> Path:
+    """Return the program for callers of so many bits, compiled if it is not there yet.
+
+    The directory is named after the source's digest. The program is always called `workload`.
+    """
+    digest = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(SOURCE.iterdir())))
+    program = BUILD / f"{digest.hexdigest()[:12]}-{bits}" / "workload"
+    if not program.exists():
+        program.parent.mkdir(parents=True, exist_ok=True)
+        temporary = program.with_name(f"new-{os.getpid()}")
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", TARGETS[bits], *FLAGS]
+        subprocess.run([*command, str(SOURCE / "workload.c"), "-o", str(temporary)], check=True)
+        temporary.rename(program)
+    return program
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one call really did."""
+
+    scenario: str
+    call: str
+    kind: str
+    pid: int
+    tid: int
+    comm: str
+    requested: int
+    bytes: int
+    error: str | None
+    path: str
+    flags: str
+    local_port: int
+    remote_port: int
+    data: bytes = field(repr=False)
+
+
+def read_truth(log: Path) -> list[Call]:
+    """Return the calls of a log, in the order in which they returned."""
+    lines = log.read_text().splitlines()
+    return [
+        Call(**{**(values := json.loads(line)), "data": bytes.fromhex(values["data"])})
+        for line in lines
+    ]
+
+
+def run_calls(netns: Netns, variant: str, log: Path, *names: str) -> list[Call]:
+    """Run scenarios (all, or those named) in a namespace and return what they did."""
+    bits, addresses, port = VARIANTS[variant]
+    command = [str(build(bits)), "calls", str(log), addresses, str(port), *names]
+    result = subprocess.run(netns.command(*command), capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return read_truth(log)
+
+
+if __name__ == "__main__":
+    for bits in TARGETS:
+        print(build(bits))
