@@ -131,11 +131,9 @@ struct config {
 	u8 by_remote_port;
 	u8 family; /* 4, 6 or 0 for both */
 	u8 cgroups; /* entries of the cgroup array */
-	u8 follow;
 	u8 local_storage; /* the kernel has socket and task storage for tracing programs */
 	u8 recvmsg_arguments; /* parameters of tcp_recvmsg() in this kernel */
-	u8 send_buffer_traced; /* the tcp_sendmsg_locked tracepoint is attached */
-	u8 reserved;
+	u8 reserved[3];
 	u64 port[PORT_WORDS];
 	u64 local_port[PORT_WORDS];
 	u64 remote_port[PORT_WORDS];

@@ -1,0 +1,5 @@
+"""`python -m tcprism`."""
+
+from tcprism.cli import main
+
+main()

@@ -1,0 +1,74 @@
+"""The command line. Subcommands are imported when they are used, so that --help stays quick."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from tcprism import __version__
+from tcprism.errors import Error
+
+COMMANDS = {
+    "trace": "Show what processes send and receive, and what is sent again.",
+    "doctor": "Tell what this machine can show, by which hook, and why no better one.",
+    "demo": "Make a small lossy network of our own and trace it.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in modules of their own."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        """Return the commands in the order in which a newcomer needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        """Import a command."""
+        if name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"tcprism.cli.{name}").command
+        return command
+
+    def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+EPILOG = """\b
+Examples:
+  sudo tcprism trace --port 443            sends, receives and retransmissions of HTTPS
+  sudo tcprism trace -- curl http://host/  one command and its children, from the first byte
+  sudo tcprism demo                        see it work on a machine that does nothing
+  tcprism doctor                           what works here, and what does not
+
+tcprism COMMAND --help tells more about each."""
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tcprism", message="%(prog)s %(version)s")
+def cli() -> None:
+    """See what every TCP connection on this machine is doing, from inside the kernel."""
+
+
+def main() -> NoReturn:
+    """Run the command line; every error of ours is one sentence on stderr."""
+    try:
+        cli.main(prog_name="tcprism", standalone_mode=False)
+    except Error as error:
+        fail(str(error), error.exit_status)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    sys.exit(0)
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """Print one sentence on stderr and exit."""
+    print(f"tcprism: {message}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,68 @@
+"""`-- COMMAND`: started before the hooks are on, let go when they are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from typing import NoReturn
+
+from tcprism.errors import UsageError
+
+
+class Command:
+    """A program that waits for `release()` before its first instruction; `pid` is its process."""
+
+    def __init__(self, arguments: tuple[str, ...]) -> None:
+        self._arguments = arguments
+        gate_out, self._gate = os.pipe()
+        self._failure, failure_in = os.pipe()
+        self.pid = os.fork()
+        if not self.pid:
+            os.close(self._gate)
+            os.close(self._failure)
+            _become(arguments, gate_out, failure_in)
+        os.close(gate_out)
+        os.close(failure_in)
+        self.pidfd = os.pidfd_open(self.pid)
+        self._status: int | None = None
+
+    def release(self) -> None:
+        """Let the program run. Raises UsageError when there is no such program."""
+        os.write(self._gate, b"1")
+        os.close(self._gate)
+        code = os.read(self._failure, 4)
+        os.close(self._failure)
+        if code:
+            self.status()
+            reason = os.strerror(int.from_bytes(code, "little"))
+            raise UsageError(f"cannot run {self._arguments[0]!r}: {reason}")
+
+    def abandon(self) -> None:
+        """Give up before the program ran."""
+        with contextlib.suppress(OSError):
+            os.close(self._gate)
+        self.status()
+
+    def interrupt(self) -> None:
+        """Ask a program that still runs to end."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
+
+    def status(self) -> int:
+        """Wait for the end and return the status as a shell would: 128 + signal when killed."""
+        if self._status is None:
+            code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            self._status = code if code >= 0 else 128 - code
+        return self._status
+
+
+def _become(arguments: tuple[str, ...], gate: int, failure: int) -> NoReturn:
+    """In the child: wait, then be the program; end quietly when the parent gave up."""
+    try:
+        if os.read(gate, 1):
+            os.execvp(arguments[0], arguments)
+    except OSError as error:
+        os.write(failure, (error.errno or 1).to_bytes(4, "little"))
+    finally:
+        os._exit(127)

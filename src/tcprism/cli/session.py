@@ -1,0 +1,151 @@
+"""From the start line to the ledger: read, write, and stop for whichever reason comes first."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import BinaryIO
+
+from tcprism.cli.command import Command
+from tcprism.errors import OutputError
+from tcprism.events import Batch
+from tcprism.pipeline import Monitor
+from tcprism.sinks import Sink
+
+# Seconds between two looks at the rings.
+_SHORTEST = 0.002
+_LONGEST = 0.05
+_BUSY_LEVEL = 1 / 16  # a fuller ring is looked at again at once
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When to stop by itself: after so many events, after so many seconds."""
+
+    count: int | None = None
+    duration: float | None = None
+
+
+class Stop:
+    """Tells when to stop: a signal, the time, the command's end, a reader that went away."""
+
+    def __init__(self, limits: Limits, output: BinaryIO, command: Command | None) -> None:
+        self._deadline = None if limits.duration is None else time.monotonic() + limits.duration
+        self._poll = select.poll()
+        self._wake_out, self._wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll.register(self._wake_out, select.POLLIN)
+        self._poll.register(output.fileno(), 0)  # only errors: the reader of a pipe went away
+        if command:
+            self._poll.register(command.pidfd, select.POLLIN)
+        self.reached = False
+
+    def __enter__(self) -> Stop:
+        self._handlers = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        os.close(self._wake_in)
+        os.close(self._wake_out)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_in, b"1")
+
+    def wait(self, seconds: float) -> None:
+        """Wait that long or until there is a reason to stop."""
+        if self._deadline is not None:
+            left = self._deadline - time.monotonic()
+            self.reached = left <= 0
+            seconds = max(0.0, min(seconds, left))
+        if self._poll.poll(seconds * 1000):
+            self.reached = True
+
+
+class Pace:
+    """How long to wait until the next look: short while much comes, long while nothing does."""
+
+    def __init__(self) -> None:
+        self._seconds = _SHORTEST
+
+    def next(self, events: int, fill_level: float) -> float:
+        """Return the seconds to wait after a look that brought so many events."""
+        if fill_level > _BUSY_LEVEL:
+            return 0.0
+        factor = 0.7 if events else 1.5
+        self._seconds = min(_LONGEST, max(_SHORTEST, self._seconds * factor))
+        return self._seconds
+
+
+def first(batch: Batch, count: int) -> Batch:
+    """Return the earliest `count` events of a batch."""
+    if len(batch) <= count:
+        return batch
+    parts, rows = (indices[:count] for indices in batch.order())
+    chosen = [part.rows_at(rows[parts == index]) for index, part in enumerate(batch.parts)]
+    return Batch(chosen, batch.clock_offset_ns)
+
+
+def batches(monitor: Monitor, stop: Stop, count: int | None) -> Iterator[Batch]:
+    """Yield batches, empty ones too, until there is a reason to stop; then what is left."""
+    left = count
+    pace = Pace()
+    while not stop.reached and left != 0:
+        batch = monitor.read()
+        if left is not None:
+            batch = first(batch, left)
+            left -= len(batch)
+        yield batch
+        if left != 0:
+            stop.wait(pace.next(len(batch), monitor.fill_level()))
+    monitor.stop()
+    while left != 0 and len(batch := monitor.drain()):
+        yield batch if left is None else first(batch, left)
+        left = left if left is None else left - min(left, len(batch))
+    while len(monitor.drain()):
+        pass  # beyond --count: read, so that the ledger balances
+
+
+def run(
+    monitor: Monitor, sink: Sink, output: BinaryIO, limits: Limits, command: Command | None = None
+) -> None:
+    """Trace until there is a reason to stop; a reader that went away is one and no error."""
+    with Stop(limits, output, command) as stop:
+        if command:
+            command.release()
+        try:
+            for batch in batches(monitor, stop, limits.count):
+                sink.write(batch)
+                output.flush()
+            sink.close()
+            output.flush()
+        except BrokenPipeError:
+            silence(output)
+        except OSError as error:
+            raise OutputError(f"cannot write the output: {error.strerror}") from error
+        finally:
+            monitor.stop()
+
+
+def silence(output: BinaryIO) -> None:
+    """Make sure that nothing is written to a pipe without a reader, at exit neither."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, output.fileno())
+    os.close(null)
+
+
+def print_ledger(monitor: Monitor) -> None:
+    """Print the account of every event on stderr."""
+    for line in monitor.ledger().lines():
+        print(line, file=sys.stderr)

@@ -1,0 +1,175 @@
+"""`tcprism trace`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from tcprism.cli import options
+from tcprism.cli.command import Command
+from tcprism.cli.session import Limits, print_ledger, run
+from tcprism.errors import OutputError, UsageError
+from tcprism.filters import Filter
+from tcprism.pipeline import DEFAULT_KINDS, DEFAULT_PAYLOAD, Monitor, Request
+from tcprism.probes import MECHANISMS
+from tcprism.sinks import Sink
+
+EPILOG = """\b
+Examples:
+  tcprism trace --port 443                         HTTPS of every process
+  tcprism trace --pid 1234 --follow --payload 2000 a server and its workers, with payload
+  tcprism trace --kinds all --host 10.0.0.0/8      segments too, of one network
+  tcprism trace --format json --output tcp.json    one JSON object a line (docs/events.md)
+  tcprism trace --payload 200 -- curl http://host/ one command, from its first byte
+  tcprism trace --count-only                       rates a second, at the lowest cost
+
+Values of one option are alternatives; options combine with and. All filters work in the kernel.
+Ctrl-C stops and prints the ledger: what was seen, filtered, submitted and lost."""
+
+
+@click.command(epilog=EPILOG, context_settings={"ignore_unknown_options": False})
+@options.filter_options
+@click.option(
+    "--kinds",
+    default=",".join(DEFAULT_KINDS),
+    show_default=True,
+    metavar="KIND,...",
+    help="send, recv, transmit (each segment that leaves), retransmit, or all.",
+)
+@click.option(
+    "--payload",
+    type=int,
+    default=DEFAULT_PAYLOAD,
+    show_default=True,
+    metavar="BYTES",
+    help="Payload to show of each message, 0 to 16384.",
+)
+@click.option("--payload-style", type=click.Choice(["text", "hex", "none"]), default="text")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
+@click.option("--output", metavar="FILE", help="Write events here instead of to standard output.")
+@click.option("--count", type=click.IntRange(1), metavar="N", help="Stop after N events.")
+@click.option(
+    "--duration", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Stop then."
+)
+@click.option("--count-only", is_flag=True, help="Print rates and totals each second, no events.")
+@click.option(
+    "--ring-size",
+    default="64M",
+    show_default=True,
+    metavar="BYTES",
+    help="Memory of each busy ring, a power of two; larger ones survive longer bursts.",
+)
+@click.option("--hooks", type=click.Choice(MECHANISMS), help="Force one way to hook (support).")
+@click.option("--include-self", is_flag=True, help="Trace tcprism's own connections too.")
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto")
+@click.option("-v", "--verbose", count=True, help="Tell the hooks in use; -vv: libbpf's log.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ARGS...]")
+def command(**given: Any) -> None:
+    """Show what processes send and receive with the bytes, and every segment sent again."""
+    arguments: tuple[str, ...] = given.pop("command")
+    request_options = _check(given)
+    child = Command(arguments) if arguments else None
+    try:
+        chosen = options.to_filter(given, child.pid if child else None)
+        status = _trace(_request(request_options, chosen), given, child)
+    except BaseException:
+        if child:
+            child.abandon()
+        raise
+    sys.exit(status)
+
+
+def _check(given: dict[str, Any]) -> dict[str, Any]:
+    """Parse what needs no kernel, before anything is started."""
+    kinds = options.parse_kinds(given.pop("kinds"))
+    return {
+        "kinds": kinds,
+        "payload": options.parse_payload(given.pop("payload")),
+        "ring_size": options.parse_ring_size(given.pop("ring_size")),
+        "mechanism": given.pop("hooks"),
+        "include_self": given.pop("include_self"),
+        "ordered": not given["count_only"],
+    }
+
+
+def _request(parsed: dict[str, Any], chosen: Filter) -> Request:
+    return Request(filter=chosen, **parsed)
+
+
+def _trace(request: Request, given: dict[str, Any], child: Command | None) -> int:
+    with opened(options.parse_output(given["output"])) as output, Monitor(request) as monitor:
+        announce(monitor, given["verbose"])
+        sink = make_sink(given, output)
+        limits = Limits(given["count"], given["duration"])
+        try:
+            run(monitor, sink, output, limits, child)
+        finally:
+            print_ledger(monitor)
+    return _status_of(child)
+
+
+def _status_of(child: Command | None) -> int:
+    if child is None:
+        return 0
+    child.interrupt()
+    return child.status()
+
+
+@contextmanager
+def opened(path: Path | None) -> Iterator[BinaryIO]:
+    """Open the output; a file is made readable to its owner alone, for it holds payload.
+
+    Raises OutputError.
+    """
+    if path is None:
+        yield sys.stdout.buffer
+        return
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise OutputError(f"--output: cannot write {path}: {error.strerror}") from error
+    with open(descriptor, "wb") as output:
+        yield output
+
+
+def make_sink(given: dict[str, Any], output: BinaryIO) -> Sink:
+    """Return the sink that the options choose."""
+    if given["count_only"]:
+        if given["form"] == "json":
+            raise UsageError("--count-only prints a table: leave --format json out")
+        from tcprism.sinks.count import CountSink
+
+        return CountSink(output)
+    if given["form"] == "json":
+        from tcprism.sinks.json_lines import JsonLinesSink
+
+        return JsonLinesSink(output)
+    from tcprism.sinks.text import TextSink
+
+    return TextSink(output, color=wants_color(given["color"], output), style=given["payload_style"])
+
+
+def wants_color(choice: str, output: BinaryIO) -> bool:
+    """Follow --color, then NO_COLOR, then whether the output is a terminal."""
+    if choice != "auto":
+        return choice == "always"
+    return not os.environ.get("NO_COLOR") and output.isatty()
+
+
+def announce(monitor: Monitor, verbose: int) -> None:
+    """Say on stderr that the hooks are on; with -v which, with -vv why no better."""
+    kinds = ", ".join(monitor.request.kinds)
+    print(f"tracing {kinds}; Ctrl-C stops", file=sys.stderr, flush=True)
+    for choice in monitor.choices if verbose else ():
+        hook = choice.hook.name if choice.hook else "nothing"
+        print(f"  {choice.probe.family}: {hook}", file=sys.stderr)
+        for refusal in choice.refusals:
+            print(f"    not {refusal.hook.mechanism}: {refusal.reason}", file=sys.stderr)
+            for line in refusal.log if verbose > 1 else ():
+                print(f"      {line}", file=sys.stderr)

@@ -1,0 +1,179 @@
+"""What this kernel offers, asked by trying: yes, no (with the kernel's reason), or cannot tell."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from tcprism.errors import KernelRefused, PermissionMissing
+from tcprism.kernel.object import LoadError
+from tcprism.kernel.types import KernelTypes
+from tcprism.probes import Hook, Probe
+
+_KPROBES = (
+    Path("/sys/bus/event_source/devices/kprobe"),
+    Path("/sys/kernel/tracing/kprobe_events"),
+)
+_PROGRAM_IN_LOG = re.compile(r"prog '(\w+)'")
+
+# include/uapi/linux/capability.h
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A hook that does not work here, and the kernel's own words."""
+
+    hook: Hook
+    reason: str
+    log: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Choice:
+    """Per probe the hook in use, and why each better one is not."""
+
+    probe: Probe
+    hook: Hook | None = None
+    refusals: list[Refusal] = field(default_factory=list)
+
+
+Loaded = TypeVar("Loaded")
+
+
+def programs_of(hook: Hook, types: KernelTypes) -> list[str]:
+    """Return the programs of a hook that this kernel has the functions and tracepoints for."""
+    return [
+        program
+        for program in hook.programs
+        if _present(hook.where_function.get(program), types.has_function)
+        and _present(hook.where_tracepoint.get(program), types.has_tracepoint)
+    ]
+
+
+def _present(name: str | None, question: Callable[[str], bool]) -> bool:
+    return name is None or question(name)
+
+
+def choose(
+    probes: Iterable[Probe],
+    mechanism: str | None,
+    load: Callable[[Sequence[Choice]], Loaded],
+) -> tuple[list[Choice], Loaded]:
+    """Return, for each probe, the best hook with which `load` succeeds, and what `load` returned.
+
+    `load` is called with a hook in every choice and raises LoadError when the kernel refuses one.
+    `mechanism` ("fentry", "kprobe" or "tracepoint") forces one where a probe has it.
+    Raises KernelRefused when the hooks of a probe run out.
+    """
+    choices = [Choice(probe) for probe in probes]
+    candidates = {id(choice): _candidates(choice, mechanism) for choice in choices}
+    for choice in choices:
+        _next_hook(choice, candidates[id(choice)])
+    while True:
+        try:
+            return choices, load(choices)
+        except LoadError as error:
+            refused = _culprit(choices, error)
+            for choice in _sharing_fate(choices, refused, error):
+                _refuse(choice, error)
+                _next_hook(choice, candidates[id(choice)])
+
+
+def _candidates(choice: Choice, mechanism: str | None) -> list[Hook]:
+    hooks = list(choice.probe.hooks)
+    forced = [hook for hook in hooks if hook.mechanism == mechanism]
+    return forced or hooks
+
+
+def _next_hook(choice: Choice, candidates: list[Hook]) -> None:
+    while candidates:
+        choice.hook = candidates.pop(0)
+        missing = _known_to_be_missing(choice.hook)
+        if not missing:
+            return
+        choice.refusals.append(Refusal(choice.hook, missing))
+    raise KernelRefused(_exhausted(choice))
+
+
+def _known_to_be_missing(hook: Hook) -> str:
+    if hook.mechanism == "kprobe" and not any(path.exists() for path in _KPROBES):
+        return "this kernel has no kprobes (CONFIG_KPROBES)"
+    return ""
+
+
+def _exhausted(choice: Choice) -> str:
+    reasons = "; ".join(f"{refusal.hook.mechanism}: {refusal.reason}" for refusal in choice.refusals)
+    kinds = " and ".join(choice.probe.kinds)
+    return f"this kernel refuses every way to see {kinds} ({reasons}); `tcprism doctor` tells more"
+
+
+def _culprit(choices: Sequence[Choice], error: LoadError) -> Choice:
+    """Find the choice whose program the kernel refused: libbpf's log names it last."""
+    names = _PROGRAM_IN_LOG.findall("\n".join([*error.log, str(error)]))
+    for name in reversed([*names, str(error).split(":")[0].removeprefix("attach ")]):
+        for choice in choices:
+            if choice.hook and name in choice.hook.programs:
+                return choice
+    raise KernelRefused(_unnamed(error)) from error
+
+
+def _unnamed(error: LoadError) -> str:
+    said = error.log[-1].removeprefix("libbpf: ") if error.log else "nothing"
+    return f"loading the BPF programs failed: {error} (libbpf says: {said}); `tcprism doctor` tells more"
+
+
+def _sharing_fate(
+    choices: Sequence[Choice], refused: Choice, error: LoadError
+) -> list[Choice]:
+    """A kernel that forbids a mechanism (EPERM) forbids it to all: no need to ask again."""
+    if error.errno != 1 or refused.hook is None:
+        return [refused]
+    mechanism = refused.hook.mechanism
+    return [c for c in choices if c.hook and c.hook.mechanism == mechanism]
+
+
+def _refuse(choice: Choice, error: LoadError) -> None:
+    if choice.hook:
+        choice.refusals.append(Refusal(choice.hook, reason_of(error), tuple(error.log)))
+
+
+def reason_of(error: LoadError) -> str:
+    """Return the kernel's reason in one line: libbpf's last word that names one, and the errno."""
+    telling = [line for line in error.log if "BTF" in line or "not found" in line]
+    line = telling[-1].removeprefix("libbpf: ") if telling and error.errno == 3 else ""
+    return f"{os.strerror(error.errno)} (errno {error.errno})" + (f": {line}" if line else "")
+
+
+def capabilities() -> dict[str, bool]:
+    """Return which of the needed capabilities this process has in effect."""
+    status = Path("/proc/self/status").read_text()
+    effective = int(re.findall(r"CapEff:\s*([0-9a-f]+)", status)[0], 16)
+    return {name: bool(effective >> bit & 1) for name, bit in _CAPABILITIES.items()}
+
+
+def require_privileges() -> None:
+    """Raise PermissionMissing, naming the capability, when this process may not load programs."""
+    have = capabilities()
+    if have["CAP_SYS_ADMIN"]:
+        return
+    missing = [name for name in ("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN") if not have[name]]
+    if missing:
+        raise PermissionMissing(
+            f"tracing needs root ({', '.join(missing)} missing): run `sudo {Path(sys.argv[0]).name} ...`"
+        )
+
+
+def lockdown() -> str:
+    """Return the kernel lockdown mode, or "none" when the kernel has no lockdown."""
+    try:
+        text = Path("/sys/kernel/security/lockdown").read_text()
+    except OSError:
+        return "none"
+    chosen = re.findall(r"\[(\w+)\]", text)
+    return chosen[0] if chosen else "none"

@@ -1,0 +1,195 @@
+"""What a user may filter by, and what the kernel is told to check."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tcprism.errors import UnknownTarget, UsageError
+from tcprism.events._wire import CGROUPS_MAX, COMM_LENGTH, PORT_WORDS
+
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_V4_BITS = 96  # an IPv4 prefix inside ::ffff:0:0/96
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Values of one field are alternatives; fields combine with and; an empty field lets all pass.
+
+    `pids` are process ids, `comms` thread names, `hosts` and `remote_hosts` addresses or networks,
+    the ports inclusive ranges, `cgroups` paths of cgroup v2 directories, `netns` inodes of network
+    namespaces, `family` 4, 6 or 0 for both. `follow` adds the children that `pids` make.
+    """
+
+    pids: tuple[int, ...] = ()
+    comms: tuple[str, ...] = ()
+    hosts: tuple[IpNetwork, ...] = ()
+    remote_hosts: tuple[IpNetwork, ...] = ()
+    ports: tuple[tuple[int, int], ...] = ()
+    local_ports: tuple[tuple[int, int], ...] = ()
+    remote_ports: tuple[tuple[int, int], ...] = ()
+    cgroups: tuple[Path, ...] = ()
+    netns: tuple[int, ...] = ()
+    family: int = 0
+    follow: bool = False
+
+    def __post_init__(self) -> None:
+        if self.follow and not self.pids:
+            raise UsageError("--follow needs the processes to follow: add --pid or a command")
+        if len(self.cgroups) > CGROUPS_MAX:
+            raise UsageError(f"--cgroup: at most {CGROUPS_MAX} cgroups can be chosen at once")
+
+    def switches(self) -> dict[str, object]:
+        """Return the fields of struct config that turn the filters on."""
+        return {
+            "by_pid": bool(self.pids),
+            "by_comm": bool(self.comms),
+            "by_netns": bool(self.netns),
+            "by_host": bool(self.hosts),
+            "by_remote_host": bool(self.remote_hosts),
+            "by_port": bool(self.ports),
+            "by_local_port": bool(self.local_ports),
+            "by_remote_port": bool(self.remote_ports),
+            "family": self.family,
+            "cgroups": len(self.cgroups),
+            "port": _port_bits(self.ports),
+            "local_port": _port_bits(self.local_ports),
+            "remote_port": _port_bits(self.remote_ports),
+        }
+
+    def entries(self) -> dict[str, list[bytes]]:
+        """Return the keys of each filter map."""
+        return {
+            "pids": [struct.pack("=I", pid) for pid in self.pids],
+            "comms": [_comm_key(comm) for comm in self.comms],
+            "network_namespaces": [struct.pack("=I", inode) for inode in self.netns],
+            "hosts": [_prefix_key(network) for network in self.hosts],
+            "remote_hosts": [_prefix_key(network) for network in self.remote_hosts],
+        }
+
+
+def _port_bits(ranges: Iterable[tuple[int, int]]) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    bits = np.zeros(PORT_WORDS * 64, dtype=np.uint8)
+    for first, last in ranges:
+        bits[first : last + 1] = 1
+    return np.packbits(bits, bitorder="little").view(np.uint64)
+
+
+def _comm_key(comm: str) -> bytes:
+    """Return a name as the kernel keeps it: cut to 15 bytes, padded with NULs."""
+    return comm.encode()[: COMM_LENGTH - 1].ljust(COMM_LENGTH, b"\0")
+
+
+def _prefix_key(network: IpNetwork) -> bytes:
+    packed = network.network_address.packed
+    if network.version == 4:
+        packed = b"\0" * 10 + b"\xff\xff" + packed
+        return struct.pack("=I", network.prefixlen + _V4_BITS) + packed
+    return struct.pack("=I", network.prefixlen) + packed
+
+
+# What a user writes -> a value. Each raises UsageError.
+
+
+def parse_pids(text: str) -> tuple[int, ...]:
+    """Parse "1234,5678"; every process must exist."""
+    return tuple(_parse_pid(part) for part in text.split(","))
+
+
+def _parse_pid(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,10}", text.strip()) or int(text) == 0:
+        raise UsageError(f"--pid: {text!r} is not a process id; write for example --pid 1234,5678")
+    if not Path(f"/proc/{int(text)}").exists():
+        raise UnknownTarget(f"--pid: there is no process {int(text)}; `ps -e` lists them")
+    return int(text)
+
+
+def parse_comm(text: str) -> str:
+    """Check a thread name."""
+    if not text or "\0" in text:
+        raise UsageError("--comm: the name must not be empty; `ps -eo comm` lists the names")
+    return text
+
+
+def parse_network(text: str) -> IpNetwork:
+    """Parse "10.0.0.1", "10.0.0.0/8", "fe80::/10"; an IPv4-mapped one becomes IPv4."""
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError as error:
+        raise UsageError(
+            f"--host: {text!r} is not an address or a prefix; write for example 10.1.2.3, 10.0.0.0/8"
+            " or 2001:db8::/32"
+        ) from error
+    mapped = network.network_address.ipv4_mapped if network.version == 6 else None
+    if mapped is not None and network.prefixlen >= _V4_BITS:
+        return ipaddress.ip_network((mapped, network.prefixlen - _V4_BITS))
+    return network
+
+
+def parse_ports(text: str) -> tuple[tuple[int, int], ...]:
+    """Parse "443" or "8000-8100", several with commas, into inclusive ranges."""
+    return tuple(_parse_port_range(part) for part in text.split(","))
+
+
+def _parse_port_range(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"\s*([0-9]{1,5})(?:-([0-9]{1,5}))?\s*", text)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 0 < first <= last <= 65535:
+        raise UsageError(
+            f"--port: {text!r} is not a port or a range of ports from 1 to 65535;"
+            " write for example --port 443 or --port 8000-8100"
+        )
+    return first, last
+
+
+def parse_cgroup(text: str) -> Path:
+    """Check the path of a cgroup v2 directory; one without a leading mount is looked up in it."""
+    for path in (Path(text), *(root / text.lstrip("/") for root in cgroup_roots())):
+        if (path / "cgroup.procs").exists() and _is_cgroup2(path):
+            return path
+    raise UnknownTarget(
+        f"--cgroup: {text} is not a cgroup v2 directory; look below"
+        f" {' or '.join(map(str, cgroup_roots())) or '/sys/fs/cgroup'}"
+    )
+
+
+def cgroup_roots() -> list[Path]:
+    """Return where cgroup v2 is mounted."""
+    mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    return [Path(mount[1]) for mount in mounts if mount[2] == "cgroup2"]
+
+
+def _is_cgroup2(path: Path) -> bool:
+    return any(path.resolve().is_relative_to(root) for root in cgroup_roots())
+
+
+def parse_netns(text: str) -> int:
+    """Return the inode of a network namespace given as a path, a name of `ip netns`, or a pid."""
+    if text.isdecimal():
+        candidates = [Path(f"/proc/{text}/ns/net")]
+    else:
+        candidates = [Path(text), Path("/run/netns", text)]
+    for path in candidates:
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        if _is_namespace(path, status):
+            return status.st_ino
+    raise UnknownTarget(
+        f"--netns: {text} is no network namespace; give a path such as /run/netns/NAME, or a pid"
+    )
+
+
+def _is_namespace(path: Path, status: os.stat_result) -> bool:
+    """Tell whether a file lies on nsfs, as /proc/PID/ns/net and what `ip netns add` mounts do."""
+    own = Path("/proc/self/ns/net").stat()
+    return status.st_dev == own.st_dev and not path.is_dir()

@@ -1,0 +1,1 @@
+"""The kernel side: libbpf by ctypes, nothing else touches it."""

@@ -1,0 +1,187 @@
+"""The way of the data on one screen: hooks -> rings -> batches -> whoever asked for them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from tcprism import features
+from tcprism.errors import KernelRefused, MachineError
+from tcprism.events import KINDS, Batch
+from tcprism.filters import Filter
+from tcprism.kernel.object import BpfObject, has_task_storage, open_cgroup_root
+from tcprism.kernel.types import kernel_types
+from tcprism.probes import Probe, message, segment
+from tcprism.ring import rings
+from tcprism.ring.ledger import Ledger, Received, close_accounts
+
+PROBES = (message.PROBE, segment.TRANSMIT, segment.RETRANSMIT)
+DEFAULT_KINDS = ("send", "recv", "retransmit")
+DEFAULT_PAYLOAD = 64
+_CLOCK_STEP_NS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to trace: kinds of events, filter, payload bytes a message, bytes a busy ring.
+
+    `mechanism` forces "fentry", "kprobe" or "tracepoint". `ordered=False` gives up the time order.
+    """
+
+    kinds: tuple[str, ...] = DEFAULT_KINDS
+    filter: Filter = field(default_factory=Filter)
+    payload: int = DEFAULT_PAYLOAD
+    ring_size: int = rings.DEFAULT_SIZE
+    mechanism: str | None = None
+    include_self: bool = False
+    ordered: bool = True
+
+
+def probes_for(kinds: Sequence[str]) -> list[Probe]:
+    """Return the probes to load. Segments need the message hooks too: those know whose socket it is."""
+    wants_segments = bool(set(kinds) & {"transmit", "retransmit"})
+    return [
+        probe
+        for probe in PROBES
+        if set(probe.kinds) & set(kinds) or (wants_segments and probe is message.PROBE)
+    ]
+
+
+class Monitor:
+    """Traces from `with` to its end: `read()` gives what has come, `stop()` takes the hooks off.
+
+    Raises PermissionMissing, LibraryMissing or KernelRefused when entered.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.choices: list[features.Choice] = []
+        self._received = Received()
+        self._clock_offset_ns = _clock_offset_ns()
+
+    def __enter__(self) -> Self:
+        features.require_privileges()
+        self._sizes = rings.sizes(self.request.kinds, self.request.payload, self.request.ring_size)
+        probes = probes_for(self.request.kinds)
+        self.choices, self._object = features.choose(probes, self.request.mechanism, self._load)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._rings.close()
+        self._object.close()
+
+    def _load(self, choices: Sequence[features.Choice]) -> BpfObject:
+        bpf = BpfObject()
+        try:
+            self._open(bpf, choices)
+        except BaseException:
+            bpf.close()
+            raise
+        return bpf
+
+    def _open(self, bpf: BpfObject, choices: Sequence[features.Choice]) -> None:
+        programs = [
+            name
+            for choice in choices
+            if choice.hook
+            for name in features.programs_of(choice.hook, kernel_types())
+        ]
+        programs += self._owner_programs()
+        storage = has_task_storage() and not any(name.startswith("kprobe") for name in programs)
+        bpf.select(programs)
+        bpf.configure(self._config(storage), self._sizes)
+        if not storage:
+            bpf.without_storage()
+        bpf.load()
+        self._fill_filters(bpf)
+        self._rings = rings.Rings(self._sizes, bpf.map_fd, self.request.ordered)
+        self._attach(bpf, programs)
+
+    def _owner_programs(self) -> list[str]:
+        programs = ["tracepoint_state"] if self._tracks_owners() else []
+        if self.request.filter.follow:
+            programs += ["tracepoint_fork", "tracepoint_exit"]
+        return programs
+
+    def _tracks_owners(self) -> bool:
+        return bool(set(self.request.kinds) & {"transmit", "retransmit"})
+
+    def _config(self, storage: bool) -> dict[str, object]:
+        return {
+            "kinds": sum(1 << KINDS.index(kind) for kind in self.request.kinds),
+            "self_pid": 0 if self.request.include_self else os.getpid(),
+            "payload_limit": self.request.payload,
+            "track_owner": self._tracks_owners(),
+            "local_storage": storage,
+            "recvmsg_arguments": kernel_types().parameters("tcp_recvmsg"),
+            **self.request.filter.switches(),
+        }
+
+    def _fill_filters(self, bpf: BpfObject) -> None:
+        for name, keys in self.request.filter.entries().items():
+            for key in keys:
+                bpf.put(name, key)
+        for index, path in enumerate(self.request.filter.cgroups):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                bpf.put("cgroups", index.to_bytes(4, "little"), descriptor.to_bytes(4, "little"))
+            finally:
+                os.close(descriptor)
+
+    def _attach(self, bpf: BpfObject, programs: list[str]) -> None:
+        try:
+            root = open_cgroup_root()
+        except OSError as error:
+            if "cgroup_transmit" in programs:
+                raise KernelRefused(f"transmit needs cgroup v2: {error.strerror}; mount it") from error
+            root = -1
+        try:
+            bpf.attach(programs, root)
+        finally:
+            if root >= 0:
+                os.close(root)
+
+    def read(self) -> Batch:
+        """Return the events that are ready, possibly none. Never blocks."""
+        return self._batch(self._rings.read())
+
+    def drain(self) -> Batch:
+        """After `stop()`: return events that are left; empty when there are no more."""
+        return self._batch(self._rings.drain())
+
+    def _batch(self, parts: list[rings.Part]) -> Batch:
+        self._received.add(parts)
+        now = _clock_offset_ns()
+        if abs(now - self._clock_offset_ns) > _CLOCK_STEP_NS:  # somebody set the clock
+            self._clock_offset_ns = now
+        return Batch(parts, self._clock_offset_ns)
+
+    def fill_level(self) -> float:
+        """Return how full the fullest ring is, 0 to 1."""
+        return self._rings.fill_level()
+
+    def stop(self) -> None:
+        """Take the hooks off; what they recorded can still be read with `drain()`."""
+        self._object.detach()
+
+    def ledger(self) -> Ledger:
+        """Return the account of every event so far."""
+        return close_accounts(
+            self.request.kinds, self._object.counters(), self._object.missed(), self._received
+        )
+
+
+def _clock_offset_ns() -> int:
+    return time.time_ns() - time.monotonic_ns()
+
+
+__all__ = ["DEFAULT_KINDS", "DEFAULT_PAYLOAD", "PROBES", "MachineError", "Monitor", "Request"]

@@ -1,0 +1,50 @@
+"""Segments: TCP hands them to IP (bpf/probes/segment.bpf.c)."""
+
+from tcprism.probes import Hook, Probe
+
+_NO_SOCKET = "resets and ACKs that are sent without a socket, and SYN-ACKs"
+
+TRANSMIT = Probe(
+    family="transmit",
+    kinds=("transmit",),
+    hooks=(
+        Hook(
+            mechanism="fentry",
+            name="fentry and fexit of __tcp_transmit_skb",
+            programs=("fentry_transmit", "fexit_transmit"),
+            since="5.5",
+            cannot_tell=(_NO_SOCKET,),
+        ),
+        Hook(
+            mechanism="kprobe",
+            name="kprobe and kretprobe of __tcp_transmit_skb",
+            programs=("kprobe_transmit", "kretprobe_transmit"),
+            since="4.17",
+            cannot_tell=(_NO_SOCKET,),
+        ),
+        Hook(
+            mechanism="tracepoint",
+            name="cgroup_skb/egress at the cgroup v2 root",
+            programs=("cgroup_transmit",),
+            since="4.10",
+            cannot_tell=(
+                "segments that netfilter drops in OUTPUT or POSTROUTING",
+                "error",
+            ),
+        ),
+    ),
+)
+
+RETRANSMIT = Probe(
+    family="retransmit",
+    kinds=("retransmit",),
+    hooks=(
+        Hook(
+            mechanism="tracepoint",
+            name="tracepoints tcp_retransmit_skb and tcp_retransmit_synack",
+            programs=("tracepoint_retransmit", "tracepoint_retransmit_synack"),
+            since="5.5",
+            cannot_tell=("attempts that failed, before 6.16 (the tracepoint fires for successes)",),
+        ),
+    ),
+)

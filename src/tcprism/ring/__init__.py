@@ -1,0 +1,1 @@
+"""The rings: mapped, read in bulk, merged by time."""

@@ -1,0 +1,116 @@
+"""The ledger: what became of every event, in the kernel and here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tcprism.events import KINDS, Part
+from tcprism.events._wire import COUNTERS
+
+Counters = np.ndarray[tuple[int], np.dtype[np.void]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One kind's account: seen = filtered + submitted + ring_full + map_full; received = submitted.
+
+    `missed` are hook runs that the kernel skipped because the same hook was interrupted (counted by
+    kernels since 5.12); they are not in `seen`. `bytes` and `payload_cut` are bytes, all else events.
+    """
+
+    kind: str
+    seen: int
+    filtered: int
+    submitted: int
+    ring_full: int
+    map_full: int
+    missed: int
+    received: int
+    bytes: int
+    payload_cut: int
+
+    @property
+    def lost(self) -> int:
+        """Events that happened, passed the filters and did not arrive."""
+        return self.ring_full + self.map_full + self.missed
+
+    def balances(self) -> bool:
+        """Tell whether every event is accounted for."""
+        accounted = self.filtered + self.submitted + self.ring_full + self.map_full
+        return self.seen == accounted and self.received == self.submitted
+
+
+_COLUMNS = tuple(Entry.__dataclass_fields__)
+
+
+class Received:
+    """What has come out of the rings, per kind."""
+
+    def __init__(self) -> None:
+        self.events = np.zeros(len(KINDS), np.int64)
+        self.bytes = np.zeros(len(KINDS), np.int64)
+
+    def add(self, parts: Iterable[Part]) -> None:
+        """Count records."""
+        for part in parts:
+            kinds = part.rows["kind"]
+            weights = part.rows["bytes"].astype(np.float64)
+            self.events += np.bincount(kinds, minlength=len(KINDS))[: len(KINDS)]
+            self.bytes += np.bincount(kinds, weights, minlength=len(KINDS))[: len(KINDS)].astype(
+                np.int64
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The accounts of all kinds that were traced."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def lost(self) -> int:
+        """Events lost in all."""
+        return sum(entry.lost for entry in self.entries)
+
+    def lines(self) -> list[str]:
+        """Return an aligned table, header first, and advice where something was lost."""
+        rows = [_COLUMNS, *(tuple(str(getattr(e, c)) for c in _COLUMNS) for e in self.entries)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        table = ["  ".join(map(str.rjust, row, widths)) for row in rows]
+        return table + list(self._advice())
+
+    def _advice(self) -> Iterable[str]:
+        if any(entry.ring_full for entry in self.entries):
+            yield "events were lost because a ring was full: use a larger --ring-size, a filter, or less --payload"
+        if any(entry.map_full for entry in self.entries):
+            yield "events were lost because the kernel had no memory to remember a call"
+        if any(entry.missed for entry in self.entries):
+            yield "events were missed because the kernel does not run a hook inside itself (an interrupt came)"
+
+
+def close_accounts(
+    kinds: Iterable[str], counters: Counters, missed: Mapping[str, int], received: Received
+) -> Ledger:
+    """Put the kernel's counters (struct counters, a row a kind) and ours together."""
+    return Ledger(
+        tuple(
+            Entry(
+                kind=kind,
+                missed=sum(count for name, count in missed.items() if _kind_of(name) == kind),
+                received=int(received.events[KINDS.index(kind)]),
+                bytes=int(received.bytes[KINDS.index(kind)]),
+                **{name: int(counters[KINDS.index(kind)][name]) for name in COUNTERS.names or ()},
+            )
+            for kind in KINDS
+            if kind in set(kinds)
+        )
+    )
+
+
+def _kind_of(program: str) -> str:
+    """Programs are called MECHANISM_KIND, with a suffix for the special case."""
+    kind = program.split("_")[1]
+    return "send" if kind == "sendpage" else kind

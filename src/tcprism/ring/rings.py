@@ -1,0 +1,155 @@
+"""All rings of a run: which there are, how large, and what their records become."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcprism.events import Part
+from tcprism.events._wire import MESSAGE, PAYLOAD_CLASSES, SEGMENT
+from tcprism.ring.buffer import RingBuffer, Words
+
+DEFAULT_SIZE = 64 << 20
+SMALLEST = 64 << 10
+LARGEST = 1 << 30
+_UNUSED = 4096  # the smallest ring the kernel makes
+_RARE = 8 << 20  # retransmissions: precious, never many
+
+# How long a record may take from its time stamp to its ring; later ones are sorted in as they come.
+SETTLE_NS = 20_000_000
+# Copied out of one ring in one go, so that memory stays bounded while a sink falls behind.
+_READ_AT_ONCE = 8 << 20
+
+
+def sizes(kinds: Iterable[str], payload: int, size: int) -> dict[str, int]:
+    """Return each ring's size in bytes: what this run does not use gets one page."""
+    chosen = set(kinds)
+    messages = bool(chosen & {"send", "recv"})
+    rings = {"message_0": (size if not payload else max(size // 4, SMALLEST)) if messages else 0}
+    below = 0
+    for limit in PAYLOAD_CLASSES:
+        rings[f"message_{limit}"] = size if messages and payload > below else 0
+        below = limit
+    rings["segment"] = size if "transmit" in chosen else 0
+    rings["retransmit"] = min(size, _RARE) if "retransmit" in chosen else 0
+    return {name: ring or _UNUSED for name, ring in rings.items()}
+
+
+def _payload_class(name: str) -> int:
+    family, _, limit = name.partition("_")
+    return int(limit) if family == "message" else 0
+
+
+def _to_part(name: str, rows: Words) -> Part:
+    """View records as what they are: no copy."""
+    dtype = MESSAGE if name.startswith("message") else SEGMENT
+    raw = rows.view(np.uint8)
+    heads: NDArray[np.void] = np.ndarray(
+        len(rows), dtype, buffer=raw.data, strides=(raw.strides[0],)
+    )
+    if not _payload_class(name):
+        return Part(heads)
+    return Part(heads, raw[:, dtype.itemsize :])
+
+
+class _Source:
+    """One ring and the parts of it that wait for their turn in time."""
+
+    def __init__(self, name: str, ring: RingBuffer) -> None:
+        self.name = name
+        self.ring = ring
+        self.waiting: list[Part] = []
+        self.settled_ns = 0  # no later record of this ring is older
+
+    def fill(self, now_ns: int) -> None:
+        """Read what has come since, up to a bound."""
+        left = min(self.ring.available(), _READ_AT_ONCE // self.ring.stride)
+        latest = 0
+        complete = True
+        while left > 0 and complete:
+            chunk = self.ring.read(left)
+            complete = chunk.complete
+            left -= len(chunk.rows)
+            if len(chunk.rows):
+                part = _to_part(self.name, chunk.rows)
+                self.waiting.append(part)
+                latest = int(part.rows["ts_ns"][-1])
+        exhausted = not self.ring.available()
+        self.settled_ns = (now_ns if exhausted else latest or self.settled_ns) - SETTLE_NS
+
+    def take(self, until_ns: int) -> list[Part]:
+        """Hand over what is older than `until_ns`."""
+        taken: list[Part] = []
+        kept: list[Part] = []
+        for part in self.waiting:
+            _split(part, until_ns, taken, kept)
+        self.waiting = kept
+        return taken
+
+
+def _split(part: Part, until_ns: int, taken: list[Part], kept: list[Part]) -> None:
+    moments = part.rows["ts_ns"]
+    ready = moments <= until_ns
+    if ready.all():
+        taken.append(part)
+    elif not ready.any():
+        kept.append(part)
+    else:
+        taken.append(_rows_of(part, ready))
+        kept.append(_rows_of(part, ~ready))
+
+
+def _rows_of(part: Part, which: NDArray[np.bool_]) -> Part:
+    return Part(part.rows[which], None if part.payload is None else part.payload[which])
+
+
+class Rings:
+    """The rings that a run uses, merged by time.
+
+    `ordered=False` hands every record over at once, for sinks that only count.
+    """
+
+    def __init__(
+        self, sizes: dict[str, int], descriptor: Callable[[str], int], ordered: bool = True
+    ) -> None:
+        self._ordered = ordered
+        self._sources = [
+            _Source(name, RingBuffer(descriptor(name), size, _record_size(name)))
+            for name, size in sizes.items()
+            if size > _UNUSED
+        ]
+        self.received = 0
+
+    def read(self) -> list[Part]:
+        """Return what is ready, oldest first between calls; nothing is ready twice."""
+        now = time.monotonic_ns()
+        for source in self._sources:
+            source.fill(now)
+        until = min((source.settled_ns for source in self._sources), default=0)
+        return self._take(until if self._ordered else now + SETTLE_NS)
+
+    def drain(self) -> list[Part]:
+        """Return all that is left; call it again until it returns nothing."""
+        return self.read() or self._take(np.iinfo(np.int64).max)
+
+    def _take(self, until_ns: int) -> list[Part]:
+        parts = [part for source in self._sources for part in source.take(until_ns)]
+        self.received += sum(map(len, parts))
+        return parts
+
+    def fill_level(self) -> float:
+        """Return how full the fullest ring is, 0 to 1."""
+        return max((source.ring.fill_level() for source in self._sources), default=0.0)
+
+    def close(self) -> None:
+        """Unmap every ring."""
+        for source in self._sources:
+            source.ring.close()
+
+
+def _record_size(name: str) -> int:
+    head = MESSAGE if name.startswith("message") else SEGMENT
+    return head.itemsize + _payload_class(name)
