@@ -218,7 +218,7 @@ def offsets(calls: list[Call]) -> list[int]:
 @all_variants
 @all_scenarios
 def test_sequence_numbers(recording: Recording, variant: str, scenario: str) -> None:
-    """`seq` is the number that the wire gave the call's first byte, so that ranges join without gaps."""
+    """`seq` is the number that the wire gave the first byte, so ranges join without gaps."""
     calls, events = present(recording, variant, scenario), recording.events_of(variant, scenario)
     starts = dict(zip(map(id, calls), offsets(calls), strict=True))
     for call, event in by_thread(calls, events):

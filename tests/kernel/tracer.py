@@ -1,4 +1,4 @@
-"""Runs `tcprism trace` as its users do: by its command, its output file, its stderr, its signals."""
+"""Runs `tcprism trace` as its users do: command, output file, stderr, signals."""
 
 import json
 import re

@@ -1,0 +1,230 @@
+"""Each filter: what is wanted comes, all of it, and nothing else does."""
+
+import base64
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from . import workload
+from .netns import Netns, Pair, namespace
+from .tracer import Event, Tracer, tracing
+from .workload import Call
+
+SCENARIO = "send"  # makes 5 sends, and as many receives or more, by both ends
+
+
+@contextmanager
+def cgroup() -> Iterator[Path]:
+    """Make a cgroup v2 directory; remove it in the end."""
+    mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    root = next(fields[1] for fields in mounts if fields[2] == "cgroup2")
+    path = Path(root, f"tcprism-test-{os.getpid()}")
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        path.rmdir()
+
+
+class Actor:
+    """A workload that waits until it is told to go, so that its pid is known before."""
+
+    def __init__(self, directory: Path, name: str, netns: Netns, variant: str) -> None:
+        bits, addresses, port = workload.VARIANTS[variant]
+        self.netns = netns
+        self.port = port + 2 * workload.scenarios().index(SCENARIO)  # its server's
+        self._log = directory / f"{name}.truth"
+        program = shutil.copy(workload.build(bits), directory / name)
+        command = f"read go; {program} calls {self._log} {addresses} {port} {SCENARIO}; exit $?"
+        self._process = subprocess.Popen(
+            netns.command("sh", "-c", command), stdin=subprocess.PIPE, text=True
+        )
+        self.shell = self._process.pid  # nsenter has become the shell
+
+    def join(self, group: Path) -> None:
+        """Move into a cgroup."""
+        (group / "cgroup.procs").write_text(str(self.shell))
+
+    def act(self) -> list[Call]:
+        """Go, and return what was done."""
+        self._process.communicate("go\n", timeout=60)
+        assert self._process.returncode == 0
+        return workload.read_truth(self._log)
+
+    def close(self) -> None:
+        """End it if it never was told to go."""
+        self._process.kill()
+        self._process.communicate()
+
+
+@dataclass
+class Scene:
+    """Four actors in two namespaces, with different addresses, ports, names and cgroups."""
+
+    actors: dict[str, Actor]
+    group: Path
+
+    def inode(self, name: str) -> int:
+        return self.actors[name].netns.inode
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    """The actors, waiting."""
+    with ExitStack() as stack:
+        one, other = stack.enter_context(namespace()), stack.enter_context(namespace())
+        group = stack.enter_context(cgroup())
+        cast = {"alpha": (one, "ipv4"), "beta": (one, "ipv6"),
+                "gamma": (other, "mapped"), "delta": (other, "32-bit")}  # fmt: skip
+        actors = {name: Actor(tmp_path, name, *where) for name, where in cast.items()}
+        for actor in actors.values():
+            stack.callback(actor.close)
+        actors["beta"].join(group)
+        actors["delta"].join(group)
+        yield Scene(actors, group)
+
+
+Wanted = Callable[[str, Call], bool]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A filter, and what it must let pass."""
+
+    name: str
+    arguments: Callable[[Scene], list[str]]
+    wanted: Wanted
+
+
+def shells(scene: Scene, *names: str) -> str:
+    return ",".join(str(scene.actors[name].shell) for name in names)
+
+
+def only(*names: str) -> Wanted:
+    return lambda name, call: name in names
+
+
+# alpha: ipv4, its server on 21004. beta: ipv6, 22004, in the cgroup. Both in the first namespace.
+# gamma: mapped, 23004. delta: 32-bit ipv4, 24004, in the cgroup. Both in the second namespace.
+CASES = [
+    Case("nobody's pid", lambda s: ["--pid", shells(s, "alpha")], only()),
+    Case("follow", lambda s: ["--follow", "--pid", shells(s, "alpha")], only("alpha")),
+    Case("pids", lambda s: ["--follow", "--pids", shells(s, "alpha", "delta")],
+         only("alpha", "delta")),
+    Case("pid twice", lambda s: ["--follow", "--pid", shells(s, "beta"),
+                                 "--pid", shells(s, "gamma")], only("beta", "gamma")),
+    Case("comm", lambda s: ["--comm", "gamma"], only("gamma")),
+    Case("comm twice", lambda s: ["--comm", "gamma", "--comm", "beta"], only("beta", "gamma")),
+    Case("host", lambda s: ["--host", "127.0.0.1"], only("alpha", "gamma", "delta")),
+    Case("host ipv6", lambda s: ["--host", "::1"], only("beta")),
+    Case("prefix", lambda s: ["--host", "127.0.0.0/9"], only("alpha", "gamma", "delta")),
+    Case("prefix ipv6", lambda s: ["--host", "::/64"], only("beta")),
+    Case("prefix of others", lambda s: ["--host", "127.128.0.0/9"], only()),
+    Case("hosts", lambda s: ["--host", "127.0.0.1", "--host", "::1"],
+         only("alpha", "beta", "gamma", "delta")),
+    Case("port", lambda s: ["--port", "21004"], only("alpha")),
+    Case("port range", lambda s: ["--port", "21000-22003"], only("alpha")),
+    Case("port range to the end", lambda s: ["--port", "22004-65535"],
+         only("beta", "gamma", "delta")),
+    Case("local port", lambda s: ["--local-port", "21004"],
+         lambda name, call: call.local_port == 21004),
+    Case("remote port", lambda s: ["--remote-port", "23004-24004"],
+         lambda name, call: call.remote_port in (23004, 24004)),
+    Case("cgroup", lambda s: ["--cgroup", str(s.group)], only("beta", "delta")),
+    Case("netns by path", lambda s: ["--netns", s.actors["alpha"].netns.path],
+         only("alpha", "beta")),
+    Case("netns by pid", lambda s: ["--netns", shells(s, "gamma")], only("gamma", "delta")),
+    Case("family 4", lambda s: ["--family", "4"], only("alpha", "gamma", "delta")),
+    Case("family 6", lambda s: ["--family", "6"], only("beta")),
+]  # fmt: skip
+
+# All filters in few runs: what the virtual machines repeat on every kernel.
+COMBINATIONS = [
+    Case("comm and remote port", lambda s: ["--comm", "alpha", "--comm", "beta",
+                                            "--remote-port", "21004,23004"],
+         lambda name, call: name == "alpha" and call.remote_port == 21004),
+    Case("cgroup and family", lambda s: ["--cgroup", str(s.group), "--family", "4"],
+         only("delta")),
+    Case("follow, netns and host", lambda s: ["--follow", "--pid", shells(s, "alpha", "beta"),
+                                              "--netns", shells(s, "beta"),
+                                              "--host", "::/16", "--port", "1-65535"],
+         only("beta")),
+]  # fmt: skip
+
+
+def identity(event: Event) -> tuple[object, ...]:
+    payload = base64.b64decode(event["payload"] or "")
+    return (event["kind"], event["local_port"], event["remote_port"], event["bytes"], payload)
+
+
+def identity_of_call(call: Call) -> tuple[object, ...]:
+    return (call.kind, call.local_port, call.remote_port, call.bytes, call.data)
+
+
+def check(case: Case, scene: Scene, output: Path) -> None:
+    """Trace all actors through the filter and compare with what they did."""
+    arguments = case.arguments(scene)
+    with tracing(output, "--kinds", "send,recv", "--payload", "1024", *arguments) as tracer:
+        done = [(name, call) for name, actor in scene.actors.items() for call in actor.act()]
+    wanted = [identity_of_call(call) for name, call in done if case.wanted(name, call)]
+    assert sorted(map(identity, tracer.events)) == sorted(wanted)
+    check_ledger(tracer, len(done) - len(wanted))
+
+
+def check_ledger(tracer: Tracer, unwanted: int) -> None:
+    """What did not come was filtered in the kernel."""
+    rows = [tracer.ledger[kind] for kind in ("send", "recv")]
+    assert sum(row["submitted"] for row in rows) == len(tracer.events)
+    assert sum(row["filtered"] for row in rows) >= unwanted
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_filter(case: Case, scene: Scene, tmp_path: Path) -> None:
+    """One filter alone."""
+    check(case, scene, tmp_path / "events.json")
+
+
+@pytest.mark.parametrize("case", COMBINATIONS, ids=lambda case: case.name)
+def test_combination(case: Case, scene: Scene, tmp_path: Path) -> None:
+    """Options combine with and."""
+    check(case, scene, tmp_path / "events.json")
+
+
+HOSTS = [
+    (["--host", "10.77.0.2"], {"10.77.0.1", "10.77.0.2"}),
+    (["--host", "10.77.0.0/31"], {"10.77.0.1", "10.77.0.2"}),
+    (["--host", "10.77.0.4/30"], set()),
+    (["--remote-host", "10.77.0.2"], {"10.77.0.1"}),
+    (["--remote-host", "10.77.0.2/31"], {"10.77.0.1"}),
+    (["--host", "fd77::/64"], {"fd77::1", "fd77::2"}),
+    (["--remote-host", "fd77::1"], {"fd77::2"}),
+    (["--remote-host", "fd77::1", "--remote-host", "10.77.0.1"], {"fd77::2", "10.77.0.2"}),
+    (["--remote-host", "fd77::1", "--host", "10.77.0.1"], set()),
+]
+
+
+@pytest.mark.native
+@pytest.mark.parametrize(("arguments", "callers"), HOSTS, ids=lambda value: " ".join(value))
+def test_host(arguments: list[str], callers: set[str], pair: Pair, tmp_path: Path) -> None:
+    """Between two hosts; `callers` are the local addresses that must be seen, and no others.
+
+    Segments obey the filters as messages do.
+    """
+    namespaces = ("--netns", pair.client.path, "--netns", pair.server.path)
+    with tracing(tmp_path / "events.json", "--kinds", "all", *namespaces, *arguments) as tracer:
+        for family in (4, 6):
+            client, server = pair.connection(family, 5000)
+            with closing(client), closing(server):
+                client.sendall(b"hello")
+                server.sendall(server.recv(5))
+                client.recv(5)
+        pair.await_closed()
+    for kind in ("send", "recv", "transmit"):
+        assert {e["local_ip"] for e in tracer.events if e["kind"] == kind} == callers, kind

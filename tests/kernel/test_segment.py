@@ -1,0 +1,339 @@
+"""Segments against the kernel's own counters and against a capture."""
+
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from . import hooks
+from .capture import Packet, capturing, coverage, read_packets
+from .netns import Pair, joined
+from .tracer import Event, tracing
+
+ROUNDS = 100
+BULK = 2_000_000
+Counters = dict[str, int]
+
+
+def receive(end: socket.socket, length: int) -> None:
+    """Receive so many bytes."""
+    while length:
+        length -= len(end.recv(min(length, 1 << 16)))
+
+
+def ping_pong(client: socket.socket, server: socket.socket, rounds: int = ROUNDS) -> None:
+    """Send requests of 300 bytes, each answered by 50."""
+    for _ in range(rounds):
+        client.sendall(b"q" * 300)
+        receive(server, 300)
+        server.sendall(b"a" * 50)
+        receive(client, 50)
+
+
+def bulk(client: socket.socket, server: socket.socket) -> None:
+    """Send much in one direction."""
+    receiver = threading.Thread(target=receive, args=(server, BULK))
+    receiver.start()
+    client.sendall(b"b" * BULK)
+    receiver.join()
+
+
+def orderly(pair: Pair, family: int, port: int, work: Callable[..., None], *arguments: int) -> None:
+    """Do the work on a new connection and close it."""
+    client, server = pair.connection(family, port)
+    with closing(client), closing(server):
+        work(client, server, *arguments)
+
+
+def lossy(
+    pair: Pair, family: int, port: int, work: Callable[..., None], nth: int, *arguments: int
+) -> None:
+    """Do the work while one in `nth` of the client's longer packets is lost."""
+    client, server = pair.connection(family, port)
+    with closing(client), closing(server):
+        pair.server.drop_every(nth, port)
+        work(client, server, *arguments)
+        pair.server.drop_nothing()
+
+
+def refused(pair: Pair, family: int, port: int) -> None:
+    """Connect to nobody: the reset has no socket."""
+    client = pair.client.socket(socket.AF_INET if family == 4 else socket.AF_INET6)
+    with closing(client), pytest.raises(ConnectionRefusedError):
+        client.connect((pair.server_addresses[family], port))
+
+
+def aborted(pair: Pair, family: int, port: int) -> None:
+    """Reset a connection by its own socket."""
+    client, server = pair.connection(family, port)
+    with closing(server):
+        client.sendall(b"x" * 10)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        with pytest.raises(ConnectionResetError):
+            receive(server, 11)
+
+
+# Each with a port of its own, the family being part of it: 54xx, 56xx.
+PHASES: dict[str, Callable[[Pair, int, int], None]] = {
+    "ping-pong": lambda pair, family, port: orderly(pair, family, port, ping_pong),
+    "bulk": lambda pair, family, port: orderly(pair, family, port, bulk),
+    "lossy ping-pong": lambda pair, family, port: lossy(pair, family, port, ping_pong, 7, 20),
+    "lossy bulk": lambda pair, family, port: lossy(pair, family, port, bulk, 50),
+    "refused": refused,
+    "aborted": aborted,
+}
+
+
+def port_of(phase: str, family: int) -> int:
+    """Return the server's port in a phase."""
+    return 5000 + 100 * family + list(PHASES).index(phase)
+
+
+@dataclass
+class Phase:
+    """What happened in a phase: the growth of each namespace's counters, and our events."""
+
+    counted: dict[str, Counters]
+    events: list[Event]
+
+    def of(self, side: str, kind: str, netns: int) -> list[Event]:
+        """Return a side's segments of a kind that were really sent."""
+        return [
+            event
+            for event in self.events
+            if event["kind"] == kind and event["netns"] == netns and event["error"] is None
+        ]
+
+
+@dataclass
+class Recording:
+    """One run of tcprism over all phases, with the witnesses."""
+
+    hook: str
+    netns: dict[str, int]
+    phases: dict[tuple[str, int], Phase]
+    packets: list[Packet]
+    events: list[Event]
+
+
+def counters(pair: Pair) -> dict[str, Counters]:
+    """Return both namespaces' TCP counters."""
+    return {"client": pair.client.tcp_counters(), "server": pair.server.tcp_counters()}
+
+
+def run_phase(pair: Pair, phase: str, family: int) -> dict[str, Counters]:
+    """Run a phase to its very end and return what the counters grew by."""
+    before = counters(pair)
+    PHASES[phase](pair, family, port_of(phase, family))
+    pair.await_closed()
+    after = counters(pair)
+    return {
+        side: {name: after[side][name] - before[side][name] for name in after[side]}
+        for side in after
+    }
+
+
+def events_of(events: list[Event], port: int) -> list[Event]:
+    """Return the events on a phase's connection."""
+    return [event for event in events if port in (event["local_port"], event["remote_port"])]
+
+
+def record(hook: str, pair: Pair, directory: Path) -> Recording:
+    """Trace and capture all phases in both families."""
+    netns = {"client": pair.client.inode, "server": pair.server.inode}
+    arguments = ("--hooks", hook, "--kinds", "transmit,retransmit",
+                 "--netns", pair.client.path, "--netns", pair.server.path)  # fmt: skip
+    with (
+        tracing(directory / "events.json", *arguments) as tracer,
+        capturing(pair.client, "veth0", directory / "veth.pcap", pair.server_addresses[4]),
+    ):
+        counted = {
+            (phase, family): run_phase(pair, phase, family) for family in (4, 6) for phase in PHASES
+        }
+    events = tracer.events
+    phases = {key: Phase(grown, events_of(events, port_of(*key))) for key, grown in counted.items()}
+    return Recording(hook, netns, phases, read_packets(directory / "veth.pcap"), events)
+
+
+@pytest.fixture(scope="module", params=hooks.segment_hooks())
+def recording(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Recording]:
+    """One recording for each hook; all tests of this module look at it."""
+    with joined() as pair:
+        yield record(request.param, pair, tmp_path_factory.mktemp("segment"))
+
+
+all_phases = pytest.mark.parametrize("phase", PHASES)
+all_families = pytest.mark.parametrize("family", [4, 6])
+all_sides = pytest.mark.parametrize("side", ["client", "server"])
+
+
+def segments(events: list[Event], flag: str = "") -> int:
+    """Return how many segments the events stand for, or those with a flag."""
+    return sum(event["segs"] for event in events if flag in (event["flags"] or ""))
+
+
+def unseen(recording: Recording, counted: Counters, events: list[Event]) -> int:
+    """Return how many segments the hook cannot see: SYN-ACKs, and resets without a socket.
+
+    cgroup_skb (`tracepoint`) sees all.
+    """
+    if recording.hook == "tracepoint":
+        return 0
+    return counted["PassiveOpens"] + counted["OutRsts"] - segments(events, "RST")
+
+
+@all_families
+@all_phases
+@all_sides
+def test_transmit_is_what_the_kernel_counts(
+    recording: Recording, phase: str, family: int, side: str
+) -> None:
+    """OutSegs, which leaves retransmissions out, is the sum of `segs`."""
+    run = recording.phases[phase, family]
+    counted, events = run.counted[side], run.of("transmit", recording.netns[side])
+    assert counted["OutSegs"] == segments(events) + unseen(recording, counted, events)
+
+
+@all_families
+@all_phases
+@all_sides
+def test_retransmit_is_what_the_kernel_counts(
+    recording: Recording, phase: str, family: int, side: str
+) -> None:
+    """RetransSegs is the sum of `segs`."""
+    run = recording.phases[phase, family]
+    counted, events = run.counted[side], run.of("retransmit", recording.netns[side])
+    assert counted["RetransSegs"] == segments(events)
+    if "lossy" in phase and side == "client":
+        assert counted["RetransSegs"] > 0, "the test lost nothing"
+
+
+@all_families
+def test_what_has_no_socket(recording: Recording, family: int) -> None:
+    """A refusal's reset and the SYN-ACK of an accepted connection: only cgroup_skb sees them."""
+    sees = recording.hook == "tracepoint"
+    server = recording.netns["server"]
+    refused = recording.phases["refused", family]
+    assert refused.counted["server"]["OutRsts"] == 1
+    assert segments(refused.of("transmit", server), "RST") == sees
+    accepted = recording.phases["ping-pong", family]
+    assert accepted.counted["server"]["PassiveOpens"] == 1
+    assert segments(accepted.of("transmit", server), "SYN|ACK") == sees
+
+
+@all_families
+def test_a_reset_by_its_socket_is_seen(recording: Recording, family: int) -> None:
+    """An abort is a transmit with RST, on every hook."""
+    run = recording.phases["aborted", family]
+    assert run.counted["client"]["OutRsts"] == 1
+    assert segments(run.of("transmit", recording.netns["client"]), "RST") == 1
+
+
+def captured(recording: Recording, port: int, to_server: bool) -> list[Packet]:
+    """Return the captured packets of one direction that the hook can see."""
+    packets = [
+        packet
+        for packet in recording.packets
+        if port == (packet.destination_port if to_server else packet.source_port)
+    ]
+    if to_server or recording.hook == "tracepoint":
+        return packets
+    return [packet for packet in packets if "SYN" not in packet.flags]
+
+
+def sent(recording: Recording, phase: str, family: int, to_server: bool) -> list[Event]:
+    """Return one direction's events, retransmissions included."""
+    netns = recording.netns["client" if to_server else "server"]
+    run = recording.phases[phase, family]
+    return run.of("transmit", netns) + run.of("retransmit", netns)
+
+
+without_refused = pytest.mark.parametrize(
+    "phase", [phase for phase in PHASES if phase != "refused"]
+)
+both_directions = pytest.mark.parametrize(
+    "to_server", [True, False], ids=["to server", "to client"]
+)
+
+
+@all_families
+@without_refused
+@both_directions
+def test_sequence_ranges_are_those_of_the_capture(
+    recording: Recording, phase: str, family: int, to_server: bool
+) -> None:
+    """Each sequence number is covered as often as in the capture, by as many segments."""
+    packets = captured(recording, port_of(phase, family), to_server)
+    events = sent(recording, phase, family, to_server)
+    assert segments(events) == len(packets)
+    ours = coverage((event["seq"], event["end_seq"]) for event in events)
+    assert ours == coverage((packet.seq, packet.end_seq) for packet in packets)
+
+
+def header_of_event(event: Event) -> tuple[object, ...]:
+    return (
+        event["seq"],
+        event["end_seq"],
+        event["ack"],
+        event["flags"],
+        event["window"],
+        event["bytes"],
+    )
+
+
+def header_of_packet(packet: Packet) -> tuple[object, ...]:
+    window, length = packet.window, len(packet.payload)
+    return (packet.seq, packet.end_seq, packet.ack, packet.flags, window, length)
+
+
+@all_families
+@without_refused
+@both_directions
+def test_headers_are_those_of_the_capture(
+    recording: Recording, phase: str, family: int, to_server: bool
+) -> None:
+    """Where an event stands for one segment, its header fields are those of a captured packet."""
+    packets = captured(recording, port_of(phase, family), to_server)
+    wire = Counter(header_of_packet(packet) for packet in packets)
+    events = [e for e in sent(recording, phase, family, to_server) if e["segs"] == 1]
+    told = Counter(header_of_event(event) for event in events if event["window"] is not None)
+    assert told - wire == Counter()
+    assert told, "no event of one segment"
+
+
+def test_events_are_whole(recording: Recording) -> None:
+    """Congestion state is there for every segment of a connection, with sensible values."""
+    of_sockets = [event for event in recording.events if event["cwnd"] is not None]
+    assert len(of_sockets) > len(recording.events) * 0.9
+    assert {event["ca_state"] for event in of_sockets} >= {"Open", "Recovery"}
+    assert {event["family"] for event in of_sockets} == {4, 6}
+    # Over a veth a round trip takes microseconds to milliseconds; none takes a minute.
+    assert all(event["srtt_us"] is None or 0 < event["srtt_us"] < 60e6 for event in of_sockets)
+    assert any(event["packets_out"] for event in of_sockets)
+
+
+def test_owner(recording: Recording) -> None:
+    """A segment of a connection belongs to the process that made it, in softirq context too."""
+    mine = Path("/proc/self/comm").read_text().strip()
+    pid = int(Path("/proc/self/stat").read_text().split()[0])
+    known = [event for event in recording.events if event["pid"] is not None]
+    assert {(event["pid"], event["comm"]) for event in known} == {(pid, mine)}
+    unknown = [event for event in recording.events if event["pid"] is None]
+    # The accepted end is nobody's until its first message: its handshake, and resets and refusals.
+    assert {event["local_port"] for event in unknown if event["bytes"]} == set()
+
+
+def test_times(recording: Recording) -> None:
+    """Transmissions and retransmissions come merged in the order of time."""
+    times = [event["ts_ns"] for event in recording.events]
+    assert times == sorted(times)
+    assert times[-1] < time.monotonic_ns()
