@@ -61,7 +61,7 @@ def compile_c(source: Path, output: Path) -> None:
         except FileNotFoundError as error:
             raise BuildError(f"TCPRISM_CLANG: there is no {error.filename}") from error
         except subprocess.CalledProcessError as error:
-            raise BuildError(f"cannot compile {source}: see the compiler's messages above") from error
+            raise BuildError(f"{source} does not compile: see the messages above") from error
 
 
 def build(source: Path, output: Path) -> None:

@@ -1,0 +1,151 @@
+"""Run the kernel tests under other kernels, each in a virtual machine of its own.
+
+  matrix.py                       all of KERNELS, as many machines at once as there are CPUs
+  matrix.py 6.1 -- -k retransmit  one kernel, with more arguments for pytest
+
+A kernel that is not in the cache is fetched. Where no virtual machine can run, the whole matrix is
+skipped with the reason, unless TCPRISM_REQUIRE lists `vm` or kernels are named: then that fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from debian_kernels import Kernel, KernelError, fetch
+from kernel_vm import missing_requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+KERNELS = ("5.10", "6.1", "6.12", "7")
+TIMEOUT = 840  # seconds; a machine that needs more is stuck
+# pytest starts two and a half times as fast without plugins, and nothing may be kept in a guest.
+PYTEST = ("-m", "pytest", "tests/kernel", "-p", "no:cacheprovider", "-m", "not native")
+GUEST_ENVIRONMENT = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of the tests under one kernel. `seconds` include the boot."""
+
+    kernel: Kernel
+    status: int
+    output: str
+    seconds: float
+
+    @property
+    def summary(self) -> str:
+        lines = self.output.rstrip().splitlines() or ["no output"]
+        return f"{self.kernel.name} ({self.kernel.release}): {lines[-1].strip('= ')}"
+
+
+async def run_tests(kernel: Kernel, pytest_arguments: Sequence[str]) -> Outcome:
+    """Run the kernel tests under `kernel` and wait for their end."""
+    machine = (str(ROOT / "vmtest/kernel_vm.py"), "run", "--timeout", str(TIMEOUT), kernel.name)
+    command = (*machine, "--", sys.executable, *PYTEST, *pytest_arguments)
+    start = time.monotonic()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *command,
+        cwd=ROOT,
+        env=os.environ | GUEST_ENVIRONMENT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        output, _ = await process.communicate()
+    except asyncio.CancelledError:
+        process.terminate()
+        await process.wait()
+        raise
+    text = output.decode(errors="replace")
+    return Outcome(kernel, await process.wait(), text, time.monotonic() - start)
+
+
+async def run_matrix(
+    kernels: Iterable[Kernel], jobs: int, pytest_arguments: Sequence[str]
+) -> list[Outcome]:
+    """Test all kernels, `jobs` at once, and print each outcome as it comes."""
+    slots = asyncio.Semaphore(jobs)
+
+    async def run_one(kernel: Kernel) -> Outcome:
+        async with slots:
+            outcome = await run_tests(kernel, pytest_arguments)
+        print_outcome(outcome)
+        return outcome
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(run_one(kernel)) for kernel in kernels]
+    return [task.result() for task in tasks]
+
+
+def print_outcome(outcome: Outcome) -> None:
+    result = "passed" if outcome.status == 0 else f"FAILED with exit status {outcome.status}"
+    heading = f"kernel {outcome.kernel.release}: {result} in {outcome.seconds:.0f} s"
+    print(f"----- {heading} -----\n{outcome.output}", flush=True)
+
+
+def prepare(kernels: Iterable[Kernel]) -> None:
+    """Make sure that every kernel can boot here. Raises KernelError."""
+    if missing := missing_requirement():
+        raise KernelError(missing)
+    if absent := [kernel.name for kernel in kernels if not kernel.present]:
+        fetch(absent)
+
+
+def required(arguments: argparse.Namespace) -> bool:
+    """Whether it is a failure when the matrix cannot run."""
+    return bool(arguments.kernels) or "vm" in os.environ.get("TCPRISM_REQUIRE", "").split(",")
+
+
+def split_arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return our own arguments and, behind `--`, pytest's."""
+    end = words.index("--") if "--" in words else len(words)
+    return list(words[:end]), list(words[end + 1 :])
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="matrix.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    cpus = len(os.sched_getaffinity(0))
+    parser.add_argument("kernels", nargs="*", metavar="KERNEL", help=f"of {', '.join(KERNELS)}")
+    parser.add_argument("--jobs", type=int, default=cpus, help=f"machines at once ({cpus})")
+    return parser.parse_args(words)
+
+
+async def run_until_stopped(
+    kernels: Sequence[Kernel], jobs: int, pytest_arguments: Sequence[str]
+) -> int:
+    """Run the matrix and return the exit status; SIGTERM stops its machines too."""
+    matrix = asyncio.create_task(run_matrix(kernels, jobs, pytest_arguments))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, matrix.cancel)
+    try:
+        outcomes = await matrix
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
+    for outcome in outcomes:
+        print(outcome.summary)
+    return 1 if any(outcome.status for outcome in outcomes) else 0
+
+
+def main() -> int:
+    ours, pytest_arguments = split_arguments(sys.argv[1:])
+    arguments = parse(ours)
+    kernels = [Kernel(name) for name in arguments.kernels or KERNELS]
+    try:
+        prepare(kernels)
+    except KernelError as error:
+        print(f"virtual machines: {error}", file=sys.stderr)
+        return 1 if required(arguments) else 0
+    return asyncio.run(run_until_stopped(kernels, arguments.jobs, pytest_arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
