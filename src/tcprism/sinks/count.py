@@ -1,0 +1,70 @@
+"""Totals and rates instead of events: needs neither the order nor any work for each event."""
+
+import time
+from collections.abc import Callable
+from typing import BinaryIO
+
+import numpy as np
+
+from tcprism.events import KINDS, Batch, Part
+from tcprism.events._wire import MESSAGE, MessageFlag
+
+INTERVAL = 1.0  # seconds
+HEADER = f"{'time':8}  {'kind':<10} {'events/s':>12} {'bytes/s':>14} {'events':>14} {'bytes':>18}\n"
+
+
+class Count:
+    """Writes, each second, a line for each kind seen so far.
+
+    Bytes that were only peeked at are not counted: they will be received again. `clock` returns
+    seconds and may start anywhere. Time is noticed when a batch comes, an empty one included.
+    """
+
+    def __init__(self, file: BinaryIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._file = file
+        self._clock = clock
+        self._events = np.zeros(len(KINDS), np.int64)
+        self._bytes = np.zeros(len(KINDS), np.int64)
+        self._printed_events = self._events.copy()
+        self._printed_bytes = self._bytes.copy()
+        self._printed_at = clock()
+        self._header = HEADER
+
+    def write(self, batch: Batch) -> None:
+        """Add a batch to the totals; print them when a second has gone by."""
+        for part in batch.parts:
+            self._add(part)
+        if self._clock() - self._printed_at >= INTERVAL:
+            self._print()
+
+    def close(self) -> None:
+        """Print the totals once more."""
+        self._print()
+
+    def _add(self, part: Part) -> None:
+        kinds = part.rows["kind"]
+        counted = part.rows["bytes"].astype(np.float64)
+        if part.rows.dtype == MESSAGE:
+            counted[part.rows["flags"] & MessageFlag.PEEK != 0] = 0
+        self._events += np.bincount(kinds, minlength=len(KINDS))[: len(KINDS)]
+        sums = np.bincount(kinds, counted, minlength=len(KINDS))[: len(KINDS)]
+        self._bytes += sums.astype(np.int64)  # exact: a part has far less than 2 ** 53 bytes
+
+    def _print(self) -> None:
+        now = self._clock()
+        seconds = max(now - self._printed_at, 1e-9)
+        event_rates = (self._events - self._printed_events) / seconds
+        byte_rates = (self._bytes - self._printed_bytes) / seconds
+        clock_time = time.strftime("%H:%M:%S")
+        lines = [self._header]
+        for kind in np.flatnonzero(self._events).tolist():
+            lines.append(
+                f"{clock_time}  {KINDS[kind]:<10} {event_rates[kind]:>12.0f}"
+                f" {byte_rates[kind]:>14.0f} {self._events[kind]:>14} {self._bytes[kind]:>18}\n"
+            )
+        self._file.write("".join(lines).encode("ascii"))
+        self._file.flush()
+        self._header = ""
+        self._printed_at = now
+        self._printed_events = self._events.copy()
+        self._printed_bytes = self._bytes.copy()

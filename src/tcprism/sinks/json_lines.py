@@ -1,0 +1,95 @@
+"""JSON lines: one object a line, keys as in docs/events.md and always in that order."""
+
+import json
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from tcprism.events import COLUMNS, Batch, Part
+from tcprism.events.columns import BY_NAME, Column, columns_of
+from tcprism.events.escape import escape_payloads_for_json
+from tcprism.sinks.base64_payload import base64_payloads
+from tcprism.sinks.lines import (
+    NANOSECONDS,
+    IdentityCache,
+    LineBuilder,
+    Memo,
+    SecondTexts,
+    digits,
+    write_lines,
+)
+
+# These columns depend on nothing but the identity of a record. They are neighbours.
+IDENTITY_COLUMNS = COLUMNS[COLUMNS.index(BY_NAME["kind"]) : COLUMNS.index(BY_NAME["bytes"])]
+
+# Looking a number's text up pays only where numbers come back.
+RARELY_REPEATED = {"ts_ns", "duration_ns", "seq", "end_seq", "ack"}
+
+Encode = Callable[[Part], list[str]]
+
+
+class JsonLines:
+    """Writes each event as a JSON object on a line of its own to a binary file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._identities = IdentityCache(_identity_texts)
+        self._seconds = SecondTexts("%Y-%m-%dT%H:%M:%S", local=False)
+        self._encoders = {column.name: _encoder(column) for column in COLUMNS}
+
+    def write(self, batch: Batch) -> None:
+        """Write a batch in time order."""
+        write_lines(self._file, batch, self._lines)
+
+    def close(self) -> None:
+        """Write what the file still buffers."""
+        self._file.flush()
+
+    def _lines(self, part: Part, clock_offset_ns: int) -> list[str]:
+        line = LineBuilder()
+        moments = part.rows["ts_ns"].astype(np.int64) + clock_offset_ns
+        line.text('{"time":"')
+        line.texts(self._seconds.texts((moments // NANOSECONDS).tolist()))
+        line.text(".")
+        line.texts(digits(moments % NANOSECONDS, 9))
+        line.text('Z"')
+        self._add_column(line, BY_NAME["ts_ns"], part)
+        line.text(",")
+        line.texts(self._identities.texts(part))
+        columns = columns_of(part.family)
+        for column in columns[columns.index(BY_NAME["bytes"]) :]:
+            self._add_column(line, column, part)
+        line.text("}\n")
+        return line.lines()
+
+    def _add_column(self, line: LineBuilder, column: Column, part: Part) -> None:
+        null = column.mask(part)
+        if null.all():
+            line.text(f',"{column.name}":null')
+            return
+        texts = self._encoders[column.name](part)
+        for index in np.flatnonzero(null).tolist():
+            texts[index] = f',"{column.name}":null'
+        line.texts(texts)
+
+
+def _encoder(column: Column) -> Encode:
+    """Return what writes a column's key and values, whatever where it is null."""
+    key = f',"{column.name}":'
+    if column.name == "payload":
+        return lambda part: [f'{key}"{text}"' for text in base64_payloads(part)]
+    if column.name == "payload_text":
+        return lambda part: [f'{key}"{text}"' for text in escape_payloads_for_json(part)]
+    if column.name in RARELY_REPEATED:
+        return lambda part: [f"{key}{value}" for value in column.values(part).tolist()]
+    known: Memo[Any] = Memo(lambda value: key + json.dumps(value))
+    return lambda part: known.texts(column.values(part).tolist())
+
+
+def _identity_texts(part: Part) -> list[str]:
+    line = LineBuilder()
+    for column in IDENTITY_COLUMNS:
+        line.text(f'{"," if line else ""}"{column.name}":')
+        line.texts([json.dumps(value) for value in column.to_list(part)])
+    return line.lines()

@@ -1,0 +1,179 @@
+"""Text for people: one aligned line an event, the payload below it."""
+
+from typing import BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcprism.events import Batch, Part
+from tcprism.events._wire import EventKind
+from tcprism.events.columns import BY_NAME
+from tcprism.events.escape import escape_payloads_in_lines
+from tcprism.events.names import endpoint
+from tcprism.sinks.lines import (
+    NANOSECONDS,
+    IdentityCache,
+    LineBuilder,
+    SecondTexts,
+    digits,
+    write_lines,
+)
+
+PayloadStyle = Literal["text", "hex", "none"]
+
+# ECMA-48 "select graphic rendition". A retransmission's colour goes on to the end of the line.
+COLORS = {
+    "send": "\x1b[32m",
+    "recv": "\x1b[36m",
+    "transmit": "\x1b[34m",
+    "retransmit": "\x1b[1;31m",
+}
+DIM = "\x1b[2m"
+RESET = "\x1b[0m"
+
+PAYLOAD_INDENT = "    "
+NOTE_INDENT = "  "  # less than the payload's, which cannot fake a note
+HEX_BYTES = 16
+HEX_CHARACTERS = bytes(byte if 0x20 <= byte < 0x7F else ord(".") for byte in range(256))
+
+
+class Text:
+    """Writes each event as a line of text, and its payload below, to a binary file.
+
+    `style` shows payload as text, as a hexadecimal dump or not at all.
+    """
+
+    def __init__(self, file: BinaryIO, *, color: bool, style: PayloadStyle = "text") -> None:
+        self._file = file
+        self._color = color
+        self._style = style
+        self._seconds = SecondTexts("%H:%M:%S", local=True)
+        self._identities = IdentityCache(self._identity_texts)
+
+    def write(self, batch: Batch) -> None:
+        """Write a batch in time order."""
+        write_lines(self._file, batch, self._lines)
+
+    def close(self) -> None:
+        """Write what the file still buffers."""
+        self._file.flush()
+
+    def _lines(self, part: Part, clock_offset_ns: int) -> list[str]:
+        line = LineBuilder()
+        moments = part.rows["ts_ns"].astype(np.int64) + clock_offset_ns
+        line.texts(self._seconds.texts((moments // NANOSECONDS).tolist()))
+        line.text(".")
+        line.texts(digits(moments % NANOSECONDS // 1000, 6))
+        line.text(" ")
+        line.texts(self._identities.texts(part))
+        if part.family == "message":
+            line.texts(_message_texts(part))
+            self._end_line(line, part)
+            self._add_payload(line, part)
+        else:
+            line.texts(_segment_texts(part))
+            self._end_line(line, part)
+        return line.lines()
+
+    def _end_line(self, line: LineBuilder, part: Part) -> None:
+        if self._color and part.family == "segment":
+            retransmit = BY_NAME["kind"].values(part) == "retransmit"
+            line.texts(map(("", RESET).__getitem__, retransmit.tolist()))
+        line.text("\n")
+
+    def _identity_texts(self, part: Part) -> list[str]:
+        names = ("kind", "comm", "pid", "local_ip", "local_port", "remote_ip", "remote_port")
+        columns = [BY_NAME[name].to_list(part) for name in names]
+        return list(map(self._identity_text, *columns))
+
+    def _identity_text(
+        self,
+        kind: str,
+        comm: str | None,
+        pid: int | None,
+        local_ip: str,
+        local_port: int,
+        remote_ip: str,
+        remote_port: int,
+    ) -> str:
+        who = "-" if pid is None else f"{comm}[{pid}]"
+        arrow = "<-" if kind == "recv" else "->"
+        local, remote = endpoint(local_ip, local_port), endpoint(remote_ip, remote_port)
+        start = COLORS.get(kind, "") if self._color else ""
+        end = RESET if start and kind != "retransmit" else ""
+        return f"{start}{kind:<10}{end} {who:<20} {local:>21} {arrow} {remote:<21} "
+
+    def _add_payload(self, line: LineBuilder, part: Part) -> None:
+        if self._style == "none":
+            return
+        if self._style == "hex":
+            line.texts(list(map(_hex_dump, part.payloads())))
+        else:
+            texts = escape_payloads_in_lines(part, PAYLOAD_INDENT)
+            line.texts([f"{PAYLOAD_INDENT}{text}\n" if text else "" for text in texts])
+        line.texts(self._notes(part))
+
+    def _notes(self, part: Part) -> list[str]:
+        """Return what is to be said of a payload that is cut or missing."""
+        reasons = BY_NAME["payload_unavailable"].to_list(part)
+        notes = [f"no payload: {reason}" if reason else "" for reason in reasons]
+        lengths = part.payload_lengths()
+        for index in np.flatnonzero(BY_NAME["payload_truncated"].values(part)).tolist():
+            note = f"... {lengths[index]} of {part.rows['bytes'][index]} bytes"
+            notes[index] = f"{note}: {reasons[index]}" if reasons[index] else note
+        start, end = (DIM, RESET) if self._color else ("", "")
+        return [f"{NOTE_INDENT}{start}{note}{end}\n" if note else "" for note in notes]
+
+
+def _message_texts(part: Part) -> list[str]:
+    """Return the bytes of each message, and what is unusual about it."""
+    texts = [f"{count:>7} bytes" for count in part.rows["bytes"].tolist()]
+    requested = part.rows["requested"]
+    for index in np.flatnonzero(_partly_sent(part)).tolist():
+        texts[index] += f" of {requested[index]}"
+    _append(texts, part, "flags")
+    _append(texts, part, "error")
+    return texts
+
+
+def _partly_sent(part: Part) -> NDArray[np.bool_]:
+    """Return which calls sent less than asked. To receive less than the buffer holds is usual."""
+    sent = (part.rows["kind"] == EventKind.SEND) & (part.rows["error"] == 0)
+    less = part.rows["bytes"] < part.rows["requested"]
+    partly: NDArray[np.bool_] = sent & less & ~BY_NAME["requested"].mask(part)
+    return partly
+
+
+def _segment_texts(part: Part) -> list[str]:
+    """Return the TCP header of each segment, as far as it is recorded."""
+    names = ("bytes", "seq", "end_seq", "ack", "flags", "window")
+    columns = [BY_NAME[name].to_list(part) for name in names]
+    texts = [
+        f"{count:>7} bytes {seq}:{end_seq} ack {ack} {flags or '-'} win {window}"
+        for count, seq, end_seq, ack, flags, window in zip(*columns, strict=True)
+    ]
+    for index in np.flatnonzero(BY_NAME["window"].mask(part)).tolist():
+        texts[index] = texts[index].removesuffix("None") + "-"
+    for index in np.flatnonzero(part.rows["segs"] > 1).tolist():
+        texts[index] += f" segs {part.rows['segs'][index]}"
+    _append(texts, part, "error")
+    return texts
+
+
+def _append(texts: list[str], part: Part, name: str) -> None:
+    """Append a column to the texts where it is not null."""
+    column = BY_NAME[name]
+    present = np.flatnonzero(~column.mask(part))
+    for index, word in zip(present.tolist(), column.to_list(part.take(present)), strict=True):
+        texts[index] += f" {word}"
+
+
+def _hex_dump(data: bytes) -> str:
+    """Return lines of offset, bytes in hexadecimal, and the same bytes as ASCII."""
+    lines = []
+    for offset in range(0, len(data), HEX_BYTES):
+        piece = data[offset : offset + HEX_BYTES]
+        characters = piece.translate(HEX_CHARACTERS).decode("ascii")
+        hexadecimal = f"{piece[:8].hex(' ')}  {piece[8:].hex(' ')}"
+        lines.append(f"{PAYLOAD_INDENT}{offset:04x}  {hexadecimal:<49} |{characters}|\n")
+    return "".join(lines)
