@@ -1,0 +1,82 @@
+# `make help` lists the targets. Everything Python lives in .venv; kernels for the virtual
+# machines are cached outside the repository (vmtest/kernel_vm.py says where).
+
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+DEVELOPMENT := $(VENV)/.development
+OBJECT := src/tcprism/kernel/tcprism.bpf.o
+BPF_SOURCES := $(shell find bpf -name '*.[ch]')
+BUILD_FILES := pyproject.toml hatch_build.py
+FAST_TESTS = $(wildcard tests/unit tests/golden tests/typing)
+
+# Root leaves no files behind in the tree.
+ifneq ($(shell id -u),0)
+AS_ROOT := sudo --preserve-env=TCPRISM_REQUIRE,KERNEL_VM_CACHE env PYTHONDONTWRITEBYTECODE=1
+endif
+
+.NOTPARALLEL:
+.PHONY: help run test test-quick test-fast vm bench lint docs clean run-packages test-packages
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: run-packages $(INSTALLED) $(OBJECT) ## set up and trace as root: make run ARGS="--port 443"
+	$(AS_ROOT) $(VENV)/bin/tcprism trace $(ARGS)
+
+test: test-quick vm ## all of it: test-quick, then the kernel tests in virtual machines
+
+test-quick: test-packages lint test-fast ## lint, types, unit tests, kernel tests on this kernel
+	$(AS_ROOT) $(PY) -m pytest tests/kernel -p no:cacheprovider
+
+test-fast: $(DEVELOPMENT) $(OBJECT) ## the tests that need no root
+	$(PY) -m pytest $(FAST_TESTS)
+
+vm: test-packages $(DEVELOPMENT) $(OBJECT) ## kernel tests in virtual machines: make vm KERNEL=6.1
+	$(PY) -m compileall -q src tests
+	$(AS_ROOT) $(PY) vmtest/matrix.py $(KERNEL) -- $(ARGS)
+
+bench: test-packages $(DEVELOPMENT) $(OBJECT) ## speed, printed as tables
+	$(AS_ROOT) $(PY) -m benchmarks $(ARGS)
+
+lint: $(DEVELOPMENT) $(OBJECT) ## style, types and import rules
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+docs: $(DEVELOPMENT) $(OBJECT) ## make generated files again: record types, reference, man page
+	$(PY) tools/generate_wire.py
+	$(PY) tools/generate_docs.py
+	$(PY) tools/generate_man.py
+
+clean: ## remove .venv and everything that was built
+	rm -rf $(VENV) build dist $(OBJECT) .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+run-packages:
+	@PYTHON="$(PYTHON)" tools/install_system_packages.sh run
+
+test-packages:
+	@PYTHON="$(PYTHON)" tools/install_system_packages.sh run test
+
+$(PY): | run-packages
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "tcprism needs Python 3.11 or newer: name one with make PYTHON=/path/to/python3" >&2; \
+		exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) has no venv module: install the package python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): $(BUILD_FILES) | $(PY)
+	$(PY) -m pip install -q --disable-pip-version-check -e '.[build]'
+	touch $@
+
+$(DEVELOPMENT): $(BUILD_FILES) | $(PY)
+	$(PY) -m pip install -q --disable-pip-version-check -e '.[dev]'
+	touch $@ $(INSTALLED)
+
+$(OBJECT): $(BPF_SOURCES) tools/build_bpf.py tools/strip_dwarf.py | $(INSTALLED)
+	$(PY) tools/build_bpf.py
