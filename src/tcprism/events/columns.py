@@ -191,7 +191,7 @@ COLUMNS = (
         "payload_text",
         MESSAGE,
         "string",
-        r"the payload as text: printable ASCII as it is, all else as \xNN, the backslash as \\",
+        r"the payload as text: printable ASCII as it is, all else as `\xNN`, the backslash as `\\`",
         None,
         lambda part: _texts(escape_payloads(part)),
         _no_payload,

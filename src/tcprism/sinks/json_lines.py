@@ -34,7 +34,7 @@ class JsonLines:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._identities = IdentityCache(_identity_texts)
+        self._identities = IdentityCache(self._identity_texts)
         self._seconds = SecondTexts("%Y-%m-%dT%H:%M:%S", local=False)
         self._encoders = {column.name: _encoder(column) for column in COLUMNS}
 
@@ -55,12 +55,17 @@ class JsonLines:
         line.texts(digits(moments % NANOSECONDS, 9))
         line.text('Z"')
         self._add_column(line, BY_NAME["ts_ns"], part)
-        line.text(",")
         line.texts(self._identities.texts(part))
         columns = columns_of(part.family)
         for column in columns[columns.index(BY_NAME["bytes"]) :]:
             self._add_column(line, column, part)
         line.text("}\n")
+        return line.lines()
+
+    def _identity_texts(self, part: Part) -> list[str]:
+        line = LineBuilder()
+        for column in IDENTITY_COLUMNS:
+            self._add_column(line, column, part)
         return line.lines()
 
     def _add_column(self, line: LineBuilder, column: Column, part: Part) -> None:
@@ -78,18 +83,10 @@ def _encoder(column: Column) -> Encode:
     """Return what writes a column's key and values, whatever where it is null."""
     key = f',"{column.name}":'
     if column.name == "payload":
-        return lambda part: [f'{key}"{text}"' for text in base64_payloads(part)]
+        return lambda part: base64_payloads(part, f'{key}"', '"')
     if column.name == "payload_text":
         return lambda part: [f'{key}"{text}"' for text in escape_payloads_for_json(part)]
     if column.name in RARELY_REPEATED:
         return lambda part: [f"{key}{value}" for value in column.values(part).tolist()]
     known: Memo[Any] = Memo(lambda value: key + json.dumps(value))
     return lambda part: known.texts(column.values(part).tolist())
-
-
-def _identity_texts(part: Part) -> list[str]:
-    line = LineBuilder()
-    for column in IDENTITY_COLUMNS:
-        line.text(f'{"," if line else ""}"{column.name}":')
-        line.texts([json.dumps(value) for value in column.to_list(part)])
-    return line.lines()

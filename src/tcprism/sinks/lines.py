@@ -60,9 +60,6 @@ class LineBuilder:
         self._fragments: list[Iterable[str]] = []
         self._text = ""
 
-    def __bool__(self) -> bool:
-        return bool(self._fragments)
-
     def text(self, text: str) -> None:
         """Go on with a text that is the same in all lines."""
         self._text += text
