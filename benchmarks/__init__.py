@@ -1,0 +1,1 @@
+"""How fast tcprism is and what it costs, against targets and against its peers: `make bench`."""
