@@ -315,7 +315,7 @@ SEC("fexit/tcp_sendpage") int fexit_sendpage(u64 *ctx)
 /* tcp_recvmsg lost `nonblock` in 5.19 (ec095263a965) and `addr_len` in 7.x: the result moved each time. */
 SEC("fentry/tcp_recvmsg") int fentry_recv(u64 *ctx)
 {
-	u32 flags = config.recvmsg_arguments == 6 ? ctx[4] : ctx[3];
+	u32 flags = config.recvmsg_arguments == 6 ? SLOT(ctx, 4) : SLOT(ctx, 3);
 
 	call_enter((void *)ctx[0], (void *)ctx[1], ctx[2], flags, KIND_RECV, READS_BTF);
 	return 0;
@@ -323,9 +323,15 @@ SEC("fentry/tcp_recvmsg") int fentry_recv(u64 *ctx)
 
 SEC("fexit/tcp_recvmsg") int fexit_recv(u64 *ctx)
 {
-	u32 flags = config.recvmsg_arguments == 6 ? ctx[4] : ctx[3];
-	int result = config.recvmsg_arguments == 6 ? ctx[6] : config.recvmsg_arguments == 5 ? ctx[5] : ctx[4];
+	u32 flags = config.recvmsg_arguments == 6 ? SLOT(ctx, 4) : SLOT(ctx, 3);
+	int result;
 
+	if (config.recvmsg_arguments == 6)
+		result = SLOT(ctx, 6);
+	else if (config.recvmsg_arguments == 5)
+		result = SLOT(ctx, 5);
+	else
+		result = SLOT(ctx, 4);
 	call_leave((void *)ctx[0], result, KIND_RECV, flags, READS_BTF);
 	return 0;
 }
@@ -367,9 +373,11 @@ SEC("kretprobe/tcp_sendpage") int kretprobe_sendpage(struct pt_regs *ctx)
 
 SEC("kprobe/tcp_recvmsg") int kprobe_recv(struct pt_regs *ctx)
 {
-	u32 flags = config.recvmsg_arguments == 6 ? ctx->r8 : ctx->cx;
+	u64 fourth = ctx->cx, fifth = ctx->r8;
 
-	call_enter((void *)ctx->di, (void *)ctx->si, ctx->dx, flags, KIND_RECV, READS_PROBED);
+	asm volatile("" : "+r"(fourth), "+r"(fifth)); /* two loads at constant offsets, then a choice */
+	call_enter((void *)ctx->di, (void *)ctx->si, ctx->dx, config.recvmsg_arguments == 6 ? fifth : fourth, KIND_RECV,
+		   READS_PROBED);
 	return 0;
 }
 

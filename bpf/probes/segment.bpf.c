@@ -151,7 +151,7 @@ INLINE void transmit_leave(struct sock *sk, int error, u64 key, enum reads reads
 
 	if (!pending)
 		return;
-	transmit_event(pending, sk ? sk : (struct sock *)pending->sk, error, reads);
+	transmit_event(pending, reads == READS_BTF ? sk : (struct sock *)pending->sk, error, reads);
 	bpf_map_delete_elem(&transmissions, &key);
 }
 

@@ -72,7 +72,18 @@ static struct pt_regs *(*bpf_task_pt_regs)(struct task_struct *task) = (void *)1
 #define HIGH32(x) ((u32)((x) >> 32))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 
-/* Plain increments lose counts even per CPU: softirq nests inside process context. */
-#define COUNT(counter, n) __sync_fetch_and_add(&(counter), n)
+/*
+ * Plain increments lose counts even per CPU: softirq nests inside process context. Relaxed, because
+ * any other order becomes an instruction that kernels before 5.12 do not know.
+ */
+#define COUNT(counter, n) __atomic_fetch_add(&(counter), n, __ATOMIC_RELAXED)
+
+/* A context slot by constant offset: the compiler must not merge the loads of two branches into one. */
+#define SLOT(ctx, index)                                                                           \
+	({                                                                                         \
+		u64 value_;                                                                        \
+		asm volatile("%0 = *(u64 *)(%1 + %2)" : "=r"(value_) : "r"(ctx), "i"((index) * 8)); \
+		value_;                                                                            \
+	})
 
 #endif

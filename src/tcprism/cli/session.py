@@ -93,7 +93,7 @@ def first(batch: Batch, count: int) -> Batch:
     if len(batch) <= count:
         return batch
     parts, rows = (indices[:count] for indices in batch.order())
-    chosen = [part.rows_at(rows[parts == index]) for index, part in enumerate(batch.parts)]
+    chosen = [part.take(rows[parts == index]) for index, part in enumerate(batch.parts)]
     return Batch(chosen, batch.clock_offset_ns)
 
 

@@ -143,16 +143,16 @@ def make_sink(given: dict[str, Any], output: BinaryIO) -> Sink:
     if given["count_only"]:
         if given["form"] == "json":
             raise UsageError("--count-only prints a table: leave --format json out")
-        from tcprism.sinks.count import CountSink
+        from tcprism.sinks.count import Count
 
-        return CountSink(output)
+        return Count(output)
     if given["form"] == "json":
-        from tcprism.sinks.json_lines import JsonLinesSink
+        from tcprism.sinks.json_lines import JsonLines
 
-        return JsonLinesSink(output)
-    from tcprism.sinks.text import TextSink
+        return JsonLines(output)
+    from tcprism.sinks.text import Text
 
-    return TextSink(output, color=wants_color(given["color"], output), style=given["payload_style"])
+    return Text(output, color=wants_color(given["color"], output), style=given["payload_style"])
 
 
 def wants_color(choice: str, output: BinaryIO) -> bool:

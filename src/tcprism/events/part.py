@@ -37,11 +37,11 @@ class Part:
         """The records' family, "message" or "segment"."""
         return "message" if self.rows.dtype == MESSAGE else "segment"
 
-    def take(self, indices: NDArray[np.intp]) -> "Part":
-        """Return a part with the records at those indices."""
+    def take(self, which: NDArray[np.intp] | NDArray[np.bool_]) -> "Part":
+        """Return a part with the records at some indices, or where a mask is true."""
         # As raw bytes: NumPy copies a structured array field by field.
-        raw = self.rows.view(f"V{self.rows.itemsize}")[indices]
-        payload = None if self.payload is None else self.payload[indices]
+        raw = self.rows.view(f"V{self.rows.itemsize}")[which]
+        payload = None if self.payload is None else self.payload[which]
         return Part(raw.view(self.rows.dtype), payload)
 
     def payload_lengths(self) -> NDArray[np.int64]:

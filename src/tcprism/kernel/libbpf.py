@@ -9,8 +9,9 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
-from ctypes import POINTER, byref, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,21 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "btf__name_by_offset": (c_char_p, (c_void_p, c_uint32)),
 }
 
+_LEVEL_DEBUG = 2  # enum libbpf_print_level
+_LONGEST_LINE = 1 << 20  # a verifier's log comes as one
+
 _Printer = ctypes.CFUNCTYPE(c_int, c_int, c_void_p, c_void_p)
 
 
 @dataclass
 class Log:
-    """What libbpf said, oldest first; the verifier's log is in it when a program was refused."""
+    """What libbpf said, oldest first; the verifier's log is in it when a program was refused.
+
+    Thousands of debugging lines are kept only when `debug` is set.
+    """
 
     lines: list[str] = field(default_factory=list)
+    debug: bool = False
 
     def take(self) -> list[str]:
         """Return the lines so far and forget them."""
@@ -81,6 +89,7 @@ class Libbpf:
         for name, (result, arguments) in _FUNCTIONS.items():
             function = getattr(self._library, name)
             function.restype, function.argtypes = result, arguments
+        self._buffer = ctypes.create_string_buffer(_LONGEST_LINE)
         self._printer = _Printer(self._print)  # libbpf keeps the pointer: it must live as long
         self._library.libbpf_set_print(self._printer)
 
@@ -105,13 +114,14 @@ class Libbpf:
             raise OSError(code, os.strerror(code), name)
         return result
 
-    def _print(self, _level: int, form: int, arguments: int) -> int:
-        buffer = ctypes.create_string_buffer(65536)
-        _vsnprintf()(buffer, len(buffer), form, arguments)
-        self.log.lines.extend(buffer.value.decode(errors="replace").splitlines())
+    def _print(self, level: int, form: int, arguments: int) -> int:
+        if level < _LEVEL_DEBUG or self.log.debug:
+            _vsnprintf()(self._buffer, _LONGEST_LINE, form, arguments)
+            self.log.lines.extend(self._buffer.value.decode(errors="replace").splitlines())
         return 0
 
 
+@cache
 def _vsnprintf() -> Callable[..., int]:
     function = ctypes.CDLL(None).vsnprintf
     function.argtypes = (c_char_p, c_size_t, c_void_p, c_void_p)
@@ -148,6 +158,3 @@ def _load() -> Libbpf:
         except AttributeError as error:
             reasons.append(f"{path} is too old ({error}); libbpf 1.0 or later is needed")
     raise LibraryMissing(f"cannot load libbpf ({reasons[-1]}); {INSTALL}")
-
-
-__all__ = ["INSTALL", "Libbpf", "Log", "byref", "load"]

@@ -98,12 +98,8 @@ def _split(part: Part, until_ns: int, taken: list[Part], kept: list[Part]) -> No
     elif not ready.any():
         kept.append(part)
     else:
-        taken.append(_rows_of(part, ready))
-        kept.append(_rows_of(part, ~ready))
-
-
-def _rows_of(part: Part, which: NDArray[np.bool_]) -> Part:
-    return Part(part.rows[which], None if part.payload is None else part.payload[which])
+        taken.append(part.take(ready))
+        kept.append(part.take(~ready))
 
 
 class Rings:
