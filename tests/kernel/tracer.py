@@ -23,7 +23,7 @@ def parse_ledger(stderr: list[str]) -> Ledger:
     start = next((i for i, line in enumerate(stderr) if re.match(r"\s*kind\s+seen", line)), None)
     if start is None:
         raise AssertionError("no ledger on stderr:\n" + "\n".join(stderr))
-    columns = re.split(r"\s{2,}", stderr[start].strip())
+    columns = stderr[start].split()
     rows = [line.split() for line in stderr[start + 1 :]]
     return {
         row[0]: dict(zip(columns[1:], (int(n.replace(",", "")) for n in row[1:]), strict=True))
