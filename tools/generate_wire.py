@@ -274,7 +274,7 @@ def main() -> int:
     try:
         btf = parse_btf(elf_section(arguments.object.read_bytes(), ".BTF"))
         text = render(btf, HEADER.read_text())
-    except (OSError, WireError) as error:
+    except (OSError, WireError, struct.error, IndexError, ValueError) as error:
         print(f"{parser.prog}: {arguments.object}: {error}", file=sys.stderr)
         return 1
     if not arguments.check:

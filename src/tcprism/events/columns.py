@@ -5,6 +5,7 @@ A column's values are NumPy values where JSON has a number, and objects where it
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -230,6 +231,7 @@ COLUMNS = (
 BY_NAME = {column.name: column for column in COLUMNS}
 
 
+@cache
 def columns_of(family: str) -> tuple[Column, ...]:
     """Return the columns that events of a family have, in their order."""
     return tuple(column for column in COLUMNS if family in column.families)

@@ -22,6 +22,10 @@ from tcprism.sinks.lines import (
 
 # These columns depend on nothing but the identity of a record. They are neighbours.
 IDENTITY_COLUMNS = COLUMNS[COLUMNS.index(BY_NAME["kind"]) : COLUMNS.index(BY_NAME["bytes"])]
+COLUMNS_BEHIND = {
+    family: columns_of(family)[columns_of(family).index(BY_NAME["bytes"]) :]
+    for family in ("message", "segment")
+}
 
 # Looking a number's text up pays only where numbers come back.
 RARELY_REPEATED = {"ts_ns", "duration_ns", "seq", "end_seq", "ack"}
@@ -56,8 +60,7 @@ class JsonLines:
         line.text('Z"')
         self._add_column(line, BY_NAME["ts_ns"], part)
         line.texts(self._identities.texts(part))
-        columns = columns_of(part.family)
-        for column in columns[columns.index(BY_NAME["bytes"]) :]:
+        for column in COLUMNS_BEHIND[part.family]:
             self._add_column(line, column, part)
         line.text("}\n")
         return line.lines()

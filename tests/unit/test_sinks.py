@@ -1,0 +1,192 @@
+"""Sinks: whatever a record holds, what is written is sound."""
+
+import io
+import json
+import re
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tcprism.events import Batch, Part
+from tcprism.events._wire import MESSAGE, SEGMENT, MessageFlag
+from tcprism.sinks import Sink
+from tcprism.sinks.count import Count
+from tcprism.sinks.json_lines import JsonLines
+from tcprism.sinks.text import RESET, Text
+
+from .records import messages, segments
+
+OFFSET = 1_767_225_600_000_000_000
+SGR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def written(make: Any, batch: Batch) -> str:
+    file = io.BytesIO()
+    sink: Sink = make(file)
+    sink.write(batch)
+    sink.close()
+    return file.getvalue().decode("ascii")
+
+
+def random_part(dtype: "np.dtype[np.void]", seed: int, count: int, payload: bool) -> Part:
+    random = np.random.default_rng(seed)
+    rows = np.frombuffer(random.bytes(count * dtype.itemsize), dtype)
+    return Part(rows, random.integers(0, 256, (count, 64), np.uint8) if payload else None)
+
+
+random_batches = st.builds(
+    lambda seed, counts, payload, offset: Batch(
+        [
+            random_part(MESSAGE, seed, counts[0], payload),
+            random_part(SEGMENT, seed + 1, counts[1], False),
+        ],
+        offset,
+    ),
+    st.integers(0, 1 << 32),
+    st.tuples(st.integers(0, 20), st.integers(0, 20)),
+    st.booleans(),
+    st.integers(-(1 << 62), 1 << 62),
+)
+
+
+@settings(deadline=None)
+@given(random_batches)
+def test_json_of_random_records_parses_and_equals_the_events(batch: Batch) -> None:
+    lines = written(JsonLines, batch).splitlines()
+    assert [json.loads(line) for line in lines] == [event.as_dict() for event in batch]
+    for line, event in zip(lines, batch, strict=True):
+        assert list(json.loads(line)) == list(event.columns)
+
+
+@settings(deadline=None)
+@given(random_batches, st.sampled_from(["text", "hex", "none"]), st.booleans())
+def test_text_of_random_records_has_no_control_characters(
+    batch: Batch, style: Literal["text", "hex", "none"], color: bool
+) -> None:
+    text = written(lambda file: Text(file, color=color, style=style), batch)
+    plain = SGR.sub("", text) if color else text
+    assert re.search(r"[^\n -~]", plain) is None
+    events = [line for line in plain.splitlines() if not line.startswith(" ")]
+    assert len(events) == len(batch)
+
+
+def test_json_of_text_payload_with_quotes() -> None:
+    payload = b'{"key": "C:\\\\dir"}\r\n'
+    (event,) = map(
+        json.loads, written(JsonLines, Batch([messages({"payload": payload})])).split("\n")[:-1]
+    )
+    assert event["payload_text"] == '{"key": "C:\\\\\\\\dir"}\\x0d\\x0a'
+
+
+def test_identities_are_not_mixed_up() -> None:
+    """Texts are remembered by identity; each differing field must make another one."""
+    varied: dict[str, Any] = {
+        "socket": 2, "cgroup_id": 3, "pid": 4, "tid": 5, "uid": 6, "netns": 7, "comm": b"other",
+        "local_ip": "192.0.2.9", "remote_ip": "192.0.2.8", "local_port": 9, "remote_port": 10,
+        "kind": 1, "family": 6,
+    }  # fmt: skip
+    base = {"pid": 1, "comm": b"base"}
+    events = [base, *({**base, name: value} for name, value in varied.items()), base]
+    batch = Batch([messages(*events), segments(*events)])
+    for make in (JsonLines, lambda file: Text(file, color=False)):
+        file = io.BytesIO()
+        sink = make(file)
+        sink.write(batch)
+        sink.write(batch)
+        half = file.getvalue()[: len(file.getvalue()) // 2]
+        assert file.getvalue() == half * 2
+    lines = [json.loads(line) for line in written(JsonLines, batch).splitlines()]
+    assert lines == [event.as_dict() for event in batch]
+
+
+def test_more_identities_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tcprism.sinks.lines.CACHE_ENTRIES", 3)
+    events = [{"pid": 1 + number % 5, "comm": b"c%d" % number} for number in range(20)]
+    batch = Batch([messages(*events)])
+    lines = [json.loads(line) for line in written(JsonLines, batch).splitlines()]
+    assert lines == [event.as_dict() for event in batch]
+
+
+def test_more_events_than_are_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tcprism.sinks.lines.EVENTS_AT_ONCE", 4)
+    batch = Batch([messages(*({"ts_ns": 5 * i} for i in range(9))), segments({"ts_ns": 17})])
+    times = [json.loads(line)["ts_ns"] for line in written(JsonLines, batch).splitlines()]
+    assert times == [0, 5, 10, 15, 17, 20, 25, 30, 35, 40]
+
+
+@pytest.mark.parametrize("make", [JsonLines, lambda file: Text(file, color=True)])
+def test_empty_batch_writes_nothing(make: Any) -> None:
+    assert written(make, Batch([])) == ""
+
+
+def test_sinks_let_a_broken_pipe_rise() -> None:
+    class Broken(io.BytesIO):
+        def write(self, data: Any) -> int:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        JsonLines(Broken()).write(Batch([messages({})]))
+
+
+def test_a_payload_cannot_fake_a_line_of_ours() -> None:
+    fake = b"x\n12:00:00.000000 send\n  ... 1 of 2 bytes"
+    text = written(lambda file: Text(file, color=False), Batch([messages({"payload": fake})]))
+    assert [line[:4] == "    " for line in text.splitlines()] == [False, True, True, True]
+
+
+def test_colors_of_a_line_end_with_it() -> None:
+    batch = Batch([segments({"kind": 2}, {"kind": 3}), messages({"kind": 0}, {"kind": 1})])
+    for line in written(lambda file: Text(file, color=True), batch).splitlines():
+        assert line.count("\x1b[") == 2
+        assert line.count(RESET) == 1
+    assert "\x1b" not in written(lambda file: Text(file, color=False), batch)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def count_rows(text: str) -> list[list[str]]:
+    return [line.split()[1:] for line in text.splitlines()]
+
+
+def test_count_prints_rates_and_totals_each_second() -> None:
+    clock, file = Clock(), io.BytesIO()
+    sink = Count(file, clock)
+    peek = {"kind": 1, "bytes": 1000, "flags": MessageFlag.PEEK}
+    sink.write(Batch([messages({"bytes": 10}, {"bytes": 20}, peek), segments({"bytes": 5})]))
+    assert file.getvalue() == b""
+    clock.now += 2
+    sink.write(Batch([]))
+    assert count_rows(file.getvalue().decode()) == [
+        ["kind", "events/s", "bytes/s", "events", "bytes"],
+        ["send", "1", "15", "2", "30"],
+        ["recv", "0", "0", "1", "0"],
+        ["transmit", "0", "2", "1", "5"],
+    ]
+    file.truncate(0)
+    clock.now += 1
+    sink.write(Batch([messages({"bytes": 70})]))
+    assert count_rows(file.getvalue().decode().lstrip("\0"))[0] == ["send", "1", "70", "3", "100"]
+
+
+def test_count_prints_what_is_left_when_it_ends() -> None:
+    text = written(Count, Batch([segments({"kind": 3, "bytes": 7})]))
+    assert count_rows(text)[-1][0] == "retransmit"
+    assert count_rows(text)[-1][-2:] == ["1", "7"]
+
+
+def test_count_of_nothing() -> None:
+    assert len(written(Count, Batch([])).splitlines()) == 1
+
+
+@given(random_batches)
+def test_count_of_random_records(batch: Batch) -> None:
+    written(Count, batch)
