@@ -50,7 +50,7 @@ class Numbers:
 
 def strip_dwarf(image: bytes) -> bytes:
     """Return `image` without DWARF. Raises ValueError when it is not a relocatable BPF object."""
-    header = HEADER.unpack_from(image)
+    header = HEADER.unpack(image[: HEADER.size].ljust(HEADER.size, b"\0"))
     if image[:6] != ELF64_LITTLE_ENDIAN or header[1:3] != (ET_REL, EM_BPF):
         raise ValueError("not a relocatable, little-endian BPF object")
     sections = list(read_sections(image, header[6], header[12]))

@@ -1,0 +1,87 @@
+"""The compiled object: the same bytes everywhere, without DWARF, and still readable by libbpf."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import build_bpf
+from strip_dwarf import strip_dwarf
+
+SOURCES = build_bpf.SOURCE.parent
+
+
+def bpftool(*arguments: str | Path) -> str:
+    if shutil.which("bpftool") is None:
+        pytest.skip("needs bpftool")
+    return subprocess.check_output(["bpftool", *arguments], text=True)
+
+
+@pytest.fixture(scope="module")
+def unstripped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The object as the compiler writes it."""
+    path = tmp_path_factory.mktemp("object") / "tcprism.bpf.o"
+    build_bpf.compile_c(build_bpf.SOURCE, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def stripped(unstripped: Path) -> Path:
+    path = unstripped.with_name("stripped.bpf.o")
+    path.write_bytes(strip_dwarf(unstripped.read_bytes()))
+    return path
+
+
+def test_the_same_sources_elsewhere_give_the_same_bytes(tmp_path: Path) -> None:
+    objects = []
+    for name in ("one", "another"):
+        copy = shutil.copytree(SOURCES, tmp_path / name / "bpf")
+        output = tmp_path / name / "out.o"
+        build_bpf.build(copy / build_bpf.SOURCE.name, output)
+        objects.append(output.read_bytes())
+    assert objects[0] == objects[1]
+    assert str(tmp_path).encode() not in objects[0]
+
+
+def test_types_survive_stripping(unstripped: Path, stripped: Path) -> None:
+    assert stripped.stat().st_size < unstripped.stat().st_size
+    dumps = [bpftool("btf", "dump", "file", path) for path in (unstripped, stripped)]
+    assert dumps[0] == dumps[1]
+    assert "'message'" in dumps[0]
+
+
+def test_libbpf_finds_the_same_programs_and_maps(unstripped: Path, stripped: Path) -> None:
+    """A skeleton lists what libbpf found; what follows is the object itself."""
+    skeletons = [
+        bpftool("gen", "skeleton", path, "name", "tcprism").partition("elf_bytes")[0]
+        for path in (unstripped, stripped)
+    ]
+    assert skeletons[0] == skeletons[1]
+    assert "bpf_program" in skeletons[0]
+
+
+@pytest.mark.parametrize("image", [b"", b"\x7fELF", Path(sys.executable).read_bytes()[:4096]])
+def test_only_bpf_objects_are_stripped(image: bytes) -> None:
+    with pytest.raises(ValueError, match="BPF object"):
+        strip_dwarf(image)
+
+
+def test_a_source_that_does_not_compile_leaves_the_old_object(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source, output = tmp_path / "bad.bpf.c", tmp_path / "bad.bpf.o"
+    source.write_text("int unfinished(")
+    output.write_bytes(b"old")
+    with pytest.raises(build_bpf.BuildError, match=r"bad\.bpf\.c does not compile"):
+        build_bpf.build(source, output)
+    assert output.read_bytes() == b"old"
+    assert {path.name for path in tmp_path.iterdir()} == {"bad.bpf.c", "bad.bpf.o"}
+    assert "error:" in capfd.readouterr().err
+
+
+def test_a_compiler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TCPRISM_CLANG", "/nowhere/clang")
+    with pytest.raises(build_bpf.BuildError, match="TCPRISM_CLANG: there is no /nowhere/clang"):
+        build_bpf.build(build_bpf.SOURCE, tmp_path / "out.o")
