@@ -64,7 +64,7 @@ INLINE u32 sequence_of(struct sock *sk, u32 kind, enum reads reads)
 
 INLINE void call_open(struct call *call, struct sock *sk, u32 kind, u32 flags, u64 requested, enum reads reads)
 {
-	call->sk = address_as_key(sk, reads);
+	call->sk = address_of(sk, reads);
 	call->kind = kind;
 	call->flags = flags;
 	call->requested = MIN(requested, REQUESTED_UNKNOWN);
@@ -266,7 +266,7 @@ INLINE void call_leave(struct sock *sk, int result, u32 kind, u32 flags, enum re
 	struct outcome o = { .kind = kind, .result = result, .flags = flags, .requested = REQUESTED_UNKNOWN, .buffer = &none };
 
 	buffer_none(&none, PAYLOAD_SYSCALL);
-	if (call && call->start_ns && call->kind == kind && call->sk == address_as_key(sk, reads)) {
+	if (call && call->start_ns && call->kind == kind && call->sk == address_of(sk, reads)) {
 		o.call = call;
 		o.buffer = &call->buffer;
 		o.requested = call->requested;
@@ -401,7 +401,7 @@ SEC("tp_btf/tcp_sendmsg_locked") int tracepoint_send_buffer(u64 *ctx)
 	if (!kind_wanted(KIND_SEND) || !task_passes(HIGH32(bpf_get_current_pid_tgid())))
 		return 0;
 	call = current_call(true);
-	if (!call || call->sk == address_of(sk)) /* the loop inside one call comes round again */
+	if (!call || call->sk == address_of(sk, READS_BTF)) /* the loop inside one call comes round again */
 		return 0;
 	call_open(call, sk, KIND_SEND, msg->msg_flags, msg->msg_iter.count, READS_BTF);
 	buffer_from_iter(&call->buffer, &msg->msg_iter, READS_BTF);
@@ -418,7 +418,7 @@ INLINE void tracepoint_message(struct sock *sk, int result, u32 flags, u32 kind)
 		return;
 	o.buffer = &buffer;
 	call = kind_wanted(kind) && task_passes(HIGH32(bpf_get_current_pid_tgid())) ? current_call(true) : NULL;
-	if (call && kind == KIND_SEND && call->sk == address_of(sk)) {
+	if (call && kind == KIND_SEND && call->sk == address_of(sk, READS_BTF)) {
 		o.call = call;
 		o.buffer = &call->buffer;
 		o.requested = call->requested;

@@ -112,7 +112,7 @@ INLINE void transmit_enter(struct sock *sk, struct sk_buff *skb, u32 rcv_nxt, u6
 	if (!is_first_transmission(pending.seq, pending.end_seq, snd_nxt))
 		return;
 	pending.ack = pending.flags & TCPHDR_ACK ? rcv_nxt : 0;
-	pending.sk = address_as_key(sk, reads);
+	pending.sk = address_of(sk, reads);
 	if (bpf_map_update_elem(&transmissions, &key, &pending, 0)) {
 		struct counters *counters = counters_of(KIND_TRANSMIT);
 
@@ -159,7 +159,7 @@ SEC("fentry/__tcp_transmit_skb") int fentry_transmit(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
 
-	transmit_enter(sk, (void *)ctx[1], ctx[4], address_of(sk), READS_BTF);
+	transmit_enter(sk, (void *)ctx[1], ctx[4], address_of(sk, READS_BTF), READS_BTF);
 	return 0;
 }
 
@@ -167,7 +167,7 @@ SEC("fexit/__tcp_transmit_skb") int fexit_transmit(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
 
-	transmit_leave(sk, ctx[5], address_of(sk), READS_BTF);
+	transmit_leave(sk, ctx[5], address_of(sk, READS_BTF), READS_BTF);
 	return 0;
 }
 
@@ -274,7 +274,7 @@ INLINE void packet_into(struct segment *to, const struct packet *from, u32 segs)
 /* A SYN-ACK's request socket, or the kernel's own socket for resets: no tcp_sock, no owner. */
 INLINE u32 netns_of_other(struct sock *sk)
 {
-	struct sock *address = (void *)address_of(sk);
+	struct sock *address = (void *)address_of(sk, READS_BTF);
 
 	return address ? read_netns(&address->__sk_common, READS_PROBED) : 0;
 }
@@ -354,7 +354,7 @@ INLINE void retransmit_synack_event(struct sock *listener, const struct request_
 	const struct tcp_request_sock *request = (const void *)req;
 	struct counters *counters = counters_of(KIND_RETRANSMIT);
 	struct owner *owner = owner_of(listener, READS_BTF);
-	u64 address = address_of(request);
+	u64 address = address_of(request, READS_BTF);
 	struct connection c;
 	struct segment s = {};
 

@@ -45,11 +45,11 @@ INLINE void buffer_from_iter(struct buffer *to, const struct iov_iter *iter, enu
 	if (iter_is_flat(type)) {
 		READ(reads, base, iter->ubuf);
 		to->shape = BUFFER_FLAT;
-		to->base = (u64)base + offset;
+		to->base = address_of(base, reads) + offset;
 	} else if (type == enum_value(enum iter_type, ITER_IOVEC)) {
 		READ(reads, segments, iter->nr_segs);
 		to->shape = BUFFER_IOVEC;
-		to->base = reads == READS_BTF ? address_of(iter_iovec_of(iter, reads)) : (u64)iter_iovec_of(iter, reads);
+		to->base = address_of(iter_iovec_of(iter, reads), reads);
 		to->segments = segments;
 		to->offset = offset;
 	} else {

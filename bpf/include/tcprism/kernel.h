@@ -225,11 +225,12 @@ enum reads {
 	})
 
 /* A typed pointer as a number: the verifier refuses arithmetic on it, but not a copy of its bits. */
-INLINE u64 address_of(const void *pointer)
+INLINE u64 address_of(const void *pointer, enum reads reads)
 {
-	u64 address = 0;
+	u64 address = (u64)pointer;
 
-	bpf_probe_read_kernel(&address, sizeof(address), &pointer);
+	if (reads == READS_BTF)
+		bpf_probe_read_kernel(&address, sizeof(address), &pointer);
 	return address;
 }
 

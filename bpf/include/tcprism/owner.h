@@ -31,18 +31,13 @@ struct {
 	MAP_TYPE(value, struct owner);
 } owners_by_address SEC(".maps");
 
-INLINE u64 address_as_key(const void *sk, enum reads reads)
-{
-	return reads == READS_BTF ? address_of(sk) : (u64)sk;
-}
-
 INLINE struct owner *owner_of(struct sock *sk, enum reads reads)
 {
 	u64 key;
 
 	if (reads == READS_BTF && config.local_storage)
 		return bpf_sk_storage_get(&owners, sk, NULL, 0);
-	key = address_as_key(sk, reads);
+	key = address_of(sk, reads);
 	return bpf_map_lookup_elem(&owners_by_address, &key);
 }
 
@@ -53,7 +48,7 @@ INLINE struct owner *owner_create(struct sock *sk, enum reads reads)
 
 	if (reads == READS_BTF && config.local_storage)
 		return bpf_sk_storage_get(&owners, sk, NULL, STORAGE_CREATE);
-	key = address_as_key(sk, reads);
+	key = address_of(sk, reads);
 	bpf_map_update_elem(&owners_by_address, &key, &empty, 0);
 	return bpf_map_lookup_elem(&owners_by_address, &key);
 }
@@ -64,7 +59,7 @@ INLINE void owner_forget(struct sock *sk)
 
 	if (config.local_storage)
 		return;
-	key = address_of(sk);
+	key = address_of(sk, READS_BTF);
 	bpf_map_delete_elem(&owners_by_address, &key);
 }
 
