@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from tcprism import features
-from tcprism.errors import KernelRefused, MachineError
+from tcprism.errors import KernelRefused
 from tcprism.events import KINDS, Batch
 from tcprism.filters import Filter
 from tcprism.kernel.object import BpfObject, has_task_storage, open_cgroup_root
@@ -180,8 +180,16 @@ class Monitor:
         )
 
 
+def survey(probe: Probe) -> features.Choice:
+    """Return the hook that works for a probe here, and why each better one does not.
+
+    Loads and attaches it for a moment, with a filter that no event passes. Raises KernelRefused.
+    """
+    nobody = Filter(ports=((1, 1),), local_ports=((2, 2),), remote_ports=((3, 3),))
+    request = Request(kinds=probe.kinds, filter=nobody, ring_size=rings.SMALLEST)
+    with Monitor(request) as monitor:
+        return next(choice for choice in monitor.choices if choice.probe is probe)
+
+
 def _clock_offset_ns() -> int:
     return time.time_ns() - time.monotonic_ns()
-
-
-__all__ = ["DEFAULT_KINDS", "DEFAULT_PAYLOAD", "PROBES", "MachineError", "Monitor", "Request"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,7 +164,7 @@ def require_privileges() -> None:
     missing = [name for name in ("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN") if not have[name]]
     if missing:
         raise PermissionMissing(
-            f"tracing needs root ({', '.join(missing)} missing): run `sudo {Path(sys.argv[0]).name} ...`"
+            f"tracing needs root ({', '.join(missing)} missing): run `sudo tcprism ...`"
         )
 
 

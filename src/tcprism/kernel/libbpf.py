@@ -98,6 +98,13 @@ class Libbpf:
         """Return the version as libbpf gives it, such as "v1.5"."""
         return str(self.call("libbpf_version_string").decode())
 
+    def real_path(self) -> str:
+        """Return the file that was loaded, which the dynamic linker may have chosen."""
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            if Path(self.path).name in line:
+                return line.split(maxsplit=5)[-1]
+        return self.path
+
     def call(self, name: str, *arguments: Any) -> Any:
         """Call a libbpf function as it is."""
         return getattr(self._library, name)(*arguments)
