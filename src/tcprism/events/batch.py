@@ -55,7 +55,7 @@ class Batch:
             chosen = np.sort(self.permutation[first : first + size])
             cuts = np.searchsorted(chosen, starts)
             pieces = [
-                part.take(chosen[cuts[index] : cuts[index + 1]] - starts[index])
+                part.take(_as_slice(chosen[cuts[index] : cuts[index + 1]] - starts[index]))
                 for index, part in enumerate(self.parts)
             ]
             yield Batch([piece for piece in pieces if len(piece)], self.clock_offset_ns)
@@ -93,6 +93,13 @@ def time_texts(ts_ns: NDArray[np.uint64], clock_offset_ns: int) -> list[str]:
         times(ts_ns, clock_offset_ns), unit="ns", timezone="UTC"
     ).tolist()
     return texts
+
+
+def _as_slice(indices: NDArray[np.intp]) -> NDArray[np.intp] | slice:
+    """Return neighbours as a slice, which copies nothing; `indices` ascend."""
+    if len(indices) and indices[-1] - indices[0] == len(indices) - 1:
+        return slice(int(indices[0]), int(indices[-1]) + 1)
+    return indices
 
 
 _NO_PARTS = (Part(np.empty(0, MESSAGE)), Part(np.empty(0, SEGMENT)))

@@ -37,8 +37,8 @@ class Part:
         """The records' family, "message" or "segment"."""
         return "message" if self.rows.dtype == MESSAGE else "segment"
 
-    def take(self, which: NDArray[np.intp] | NDArray[np.bool_]) -> "Part":
-        """Return a part with the records at some indices, or where a mask is true."""
+    def take(self, which: NDArray[np.intp] | NDArray[np.bool_] | slice) -> "Part":
+        """Return a part with the records at some indices, in a slice, or where a mask is true."""
         # As raw bytes: NumPy copies a structured array field by field.
         raw = self.rows.view(f"V{self.rows.itemsize}")[which]
         payload = None if self.payload is None else self.payload[which]

@@ -17,6 +17,7 @@ from tcprism.sinks.lines import (
     Memo,
     SecondTexts,
     digits,
+    keep_freed_memory,
     write_lines,
 )
 
@@ -37,6 +38,7 @@ class JsonLines:
     """Writes each event as a JSON object on a line of its own to a binary file."""
 
     def __init__(self, file: BinaryIO) -> None:
+        keep_freed_memory()
         self._file = file
         self._identities = IdentityCache(self._identity_texts)
         self._seconds = SecondTexts("%Y-%m-%dT%H:%M:%S", local=False)

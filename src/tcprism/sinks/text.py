@@ -16,6 +16,7 @@ from tcprism.sinks.lines import (
     LineBuilder,
     SecondTexts,
     digits,
+    keep_freed_memory,
     write_lines,
 )
 
@@ -44,6 +45,7 @@ class Text:
     """
 
     def __init__(self, file: BinaryIO, *, color: bool, style: PayloadStyle = "text") -> None:
+        keep_freed_memory()
         self._file = file
         self._color = color
         self._style = style
