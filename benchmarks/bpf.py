@@ -46,6 +46,28 @@ def runs_of(descriptor: int) -> Runs:
     return Runs(words[1], words[0])
 
 
+class _TestRun(ctypes.Structure):
+    """struct bpf_test_run_opts, libbpf's bpf.h."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("data_in", ctypes.c_void_p),
+        ("data_out", ctypes.c_void_p),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_void_p),
+        ("ctx_out", ctypes.c_void_p),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("repeat", ctypes.c_int),
+        ("duration", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
+    )
+
+
 @contextmanager
 def statistics() -> Iterator[None]:
     """Have the kernel take the time of every program's runs, as long as the body runs."""
@@ -102,6 +124,17 @@ class Programs:
             "bpf_object__find_map_by_name", self._object, name.encode()
         )
         return int(self._library.checked("bpf_map__fd", found))
+
+    def test_run(self, name: str, context: bytes) -> bytes:
+        """Run a "syscall" program once with a context; return what it made of that."""
+        memory = ctypes.create_string_buffer(context, len(context))
+        options = _TestRun(
+            sz=ctypes.sizeof(_TestRun),
+            ctx_in=ctypes.addressof(memory),
+            ctx_size_in=len(context),
+        )
+        self._library.checked("bpf_prog_test_run_opts", self.descriptors()[name], byref(options))
+        return memory.raw
 
     def _programs(self) -> dict[str, int]:
         programs = {}
