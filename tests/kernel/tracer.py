@@ -102,6 +102,6 @@ def tracing(output: Path, *arguments: str) -> Iterator[Tracer]:
         yield tracer
         status = tracer.process.poll()
         status = tracer.stop() if status is None else status
-        assert status == 0, "\n".join(tracer.stderr)
+        assert status == 0, f"exit status {status}\n" + "\n".join(tracer.stderr)
     finally:
         tracer.close()

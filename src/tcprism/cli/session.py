@@ -37,6 +37,7 @@ class Stop:
     """Tells when to stop: a signal, the time, the command's end, a reader that went away."""
 
     def __init__(self, limits: Limits, output: BinaryIO, command: Command | None) -> None:
+        self.count = limits.count
         self._deadline = None if limits.duration is None else time.monotonic() + limits.duration
         self._poll = select.poll()
         self._wake_out, self._wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -97,9 +98,9 @@ def first(batch: Batch, count: int) -> Batch:
     return Batch(chosen, batch.clock_offset_ns)
 
 
-def batches(monitor: Monitor, stop: Stop, count: int | None) -> Iterator[Batch]:
+def batches(monitor: Monitor, stop: Stop) -> Iterator[Batch]:
     """Yield batches, empty ones too, until there is a reason to stop; then what is left."""
-    left = count
+    left = stop.count
     pace = Pace()
     while not stop.reached and left != 0:
         batch = monitor.read()
@@ -118,24 +119,23 @@ def batches(monitor: Monitor, stop: Stop, count: int | None) -> Iterator[Batch]:
 
 
 def run(
-    monitor: Monitor, sink: Sink, output: BinaryIO, limits: Limits, command: Command | None = None
+    monitor: Monitor, sink: Sink, output: BinaryIO, stop: Stop, command: Command | None = None
 ) -> None:
     """Trace until there is a reason to stop; a reader that went away is one and no error."""
-    with Stop(limits, output, command) as stop:
-        if command:
-            command.release()
-        try:
-            for batch in batches(monitor, stop, limits.count):
-                sink.write(batch)
-                output.flush()
-            sink.close()
+    if command:
+        command.release()
+    try:
+        for batch in batches(monitor, stop):
+            sink.write(batch)
             output.flush()
-        except BrokenPipeError:
-            silence(output)
-        except OSError as error:
-            raise OutputError(f"cannot write the output: {error.strerror}") from error
-        finally:
-            monitor.stop()
+        sink.close()
+        output.flush()
+    except BrokenPipeError:
+        silence(output)
+    except OSError as error:
+        raise OutputError(f"cannot write the output: {error.strerror}") from error
+    finally:
+        monitor.stop()
 
 
 def silence(output: BinaryIO) -> None:

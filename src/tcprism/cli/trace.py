@@ -13,7 +13,7 @@ import click
 
 from tcprism.cli import options
 from tcprism.cli.command import Command
-from tcprism.cli.session import Limits, print_ledger, run
+from tcprism.cli.session import Limits, Stop, print_ledger, run
 from tcprism.errors import OutputError, UsageError
 from tcprism.filters import Filter
 from tcprism.pipeline import DEFAULT_KINDS, DEFAULT_PAYLOAD, Monitor, Request
@@ -104,11 +104,12 @@ def _request(parsed: dict[str, Any], chosen: Filter) -> Request:
 
 def _trace(request: Request, given: dict[str, Any], child: Command | None) -> int:
     with opened(options.parse_output(given["output"])) as output, Monitor(request) as monitor:
-        announce(monitor, given["verbose"])
         sink = make_sink(given, output)
         limits = Limits(given["count"], given["duration"])
         try:
-            run(monitor, sink, output, limits, child)
+            with Stop(limits, output, child) as stop:
+                announce(monitor, given["verbose"])  # from here on a signal stops in good order
+                run(monitor, sink, output, stop, child)
         finally:
             print_ledger(monitor)
     return _status_of(child)
