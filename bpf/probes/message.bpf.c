@@ -6,10 +6,10 @@
 #include "tcprism/emit.h"
 #include "tcprism/syscall.h"
 
-/* What the entry of a call knows and its exit needs. */
+/* What is known of the call that the current thread is inside. */
 struct call {
-	u64 start_ns; /* 0: not inside a call that is traced */
-	u64 sk;
+	u64 start_ns; /* 0: unknown */
+	u64 sk;       /* 0: nobody saw its entry */
 	struct buffer buffer;
 	struct batch_call batch;
 	u32 requested;
@@ -93,7 +93,7 @@ INLINE void set_sequence(struct message *m, const struct call *call, struct sock
 	u32 fin = event->kind == KIND_RECV ? taken_fin(sk, now, reads) : 0;
 	u32 moved = event->flags & MESSAGE_PEEK ? 0 : event->bytes;
 
-	event->seq = call ? call->seq : now - moved - fin;
+	event->seq = call->sk ? call->seq : now - moved - fin;
 	if (!now || (now - event->seq != moved && now - event->seq != moved + fin))
 		event->flags |= MESSAGE_SEQ_UNKNOWN;
 }
@@ -111,7 +111,7 @@ INLINE void set_sequence(struct message *m, const struct call *call, struct sock
 				length = size;                                                     \
 			if (gathered)                                                              \
 				bpf_probe_read_kernel(record->payload, length, gathered->bytes);   \
-			else if (bpf_probe_read_user(record->payload, length, (void *)buffer->base)) \
+			else if (bpf_probe_read_user(record->payload, length, (void *)call->buffer.base)) \
 				set_payload(m, 0, PAYLOAD_FAULT);                                  \
 			record->message = *m;                                                      \
 		});                                                                                \
@@ -124,33 +124,37 @@ INLINE void set_payload(struct message *m, u32 length, u32 reason)
 	m->payload_unavailable = reason;
 }
 
-/* How much payload this message gets; segments of an iovec are gathered on the way. */
-INLINE u32 choose_payload(struct message *m, const struct buffer *buffer, struct gathered **gathered)
+/* How much payload this message gets; an iovec's segments are gathered on the way. */
+INLINE u32 choose_payload(struct message *m, const struct call *call, struct gathered **gathered)
 {
+	const struct buffer *buffer = &call->buffer;
 	u32 direction = m->event.kind;
 	u32 want = MIN(m->event.bytes, config.payload_limit);
+	struct gathering *state;
 
-	if (!want)
-		return 0;
 	if (buffer->shape == BUFFER_NONE) {
-		set_payload(m, 0, buffer->unavailable);
+		set_payload(m, 0, want ? buffer->unavailable : PAYLOAD_AVAILABLE);
 		return 0;
 	}
 	if (buffer->shape != BUFFER_FLAT) {
-		*gathered = bpf_map_lookup_elem(&gathering, &direction);
-		if (!*gathered)
+		*gathered = bpf_map_lookup_elem(&gathered_bytes, &direction);
+		state = bpf_map_lookup_elem(&gathering, &direction);
+		if (!*gathered || !state)
 			return 0;
-		want = gather(direction, buffer->base, buffer->segments << 8 | buffer->shape, buffer->offset, want);
+		gather(state, direction, buffer, want);
+		want = MIN(want, state->bytes);
+		if (m->requested == REQUESTED_UNKNOWN)
+			m->requested = state->requested;
 	}
-	set_payload(m, want, want ? PAYLOAD_AVAILABLE : PAYLOAD_FAULT);
+	set_payload(m, want, want || !m->event.bytes || !config.payload_limit ? PAYLOAD_AVAILABLE : PAYLOAD_FAULT);
 	return want;
 }
 
 /* Into the ring of the smallest payload class that holds it. */
-INLINE void message_submit(struct message *m, const struct buffer *buffer, struct counters *counters)
+INLINE void message_submit(struct message *m, const struct call *call, struct counters *counters)
 {
 	struct gathered *gathered = NULL;
-	u32 want = choose_payload(m, buffer, &gathered);
+	u32 want = choose_payload(m, call, &gathered);
 
 	if (config.payload_limit)
 		COUNT(counters->payload_cut, m->event.bytes - want);
@@ -185,37 +189,28 @@ INLINE bool is_tcp(struct sock *sk, enum reads reads)
 	return protocol == IPPROTO_TCP && type == SOCK_STREAM;
 }
 
-struct outcome {
-	u32 kind;
-	int result;
-	u32 flags;
-	u32 requested;
-	struct buffer *buffer;
-	const struct call *call; /* NULL where nobody saw the entry */
-};
-
-INLINE void message_build(struct message *m, const struct outcome *o, struct sock *sk, enum reads reads)
+INLINE void message_build(struct message *m, const struct call *call, struct sock *sk, int result, enum reads reads)
 {
 	m->event.socket = cookie_of(sk, reads);
-	m->event.bytes = o->result > 0 ? o->result : 0;
-	m->event.error = o->result < 0 ? o->result : 0;
-	m->event.flags = message_flags(o->kind, o->flags);
-	m->requested = o->requested;
-	m->duration_ns = o->call && o->call->start_ns ? m->event.ts_ns - o->call->start_ns : DURATION_UNKNOWN;
-	set_sequence(m, o->call, sk, reads);
+	m->event.bytes = result > 0 ? result : 0;
+	m->event.error = result < 0 ? result : 0;
+	m->event.flags = message_flags(m->event.kind, call->flags);
+	m->requested = call->requested;
+	m->duration_ns = call->start_ns ? m->event.ts_ns - call->start_ns : DURATION_UNKNOWN;
+	set_sequence(m, call, sk, reads);
 }
 
-/* The shared body: a call returned. Filter, remember the owner, record. */
-INLINE void message_event(const struct outcome *o, struct sock *sk, enum reads reads)
+/* The shared body: a call returned. Filter, remember the owner, record. `call` is there when kind and task pass. */
+INLINE void message_event(const struct call *call, struct sock *sk, u32 kind, int result, u32 flags, enum reads reads)
 {
-	struct counters *counters = counters_of(o->kind);
+	struct counters *counters = counters_of(kind);
 	struct connection connection;
 	struct owner current;
 	struct message m = {};
-	bool wanted = kind_wanted(o->kind);
+	bool wanted = kind_wanted(kind);
 	bool passes;
 
-	if (!counters || !is_message(o->kind, o->result, o->flags))
+	if (!counters || !is_message(kind, result, flags))
 		return;
 	if (wanted)
 		COUNT(counters->seen, 1);
@@ -230,15 +225,32 @@ INLINE void message_event(const struct outcome *o, struct sock *sk, enum reads r
 		goto filtered;
 	if (!wanted)
 		return;
-	event_begin(&m.event, o->kind, &connection, &current);
-	message_build(&m, o, sk, reads);
-	if (o->kind == KIND_RECV && o->flags & MSG_TRUNC)
-		buffer_none(o->buffer, PAYLOAD_DISCARDED);
-	message_submit(&m, o->buffer, counters);
+	if (!call) {
+		COUNT(counters->map_full, 1);
+		return;
+	}
+	event_begin(&m.event, kind, &connection, &current);
+	message_build(&m, call, sk, result, reads);
+	message_submit(&m, call, counters);
 	return;
 filtered:
 	if (wanted)
 		COUNT(counters->filtered, 1);
+}
+
+INLINE bool call_wanted(u32 kind)
+{
+	return kind_wanted(kind) && task_passes(HIGH32(bpf_get_current_pid_tgid()));
+}
+
+/* Of a call whose entry nobody saw: it had begun before the start, or the hook fires at its end alone. */
+INLINE void call_unseen(struct call *call, u32 flags)
+{
+	call->start_ns = 0;
+	call->sk = 0;
+	call->requested = REQUESTED_UNKNOWN;
+	call->flags = flags;
+	buffer_none(&call->buffer, PAYLOAD_SYSCALL);
 }
 
 /* fentry and kprobe: the entry has the iterator before it moves, and the time. */
@@ -246,35 +258,30 @@ INLINE void call_enter(struct sock *sk, const struct msghdr *msg, u64 size, u32 
 {
 	struct call *call;
 
-	if (!task_passes(HIGH32(bpf_get_current_pid_tgid())) || !kind_wanted(kind))
+	if (!call_wanted(kind))
 		return;
 	call = current_call(true);
 	if (!call)
 		return;
 	call_open(call, sk, kind, flags, size, reads);
-	if (msg)
-		buffer_from_iter(&call->buffer, &msg->msg_iter, reads);
-	else
+	if (!msg)
 		buffer_none(&call->buffer, PAYLOAD_SPLICED);
+	else if (kind == KIND_RECV && flags & MSG_TRUNC)
+		buffer_none(&call->buffer, PAYLOAD_DISCARDED);
+	else
+		buffer_from_iter(&call->buffer, &msg->msg_iter, reads);
 	call->start_ns = bpf_ktime_get_ns();
 }
 
 INLINE void call_leave(struct sock *sk, int result, u32 kind, u32 flags, enum reads reads)
 {
-	struct call *call = current_call(false);
-	struct buffer none = {};
-	struct outcome o = { .kind = kind, .result = result, .flags = flags, .requested = REQUESTED_UNKNOWN, .buffer = &none };
+	struct call *call = call_wanted(kind) ? current_call(true) : NULL;
 
-	buffer_none(&none, PAYLOAD_SYSCALL);
-	if (call && call->start_ns && call->kind == kind && call->sk == address_of(sk, reads)) {
-		o.call = call;
-		o.buffer = &call->buffer;
-		o.requested = call->requested;
-		o.flags = call->flags;
-	}
-	message_event(&o, sk, reads);
+	if (call && (call->kind != kind || call->sk != address_of(sk, reads)))
+		call_unseen(call, flags);
+	message_event(call, sk, kind, result, call ? call->flags : flags, reads);
 	if (call)
-		call->start_ns = 0;
+		call->sk = 0;
 }
 
 INLINE u32 send_flags(const struct msghdr *msg, enum reads reads)
@@ -341,7 +348,7 @@ INLINE void kretprobe_leave(const struct pt_regs *ctx, u32 kind)
 {
 	struct call *call = current_call(false);
 
-	if (call && call->start_ns)
+	if (call && call->sk)
 		call_leave((void *)call->sk, ctx->ax, kind, call->flags, READS_PROBED);
 }
 
@@ -398,41 +405,45 @@ SEC("tp_btf/tcp_sendmsg_locked") int tracepoint_send_buffer(u64 *ctx)
 	const struct msghdr *msg = (void *)ctx[1];
 	struct call *call;
 
-	if (!kind_wanted(KIND_SEND) || !task_passes(HIGH32(bpf_get_current_pid_tgid())))
-		return 0;
-	call = current_call(true);
+	call = call_wanted(KIND_SEND) ? current_call(true) : NULL;
 	if (!call || call->sk == address_of(sk, READS_BTF)) /* the loop inside one call comes round again */
 		return 0;
 	call_open(call, sk, KIND_SEND, msg->msg_flags, msg->msg_iter.count, READS_BTF);
+	call->start_ns = 0; /* the call began earlier */
 	buffer_from_iter(&call->buffer, &msg->msg_iter, READS_BTF);
 	return 0;
 }
 
+/* A send that took only a part ends a sendmmsg, as an error does. */
+INLINE void end_partial_batch(struct call *call, int result)
+{
+	u32 direction = KIND_SEND;
+	struct gathering *state = bpf_map_lookup_elem(&gathering, &direction);
+
+	if (state && call->batch.vector && (u32)result < state->requested)
+		call->batch.vector = 0;
+}
+
 INLINE void tracepoint_message(struct sock *sk, int result, u32 flags, u32 kind)
 {
-	struct outcome o = { .kind = kind, .result = result, .flags = flags, .requested = REQUESTED_UNKNOWN };
-	struct buffer buffer = {};
 	struct call *call;
 
 	if (!sk || !is_tcp(sk, READS_BTF) || (!kind_wanted(kind) && !config.track_owner))
 		return;
-	o.buffer = &buffer;
-	call = kind_wanted(kind) && task_passes(HIGH32(bpf_get_current_pid_tgid())) ? current_call(true) : NULL;
-	if (call && kind == KIND_SEND && call->sk == address_of(sk, READS_BTF)) {
-		o.call = call;
-		o.buffer = &call->buffer;
-		o.requested = call->requested;
-		o.flags = call->flags;
-	} else if (call) {
-		buffer_from_syscall(&buffer, &o.requested, &call->batch, result < 0);
-		if (buffer.shape == BUFFER_USER_IOVEC || buffer.shape == BUFFER_COMPAT_IOVEC)
-			o.requested = vector_length(buffer.base, buffer.segments, buffer.shape);
-		if (kind == KIND_SEND && (u32)result < o.requested) /* a partial send ends a sendmmsg */
-			call->batch.vector = 0;
+	call = call_wanted(kind) ? current_call(true) : NULL;
+	if (call && (kind == KIND_RECV || call->sk != address_of(sk, READS_BTF))) {
+		call_unseen(call, flags);
+		if (kind == KIND_RECV && flags & MSG_TRUNC)
+			buffer_none(&call->buffer, PAYLOAD_DISCARDED);
+		else
+			buffer_from_syscall(&call->buffer, &call->requested, &call->batch, result < 0);
 	}
-	message_event(&o, sk, READS_BTF);
-	if (call)
-		call->sk = 0;
+	message_event(call, sk, kind, result, call ? call->flags : flags, READS_BTF);
+	if (!call)
+		return;
+	call->sk = 0;
+	if (kind == KIND_SEND)
+		end_partial_batch(call, result);
 }
 
 SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)

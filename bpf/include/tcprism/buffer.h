@@ -59,6 +59,30 @@ INLINE void buffer_from_iter(struct buffer *to, const struct iov_iter *iter, enu
 	}
 }
 
+/* One per direction: two programs that share a CPU never share an entry, and one does not nest in itself. */
+struct gathered {
+	u8 bytes[2 * PAYLOAD_MAX]; /* twice, so that the verifier can see that a copy ends inside */
+};
+
+#define PER_DIRECTION(name, value_type)                                                            \
+	struct {                                                                                   \
+		MAP_UINT(type, MAP_PERCPU_ARRAY);                                                  \
+		MAP_UINT(max_entries, 2);                                                          \
+		MAP_TYPE(key, u32);                                                                \
+		MAP_TYPE(value, value_type);                                                       \
+	} name SEC(".maps")
+
+PER_DIRECTION(gathered_bytes, struct gathered);
+
+struct gathering {
+	u32 bytes;     /* copied so far */
+	u32 requested; /* in all segments, or unknown */
+	u32 offset;    /* into the next segment */
+	u32 reserved;
+};
+
+PER_DIRECTION(gathering, struct gathering);
+
 INLINE long read_segment(struct iovec *to, u64 base, u32 shape, u32 index)
 {
 	struct compat_iovec compat = {};
@@ -74,74 +98,53 @@ INLINE long read_segment(struct iovec *to, u64 base, u32 shape, u32 index)
 	return error;
 }
 
-/* One per direction: two programs that share a CPU never share an entry, and one does not nest in itself. */
-struct gathered {
-	u8 bytes[2 * PAYLOAD_MAX]; /* twice, so that the verifier can see that a copy ends inside */
-};
-
-#define PER_DIRECTION(name, value_type)                                                            \
-	struct {                                                                                   \
-		MAP_UINT(type, MAP_PERCPU_ARRAY);                                                  \
-		MAP_UINT(max_entries, 2);                                                          \
-		MAP_TYPE(key, u32);                                                                \
-		MAP_TYPE(value, value_type);                                                       \
-	} name SEC(".maps")
-
-PER_DIRECTION(gathering, struct gathered);
-/* In a map, not in a register: the verifier then has one state per round and not one per history. */
-PER_DIRECTION(gathered_length, u32);
-
 /*
- * Copies up to `want` bytes out of an iovec's segments; returns how many. Global functions, which
- * the verifier checks once and on their own; on 5.10 they take numbers only.
+ * One segment of an iovec: adds up what the caller asked for and copies what is still wanted.
+ * Returns 0, or 1 when it cannot be read. A global function: the verifier checks it once and on its
+ * own, so that the loop below costs it a few instructions a round. On 5.10 such a function takes
+ * numbers only.
  */
-__attribute__((noinline)) u32 gather(u32 direction, u64 base, u32 segments_shape, u32 offset, u32 want)
+__attribute__((noinline)) int gather_segment(u32 direction, u64 base, u32 shape, u32 index, u32 want)
 {
-	struct gathered *to = bpf_map_lookup_elem(&gathering, &direction);
-	u32 *total = bpf_map_lookup_elem(&gathered_length, &direction);
-	u32 segments = segments_shape >> 8, shape = segments_shape & 0xff;
+	struct gathered *to = bpf_map_lookup_elem(&gathered_bytes, &direction);
+	struct gathering *state = bpf_map_lookup_elem(&gathering, &direction);
+	struct iovec segment = {};
+	u32 done;
+	u64 size;
 
-	if (!to || !total)
+	if (!to || !state || read_segment(&segment, base, shape, index))
+		return 1;
+	segment.iov_base += state->offset;
+	segment.iov_len -= state->offset;
+	state->offset = 0;
+	state->requested += segment.iov_len;
+	done = state->bytes;
+	if (done >= want || done >= PAYLOAD_MAX)
 		return 0;
-	*total = 0;
-	for (u32 i = 0; i < SEGMENTS_MAX; i++) {
-		struct iovec segment = {};
-		u32 done = *(volatile u32 *)total;
-		u64 length;
-
-		if (i >= segments || done >= want || done >= PAYLOAD_MAX)
-			break;
-		if (read_segment(&segment, base, shape, i))
-			break;
-		length = MIN(segment.iov_len - offset, want - done);
-		asm volatile("" : "+r"(length));
-		if (length > PAYLOAD_MAX)
-			length = PAYLOAD_MAX;
-		if (bpf_probe_read_user(to->bytes + done, length, segment.iov_base + offset))
-			break;
-		*(volatile u32 *)total = done + length;
-		offset = 0;
-	}
-	return *(volatile u32 *)total;
+	size = MIN(segment.iov_len, want - done);
+	asm volatile("" : "+r"(size));
+	if (size > PAYLOAD_MAX)
+		size = PAYLOAD_MAX;
+	if (bpf_probe_read_user(to->bytes + done, size, segment.iov_base))
+		return 1;
+	state->bytes = done + size;
+	return 0;
 }
 
-/* What the caller asked for; unknown when it has more segments than we look at. */
-__attribute__((noinline)) u32 vector_length(u64 base, u32 segments, u32 shape)
+/* Walks an iovec and copies its first `want` bytes. */
+INLINE void gather(struct gathering *state, u32 direction, const struct buffer *from, u32 want)
 {
-	u64 total = 0;
+	u32 segments = from->segments;
 
-	if (segments > SEGMENTS_MAX)
-		return REQUESTED_UNKNOWN;
+	state->bytes = 0;
+	state->requested = 0;
+	state->offset = from->offset;
 	for (u32 i = 0; i < SEGMENTS_MAX; i++) {
-		struct iovec segment = {};
-
-		if (i >= segments)
+		if (i >= segments || gather_segment(direction, from->base, from->shape, i, want))
 			break;
-		if (read_segment(&segment, base, shape, i))
-			return REQUESTED_UNKNOWN;
-		total += segment.iov_len;
 	}
-	return total;
+	if (segments > SEGMENTS_MAX)
+		state->requested = REQUESTED_UNKNOWN;
 }
 
 #endif
