@@ -23,7 +23,7 @@ CACHE_ENTRIES = 1 << 16
 EVENTS_AT_ONCE = 2048  # keeps the fragments in the processor's cache
 KEPT_BYTES = 4 << 20
 LINES_AT_ONCE = 128
-PAYLOAD_BYTES_AT_ONCE = 1 << 22  # keeps memory small when payloads are long
+PAYLOAD_BYTES_AT_ONCE = 1 << 20  # keeps memory small when payloads are long
 
 # From the socket to the address family a record says who talks to whom, byte after byte.
 IDENTITY_FIRST, IDENTITY_LAST = "socket", "family"
