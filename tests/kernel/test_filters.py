@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from . import workload
-from .netns import Netns, Pair, namespace
-from .tracer import Event, Tracer, tracing
+from .netns import Netns, Pair, joined, namespace
+from .tracer import Event, Tracer, tracing_all
 from .workload import Call
 
+RING = ["--ring-size", "1M"]  # many run at once
+COMMON = ["--kinds", "send,recv", "--payload", "1024", *RING]
 SCENARIO = "send"  # makes 5 sends, and as many receives or more, by both ends
 
 
@@ -70,19 +72,21 @@ class Scene:
     actors: dict[str, Actor]
     group: Path
 
-    def inode(self, name: str) -> int:
-        return self.actors[name].netns.inode
+    def namespaces(self) -> list[str]:
+        """Return the arguments that keep everybody else's traffic out."""
+        paths = sorted({actor.netns.path for actor in self.actors.values()})
+        return [argument for path in paths for argument in ("--netns", path)]
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    """The actors, waiting."""
+@contextmanager
+def acted(directory: Path) -> Iterator[Scene]:
+    """Have the actors wait for their cue; remove all in the end."""
     with ExitStack() as stack:
         one, other = stack.enter_context(namespace()), stack.enter_context(namespace())
         group = stack.enter_context(cgroup())
         cast = {"alpha": (one, "ipv4"), "beta": (one, "ipv6"),
                 "gamma": (other, "mapped"), "delta": (other, "32-bit")}  # fmt: skip
-        actors = {name: Actor(tmp_path, name, *where) for name, where in cast.items()}
+        actors = {name: Actor(directory, name, *where) for name, where in cast.items()}
         for actor in actors.values():
             stack.callback(actor.close)
         actors["beta"].join(group)
@@ -167,64 +171,112 @@ def identity_of_call(call: Call) -> tuple[object, ...]:
     return (call.kind, call.local_port, call.remote_port, call.bytes, call.data)
 
 
-def check(case: Case, scene: Scene, output: Path) -> None:
-    """Trace all actors through the filter and compare with what they did."""
-    arguments = case.arguments(scene)
-    with tracing(output, "--kinds", "send,recv", "--payload", "1024", *arguments) as tracer:
-        done = [(name, call) for name, actor in scene.actors.items() for call in actor.act()]
+@dataclass
+class Outcome:
+    """One case's tracer, and what all actors did meanwhile."""
+
+    tracer: Tracer
+    done: list[tuple[str, Call]]
+
+
+def run_cases(cases: list[Case], directory: Path) -> dict[str, Outcome]:
+    """Trace one performance with a tracer for each case."""
+    with acted(directory) as scene:
+        runs = {}
+        for number, case in enumerate(cases):
+            arguments = case.arguments(scene)
+            if "--netns" not in arguments:
+                arguments += scene.namespaces()
+            runs[directory / f"{number}.json"] = [*COMMON, *arguments]
+        with tracing_all(runs) as tracers:
+            done = [(name, call) for name, actor in scene.actors.items() for call in actor.act()]
+    return {case.name: Outcome(tracer, done) for case, tracer in zip(cases, tracers, strict=True)}
+
+
+def check(case: Case, outcome: Outcome) -> None:
+    """Compare what came with what was wanted; what did not come was filtered in the kernel."""
+    tracer, done = outcome.tracer, outcome.done
     wanted = [identity_of_call(call) for name, call in done if case.wanted(name, call)]
     assert sorted(map(identity, tracer.events)) == sorted(wanted)
-    check_ledger(tracer, len(done) - len(wanted))
-
-
-def check_ledger(tracer: Tracer, unwanted: int) -> None:
-    """What did not come was filtered in the kernel."""
     rows = [tracer.ledger[kind] for kind in ("send", "recv")]
-    assert sum(row["submitted"] for row in rows) == len(tracer.events)
-    assert sum(row["filtered"] for row in rows) >= unwanted
+    assert sum(row["submitted"] for row in rows) == len(wanted)
+    assert sum(row["filtered"] for row in rows) >= len(done) - len(wanted)
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """The outcomes of CASES."""
+    return run_cases(CASES, tmp_path_factory.mktemp("filters"))
+
+
+@pytest.fixture(scope="module")
+def combined(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """The outcomes of COMBINATIONS."""
+    return run_cases(COMBINATIONS, tmp_path_factory.mktemp("combinations"))
 
 
 @pytest.mark.native
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_filter(case: Case, scene: Scene, tmp_path: Path) -> None:
-    """One filter alone."""
-    check(case, scene, tmp_path / "events.json")
+def test_filter(case: Case, outcomes: dict[str, Outcome]) -> None:
+    """One filter alone, but for the namespaces that keep other traffic out."""
+    check(case, outcomes[case.name])
 
 
 @pytest.mark.parametrize("case", COMBINATIONS, ids=lambda case: case.name)
-def test_combination(case: Case, scene: Scene, tmp_path: Path) -> None:
+def test_combination(case: Case, combined: dict[str, Outcome]) -> None:
     """Options combine with and."""
-    check(case, scene, tmp_path / "events.json")
+    check(case, combined[case.name])
 
 
-HOSTS = [
-    (["--host", "10.77.0.2"], {"10.77.0.1", "10.77.0.2"}),
-    (["--host", "10.77.0.0/31"], {"10.77.0.1", "10.77.0.2"}),
-    (["--host", "10.77.0.4/30"], set()),
-    (["--remote-host", "10.77.0.2"], {"10.77.0.1"}),
-    (["--remote-host", "10.77.0.2/31"], {"10.77.0.1"}),
-    (["--host", "fd77::/64"], {"fd77::1", "fd77::2"}),
-    (["--remote-host", "fd77::1"], {"fd77::2"}),
-    (["--remote-host", "fd77::1", "--remote-host", "10.77.0.1"], {"fd77::2", "10.77.0.2"}),
-    (["--remote-host", "fd77::1", "--host", "10.77.0.1"], set()),
-]
+CLIENT, SERVER = {"10.77.0.1", "fd77::1"}, {"10.77.0.2", "fd77::2"}
+IPV4, IPV6 = {"10.77.0.1", "10.77.0.2"}, {"fd77::1", "fd77::2"}
+
+# Between two hosts: the arguments, and the local addresses that must be seen.
+HOSTS = {
+    "--host 10.77.0.2": IPV4,
+    "--host 10.77.0.0/31": IPV4,
+    "--host 10.77.0.4/30": set(),
+    "--host fd77::/64": IPV6,
+    "--host ::/0": IPV6,
+    "--host 0.0.0.0/0": IPV4,
+    "--remote-host 10.77.0.2": IPV4 & CLIENT,
+    "--remote-host 10.77.0.2/31": IPV4 & CLIENT,
+    "--remote-host fd77::1": IPV6 & SERVER,
+    "--remote-host fd77::1 --remote-host 10.77.0.1": SERVER,
+    "--remote-host fd77::1 --host 10.77.0.1": set(),
+}
+
+
+def talk(pair: Pair) -> None:
+    """Send some bytes in both directions, by IPv4 and IPv6."""
+    for family in (4, 6):
+        client, server = pair.connection(family, 5000)
+        with closing(client), closing(server):
+            client.sendall(b"hello")
+            server.sendall(server.recv(5))
+            client.recv(5)
+    pair.await_closed()
+
+
+@pytest.fixture(scope="module")
+def of_hosts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Event]]:
+    """The events that HOSTS let pass."""
+    directory = tmp_path_factory.mktemp("hosts")
+    with joined() as pair:
+        common = ["--kinds", "all", "--netns", pair.client.path, "--netns", pair.server.path]
+        runs = {
+            directory / f"{number}.json": [*RING, *common, *arguments.split()]
+            for number, arguments in enumerate(HOSTS)
+        }
+        with tracing_all(runs) as tracers:
+            talk(pair)
+    return dict(zip(HOSTS, (tracer.events for tracer in tracers), strict=True))
 
 
 @pytest.mark.native
-@pytest.mark.parametrize(("arguments", "callers"), HOSTS, ids=lambda value: " ".join(value))
-def test_host(arguments: list[str], callers: set[str], pair: Pair, tmp_path: Path) -> None:
-    """Between two hosts; `callers` are the local addresses that must be seen, and no others.
-
-    Segments obey the filters as messages do.
-    """
-    namespaces = ("--netns", pair.client.path, "--netns", pair.server.path)
-    with tracing(tmp_path / "events.json", "--kinds", "all", *namespaces, *arguments) as tracer:
-        for family in (4, 6):
-            client, server = pair.connection(family, 5000)
-            with closing(client), closing(server):
-                client.sendall(b"hello")
-                server.sendall(server.recv(5))
-                client.recv(5)
-        pair.await_closed()
-    for kind in ("send", "recv", "transmit"):
-        assert {e["local_ip"] for e in tracer.events if e["kind"] == kind} == callers, kind
+@pytest.mark.parametrize("kind", ["send", "recv", "transmit"])
+@pytest.mark.parametrize("arguments", HOSTS)
+def test_host(arguments: str, kind: str, of_hosts: dict[str, list[Event]]) -> None:
+    """Addresses and prefixes of either end, for segments as for messages."""
+    seen = {event["local_ip"] for event in of_hosts[arguments] if event["kind"] == kind}
+    assert seen == HOSTS[arguments]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,11 @@ class Tracer:
         self.process.stderr.close()
         return status
 
+    def interrupt(self) -> None:
+        """Ask it to end, if it has not ended."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         """Send a signal, wait for the end, return the exit status."""
         self.process.send_signal(number)
@@ -94,14 +99,24 @@ class Tracer:
 
 
 @contextmanager
+def tracing_all(runs: dict[Path, list[str]]) -> Iterator[list[Tracer]]:
+    """Trace with several processes at once, each with an output and arguments of its own."""
+    with ExitStack() as stack:
+        tracers = [Tracer(output, *arguments) for output, arguments in runs.items()]
+        for tracer in tracers:
+            stack.callback(tracer.close)
+        for tracer in tracers:
+            tracer.await_attached()
+        yield tracers
+        for tracer in tracers:
+            tracer.interrupt()
+        for tracer in tracers:
+            status = tracer.wait()
+            assert status == 0, f"exit status {status}\n" + "\n".join(tracer.stderr)
+
+
+@contextmanager
 def tracing(output: Path, *arguments: str) -> Iterator[Tracer]:
     """Trace while the body runs, from attached hooks to a stop that must end well."""
-    tracer = Tracer(output, *arguments)
-    try:
-        tracer.await_attached()
+    with tracing_all({output: list(arguments)}) as (tracer,):
         yield tracer
-        status = tracer.process.poll()
-        status = tracer.stop() if status is None else status
-        assert status == 0, f"exit status {status}\n" + "\n".join(tracer.stderr)
-    finally:
-        tracer.close()
