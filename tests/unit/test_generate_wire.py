@@ -61,7 +61,11 @@ def test_missing_type_is_named(tmp_path: Path) -> None:
     assert "no BTF for 'event_kind'" in result.stderr
 
 
-@pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n", b"\x7fELF\x02\x01" + bytes(60)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"#!/bin/sh\n", b"\x7fELF\x02\x01" + bytes(60)],
+    ids=["empty", "script", "no sections"],
+)
 def test_not_an_object(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "object.o"
     path.write_bytes(content)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tcprism.events import Batch, Part
@@ -52,7 +52,6 @@ random_batches = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(random_batches)
 def test_json_of_random_records_parses_and_equals_the_events(batch: Batch) -> None:
     lines = written(JsonLines, batch).splitlines()
@@ -61,7 +60,6 @@ def test_json_of_random_records_parses_and_equals_the_events(batch: Batch) -> No
         assert list(json.loads(line)) == list(event.columns)
 
 
-@settings(deadline=None)
 @given(random_batches, st.sampled_from(["text", "hex", "none"]), st.booleans())
 def test_text_of_random_records_has_no_control_characters(
     batch: Batch, style: Literal["text", "hex", "none"], color: bool
