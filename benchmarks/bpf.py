@@ -120,9 +120,7 @@ class Programs:
 
     def map_descriptor(self, name: str) -> int:
         """Return the descriptor of a map."""
-        found = self._library.checked(
-            "bpf_object__find_map_by_name", self._object, name.encode()
-        )
+        found = self._library.checked("bpf_object__find_map_by_name", self._object, name.encode())
         return int(self._library.checked("bpf_map__fd", found))
 
     def test_run(self, name: str, context: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Compiles the benchmarks' own programs, with the compiler that the project's BPF object is built with."""
+"""Compiles the benchmarks' own programs, with the compiler of the project's BPF object."""
 
 from __future__ import annotations
 

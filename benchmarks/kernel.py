@@ -13,6 +13,7 @@ from statistics import median
 
 from benchmarks.bpf import Programs, Runs, runs_of, statistics
 from benchmarks.build import bpf_object
+from benchmarks.effort import Effort
 from benchmarks.table import Table, Target, at_most
 from benchmarks.workload import MONITOR_CPU, Netns, network_namespace
 from tcprism.filters import Filter
@@ -33,7 +34,7 @@ Averages = dict[str, list[float]]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is asked of tcprism, the target for each event, and the size of the messages that pass."""
+    """What is asked of tcprism, the target of an event, the size of the messages that pass."""
 
     name: str
     request: Request
@@ -112,9 +113,9 @@ def report(case: Case, net: Averages, table: Table) -> None:
         table.add(case.name, event, figure, bound, verdict, shares, empty)
 
 
-def run(quick: bool) -> None:
+def run(effort: Effort) -> None:
     """Print the table."""
-    rounds, seconds = (3, 0.1) if quick else (9, 0.2)
+    rounds, seconds = effort.pick(3, 9, 27), 0.2
     os.sched_setaffinity(0, {MONITOR_CPU})
     table = Table(
         "kernel: nanoseconds an event, net of an empty program on the same hooks (bpf_stats)",

@@ -15,6 +15,7 @@ from statistics import median
 
 from benchmarks.bpf import Programs
 from benchmarks.build import bpf_object, native_program
+from benchmarks.effort import Effort
 from benchmarks.table import Table, at_least
 from benchmarks.workload import MONITOR_CPU, WORKLOAD_CPU
 from tcprism.events._wire import MESSAGE, SEGMENT
@@ -116,7 +117,7 @@ def measure(programs: Programs, name: str, rounds: int) -> list[list[float]]:
     return figures
 
 
-def run(quick: bool) -> None:
+def run(effort: Effort) -> None:
     """Print the table."""
     table = Table(
         "ring: CPU nanoseconds a record, median of rounds; the share of C's rate",
@@ -124,7 +125,7 @@ def run(quick: bool) -> None:
     )
     with Programs(bpf_object("ring")) as programs:
         for name, size in RECORDS.items():
-            c, rows, parts = map(median, measure(programs, name, 3 if quick else 9))
+            c, rows, parts = map(median, measure(programs, name, effort.pick(3, 9, 27)))
             target = WITH_PAYLOAD if size > MESSAGE.itemsize + 8 else FIXED
             cells = f"{c:.1f}", f"{rows:.1f}", *target.cells(c / rows)
             table.add(name, str(size), *cells, f"{parts:.1f}", f"{c / parts:.2f}")

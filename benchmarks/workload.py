@@ -60,12 +60,10 @@ class Netns:
         """Return the command that runs a command inside."""
         return ["nsenter", f"--net=/run/netns/{self.name}", *command]
 
-    def run(
-        self, name: str, seconds: float, size: int = 64, events_a_second: int = 0
-    ) -> Done:
-        """Run a workload, by its name in NAMES, on WORKLOAD_CPU; paced ones leave real time alone."""
+    def run(self, name: str, seconds: float, size: int = 64, events_a_second: int = 0) -> Done:
+        """Run a workload, by its name in NAMES, on WORKLOAD_CPU."""
         pinned = ["taskset", "-c", str(WORKLOAD_CPU)]
-        if not events_a_second:
+        if not events_a_second:  # one that is paced sleeps, and keeps nobody waiting
             pinned = ["chrt", "-f", str(_REAL_TIME), *pinned]
         program = str(native_program("workload"))
         arguments = [NAMES[name], str(seconds), str(PORT), str(size), str(events_a_second)]

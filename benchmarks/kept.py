@@ -1,0 +1,90 @@
+"""The share of its throughput that traffic keeps while somebody watches it.
+
+Each monitor's turn lies between two turns without one; it is held against the one before it and,
+in the next round, against the one after it. The median of the pairs counts.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from statistics import median
+
+from benchmarks import monitors
+from benchmarks.effort import Effort
+from benchmarks.table import MISSED, Table
+from benchmarks.workload import NAMES, Netns, network_namespace
+
+Rates = dict[str, float]
+Shares = dict[str, dict[str, list[float]]]
+
+_HARDER = ("200 connections", "flood")
+_TIMES_BPFTRACE = 3
+_POINTS_BELOW_TCPDUMP = 0.05
+
+
+def rates(netns: Netns, seconds: float) -> Rates:
+    """Run every workload; return operations a second."""
+    return {name: netns.run(name, seconds).rate for name in NAMES}
+
+
+def one_round(
+    netns: Netns, watching: dict[str, monitors.Monitor], seconds: float, odd: bool
+) -> Shares:
+    """Give every monitor its turn; return one pair's share for each workload."""
+    shares: Shares = {}
+    before = rates(netns, seconds)
+    for name, monitor in watching.items():
+        with monitor(netns):
+            watched = rates(netns, seconds)
+        after = rates(netns, seconds)
+        reference = after if odd else before
+        shares[name] = {load: [watched[load] / reference[load]] for load in NAMES}
+        before = after
+    return shares
+
+
+def measure(pairs: int, seconds: float) -> dict[str, Rates]:
+    """Return the median share by monitor and workload."""
+    all_shares: Shares = defaultdict(lambda: defaultdict(list))
+    with network_namespace() as netns:
+        for number in range(pairs):
+            shares = one_round(netns, monitors.monitors(), seconds, number % 2 == 1)
+            for name, loads in shares.items():
+                for load, share in loads.items():
+                    all_shares[name][load] += share
+    return {
+        name: {load: median(each) for load, each in loads.items()}
+        for name, loads in all_shares.items()
+    }
+
+
+def target(name: str, load: str, kept: dict[str, Rates]) -> float | None:
+    """Return the least share that a monitor has to leave, if there is a target for it."""
+    if name == monitors.FILTERED:
+        return 0.95
+    if name == monitors.SEGMENTS and monitors.TCPDUMP in kept:
+        return kept[monitors.TCPDUMP][load] - _POINTS_BELOW_TCPDUMP
+    if name == "default" and monitors.BPFTRACE in kept and load in ("ping-pong", "flood"):
+        return _TIMES_BPFTRACE * kept[monitors.BPFTRACE][load]
+    if name == monitors.MESSAGES:
+        return 0.80 if load in _HARDER else 0.90
+    return None
+
+
+def cell(name: str, load: str, kept: dict[str, Rates]) -> str:
+    """Return a share, and its target if there is one, as a text."""
+    share, bound = kept[name][load], target(name, load, kept)
+    if bound is None:
+        return f"{share:.2f}"
+    verdict = "" if share >= bound else f" {MISSED}"
+    return f"{share:.2f} (>= {bound:.2f}){verdict}"
+
+
+def run(effort: Effort) -> None:
+    """Print the table."""
+    pairs, seconds = effort.pick(3, 10, 40), 0.15
+    table = Table(f"share of throughput kept, median of {pairs} pairs", ("monitor", *NAMES))
+    kept = measure(pairs, seconds)
+    for name in kept:
+        table.add(name, *(cell(name, load, kept) for load in NAMES))
+    table.print()

@@ -1,0 +1,101 @@
+"""Who watches the traffic: tcprism with several options, tcpdump, bpftrace; on a CPU of their own."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from benchmarks.build import PROGRAMS
+from benchmarks.tracer import PATIENCE, tracing
+from benchmarks.workload import MONITOR_CPU, Netns
+
+Monitor = Callable[[Netns], AbstractContextManager[object]]
+
+_PINNED = ("taskset", "-c", str(MONITOR_CPU))
+# bpftrace finds tracepoints in tracefs, which not every machine mounts; this mount is its own.
+_WITH_TRACEFS = (
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    'mountpoint -q /sys/kernel/tracing || mount -t tracefs none /sys/kernel/tracing; exec "$@"',
+    "sh",
+)
+
+
+def tcprism(*arguments: str) -> Monitor:
+    """Return tcprism with these arguments, writing text to a file."""
+    return lambda netns: tracing(netns, *arguments)
+
+
+@contextmanager
+def tcpdump(netns: Netns) -> Iterator[None]:
+    """Have tcpdump write the headers of every packet to a file."""
+    options = ("-i", "lo", "-s96", "-B65536", "-Z", "root", "-w", "/dev/stdout")
+    command = netns.command(*_PINNED, "tcpdump", *options)
+    with (
+        tempfile.TemporaryFile() as output,
+        subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True) as process,
+    ):
+        assert process.stderr
+        while "listening" not in (said := process.stderr.readline()):
+            if not said:
+                raise RuntimeError("tcpdump did not start")
+        try:
+            yield
+        finally:
+            _interrupt(process)
+
+
+@contextmanager
+def bpftrace(netns: Netns) -> Iterator[None]:
+    """Have bpftrace print the fields of every message to a file."""
+    script = (str(PROGRAMS / "messages.bt"), str(netns.inode))
+    command = [*_WITH_TRACEFS, *_PINNED, "bpftrace", "-B", "line", *script]
+    with (
+        tempfile.NamedTemporaryFile() as output,
+        subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL) as process,
+    ):
+        deadline = time.monotonic() + PATIENCE
+        while " bytes\n" not in Path(output.name).read_text():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("bpftrace does not print")
+            netns.run("ping-pong", 0.01)
+        try:
+            yield
+        finally:
+            _interrupt(process)
+
+
+def _interrupt(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGINT)
+    try:
+        process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+FILTERED = "filtered out"
+MESSAGES = "messages"
+SEGMENTS = "messages and segments"
+TCPDUMP = "tcpdump -s96 -B65536"
+BPFTRACE = "bpftrace printf"
+
+
+def monitors() -> dict[str, Monitor]:
+    """Return the monitors that this machine has, by name."""
+    ours: dict[str, Monitor] = {
+        FILTERED: tcprism("--port", "1"),
+        MESSAGES: tcprism("--kinds", "send,recv", "--payload", "0"),
+        "default": tcprism(),
+        SEGMENTS: tcprism("--kinds", "all", "--payload", "0"),
+        "default, 256 bytes": tcprism("--payload", "256"),
+    }
+    peers = {"tcpdump": (TCPDUMP, tcpdump), "bpftrace": (BPFTRACE, bpftrace)}
+    return ours | {name: monitor for tool, (name, monitor) in peers.items() if shutil.which(tool)}

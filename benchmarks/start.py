@@ -1,0 +1,75 @@
+"""How soon tcprism is there, and how much memory it takes."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from statistics import median
+
+from benchmarks.effort import Effort
+from benchmarks.table import Table, Target, at_most
+from benchmarks.tracer import COMMAND, tracing
+from benchmarks.workload import Netns, network_namespace
+
+HELP = at_most(0.15, "{:.3f} s")
+FIRST_EVENT = at_most(0.5, "{:.3f} s")
+MEMORY = at_most(120, "{:.0f} MB")
+_MEGABYTE = 1_000_000
+
+
+def help_seconds() -> float:
+    """Return how long `tcprism --help` takes."""
+    start = time.perf_counter()
+    subprocess.run([*COMMAND, "--help"], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def first_event_seconds(netns: Netns) -> float:
+    """Return the time from the start of `tcprism trace` to its first byte under traffic."""
+    traffic = threading.Thread(target=netns.run, args=("flood", 3.0, 64, 2000))
+    traffic.start()
+    start = time.perf_counter()
+    command = [*COMMAND, "trace", "--netns", netns.name, "--count", "1"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+    ) as process:
+        assert process.stdout
+        if not process.stdout.read(1):
+            raise RuntimeError("tcprism trace ended without an event")
+        seconds = time.perf_counter() - start
+    traffic.join()
+    return seconds
+
+
+def memory(netns: Netns, *arguments: str) -> tuple[float, float]:
+    """Return megabytes after a flood: without the mapped rings, and of the rings."""
+    with tracing(netns, *arguments) as tracer:
+        netns.run("flood", 2.0, 64, 200_000)
+        netns.run("flood", 0.5)
+        other, rings = tracer.resident_bytes()
+    return other / _MEGABYTE, rings / _MEGABYTE
+
+
+def run(effort: Effort) -> None:
+    """Print the table."""
+    rounds = effort.pick(3, 7, 21)
+    table = Table("start and memory", ("what", "figure", "target", "", "rings, mapped twice"))
+
+    def add(name: str, target: Target, figure: float, rings: str = "") -> None:
+        table.add(name, *target.cells(figure), rings)
+
+    help_seconds()  # the first compiles Python's byte code
+    add("--help", HELP, median(help_seconds() for _ in range(rounds)))
+    with network_namespace() as netns:
+        seconds = median(first_event_seconds(netns) for _ in range(rounds))
+        add("start to first event", FIRST_EVENT, seconds)
+        for name, arguments in {
+            "memory, --count-only": ("--count-only",),
+            "memory, text": (),
+            "memory, JSON": ("--format", "json"),
+            "memory, JSON, 2000 bytes": ("--format", "json", "--payload", "2000"),
+        }.items():
+            other, rings = memory(netns, *arguments)
+            add(name, MEMORY, other, f"{rings:.0f} MB")
+    table.print()
