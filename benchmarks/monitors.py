@@ -1,4 +1,4 @@
-"""Who watches the traffic: tcprism with several options, tcpdump, bpftrace; on a CPU of their own."""
+"""Who watches the traffic: tcprism with several options, tcpdump, bpftrace; each on its own CPU."""
 
 from __future__ import annotations
 
