@@ -1,0 +1,97 @@
+"""`tcprism demo`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import click
+
+from tcprism import features
+from tcprism.cli import options
+from tcprism.cli.session import Limits, Stop, print_ledger, run
+from tcprism.cli.trace import announce, wants_color
+from tcprism.demo.traffic import Traffic
+from tcprism.filters import Filter, parse_netns
+from tcprism.pipeline import DEFAULT_PAYLOAD, Monitor, Request
+from tcprism.ring.ledger import Ledger
+from tcprism.sinks.text import Text
+
+EPILOG = """\b
+Examples:
+  sudo tcprism demo                                five seconds of everything
+  sudo tcprism demo --kinds send,recv --payload 500 only what the processes say
+  sudo tcprism demo --kinds retransmit --loss 20   only what is sent again, and more of it
+
+The network namespace has nothing but its own loopback device and is gone when the demo ends."""
+
+
+@click.command(epilog=EPILOG)
+@click.option(
+    "--duration",
+    type=click.FloatRange(0, min_open=True),
+    default=5,
+    show_default=True,
+    metavar="SECONDS",
+    help="Stop then.",
+)
+@click.option(
+    "--loss",
+    type=click.FloatRange(0, 100),
+    default=5,
+    show_default=True,
+    metavar="PERCENT",
+    help="Packets to lose.",
+)
+@click.option(
+    "--kinds",
+    default="all",
+    show_default=True,
+    metavar="KIND,...",
+    help="send, recv, transmit (each segment that leaves), retransmit, or all.",
+)
+@click.option(
+    "--payload",
+    type=int,
+    default=DEFAULT_PAYLOAD,
+    show_default=True,
+    metavar="BYTES",
+    help="Payload to show of each message, 0 to 16384.",
+)
+def command(duration: float, loss: float, kinds: str, payload: int) -> None:
+    """Make a small lossy network of our own and trace what its processes do."""
+    chosen, limit = options.parse_kinds(kinds), options.parse_payload(payload)
+    features.require_privileges()
+    with Traffic(loss) as traffic:
+        print(_introduction(traffic), file=sys.stderr)
+        only_ours = Filter(netns=(parse_netns(str(traffic.pid)),))
+        _trace(Request(chosen, only_ours, limit), traffic, duration)
+
+
+def _introduction(traffic: Traffic) -> str:
+    return (
+        "demo-reader fetches pages from demo-server over IPv4, demo-uploader sends it files over"
+        f" IPv6,\nin a network namespace of their own. {traffic.network}."
+    )
+
+
+def _trace(request: Request, traffic: Traffic, duration: float) -> None:
+    output = sys.stdout.buffer
+    with Monitor(request) as monitor:
+        sink = Text(output, color=wants_color("auto", output))
+        try:
+            with Stop(Limits(duration=duration), output, None) as stop:
+                announce(monitor, 0)
+                traffic.start()
+                run(monitor, sink, output, stop)
+        finally:
+            print("\n".join(_summary(monitor.ledger())), file=sys.stderr)
+            print_ledger(monitor)
+
+
+def _summary(ledger: Ledger) -> Iterator[str]:
+    counts = {entry.kind: entry.received for entry in ledger.entries}
+    yield "seen: " + ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    if counts.get("retransmit"):
+        yield "each retransmit is a segment whose packet, or the answer to it, got lost"
+    yield "next: `tcprism trace --help`; `tcprism doctor` tells what this machine can show"
