@@ -34,7 +34,8 @@ test-fast: $(DEVELOPMENT) $(OBJECT) ## the tests that need no root
 	$(PY) -m pytest $(FAST_TESTS)
 
 vm: test-packages $(DEVELOPMENT) $(OBJECT) ## kernel tests in virtual machines: make vm KERNEL=6.1
-	$(PY) -m compileall -q src tests
+	$(PY) -m compileall -q src tests # compilers are slow in a guest: have all compiled before
+	$(PY) -m tests.kernel.workload
 	$(AS_ROOT) $(PY) vmtest/matrix.py $(KERNEL) -- $(ARGS)
 
 bench: test-packages $(DEVELOPMENT) $(OBJECT) ## speed, printed as tables

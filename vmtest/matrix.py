@@ -25,7 +25,10 @@ from kernel_vm import missing_requirement
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ("5.10", "6.1", "6.12", "7")
 TIMEOUT = 840  # seconds; a machine that needs more is stuck
-PYTEST = ("-m", "pytest", "tests/kernel", "-p", "no:cacheprovider", "-m", "not native")
+PYTEST = (
+    *("-m", "pytest", "tests/kernel", "-p", "no:cacheprovider", "-m", "not native"),
+    *("-o", "faulthandler_timeout=240"),  # seconds: shows where a test hangs before TIMEOUT comes
+)
 # Without plugins pytest starts in 9 s rather than 24 there.
 GUEST_ENVIRONMENT = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
