@@ -125,8 +125,8 @@ def parse_network(text: str) -> IpNetwork:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError as error:
         raise UsageError(
-            f"--host: {text!r} is not an address or a prefix; write for example 10.1.2.3, 10.0.0.0/8"
-            " or 2001:db8::/32"
+            f"--host: {text!r} is not an address or a prefix; write for example 10.1.2.3,"
+            " 10.0.0.0/8 or 2001:db8::/32"
         ) from error
     mapped = network.network_address.ipv4_mapped if network.version == 6 else None
     if mapped is not None and network.prefixlen >= _V4_BITS:

@@ -11,7 +11,8 @@ from typing import Self
 
 from tcprism import features
 from tcprism.errors import KernelRefused
-from tcprism.events import KINDS, Batch
+from tcprism.events import KINDS, Batch, Part
+from tcprism.features import machine
 from tcprism.filters import Filter
 from tcprism.kernel.object import BpfObject, has_task_storage, open_cgroup_root
 from tcprism.kernel.types import kernel_types
@@ -42,7 +43,7 @@ class Request:
 
 
 def probes_for(kinds: Sequence[str]) -> list[Probe]:
-    """Return the probes to load. Segments need the message hooks too: those know whose socket it is."""
+    """Return the probes to load; segments need the message hooks, which know whose socket it is."""
     wants_segments = bool(set(kinds) & {"transmit", "retransmit"})
     return [
         probe
@@ -64,7 +65,7 @@ class Monitor:
         self._clock_offset_ns = _clock_offset_ns()
 
     def __enter__(self) -> Self:
-        features.require_privileges()
+        machine.require_privileges()
         self._sizes = rings.sizes(self.request.kinds, self.request.payload, self.request.ring_size)
         probes = probes_for(self.request.kinds)
         self.choices, self._object = features.choose(probes, self.request.mechanism, self._load)
@@ -142,7 +143,9 @@ class Monitor:
             root = open_cgroup_root()
         except OSError as error:
             if "cgroup_transmit" in programs:
-                raise KernelRefused(f"transmit needs cgroup v2: {error.strerror}; mount it") from error
+                raise KernelRefused(
+                    f"transmit needs cgroup v2: {error.strerror}; mount it"
+                ) from error
             root = -1
         try:
             bpf.attach(programs, root)
@@ -158,7 +161,7 @@ class Monitor:
         """After `stop()`: return events that are left; empty when there are no more."""
         return self._batch(self._rings.drain())
 
-    def _batch(self, parts: list[rings.Part]) -> Batch:
+    def _batch(self, parts: list[Part]) -> Batch:
         self._received.add(parts)
         now = _clock_offset_ns()
         if abs(now - self._clock_offset_ns) > _CLOCK_STEP_NS:  # somebody set the clock

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
 
 from tcprism import __version__, features
 from tcprism.errors import Error
-from tcprism.kernel import libbpf
-from tcprism.kernel.types import VMLINUX_BTF
+from tcprism.features import machine
 from tcprism.pipeline import PROBES, survey
 from tcprism.probes import Probe
 
@@ -23,9 +19,6 @@ EPILOG = """\b
 Examples:
   sudo tcprism doctor          a page to read, or to attach to a bug report
   sudo tcprism doctor --json   the same for a program; exit status 0 only if every kind works"""
-
-# PROC_PID_INIT_INO, include/linux/proc_ns.h: pids are those of this namespace.
-_INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 
 
 @click.command(epilog=EPILOG)
@@ -42,36 +35,15 @@ def examine() -> dict[str, Any]:
     kinds = {kind: found for probe in PROBES for kind, found in _examine_probe(probe).items()}
     return {
         "tcprism": __version__,
-        "machine": _machine(),
+        "machine": machine.facts(),
         "kinds": kinds,
         "works": all(found["hook"] for found in kinds.values()),
     }
 
 
-def _machine() -> dict[str, Any]:
-    return {
-        "kernel": platform.release(),
-        "architecture": platform.machine(),
-        "btf": VMLINUX_BTF.exists(),
-        "lockdown": features.lockdown(),
-        "initial_pid_namespace": Path("/proc/self/ns/pid").stat().st_ino == _INITIAL_PID_NAMESPACE,
-        "uid": os.geteuid(),
-        "capabilities": features.capabilities(),
-        "libbpf": _libbpf(),
-    }
-
-
-def _libbpf() -> dict[str, str | None]:
-    try:
-        library = libbpf.load()
-    except Error as error:
-        return {"version": None, "path": None, "error": str(error)}
-    return {"version": library.version, "path": library.real_path(), "error": None}
-
-
 def _examine_probe(probe: Probe) -> dict[str, dict[str, Any]]:
     try:
-        features.require_privileges()
+        machine.require_privileges()
         choice = survey(probe)
         found = {
             "hook": choice.hook and choice.hook.mechanism,
@@ -95,20 +67,19 @@ def _refusal(refusal: features.Refusal) -> dict[str, str]:
 
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:
-    machine = report["machine"]
-    capabilities = machine["capabilities"]
-    missing = [name for name, have in capabilities.items() if not have]
+    found = report["machine"]
+    missing = [name for name, have in found["capabilities"].items() if not have]
     yield f"tcprism       {report['tcprism']}"
-    yield f"kernel        {machine['kernel']} ({machine['architecture']})"
-    yield f"BTF           {'yes' if machine['btf'] else f'no: {VMLINUX_BTF} is missing'}"
-    yield f"lockdown      {machine['lockdown']}"
-    yield f"capabilities  {'all that are needed' if not missing else 'missing: ' + ', '.join(missing)}"
-    yield f"libbpf        {_libbpf_line(machine['libbpf'])}"
-    if not machine["initial_pid_namespace"]:
+    yield f"kernel        {found['kernel']} ({found['architecture']})"
+    yield f"BTF           {'yes' if found['btf'] else 'no (CONFIG_DEBUG_INFO_BTF=y is needed)'}"
+    yield f"lockdown      {found['lockdown']}"
+    yield f"capabilities  {'missing: ' + ', '.join(missing) if missing else 'all that are needed'}"
+    yield f"libbpf        {_libbpf_line(found['libbpf'])}"
+    if not found["initial_pid_namespace"]:
         yield "pids          this is a container: pids shown and filtered are those of the host"
-    for kind, found in report["kinds"].items():
+    for kind, hooks in report["kinds"].items():
         yield ""
-        yield from _kind_lines(kind, found)
+        yield from _kind_lines(kind, hooks)
     yield ""
     yield "every kind works" if report["works"] else "not every kind works: see above"
 
@@ -123,6 +94,7 @@ def _kind_lines(kind: str, found: dict[str, Any]) -> Iterator[str]:
         return
     yield f"{kind:<12}  {found['hook']}: {found['name']}"
     for refusal in found["refused"]:
-        yield f"{'':<12}    not {refusal['hook']} (kernels from {refusal['since']}): {refusal['reason']}"
+        hook = f"not {refusal['hook']} (kernels from {refusal['since']})"
+        yield f"{'':<12}    {hook}: {refusal['reason']}"
     for limit in found["cannot_tell"]:
         yield f"{'':<12}    cannot tell: {limit}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from tcprism.errors import KernelRefused, PermissionMissing
+from tcprism.errors import KernelRefused
 from tcprism.kernel.object import LoadError
 from tcprism.kernel.types import KernelTypes
 from tcprism.probes import Hook, Probe
@@ -19,9 +19,6 @@ _KPROBES = (
     Path("/sys/kernel/tracing/kprobe_events"),
 )
 _PROGRAM_IN_LOG = re.compile(r"prog '(\w+)'")
-
-# include/uapi/linux/capability.h
-_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +104,9 @@ def _known_to_be_missing(hook: Hook) -> str:
 
 
 def _exhausted(choice: Choice) -> str:
-    reasons = "; ".join(f"{refusal.hook.mechanism}: {refusal.reason}" for refusal in choice.refusals)
+    reasons = "; ".join(
+        f"{refusal.hook.mechanism}: {refusal.reason}" for refusal in choice.refusals
+    )
     kinds = " and ".join(choice.probe.kinds)
     return f"this kernel refuses every way to see {kinds} ({reasons}); `tcprism doctor` tells more"
 
@@ -124,12 +123,13 @@ def _culprit(choices: Sequence[Choice], error: LoadError) -> Choice:
 
 def _unnamed(error: LoadError) -> str:
     said = error.log[-1].removeprefix("libbpf: ") if error.log else "nothing"
-    return f"loading the BPF programs failed: {error} (libbpf says: {said}); `tcprism doctor` tells more"
+    return (
+        f"loading the BPF programs failed: {error} (libbpf says: {said});"
+        " `tcprism doctor` tells more"
+    )
 
 
-def _sharing_fate(
-    choices: Sequence[Choice], refused: Choice, error: LoadError
-) -> list[Choice]:
+def _sharing_fate(choices: Sequence[Choice], refused: Choice, error: LoadError) -> list[Choice]:
     """A kernel that forbids a mechanism (EPERM) forbids it to all: no need to ask again."""
     if error.errno != 1 or refused.hook is None:
         return [refused]
@@ -147,32 +147,3 @@ def reason_of(error: LoadError) -> str:
     telling = [line for line in error.log if "BTF" in line or "not found" in line]
     line = telling[-1].removeprefix("libbpf: ") if telling and error.errno == 3 else ""
     return f"{os.strerror(error.errno)} (errno {error.errno})" + (f": {line}" if line else "")
-
-
-def capabilities() -> dict[str, bool]:
-    """Return which of the needed capabilities this process has in effect."""
-    status = Path("/proc/self/status").read_text()
-    effective = int(re.findall(r"CapEff:\s*([0-9a-f]+)", status)[0], 16)
-    return {name: bool(effective >> bit & 1) for name, bit in _CAPABILITIES.items()}
-
-
-def require_privileges() -> None:
-    """Raise PermissionMissing, naming the capability, when this process may not load programs."""
-    have = capabilities()
-    if have["CAP_SYS_ADMIN"]:
-        return
-    missing = [name for name in ("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN") if not have[name]]
-    if missing:
-        raise PermissionMissing(
-            f"tracing needs root ({', '.join(missing)} missing): run `sudo tcprism ...`"
-        )
-
-
-def lockdown() -> str:
-    """Return the kernel lockdown mode, or "none" when the kernel has no lockdown."""
-    try:
-        text = Path("/sys/kernel/security/lockdown").read_text()
-    except OSError:
-        return "none"
-    chosen = re.findall(r"\[(\w+)\]", text)
-    return chosen[0] if chosen else "none"

@@ -28,7 +28,7 @@ class LoadError(Exception):
 
     def __init__(self, step: str, error: OSError, log: list[str]) -> None:
         super().__init__(f"{step}: {error.strerror} (errno {error.errno})")
-        self.errno = error.errno
+        self.errno = error.errno or 0
         self.log = log
 
 
@@ -91,7 +91,7 @@ class BpfObject:
         self._try("load", "bpf_object__load", self._object)
 
     def attach(self, names: Iterable[str], cgroup: int) -> None:
-        """Attach programs by name; those for packets go to the cgroup behind the descriptor `cgroup`.
+        """Attach programs by name; those for packets to the cgroup behind the descriptor `cgroup`.
 
         Raises LoadError.
         """
@@ -141,7 +141,7 @@ class BpfObject:
         return total
 
     def missed(self) -> dict[str, int]:
-        """Return, per program, the runs that the kernel skipped because the program was already running.
+        """Return, per program, the runs that the kernel skipped as it was already running.
 
         Zero before 5.12, which does not count them.
         """
@@ -182,7 +182,7 @@ class BpfObject:
 
 
 def has_task_storage() -> bool:
-    """Tell whether this kernel has task storage (5.11+; tracing programs may use it from then on)."""
+    """Tell whether this kernel has task storage, which came with 5.11."""
     return bool(libbpf.load().call("libbpf_probe_bpf_map_type", _TASK_STORAGE, None) == 1)
 
 

@@ -59,7 +59,7 @@ class KernelTypes:
         if identifier <= 0:
             return 0
         prototype = self._type(self._type(identifier).size_or_type)
-        return prototype.info & 0xFFFF
+        return int(prototype.info) & 0xFFFF
 
     def _type(self, identifier: int) -> _Type:
         address = self._library.call("btf__type_by_id", self._btf, identifier)

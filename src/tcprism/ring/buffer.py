@@ -24,7 +24,7 @@ Words = NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some records: their bytes as 8-byte words, one row a record; `complete` if none is left behind."""
+    """Records as 8-byte words, one row each; `complete` if no unfinished one stopped the reader."""
 
     rows: Words
     complete: bool
@@ -47,7 +47,7 @@ class RingBuffer:
         self._data = np.frombuffer(self._producer_map, dtype=np.uint8, offset=page)
 
     def available(self) -> int:
-        """Return how many records the kernel has reserved and we have not read, some perhaps unfinished."""
+        """Return how many records wait to be read; the last ones may be unfinished."""
         return int(self._producer[0] - self._consumer[0]) // self.stride
 
     def fill_level(self) -> float:

@@ -17,8 +17,9 @@ Counters = np.ndarray[tuple[int], np.dtype[np.void]]
 class Entry:
     """One kind's account: seen = filtered + submitted + ring_full + map_full; received = submitted.
 
-    `missed` are hook runs that the kernel skipped because the same hook was interrupted (counted by
-    kernels since 5.12); they are not in `seen`. `bytes` and `payload_cut` are bytes, all else events.
+    `missed` are hook runs that the kernel skipped because the same hook was interrupted (counted
+    by kernels since 5.12); they are not in `seen`. `bytes` and `payload_cut` are bytes, all else
+    events.
     """
 
     kind: str
@@ -83,12 +84,17 @@ class Ledger:
         return table + list(self._advice())
 
     def _advice(self) -> Iterable[str]:
-        if any(entry.ring_full for entry in self.entries):
-            yield "events were lost because a ring was full: use a larger --ring-size, a filter, or less --payload"
-        if any(entry.map_full for entry in self.entries):
-            yield "events were lost because the kernel had no memory to remember a call"
-        if any(entry.missed for entry in self.entries):
-            yield "events were missed because the kernel does not run a hook inside itself (an interrupt came)"
+        return (
+            text for name, text in _ADVICE.items() if any(getattr(e, name) for e in self.entries)
+        )
+
+
+_ADVICE = {
+    "ring_full": "events were lost because a ring was full:"
+    " use a larger --ring-size, a filter, or less --payload",
+    "map_full": "events were lost because the kernel had no memory to remember a call",
+    "missed": "events were missed because the kernel does not run a hook inside itself",
+}
 
 
 def close_accounts(

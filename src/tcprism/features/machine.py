@@ -1,0 +1,70 @@
+"""Facts about this machine that decide what can be traced."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+from tcprism.errors import LibraryMissing, PermissionMissing
+from tcprism.kernel import libbpf
+from tcprism.kernel.types import VMLINUX_BTF
+
+# include/uapi/linux/capability.h
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+
+# PROC_PID_INIT_INO, include/linux/proc_ns.h: pids are those of this namespace.
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC
+
+
+def facts() -> dict[str, Any]:
+    """Return what `tcprism doctor` shows of the machine."""
+    return {
+        "kernel": platform.release(),
+        "architecture": platform.machine(),
+        "btf": VMLINUX_BTF.exists(),
+        "lockdown": lockdown(),
+        "initial_pid_namespace": Path("/proc/self/ns/pid").stat().st_ino == _INITIAL_PID_NAMESPACE,
+        "uid": os.geteuid(),
+        "capabilities": capabilities(),
+        "libbpf": _library(),
+    }
+
+
+def _library() -> dict[str, str | None]:
+    try:
+        library = libbpf.load()
+    except LibraryMissing as error:
+        return {"version": None, "path": None, "error": str(error)}
+    return {"version": library.version, "path": library.real_path(), "error": None}
+
+
+def capabilities() -> dict[str, bool]:
+    """Return which of the needed capabilities this process has in effect."""
+    status = Path("/proc/self/status").read_text()
+    effective = int(re.findall(r"CapEff:\s*([0-9a-f]+)", status)[0], 16)
+    return {name: bool(effective >> bit & 1) for name, bit in _CAPABILITIES.items()}
+
+
+def require_privileges() -> None:
+    """Raise PermissionMissing, naming the capability, when this process may not load programs."""
+    have = capabilities()
+    if have["CAP_SYS_ADMIN"]:
+        return
+    missing = [name for name in ("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN") if not have[name]]
+    if missing:
+        raise PermissionMissing(
+            f"tracing needs root ({', '.join(missing)} missing): run `sudo tcprism ...`"
+        )
+
+
+def lockdown() -> str:
+    """Return the kernel lockdown mode, or "none" when the kernel has no lockdown."""
+    try:
+        text = Path("/sys/kernel/security/lockdown").read_text()
+    except OSError:
+        return "none"
+    chosen = re.findall(r"\[(\w+)\]", text)
+    return chosen[0] if chosen else "none"
