@@ -46,6 +46,9 @@ def build(bits: int) -> Path:
     return program
 
 
+Bytes = bytes  # inside Call the name `bytes` is a field
+
+
 @dataclass(frozen=True)
 class Call:
     """What one call really did."""
@@ -63,7 +66,7 @@ class Call:
     flags: str
     local_port: int
     remote_port: int
-    data: bytes = field(repr=False)
+    data: Bytes = field(repr=False)
 
 
 def read_truth(log: Path) -> list[Call]:
