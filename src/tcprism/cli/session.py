@@ -19,9 +19,10 @@ from tcprism.events import Batch
 from tcprism.pipeline import Monitor
 from tcprism.sinks import Sink
 
-# Seconds between two looks at the rings.
-_SHORTEST = 0.002
-_LONGEST = 0.05
+# Seconds between two looks at the rings. With the time that records get to settle, an event is
+# shown within 100 ms.
+_BUSY_PAUSE = 0.02
+_IDLE_PAUSE = 0.05
 _BUSY_LEVEL = 1 / 16  # a fuller ring is looked at again at once
 
 
@@ -74,19 +75,14 @@ class Stop:
             self.reached = True
 
 
-class Pace:
-    """How long to wait until the next look: short while much comes, long while nothing does."""
+def pause(events: int, fill_level: float) -> float:
+    """Return the seconds until the next look at the rings, after one that brought so many events.
 
-    def __init__(self) -> None:
-        self._seconds = _SHORTEST
-
-    def next(self, events: int, fill_level: float) -> float:
-        """Return the seconds to wait after a look that brought so many events."""
-        if fill_level > _BUSY_LEVEL:
-            return 0.0
-        factor = 0.7 if events else 1.5
-        self._seconds = min(_LONGEST, max(_SHORTEST, self._seconds * factor))
-        return self._seconds
+    Short looks cost more an event, in the sinks above all; a ring that fills up is not waited for.
+    """
+    if fill_level > _BUSY_LEVEL:
+        return 0.0
+    return _BUSY_PAUSE if events else _IDLE_PAUSE
 
 
 def first(batch: Batch, count: int) -> Batch:
@@ -101,7 +97,6 @@ def first(batch: Batch, count: int) -> Batch:
 def batches(monitor: Monitor, stop: Stop) -> Iterator[Batch]:
     """Yield batches, empty ones too, until there is a reason to stop; then what is left."""
     left = stop.count
-    pace = Pace()
     while not stop.reached and left != 0:
         batch = monitor.read()
         if left is not None:
@@ -109,7 +104,7 @@ def batches(monitor: Monitor, stop: Stop) -> Iterator[Batch]:
             left -= len(batch)
         yield batch
         if left != 0:
-            stop.wait(pace.next(len(batch), monitor.fill_level()))
+            stop.wait(pause(len(batch), monitor.fill_level()))
     monitor.stop()
     while left != 0 and len(batch := monitor.drain()):
         yield batch if left is None else first(batch, left)
