@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import click
 
-from tcprism import features
 from tcprism.cli import options
 from tcprism.cli.session import Limits, Stop, print_ledger, run
 from tcprism.cli.trace import announce, wants_color
 from tcprism.demo.traffic import Traffic
+from tcprism.features.machine import require_privileges
 from tcprism.filters import Filter, parse_netns
 from tcprism.pipeline import DEFAULT_PAYLOAD, Monitor, Request
 from tcprism.ring.ledger import Ledger
@@ -19,9 +19,9 @@ from tcprism.sinks.text import Text
 
 EPILOG = """\b
 Examples:
-  sudo tcprism demo                                five seconds of everything
+  sudo tcprism demo                                 five seconds of everything
   sudo tcprism demo --kinds send,recv --payload 500 only what the processes say
-  sudo tcprism demo --kinds retransmit --loss 20   only what is sent again, and more of it
+  sudo tcprism demo --kinds retransmit --loss 20    only what is sent again, and more of it
 
 The network namespace has nothing but its own loopback device and is gone when the demo ends."""
 
@@ -61,7 +61,7 @@ The network namespace has nothing but its own loopback device and is gone when t
 def command(duration: float, loss: float, kinds: str, payload: int) -> None:
     """Make a small lossy network of our own and trace what its processes do."""
     chosen, limit = options.parse_kinds(kinds), options.parse_payload(payload)
-    features.require_privileges()
+    require_privileges()
     with Traffic(loss) as traffic:
         print(_introduction(traffic), file=sys.stderr)
         only_ours = Filter(netns=(parse_netns(str(traffic.pid)),))
