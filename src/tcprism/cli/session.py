@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import signal
@@ -47,6 +46,7 @@ class Stop:
         if command:
             self._poll.register(command.pidfd, select.POLLIN)
         self.reached = False
+        self._signalled = False
 
     def __enter__(self) -> Stop:
         self._handlers = {
@@ -62,8 +62,10 @@ class Stop:
         os.close(self._wake_out)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_in, b"1")
+        if self._signalled:
+            raise KeyboardInterrupt  # a second time: do not even wait for what is left
+        self._signalled = True
+        os.write(self._wake_in, b"1")
 
     def wait(self, seconds: float) -> None:
         """Wait that long or until there is a reason to stop."""
@@ -109,8 +111,6 @@ def batches(monitor: Monitor, stop: Stop) -> Iterator[Batch]:
     while left != 0 and len(batch := monitor.drain()):
         yield batch if left is None else first(batch, left)
         left = left if left is None else left - min(left, len(batch))
-    while len(monitor.drain()):
-        pass  # beyond --count: read, so that the ledger balances
 
 
 def run(
@@ -131,6 +131,8 @@ def run(
         raise OutputError(f"cannot write the output: {error.strerror}") from error
     finally:
         monitor.stop()
+        while len(monitor.drain()):
+            pass  # not wanted any more, but read, so that the ledger balances
 
 
 def silence(output: BinaryIO) -> None:
