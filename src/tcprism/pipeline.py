@@ -14,7 +14,8 @@ from tcprism.errors import KernelRefused
 from tcprism.events import KINDS, Batch, Part
 from tcprism.features import machine
 from tcprism.filters import Filter
-from tcprism.kernel.object import BpfObject, has_task_storage, open_cgroup_root
+from tcprism.kernel.cgroup import open_cgroup_root
+from tcprism.kernel.object import BpfObject, has_task_storage
 from tcprism.kernel.types import kernel_types
 from tcprism.probes import Probe, message, segment
 from tcprism.ring import rings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Iterable
 from ctypes import byref, c_size_t, c_uint32
 from pathlib import Path
@@ -184,15 +183,3 @@ class BpfObject:
 def has_task_storage() -> bool:
     """Tell whether this kernel has task storage, which came with 5.11."""
     return bool(libbpf.load().call("libbpf_probe_bpf_map_type", _TASK_STORAGE, None) == 1)
-
-
-def open_cgroup_root() -> int:
-    """Return a descriptor of the cgroup v2 root, mounted or not.
-
-    Raises OSError when this kernel has no cgroup v2.
-    """
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, where, kind, *_ = line.split()
-        if kind == "cgroup2":
-            return os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    raise FileNotFoundError(2, "no cgroup2 file system is mounted", "/proc/self/mounts")

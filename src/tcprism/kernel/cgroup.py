@@ -1,0 +1,49 @@
+"""The cgroup v2 root, which the programs for packets are attached to."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+# The same on every architecture: include/uapi/asm-generic/unistd.h.
+_FSOPEN = 430
+_FSCONFIG = 431
+_FSMOUNT = 432
+_FSOPEN_CLOEXEC = 1
+_FSMOUNT_CLOEXEC = 1
+_FSCONFIG_CMD_CREATE = 6
+
+
+def open_cgroup_root() -> int:
+    """Return a descriptor of the cgroup v2 root, where it is mounted or from a mount of our own.
+
+    Raises OSError when this kernel has no cgroup v2.
+    """
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, where, kind, *_ = line.split()
+        if kind == "cgroup2":
+            return os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return mount_detached()
+
+
+def mount_detached() -> int:
+    """Mount cgroup v2 at no path at all; the mount goes with the descriptor. Since 5.2.
+
+    Raises OSError.
+    """
+    context = _syscall(_FSOPEN, b"cgroup2", _FSOPEN_CLOEXEC)
+    try:
+        _syscall(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0)
+        return _syscall(_FSMOUNT, context, _FSMOUNT_CLOEXEC, 0)
+    finally:
+        os.close(context)
+
+
+def _syscall(number: int, *arguments: int | bytes | None) -> int:
+    """Make a system call that Python has no function for. Raises OSError."""
+    result = int(ctypes.CDLL(None, use_errno=True).syscall(number, *arguments))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), "cgroup2")
+    return result
