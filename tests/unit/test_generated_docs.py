@@ -1,0 +1,13 @@
+"""The generated pages are what their generators write."""
+
+from types import ModuleType
+
+import pytest
+
+import generate_docs
+import generate_hooks_doc
+
+
+@pytest.mark.parametrize("generator", [generate_docs, generate_hooks_doc], ids=lambda m: m.__name__)
+def test_page_is_up_to_date(generator: ModuleType) -> None:
+    assert generator.OUTPUT.read_text() == generator.render(), "run `make docs`"
