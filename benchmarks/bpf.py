@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from tcprism.kernel import libbpf
-from tcprism.kernel.object import open_cgroup_root
+from tcprism.kernel.cgroup import open_cgroup_root
 
 _INFO_SIZE = 256  # more than struct bpf_prog_info, include/uapi/linux/bpf.h
 _RUN_TIME_NS, _RUN_COUNT = 192, 200

@@ -83,11 +83,13 @@ def measure(case: Case, netns: Netns, rounds: int, seconds: float) -> Averages:
             before = _runs(baseline), _runs(watched)
             netns.run("ping-pong", seconds, case.size)
             nothing, ours = _since(before[0], baseline), _since(before[1], watched)
-            while len(monitor.read()):
-                pass  # make room
+            while monitor.fill_level():
+                monitor.read()  # make room
             for name in watched.keys() & baseline.keys():
                 net[name].append(ours[name].average - nothing[name].average)
                 net["empty"].append(nothing[name].average)
+        if lost := monitor.ledger().lost:
+            raise AssertionError(f"{case.name}: {lost} events were lost, which costs less than keeping")
     return net
 
 
