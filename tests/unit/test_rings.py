@@ -1,0 +1,245 @@
+"""All rings of a run: their sizes, and the time order between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tcprism.events import Batch, Part
+from tcprism.events._wire import PAYLOAD_CLASSES
+from tcprism.ring import rings
+from tcprism.ring.buffer import Chunk, RingBuffer
+from tcprism.ring.rings import Rings
+
+from .fake_ring import BUSY, DISCARD, FakeRing, records_of
+from .records import messages, segments
+
+UNUSED = 4096
+SIZE = 64 << 10
+MS = 1_000_000
+SETTLE = rings.SETTLE_NS
+NAMES = ("message_0", "message_64", "segment", "retransmit")
+
+
+class Machine:
+    """Fake rings, the reader of them all, and a clock that the test sets."""
+
+    def __init__(self, ordered: bool = True, names: tuple[str, ...] = NAMES) -> None:
+        self.now = 1000 * MS
+        self.fakes = {name: FakeRing(SIZE) for name in names}
+        sizes = dict.fromkeys(names, SIZE)
+        self.rings = Rings(sizes, lambda name: self.fakes[name].descriptor, ordered)
+
+    def write(self, name: str, ts_ns: int, flags: int = 0, **fields: object) -> tuple[int, int]:
+        """Put one record into a ring; return its position and length."""
+        make: Callable[..., Part] = messages if name.startswith("message") else segments
+        (record,) = records_of(make({"ts_ns": ts_ns, **fields}))
+        if name == "message_0":
+            record = record[:-64]
+        return self.fakes[name].append(record, flags), len(record)
+
+    def read(self) -> list[int]:
+        """Return the times of what is ready, in order."""
+        return times(self.rings.read())
+
+    def close(self) -> None:
+        """Close all rings."""
+        self.rings.close()
+        for fake in self.fakes.values():
+            fake.close()
+
+
+def times(parts: list[Part]) -> list[int]:
+    """Return the times of events, in order."""
+    return [int(moment) for moment in Batch(parts)["ts_ns"]]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    made = Machine()
+    monkeypatch.setattr(rings, "time", SimpleNamespace(monotonic_ns=lambda: made.now))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "payload", "used"),
+    [
+        ({"send"}, 0, {"message_0": 64}),
+        ({"recv"}, 1, {"message_0": 16, "message_64": 64}),
+        ({"send", "recv"}, 64, {"message_0": 16, "message_64": 64}),
+        ({"send"}, 65, {"message_0": 16, "message_64": 64, "message_256": 64}),
+        ({"transmit"}, 64, {"segment": 64}),
+        ({"retransmit"}, 64, {"retransmit": 8}),
+        ({"transmit", "retransmit"}, 0, {"segment": 64, "retransmit": 8}),
+    ],
+)
+def test_only_the_rings_in_use_are_large(
+    kinds: set[str], payload: int, used: dict[str, int]
+) -> None:
+    sizes = rings.sizes(kinds, payload, 64 << 20)
+    assert {name: size >> 20 for name, size in sizes.items() if size != UNUSED} == used
+    assert set(sizes) == {f"message_{limit}" for limit in (0, *PAYLOAD_CLASSES)} | {
+        "segment",
+        "retransmit",
+    }
+
+
+def test_the_longest_payload_uses_every_ring_of_messages() -> None:
+    sizes = rings.sizes(["send"], PAYLOAD_CLASSES[-1], 64 << 20)
+    assert [sizes[f"message_{limit}"] for limit in PAYLOAD_CLASSES] == [64 << 20] * 6
+
+
+@pytest.mark.parametrize("size", [rings.SMALLEST, rings.DEFAULT_SIZE, rings.LARGEST])
+def test_sizes_are_powers_of_two_and_no_ring_in_use_is_too_small(size: int) -> None:
+    sizes = rings.sizes(("send", "recv", "transmit", "retransmit"), 16384, size)
+    assert all(value & (value - 1) == 0 for value in sizes.values())
+    assert min(sizes.values()) >= rings.SMALLEST
+    assert sizes["retransmit"] == min(size, 8 << 20)
+
+
+def test_rings_of_one_page_are_not_mapped() -> None:
+    fake = FakeRing(SIZE)
+    asked = []
+
+    def descriptor(name: str) -> int:
+        asked.append(name)
+        return fake.descriptor
+
+    Rings({"message_0": UNUSED, "segment": SIZE, "retransmit": UNUSED}, descriptor).close()
+    assert asked == ["segment"]
+    fake.close()
+
+
+def test_an_event_waits_until_no_older_one_can_come(machine: Machine) -> None:
+    for moment in (970, 981, 999):
+        machine.write("segment", moment * MS)
+    assert machine.read() == [970 * MS]
+    assert machine.read() == []
+    machine.now = 1001 * MS
+    assert machine.read() == [981 * MS]
+    machine.now = 1019 * MS
+    assert machine.read() == [999 * MS]
+
+
+def test_rings_are_merged(machine: Machine) -> None:
+    for moment, name in enumerate((*NAMES, *reversed(NAMES)), start=100):
+        machine.write(name, moment * MS)
+    assert machine.read() == [moment * MS for moment in range(100, 108)]
+    assert machine.rings.received == 8
+
+
+def test_an_unfinished_record_holds_back_what_is_later_in_other_rings(machine: Machine) -> None:
+    machine.write("segment", 100 * MS)
+    position, length = machine.write("segment", 150 * MS, BUSY)
+    machine.write("message_0", 70 * MS)
+    machine.write("message_0", 200 * MS)
+    assert machine.read() == [70 * MS]
+    assert machine.read() == []
+    machine.fakes["segment"].mark(position, length)
+    assert machine.read() == [100 * MS, 150 * MS, 200 * MS]
+
+
+def test_a_ring_that_is_behind_holds_back_the_others(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is bounded: of a full ring only so much is copied out in one go."""
+    monkeypatch.setattr(rings, "_READ_AT_ONCE", 1 << 10)
+    expected = [moment * 10 * MS for moment in range(1, 41)]
+    for moment in expected:
+        machine.write("segment" if moment % (20 * MS) else "retransmit", moment)
+    machine.write("message_0", 399 * MS)
+    found = machine.read()
+    assert 0 < len(found) < 20
+    while parts := machine.rings.drain():
+        found += times(parts)
+    assert found == sorted([*expected, 399 * MS])
+
+
+@pytest.mark.xfail(reason="reads an empty ring for ever after a discarded record")
+def test_discarded_records_are_no_events(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+
+    class Counted(RingBuffer):
+        """A ring that notices when it is read without end."""
+
+        def read(self, limit: int) -> Chunk:
+            reads.append(limit)
+            assert len(reads) < 100, "reads an empty ring again and again"
+            return super().read(limit)
+
+    monkeypatch.setattr(rings, "RingBuffer", Counted)
+    machine.write("segment", 10 * MS)
+    machine.write("segment", 11 * MS, DISCARD)
+    machine.write("segment", 12 * MS)
+    fakes = machine.fakes
+    again = Rings(dict.fromkeys(NAMES, SIZE), lambda name: fakes[name].descriptor)
+    assert times(again.read()) == [10 * MS, 12 * MS]
+    again.close()
+
+
+def test_drain_gives_what_is_left_and_then_nothing(machine: Machine) -> None:
+    for name, moment in (("segment", 999), ("message_64", 100), ("retransmit", 998)):
+        machine.write(name, moment * MS)
+    assert times(machine.rings.drain()) == [100 * MS]
+    assert times(machine.rings.drain()) == [998 * MS, 999 * MS]
+    assert machine.rings.drain() == []
+    assert machine.rings.received == 3
+
+
+def test_without_order_everything_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(ordered=False)
+    monkeypatch.setattr(rings, "time", SimpleNamespace(monotonic_ns=lambda: machine.now))
+    machine.write("segment", 1000 * MS)
+    machine.write("message_0", 999 * MS)
+    machine.write("retransmit", 10 * MS, BUSY)
+    assert machine.read() == [999 * MS, 1000 * MS]
+    machine.close()
+
+
+def test_payload_comes_with_its_message(machine: Machine) -> None:
+    machine.write("message_64", 1 * MS, payload=b"x" * 64, bytes=64)
+    machine.write("message_0", 2 * MS, bytes=5)
+    machine.write("message_64", 3 * MS, payload=b"\0short", remote_port=443)
+    machine.write("retransmit", 4 * MS, end_seq=7)
+    events = list(Batch(machine.rings.read()))
+    assert [event.payload for event in events] == [b"x" * 64, None, b"\0short", None]
+    assert [event.bytes for event in events] == [64, 5, 6, 0]
+    assert (events[2].remote_port, events[3].end_seq) == (443, 7)
+
+
+def test_fill_level_is_that_of_the_fullest_ring(machine: Machine) -> None:
+    assert machine.rings.fill_level() == 0
+    while machine.rings.fill_level() < 0.25:
+        machine.write("segment", 1 * MS)
+    machine.write("message_0", 1 * MS)
+    assert machine.fakes["segment"].producer / SIZE == machine.rings.fill_level()
+
+
+late = st.integers(0, SETTLE - 1)
+ticks = st.lists(st.lists(st.tuples(st.sampled_from(NAMES), late), max_size=6), max_size=8)
+
+
+@settings(max_examples=50)
+@given(ticks, st.integers(1, 2 * SETTLE))
+def test_reads_are_in_order_when_no_record_is_too_late(
+    pattern: list[list[tuple[str, int]]], tick: int
+) -> None:
+    machine = Machine()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rings, "time", SimpleNamespace(monotonic_ns=lambda: machine.now))
+        written, found = [], []
+        for arrivals in pattern:
+            for name, delay in sorted(arrivals, key=lambda arrival: -arrival[1]):
+                machine.write(name, machine.now - delay)
+                written.append(machine.now - delay)
+            found += machine.read()
+            machine.now += tick
+        while parts := machine.rings.drain():
+            found += times(parts)
+    machine.close()
+    assert found == sorted(written)
