@@ -89,7 +89,7 @@ def measure(case: Case, netns: Netns, rounds: int, seconds: float) -> Averages:
                 net[name].append(ours[name].average - nothing[name].average)
                 net["empty"].append(nothing[name].average)
         if lost := monitor.ledger().lost:
-            raise AssertionError(f"{case.name}: {lost} events were lost, which costs less than keeping")
+            raise AssertionError(f"{case.name}: {lost} events were lost, which is cheap")
     return net
 
 
