@@ -73,12 +73,9 @@ class RingBuffer:
         return span.view(np.uint64).reshape(count, self.stride // 8)
 
     def close(self) -> None:
-        """Unmap. Rows that were read are copies and stay."""
-        self._consumer.release()
-        self._producer.release()
-        del self._data
-        self._consumer_map.close()
-        self._producer_map.close()
+        """Let go of the maps; they are unmapped once no view of them is left."""
+        del self._consumer, self._producer, self._data
+        del self._consumer_map, self._producer_map
 
 
 def _finished(lengths: NDArray[np.uint32]) -> int:
