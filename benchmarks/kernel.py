@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import median
+from threading import Thread
 
 from benchmarks.bpf import Programs, Runs, runs_of, statistics
 from benchmarks.build import bpf_object
@@ -28,6 +30,7 @@ EVENTS = {
     "transmit": ("cgroup_transmit",),
 }
 _UNUSED_PORT = 1
+_TICK_SECONDS = 0.005
 
 Averages = dict[str, list[float]]
 
@@ -81,16 +84,24 @@ def measure(case: Case, netns: Netns, rounds: int, seconds: float) -> Averages:
         baseline, watched = empty.descriptors(), monitor.descriptors()
         for _ in range(rounds):
             before = _runs(baseline), _runs(watched)
-            netns.run("ping-pong", seconds, case.size)
+            _read_during(monitor, lambda: netns.run("ping-pong", seconds, case.size))
             nothing, ours = _since(before[0], baseline), _since(before[1], watched)
-            while monitor.fill_level():
-                monitor.read()  # make room
             for name in watched.keys() & baseline.keys():
                 net[name].append(ours[name].average - nothing[name].average)
                 net["empty"].append(nothing[name].average)
         if lost := monitor.ledger().lost:
             raise AssertionError(f"{case.name}: {lost} events were lost, which is cheap")
     return net
+
+
+def _read_during(monitor: Monitor, work: Callable[[], object]) -> None:
+    thread = Thread(target=work)
+    thread.start()
+    while thread.is_alive():
+        monitor.read()
+        thread.join(_TICK_SECONDS)
+    while monitor.fill_level():
+        monitor.read()
 
 
 def _runs(descriptors: dict[str, int]) -> dict[str, Runs]:
