@@ -1,0 +1,161 @@
+"""The keys and bits that the kernel is given to filter by."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tcprism import filters
+from tcprism.errors import UsageError
+from tcprism.events._wire import CGROUPS_MAX, CONFIG
+from tcprism.filters import Filter
+
+MAPS = Path(__file__).resolve().parents[2] / "bpf/include/tcprism/maps.h"
+NETWORK = ip_network("10.0.0.0/8")
+
+
+@pytest.fixture
+def comm() -> Iterator[Path]:
+    """The file that names this process; the name is put back."""
+    path = Path("/proc/self/comm")
+    before = path.read_bytes()
+    yield path
+    path.write_bytes(before.rstrip(b"\n"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x", "kworker/0:1", "fifteen bytes!!", "sixteen bytes!!!", "ééééééééé", "tab\tand space"],
+)
+def test_a_comm_is_kept_as_the_kernel_keeps_it(name: str, comm: Path) -> None:
+    comm.write_bytes(name.encode())
+    (key,) = Filter(comms=(filters.parse_comm(name),)).entries()["comms"]
+    assert key == comm.read_bytes().removesuffix(b"\n").ljust(16, b"\0")
+
+
+@pytest.mark.xfail(reason="a name that is not UTF-8 cannot be encoded")
+def test_a_comm_that_is_not_utf8() -> None:
+    name = filters.parse_comm(os.fsdecode(b"caf\xe9"))
+    assert Filter(comms=(name,)).entries()["comms"] == [b"caf\xe9".ljust(16, b"\0")]
+
+
+@pytest.mark.parametrize(
+    ("text", "length", "address"),
+    [
+        ("10.0.0.0/8", 104, bytes(10) + b"\xff\xff\x0a\0\0\0"),
+        ("0.0.0.0/0", 96, bytes(10) + b"\xff\xff\0\0\0\0"),
+        ("192.0.2.1", 128, bytes(10) + b"\xff\xff\xc0\0\2\1"),
+        ("::/0", 0, bytes(16)),
+        ("fe80::/10", 10, b"\xfe\x80" + bytes(14)),
+    ],
+)
+def test_keys_of_prefixes(text: str, length: int, address: bytes) -> None:
+    network = filters.parse_network(text)
+    entries = Filter(hosts=(network,), remote_hosts=(network, network)).entries()
+    assert entries["hosts"] == [length.to_bytes(4, "little") + address]
+    assert entries["remote_hosts"] == entries["hosts"] * 2
+
+
+def as_ipv6(address: IPv4Address | IPv6Address) -> IPv6Address:
+    """Return an address as the kernel side has it: IPv4 as mapped IPv6."""
+    return IPv6Address(f"::ffff:{address}") if isinstance(address, IPv4Address) else address
+
+
+prefixes = st.one_of(
+    st.builds(
+        lambda ip, bits: IPv4Network((ip, bits), False), st.ip_addresses(v=4), st.integers(0, 32)
+    ),
+    st.builds(
+        lambda ip, bits: IPv6Network((ip, bits), False), st.ip_addresses(v=6), st.integers(0, 128)
+    ),
+)
+
+
+@given(prefixes, st.data())
+def test_a_prefix_matches_its_addresses_and_no_other(
+    network: IPv4Network | IPv6Network, data: st.DataObject
+) -> None:
+    """Look an address up as a longest-prefix trie does."""
+    (key,) = Filter(hosts=(network,)).entries()["hosts"]
+    inside = data.draw(st.ip_addresses(network=network))
+    outside = data.draw(
+        st.ip_addresses(v=network.version).filter(lambda ip: ip not in network)
+        if network.prefixlen
+        else st.none()
+    )
+    ignored = 128 - int.from_bytes(key[:4], "little")
+    prefix = int.from_bytes(key[4:], "big") >> ignored
+    assert int(as_ipv6(inside)) >> ignored == prefix
+    assert outside is None or int(as_ipv6(outside)) >> ignored != prefix
+
+
+sides = st.sampled_from(["port", "local_port", "remote_port"])
+port = st.integers(1, 65535)
+port_ranges = st.lists(st.tuples(port, port).map(lambda ends: (min(ends), max(ends))), max_size=5)
+
+
+@given(sides, port_ranges, st.lists(port, max_size=20))
+def test_the_bits_of_ports_are_a_set(
+    side: str, ranges: list[tuple[int, int]], others: list[int]
+) -> None:
+    """Ask as the kernel side does: word by the upper bits, bit by the lower six."""
+    chosen: dict[str, Any] = {f"{side}s": tuple(ranges)}
+    switches = Filter(**chosen).switches()
+    words: Any = switches[side]
+    expected = {number for low, high in ranges for number in range(low, high + 1)}
+    edges = [number + step for ends in ranges for number in ends for step in (-1, 0, 1)]
+    for number in [0, 65535, *others, *(edge for edge in edges if edge < 65536)]:
+        assert int(words[number >> 6]) >> (number & 63) & 1 == (number in expected)
+    assert int.from_bytes(words.tobytes()).bit_count() == len(expected)
+    assert switches[f"by_{side}"] == bool(ranges)
+
+
+def test_follow_needs_processes() -> None:
+    with pytest.raises(UsageError, match="--follow"):
+        Filter(follow=True, comms=("sh",))
+    assert Filter(follow=True, pids=(1,)).follow
+
+
+def test_no_more_cgroups_than_the_kernel_side_has_room_for() -> None:
+    most = (Path("/"),) * CGROUPS_MAX
+    assert Filter(cgroups=most).switches()["cgroups"] == CGROUPS_MAX
+    with pytest.raises(UsageError, match="at most"):
+        Filter(cgroups=(*most, Path("/")))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "switch", "entries"),
+    [
+        ({}, None, 0),
+        ({"pids": (1, 2)}, "by_pid", 2),
+        ({"comms": ("sh",)}, "by_comm", 1),
+        ({"netns": (4026531840,)}, "by_netns", 1),
+        ({"hosts": (NETWORK,)}, "by_host", 1),
+        ({"remote_hosts": (NETWORK,)}, "by_remote_host", 1),
+        ({"ports": ((1, 2),)}, "by_port", 0),
+        ({"family": 6}, "family", 0),
+    ],
+)
+def test_a_filter_turns_on_its_switch_alone(
+    chosen: dict[str, Any], switch: str | None, entries: int
+) -> None:
+    """All names are those of struct config and of the maps."""
+    asked = Filter(**chosen)
+    switches, maps = asked.switches(), asked.entries()
+    assert CONFIG.names
+    assert set(switches) <= set(CONFIG.names)
+    plain = {name: value for name, value in switches.items() if not name.endswith("port")}
+    plain |= {name: value for name, value in switches.items() if name.startswith("by_")}
+    assert [name for name, value in plain.items() if value] == ([switch] if switch else [])
+    assert all(re.search(rf"\({name}\b", MAPS.read_text()) for name in maps)
+    assert sum(map(len, maps.values())) == entries
+    assert maps["pids"] == [number.to_bytes(4, "little") for number in asked.pids]
+    assert maps["network_namespaces"] == [number.to_bytes(4, "little") for number in asked.netns]

@@ -1,0 +1,150 @@
+"""The ledger: every event is accounted for, or the ledger says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tcprism.events import KINDS
+from tcprism.events._wire import COUNTERS, EventKind
+from tcprism.pipeline import PROBES
+from tcprism.ring.ledger import Entry, Ledger, Received, close_accounts
+
+from .records import messages, segments
+
+BALANCED = Entry(
+    kind="send",
+    seen=100,
+    filtered=40,
+    submitted=50,
+    ring_full=7,
+    map_full=3,
+    missed=5,
+    received=50,
+    bytes=12345,
+    payload_cut=678,
+)
+
+
+def counters(**kinds: dict[str, int]) -> Any:
+    """Return the kernel's counters, a row a kind."""
+    rows = np.zeros(len(KINDS), COUNTERS)
+    for kind, values in kinds.items():
+        for name, value in values.items():
+            rows[name][KINDS.index(kind)] = value
+    return rows
+
+
+def test_a_balanced_account() -> None:
+    assert BALANCED.balances()
+    assert BALANCED.lost == 15
+
+
+@pytest.mark.parametrize(
+    "field", ["seen", "filtered", "submitted", "ring_full", "map_full", "received"]
+)
+@pytest.mark.parametrize("change", [-1, 1])
+def test_one_event_too_many_or_too_few_is_noticed(field: str, change: int) -> None:
+    change_one: dict[str, Any] = {field: getattr(BALANCED, field) + change}
+    assert not replace(BALANCED, **change_one).balances()
+
+
+@pytest.mark.parametrize("field", ["missed", "bytes", "payload_cut"])
+def test_what_is_no_event_seen_does_not_matter_to_the_balance(field: str) -> None:
+    other: dict[str, Any] = {field: 999}
+    assert replace(BALANCED, **other).balances()
+
+
+def test_lines_are_a_table() -> None:
+    ledger = Ledger(
+        (replace(BALANCED, ring_full=0, map_full=0, missed=0), replace(BALANCED, kind="retransmit"))
+    )
+    header, *rows = ledger.lines()[:3]
+    assert len({len(line) for line in (header, *rows)}) == 1
+    names = header.split()
+    for entry, row in zip(ledger.entries, rows, strict=True):
+        assert dict(zip(names, row.split(), strict=True)) == {
+            name: str(getattr(entry, name)) for name in names
+        }
+    assert names == list(Entry.__dataclass_fields__)
+    assert ledger.lost == BALANCED.lost
+
+
+@pytest.mark.parametrize(
+    ("field", "advice"), [("ring_full", "--ring-size"), ("map_full", "memory"), ("missed", "hook")]
+)
+def test_each_loss_gets_its_advice(field: str, advice: str) -> None:
+    none: dict[str, Any] = {"ring_full": 0, "map_full": 0, "missed": 0}
+    quiet = replace(BALANCED, **none)
+    lost: dict[str, Any] = {field: 1}
+    ledger = Ledger((quiet, replace(quiet, kind="recv", **lost)))
+    (line,) = ledger.lines()[3:]
+    assert advice in line
+    assert ledger.lost == 1
+    assert len(Ledger((quiet,)).lines()) == 2
+
+
+def test_accounts_of_the_kinds_that_were_traced() -> None:
+    received = Received()
+    received.add([messages({"bytes": 10}, {"bytes": 20}, {"kind": EventKind.RECV, "bytes": 7})])
+    kernel = counters(
+        send={"seen": 5, "filtered": 3, "submitted": 2, "payload_cut": 4},
+        recv={"seen": 2, "ring_full": 1, "submitted": 1},
+        transmit={"seen": 9, "submitted": 9},
+    )
+    missed = {"fexit_send": 1, "fentry_send": 2, "fentry_transmit": 8}
+    ledger = close_accounts(("recv", "send"), kernel, missed, received)
+    assert ledger.entries == (
+        Entry("send", 5, 3, 2, 0, 0, missed=3, received=2, bytes=30, payload_cut=4),
+        Entry("recv", 2, 0, 1, 1, 0, missed=0, received=1, bytes=7, payload_cut=0),
+    )
+    assert all(entry.balances() for entry in ledger.entries)
+
+
+@pytest.mark.parametrize(
+    ("program", "kinds"),
+    [
+        (program, probe.kinds)
+        for probe in PROBES
+        for hook in probe.hooks
+        for program in hook.programs
+    ],
+)
+def test_runs_missed_belong_to_the_kind_of_the_program(
+    program: str, kinds: tuple[str, ...]
+) -> None:
+    ledger = close_accounts(KINDS, counters(), {program: 3}, Received())
+    (kind,) = [entry.kind for entry in ledger.entries if entry.missed]
+    assert kind in kinds
+    assert ledger.lost == 3
+
+
+def test_runs_missed_of_programs_that_make_no_events() -> None:
+    programs = dict.fromkeys(("tracepoint_state", "tracepoint_fork", "tracepoint_exit"), 1)
+    assert close_accounts(KINDS, counters(), programs, Received()).lost == 0
+
+
+kinds_and_bytes = st.tuples(st.sampled_from([0, 1]), st.integers(0, 2**32 - 1))
+
+
+@settings(max_examples=30)
+@given(st.lists(st.lists(kinds_and_bytes, max_size=20), max_size=4), st.integers(0, 5))
+def test_received_counts_records_and_bytes(
+    parts: list[list[tuple[int, int]]], retransmits: int
+) -> None:
+    received = Received()
+    received.add(
+        messages(*({"kind": kind, "bytes": size} for kind, size in part)) for part in parts
+    )
+    received.add([segments(*[{"kind": EventKind.RETRANSMIT, "bytes": 100}] * retransmits)])
+    records = [record for part in parts for record in part]
+    for kind in (EventKind.SEND, EventKind.RECV):
+        weights = [size for found, size in records if found == kind]
+        assert (received.events[kind], received.bytes[kind]) == (len(weights), sum(weights))
+    assert received.events[EventKind.TRANSMIT] == 0
+    assert received.bytes[EventKind.RETRANSMIT] == 100 * retransmits
