@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcprism import filters
@@ -79,6 +79,7 @@ prefixes = st.one_of(
 )
 
 
+@settings(max_examples=60)
 @given(prefixes, st.data())
 def test_a_prefix_matches_its_addresses_and_no_other(
     network: IPv4Network | IPv6Network, data: st.DataObject
@@ -102,6 +103,7 @@ port = st.integers(1, 65535)
 port_ranges = st.lists(st.tuples(port, port).map(lambda ends: (min(ends), max(ends))), max_size=5)
 
 
+@settings(max_examples=40)
 @given(sides, port_ranges, st.lists(port, max_size=20))
 def test_the_bits_of_ports_are_a_set(
     side: str, ranges: list[tuple[int, int]], others: list[int]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcprism.ring.buffer import CHUNK, Chunk, RingBuffer
@@ -47,6 +47,7 @@ states = st.sampled_from([0, 0, 0, DISCARD, BUSY])
 steps = st.lists(st.tuples(st.lists(states, max_size=40), st.integers(0, 50)), max_size=8)
 
 
+@settings(max_examples=60)
 @given(steps, st.integers(1, 200), st.integers(0, 1 << 40))
 def test_reading_equals_a_plain_walk(
     pattern: list[tuple[list[int], int]], record_size: int, start: int

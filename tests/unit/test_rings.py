@@ -224,7 +224,7 @@ late = st.integers(0, SETTLE - 1)
 ticks = st.lists(st.lists(st.tuples(st.sampled_from(NAMES), late), max_size=6), max_size=8)
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(ticks, st.integers(1, 2 * SETTLE))
 def test_reads_are_in_order_when_no_record_is_too_late(
     pattern: list[list[tuple[str, int]]], tick: int

@@ -1,0 +1,145 @@
+"""The command line as a whole: what it imports, and how it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+
+import click
+import pytest
+
+import tcprism
+import tcprism.cli as command_line
+from tcprism import errors
+
+HEAVY = {"numpy", "rich", "rich_click", "ctypes", "tcprism.pipeline", "tcprism.events"}
+TELL_IMPORTS = f"""
+import sys
+from tcprism.cli import main
+try:
+    main()
+finally:
+    print(*sorted(set(sys.modules) & {HEAVY!r}), file=sys.stderr)
+"""
+
+
+def tcprism_with(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run tcprism; stderr tells which of the heavy modules it imported."""
+    command = [sys.executable, "-c", TELL_IMPORTS, *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_lists_the_commands_and_imports_little(option: str) -> None:
+    done = tcprism_with(option)
+    assert done.returncode == 0
+    assert done.stderr.split() == []
+    listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
+    for name in ("trace", "doctor", "demo"):
+        assert name in listed
+
+
+def test_version_imports_little() -> None:
+    done = tcprism_with("--version")
+    assert (done.returncode, done.stdout) == (0, f"tcprism {tcprism.__version__}\n")
+    assert done.stderr.split() == []
+
+
+def test_imports_are_told() -> None:
+    """The check above can fail: a command's own help imports NumPy."""
+    assert "numpy" in tcprism_with("trace", "--help").stderr.split()
+
+
+@pytest.mark.parametrize("name", command_line.COMMANDS)
+def test_each_command_is_there_and_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert isinstance(import_module(f"tcprism.cli.{name}").command, click.Command)
+    assert run(name, "--help") == 0
+    assert f"Usage: tcprism {name} " in capsys.readouterr().out
+
+
+def run(*arguments: str) -> int:
+    """Run the command line in this process; return its exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["tcprism", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            command_line.main()
+    status = caught.value.code
+    assert isinstance(status, int)
+    return status
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("trace", "--port", "0"), "tcprism: --port: '0' is not a port"),
+        (("trace", "--kinds", "x"), "tcprism: --kinds: 'x' is not a kind"),
+        (("trace", "--payload", "99999"), "tcprism: --payload: 99999 is not between"),
+        (("trace", "--ring-size", "3"), "tcprism: --ring-size: '3' is not a power of two"),
+        (("trace", "--follow"), "tcprism: --follow needs the processes"),
+        (("trace", "--netns", "nowhere"), "tcprism: --netns: nowhere is no network namespace"),
+        (("trace", "--no-such-option"), "--no-such-option"),
+        (("trace", "--count", "0"), "--count"),
+        (("trace", "--duration", "0"), "--duration"),
+        (("no-such-command",), "no-such-command"),
+    ],
+)
+def test_a_request_that_makes_no_sense(
+    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert shown.out == ""
+
+
+def test_a_command_line_that_makes_no_sense_runs_no_command(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert run("trace", "--port", "0", "--", "echo", "ran") == 2
+    assert capfd.readouterr().out == ""
+
+
+def test_without_a_command_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 2
+    shown = capsys.readouterr()
+    assert "Usage: tcprism" in shown.out + shown.err
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.Error("what happened"), 1),
+        (errors.UsageError("what happened"), 2),
+        (errors.UnknownTarget("what happened"), 2),
+        (errors.PermissionMissing("what happened"), 1),
+        (errors.LibraryMissing("what happened"), 1),
+        (errors.KernelRefused("what happened"), 1),
+        (errors.OutputError("what happened"), 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_an_error_is_one_sentence_and_an_exit_status(
+    error: errors.Error,
+    status: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(command_line.cli, "main", fail)
+    assert run("trace") == status
+    assert capsys.readouterr().err == "tcprism: what happened\n"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
+def test_an_interrupt_ends_as_a_shell_would_tell_it(
+    error: BaseException, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(command_line.cli, "main", interrupted)
+    assert run("trace") == 130
+    assert capsys.readouterr().err == ""

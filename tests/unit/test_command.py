@@ -1,0 +1,147 @@
+"""`-- COMMAND`, with real programs."""
+
+from __future__ import annotations
+
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tcprism.cli.command import Command
+from tcprism.errors import UsageError
+
+PATIENCE = 10.0
+Start = Callable[..., Command]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start commands; those that the test does not end are killed."""
+    started: list[Command] = []
+
+    def start(*arguments: str) -> Command:
+        started.append(Command(arguments))
+        return started[-1]
+
+    yield start
+    for command in started:
+        if not ended(command, 0):
+            signal.pidfd_send_signal(command.pidfd, signal.SIGKILL)
+        command.status()
+
+
+def ended(command: Command, patience: float = PATIENCE) -> bool:
+    """Wait for the end of a command without asking for its status."""
+    return bool(select.select([command.pidfd], [], [], patience)[0])
+
+
+def state(command: Command) -> str:
+    """Return the process's state, such as S for one that sleeps."""
+    return Path(f"/proc/{command.pid}/stat").read_text().rpartition(") ")[2][0]
+
+
+def test_the_program_waits_for_its_release(start: Start, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    command = start("sh", "-c", f": > {mark}")
+    deadline = time.monotonic() + PATIENCE
+    while state(command) not in "SZ":
+        assert time.monotonic() < deadline
+    assert state(command) == "S"
+    assert Path(f"/proc/{command.pid}/exe").samefile("/proc/self/exe")
+    assert not mark.exists()
+    command.release()
+    assert command.status() == 0
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("status", [0, 1, 7, 255])
+def test_exit_status(status: int, start: Start) -> None:
+    command = start("sh", "-c", f"exit {status}")
+    command.release()
+    assert command.status() == status
+    assert command.status() == status
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_a_command_that_a_signal_ends(number: signal.Signals, start: Start) -> None:
+    command = start("sh", "-c", f"kill -{number} $$")
+    command.release()
+    assert command.status() == 128 + number
+
+
+@pytest.mark.xfail(reason="the program inherits that Python ignores SIGPIPE")
+def test_the_program_ends_by_sigpipe_as_it_would_without_us(start: Start) -> None:
+    command = start("sh", "-c", "kill -PIPE $$")
+    command.release()
+    assert command.status() == 128 + signal.SIGPIPE
+
+
+def test_arguments_are_passed_as_they_are(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+    command = start("printf", "%s|", "a b", "", "*", "--help", "'\"")
+    command.release()
+    assert command.status() == 0
+    assert capfd.readouterr().out == "a b||*|--help|'\"|"
+
+
+def test_a_program_that_is_not_there(start: Start) -> None:
+    command = start("no-such-program", "-x")
+    with pytest.raises(UsageError, match="cannot run 'no-such-program': No such file"):
+        command.release()
+    assert command.status() == 127
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o700])
+def test_a_file_that_is_no_program(mode: int, start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("no program\n")
+    path.chmod(mode)
+    command = start(str(path))
+    reason = "Permission denied" if mode == 0o600 else "Exec format error"
+    with pytest.raises(UsageError, match=reason):
+        command.release()
+
+
+def test_a_command_given_up_never_runs(start: Start, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    command = start("sh", "-c", f": > {mark}")
+    command.abandon()
+    assert ended(command, 0)
+    assert not mark.exists()
+
+
+def test_giving_up_after_a_failed_release(start: Start) -> None:
+    command = start("no-such-program")
+    with pytest.raises(UsageError):
+        command.release()
+    command.abandon()
+    assert command.status() == 127
+
+
+@pytest.mark.xfail(reason="abandon() waits for a program that runs, and does not end it")
+def test_giving_up_ends_a_program_that_runs(start: Start) -> None:
+    """An error after the release must not wait for a server to end by itself."""
+    command = start("sleep", "0.3")
+    command.release()
+    command.abandon()
+    assert command.status() == 128 + signal.SIGTERM
+
+
+def test_interrupt(start: Start) -> None:
+    command = start("sleep", "1000")
+    command.release()
+    assert not ended(command, 0)
+    command.interrupt()
+    assert ended(command)
+    assert command.status() == 128 + signal.SIGTERM
+    command.interrupt()
+
+
+def test_interrupt_of_a_command_that_has_ended(start: Start) -> None:
+    command = start("true")
+    command.release()
+    assert ended(command)
+    command.interrupt()
+    assert command.status() == 0

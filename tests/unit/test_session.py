@@ -1,0 +1,250 @@
+"""From the start line to the ledger, with a monitor that has what the test gives it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tcprism.cli.command import Command
+from tcprism.cli.session import Limits, Stop, batches, first, pause, print_ledger, run
+from tcprism.errors import OutputError
+from tcprism.events import Batch
+from tcprism.pipeline import Monitor, Request
+from tcprism.ring.ledger import Ledger
+
+from .records import messages, segments
+
+LONG = 60.0  # seconds that no test waits for
+
+
+def batch(*moments: int) -> Batch:
+    """Return a batch of sends at these times."""
+    return Batch([messages(*({"ts_ns": moment} for moment in moments))] if moments else [])
+
+
+def moments(found: Batch) -> list[int]:
+    """Return the times of a batch."""
+    return [int(moment) for moment in found["ts_ns"]]
+
+
+class FakeMonitor(Monitor):
+    """Has these batches while it runs and those when it is drained; keeps the calls."""
+
+    def __init__(self, running: Sequence[Batch], left: Sequence[Batch] = ()) -> None:
+        super().__init__(Request())
+        self.running, self.left = list(running), list(left)
+        self.calls: list[str] = []
+
+    def read(self) -> Batch:
+        """Return the next batch; interrupt when there is none left."""
+        self.calls.append("read")
+        if len(self.running) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return self.running.pop(0)
+
+    def drain(self) -> Batch:
+        """Return what is left."""
+        self.calls.append("drain")
+        return self.left.pop(0) if self.left else batch()
+
+    def fill_level(self) -> float:
+        """Be full, so that nobody waits."""
+        return 1.0
+
+    def stop(self) -> None:
+        """Take no hooks off."""
+        self.calls.append("stop")
+
+    def ledger(self) -> Ledger:
+        """Return an account of nothing."""
+        return Ledger(())
+
+
+class Kept:
+    """A sink that writes the times of the events, and keeps batches."""
+
+    def __init__(self, output: BinaryIO) -> None:
+        self.output, self.closed = output, False
+        self.sizes: list[int] = []
+
+    def write(self, batch: Batch) -> None:
+        """Write the times, each on a line."""
+        self.sizes.append(len(batch))
+        self.output.write(b"".join(b"%d\n" % moment for moment in moments(batch)))
+
+    def close(self) -> None:
+        """Notice the end."""
+        self.closed = True
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Iterator[BinaryIO]:
+    with open(tmp_path / "output", "w+b") as opened:
+        yield opened
+
+
+@pytest.fixture
+def no_reader() -> Iterator[BinaryIO]:
+    """A pipe whose reader has gone away."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    opened = open(writer, "wb")  # noqa: SIM115
+    yield opened
+    opened.close()
+
+
+@given(st.integers(0, 10**6), st.floats(0, 1))
+def test_the_pause_is_short_enough_and_a_ring_that_fills_up_is_not_waited_for(
+    events: int, fill_level: float
+) -> None:
+    seconds = pause(events, fill_level)
+    assert (seconds == 0) == (fill_level > 1 / 16)
+    assert seconds == 0 or 0.002 <= seconds <= 0.05
+    assert pause(events, 0) <= pause(0, 0)
+
+
+times = st.lists(st.integers(0, 50), max_size=10)
+
+
+@settings(max_examples=50)
+@given(times, times, st.integers(1, 25))
+def test_first_takes_the_earliest(sends: list[int], transmits: list[int], count: int) -> None:
+    parts = [
+        messages(*({"ts_ns": moment} for moment in sends)),
+        segments(*({"ts_ns": moment} for moment in transmits)),
+    ]
+    whole = Batch(parts, 7)
+    taken = first(whole, count)
+    assert list(taken) == list(whole)[:count]
+    assert taken.clock_offset_ns == 7
+
+
+def test_no_reason_to_stop(output: BinaryIO) -> None:
+    with Stop(Limits(), output, None) as stop:
+        began = time.monotonic()
+        stop.wait(0.02)
+        assert time.monotonic() - began >= 0.02
+        stop.wait(0)
+        assert not stop.reached
+
+
+def test_stop_after_a_duration(output: BinaryIO) -> None:
+    with Stop(Limits(duration=0.05), output, None) as stop:
+        began = time.monotonic()
+        while not stop.reached:
+            stop.wait(LONG)
+        assert 0.05 <= time.monotonic() - began < LONG / 2
+
+
+def test_stop_when_the_reader_goes_away(no_reader: BinaryIO) -> None:
+    with Stop(Limits(), no_reader, None) as stop:
+        stop.wait(LONG)
+        assert stop.reached
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stop_on_a_signal(number: signal.Signals, output: BinaryIO) -> None:
+    before = signal.getsignal(number)
+    with Stop(Limits(), output, None) as stop:
+        signal.raise_signal(number)
+        stop.wait(LONG)
+        assert stop.reached
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_signal_does_not_wait(output: BinaryIO) -> None:
+    with Stop(Limits(), output, None):
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_stop_at_the_end_of_the_command(output: BinaryIO) -> None:
+    command = Command(("true",))
+    with Stop(Limits(), output, command) as stop:
+        stop.wait(0)
+        assert not stop.reached
+        command.release()
+        stop.wait(LONG)
+        assert stop.reached
+    assert command.status() == 0
+
+
+def test_batches_end_with_what_is_left(output: BinaryIO) -> None:
+    monitor = FakeMonitor([batch(1), batch(), batch(2, 3)], [batch(4), batch(5)])
+    with Stop(Limits(), output, None) as stop:
+        found = [moments(each) for each in batches(monitor, stop)]
+    assert found == [[1], [], [2, 3], [4], [5]]
+    assert monitor.calls[:4] == ["read", "read", "read", "stop"]
+
+
+@settings(max_examples=50)
+@given(st.lists(times, min_size=1, max_size=4), st.lists(times, max_size=3), st.integers(1, 30))
+def test_no_more_than_count(running: list[list[int]], left: list[list[int]], count: int) -> None:
+    left = [each for each in left if each]
+    monitor = FakeMonitor([batch(*each) for each in running], [batch(*each) for each in left])
+    with open(os.devnull, "wb") as output, Stop(Limits(count=count), output, None) as stop:
+        found = [moment for each in batches(monitor, stop) for moment in moments(each)]
+    expected = [moment for each in (*running, *left) for moment in sorted(each)]
+    assert found == expected[:count]
+
+
+def test_run_writes_flushes_and_closes(output: BinaryIO, tmp_path: Path) -> None:
+    monitor, sink = FakeMonitor([batch(1), batch(), batch(2)], [batch(3)]), Kept(output)
+    with Stop(Limits(), output, None) as stop:
+        run(monitor, sink, output, stop)
+    assert (tmp_path / "output").read_bytes() == b"1\n2\n3\n"
+    assert sink.sizes == [1, 0, 1, 1]
+    assert sink.closed
+
+
+def test_events_beyond_count_are_read_all_the_same(output: BinaryIO) -> None:
+    monitor = FakeMonitor([batch(1, 2, 3), batch()], [batch(4), batch(5)])
+    with Stop(Limits(count=2), output, None) as stop:
+        run(monitor, Kept(output), output, stop)
+    assert monitor.left == []
+    assert monitor.calls[:2] == ["read", "stop"]
+
+
+def test_a_reader_that_went_away_is_no_error(no_reader: BinaryIO) -> None:
+    monitor = FakeMonitor([batch(1), batch(2), batch(3)], [batch(4)])
+    with Stop(Limits(), no_reader, None) as stop:
+        run(monitor, Kept(no_reader), no_reader, stop)
+    assert "stop" in monitor.calls
+    assert monitor.left == []
+    no_reader.write(b"still at exit")
+    no_reader.flush()
+
+
+def test_output_that_cannot_be_written() -> None:
+    monitor = FakeMonitor([batch(1), batch(2)], [batch(3)])
+    with (
+        open("/dev/full", "wb", buffering=0) as full,  # a buffer would be written again at close
+        Stop(Limits(), full, None) as stop,
+        pytest.raises(OutputError, match="No space left on device"),
+    ):
+        run(monitor, Kept(full), full, stop)
+    assert "stop" in monitor.calls
+    assert monitor.left == []
+
+
+def test_the_command_is_released(output: BinaryIO, tmp_path: Path) -> None:
+    command = Command(("sh", "-c", f": > {tmp_path}/mark; exit 3"))
+    with Stop(Limits(), output, command) as stop:
+        run(FakeMonitor([batch(1)]), Kept(output), output, stop, command)
+    assert command.status() == 3
+    assert (tmp_path / "mark").exists()
+
+
+def test_the_ledger_is_printed_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    monitor = FakeMonitor([])
+    print_ledger(monitor)
+    assert capsys.readouterr().err.splitlines() == monitor.ledger().lines()
