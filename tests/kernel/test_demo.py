@@ -112,6 +112,7 @@ def test_every_kind(tmp_path: Path) -> None:
         assert row["received"] == row["submitted"] == row["seen"] - row["filtered"]
 
 
+@pytest.mark.native
 def test_it_ends_by_itself(tmp_path: Path) -> None:
     """After its time, with only the kinds that were asked for."""
     with demo(tmp_path, "--duration", "3", "--kinds", "send,recv", "--loss", "0") as run:
@@ -121,6 +122,7 @@ def test_it_ends_by_itself(tmp_path: Path) -> None:
         assert set(parse_ledger(run.stderr)) == {"send", "recv"}
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_after_a_signal(number: signal.Signals, tmp_path: Path) -> None:
     """Not even when the tracer cannot clean up."""
@@ -132,6 +134,7 @@ def test_nothing_is_left_after_a_signal(number: signal.Signals, tmp_path: Path) 
         assert run.wait() == (-number if number == signal.SIGKILL else 0)
 
 
+@pytest.mark.native
 def test_nothing_is_left_when_the_reader_goes_away(tmp_path: Path) -> None:
     """As in `tcprism demo | head`."""
     with demo(tmp_path, "--duration", str(PATIENCE)) as run, nothing_left_of(run.await_all()):
@@ -140,6 +143,7 @@ def test_nothing_is_left_when_the_reader_goes_away(tmp_path: Path) -> None:
         assert run.process.wait(PATIENCE) == 0
 
 
+@pytest.mark.native
 def test_without_any_way_to_lose_packets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes on without loss and says which packages would help."""
     for tool in ("unshare", "ip"):
