@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import pytest
 from . import hooks
 from .capture import Packet, capturing, coverage, read_packets
 from .netns import Pair, joined
-from .tracer import Event, tracing
+from .tracer import Event, Tracer, tracing_all
 
 ROUNDS = 100
 BULK = 2_000_000
@@ -112,15 +112,27 @@ class Phase:
         ]
 
 
-@dataclass
 class Recording:
-    """One run of tcprism over all phases, with the witnesses."""
+    """What one run of tcprism told of all phases, with the witnesses."""
 
-    hook: str
+    def __init__(self, hook: str, truth: "Truth", tracer: Tracer) -> None:
+        self.hook = hook
+        self.netns = truth.netns
+        self.packets = truth.packets
+        self.events = tracer.events
+        self.phases = {
+            key: Phase(counted, events_of(self.events, port_of(*key)))
+            for key, counted in truth.counted.items()
+        }
+
+
+@dataclass
+class Truth:
+    """What the kernel counted in each phase, and the capture of all."""
+
     netns: dict[str, int]
-    phases: dict[tuple[str, int], Phase]
+    counted: dict[tuple[str, int], dict[str, Counters]]
     packets: list[Packet]
-    events: list[Event]
 
 
 def counters(pair: Pair) -> dict[str, Counters]:
@@ -145,30 +157,36 @@ def events_of(events: list[Event], port: int) -> list[Event]:
     return [event for event in events if port in (event["local_port"], event["remote_port"])]
 
 
-def record(hook: str, pair: Pair, directory: Path) -> Recording:
-    """Trace and capture all phases in both families."""
-    netns = {"client": pair.client.inode, "server": pair.server.inode}
-    arguments = ("--hooks", hook, "--kinds", "transmit,retransmit",
-                 "--netns", pair.client.path, "--netns", pair.server.path)  # fmt: skip
-    with (
-        tracing(directory / "events.json", *arguments) as tracer,
-        capturing(pair.client, "veth0", directory / "veth.pcap", pair.server_addresses[4]),
-    ):
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Truth, dict[str, Tracer]]:
+    """All phases in both families, traced by every hook at once, captured and counted."""
+    directory = tmp_path_factory.mktemp("segment")
+    with joined() as pair:
+        common = ["--kinds", "transmit,retransmit", "--ring-size", "16M",
+                  "--netns", pair.client.path, "--netns", pair.server.path]  # fmt: skip
+        runs = {directory / hook: [*common, "--hooks", hook] for hook in hooks.segment_hooks()}
+        with tracing_all(runs) as tracers:
+            truth = perform(pair, directory / "veth.pcap")
+    return truth, dict(zip(hooks.segment_hooks(), tracers, strict=True))
+
+
+def perform(pair: Pair, capture: Path) -> Truth:
+    """Run all phases."""
+    with capturing(pair.client, "veth0", capture, pair.server_addresses[4]):
         counted = {
             (phase, family): run_phase(pair, phase, family) for family in (4, 6) for phase in PHASES
         }
-    events = tracer.events
-    phases = {key: Phase(grown, events_of(events, port_of(*key))) for key, grown in counted.items()}
-    return Recording(hook, netns, phases, read_packets(directory / "veth.pcap"), events)
+    netns = {"client": pair.client.inode, "server": pair.server.inode}
+    return Truth(netns, counted, read_packets(capture))
 
 
 @pytest.fixture(scope="module", params=hooks.segment_hooks())
 def recording(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Recording]:
-    """One recording for each hook; all tests of this module look at it."""
-    with joined() as pair:
-        yield record(request.param, pair, tmp_path_factory.mktemp("segment"))
+    request: pytest.FixtureRequest, recorded: tuple[Truth, dict[str, Tracer]]
+) -> Recording:
+    """One hook's run; the tests of this module look at it."""
+    truth, tracers = recorded
+    return Recording(request.param, truth, tracers[request.param])
 
 
 all_phases = pytest.mark.parametrize("phase", PHASES)

@@ -42,6 +42,7 @@ class Tracer:
             [*prefix, *command], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         self.stderr: list[str] = []
+        self.failure: str | None = None
         self._attached = threading.Event()
         self._reader = threading.Thread(target=self._read_stderr, daemon=True)
         self._reader.start()
@@ -62,6 +63,13 @@ class Tracer:
             raise AssertionError(
                 f"tcprism ended with {self.process.returncode}:\n" + "\n".join(self.stderr)
             )
+
+    def try_to_attach(self) -> None:
+        """Wait until the hooks are attached, or note why they are not."""
+        try:
+            self.await_attached()
+        except AssertionError as error:
+            self.failure = str(error)
 
     def wait(self) -> int:
         """Wait until tcprism has ended; return its exit status."""
@@ -84,11 +92,13 @@ class Tracer:
     @property
     def events(self) -> list[Event]:
         """What tcprism has written."""
+        assert self.failure is None, self.failure
         return [json.loads(line) for line in self.output.read_text().splitlines()]
 
     @property
     def ledger(self) -> Ledger:
         """What tcprism accounts for in the end."""
+        assert self.failure is None, self.failure
         return parse_ledger(self.stderr)
 
     def close(self) -> None:
@@ -100,23 +110,29 @@ class Tracer:
 
 @contextmanager
 def tracing_all(runs: dict[Path, list[str]]) -> Iterator[list[Tracer]]:
-    """Trace with several processes at once, each with an output and arguments of its own."""
+    """Trace with several processes at once, each with an output and arguments of its own.
+
+    One that fails spoils nothing for the others: it raises when its events are asked for.
+    """
     with ExitStack() as stack:
         tracers = [Tracer(output, *arguments) for output, arguments in runs.items()]
         for tracer in tracers:
             stack.callback(tracer.close)
         for tracer in tracers:
-            tracer.await_attached()
+            tracer.try_to_attach()
         yield tracers
         for tracer in tracers:
             tracer.interrupt()
         for tracer in tracers:
             status = tracer.wait()
-            assert status == 0, f"exit status {status}\n" + "\n".join(tracer.stderr)
+            if status and not tracer.failure:
+                tracer.failure = f"exit status {status}\n" + "\n".join(tracer.stderr)
 
 
 @contextmanager
 def tracing(output: Path, *arguments: str) -> Iterator[Tracer]:
     """Trace while the body runs, from attached hooks to a stop that must end well."""
     with tracing_all({output: list(arguments)}) as (tracer,):
+        assert tracer.failure is None, tracer.failure
         yield tracer
+    assert tracer.failure is None, tracer.failure

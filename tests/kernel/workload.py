@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from .netns import Netns
@@ -25,6 +27,7 @@ VARIANTS = {
 }
 
 
+@cache
 def scenarios() -> list[str]:
     """Return the names of the scenarios, as the source has them."""
     return re.findall(r"SCENARIO\(([a-z]\w*)\)", (SOURCE / "workload.c").read_text())
@@ -67,15 +70,20 @@ class Call:
     local_port: int
     remote_port: int
     data: Bytes = field(repr=False)
+    offset: int = 0  # where in its stream the bytes begin
 
 
 def read_truth(log: Path) -> list[Call]:
     """Return the calls of a log, in the order in which they returned."""
-    lines = log.read_text().splitlines()
-    return [
-        Call(**{**(values := json.loads(line)), "data": bytes.fromhex(values["data"])})
-        for line in lines
-    ]
+    calls = []
+    done: dict[tuple[str, int, str], int] = defaultdict(int)
+    for line in log.read_text().splitlines():
+        values = json.loads(line)
+        stream = (values["scenario"], values["local_port"], values["kind"])
+        values |= {"data": bytes.fromhex(values["data"]), "offset": done[stream]}
+        calls.append(Call(**values))
+        done[stream] += 0 if values["flags"] == "PEEK" else values["bytes"]
+    return calls
 
 
 def run_calls(netns: Netns, variant: str, log: Path, *names: str) -> list[Call]:
