@@ -33,11 +33,9 @@ struct {
 	MAP_TYPE(value, struct call);
 } calls_by_thread SEC(".maps");
 
-INLINE struct call *current_call(bool create)
+INLINE struct call *current_call(u64 thread, bool create)
 {
-	u64 thread = bpf_get_current_pid_tgid();
-	struct call empty = {};
-	struct call *call;
+	struct call *call, empty = {};
 
 	if (config.local_storage)
 		return bpf_task_storage_get(&calls, bpf_get_current_task_btf(), NULL, create);
@@ -64,7 +62,7 @@ INLINE u32 sequence_of(struct sock *sk, u32 kind, enum reads reads)
 
 INLINE void call_open(struct call *call, struct sock *sk, u32 kind, u32 flags, u64 requested, enum reads reads)
 {
-	call->sk = address_of(sk, reads);
+	call->sk = (u64)sk;
 	call->kind = kind;
 	call->flags = flags;
 	call->requested = MIN(requested, REQUESTED_UNKNOWN);
@@ -74,15 +72,17 @@ INLINE void call_open(struct call *call, struct sock *sk, u32 kind, u32 flags, u
 /* A read that ends with the peer's FIN takes the FIN's sequence number along. */
 INLINE u32 taken_fin(struct sock *sk, u32 copied_seq, enum reads reads)
 {
-	struct tcp_sock *tp = tcp_sock_of(sk, reads);
 	unsigned long flags = 0;
+	struct tcp_sock *tp;
 	u32 rcv_nxt = 0;
 
-	if (!tp)
-		return 0;
 	READ(reads, flags, sk->__sk_common.skc_flags);
-	READ(reads, rcv_nxt, tp->rcv_nxt);
-	return (flags >> SOCK_DONE & 1) && copied_seq == rcv_nxt;
+	if (!(flags >> SOCK_DONE & 1))
+		return 0;
+	tp = tcp_sock_of(sk, reads);
+	if (tp)
+		READ(reads, rcv_nxt, tp->rcv_nxt);
+	return copied_seq == rcv_nxt;
 }
 
 /* Exact where the sequence number moved by what this call moved: no other thread was in between. */
@@ -111,7 +111,7 @@ INLINE void set_sequence(struct message *m, const struct call *call, struct sock
 				length = size;                                                     \
 			if (gathered)                                                              \
 				bpf_probe_read_kernel(record->payload, length, gathered->bytes);   \
-			else if (bpf_probe_read_user(record->payload, length, (void *)call->buffer.base)) \
+			else if (bpf_probe_read_user(record->payload, length, (void *)(call->buffer.base + call->buffer.offset))) \
 				set_payload(m, 0, PAYLOAD_FAULT);                                  \
 			record->message = *m;                                                      \
 		});                                                                                \
@@ -200,47 +200,64 @@ INLINE void message_build(struct message *m, const struct call *call, struct soc
 	set_sequence(m, call, sk, reads);
 }
 
-/* The shared body: a call returned. Filter, remember the owner, record. `call` is there when kind and task pass. */
-INLINE void message_event(const struct call *call, struct sock *sk, u32 kind, int result, u32 flags, enum reads reads)
-{
-	struct counters *counters = counters_of(kind);
+/* The thread that is in the call, and what passed the filters. */
+struct caller {
+	u64 thread;
+	struct counters *counters;
 	struct connection connection;
 	struct owner current;
-	struct message m = {};
-	bool wanted = kind_wanted(kind);
-	bool passes;
+};
 
-	if (!counters || !is_message(kind, result, flags))
-		return;
-	if (wanted)
-		COUNT(counters->seen, 1);
-	read_connection(&connection, &sk->__sk_common, reads);
-	passes = task_passes(HIGH32(bpf_get_current_pid_tgid()));
-	if (!connection_passes(&connection) || (!passes && !config.track_owner))
-		goto filtered;
-	read_current(&current, passes);
-	if (config.track_owner)
-		owner_remember(sk, &current, reads);
-	if (!passes)
-		goto filtered;
-	if (!wanted)
-		return;
-	if (!call) {
-		COUNT(counters->map_full, 1);
-		return;
-	}
-	event_begin(&m.event, kind, &connection, &current);
-	message_build(&m, call, sk, result, reads);
-	message_submit(&m, call, counters);
-	return;
-filtered:
-	if (wanted)
-		COUNT(counters->filtered, 1);
+/* At the entry of a call, before it counts: is it worth remembering? */
+INLINE bool call_wanted(struct sock *sk, u64 thread, u32 kind, enum reads reads)
+{
+	return kind_wanted(kind) && socket_ports_pass(&sk->__sk_common, reads) && task_passes(HIGH32(thread));
 }
 
-INLINE bool call_wanted(u32 kind)
+/* Cheapest questions first; who passes them all becomes the socket's owner. */
+INLINE bool caller_passes(struct caller *caller, struct sock *sk, enum reads reads)
 {
-	return kind_wanted(kind) && task_passes(HIGH32(bpf_get_current_pid_tgid()));
+	if (!socket_ports_pass(&sk->__sk_common, reads))
+		return false;
+	if (!task_passes(HIGH32(caller->thread))) {
+		if (config.track_owner)
+			owner_turn_away(sk, caller->thread, reads);
+		return false;
+	}
+	read_connection(&caller->connection, &sk->__sk_common, reads);
+	if (!connection_passes(&caller->connection))
+		return false;
+	read_current(&caller->current, caller->thread, true);
+	if (config.track_owner)
+		owner_remember(sk, &caller->current, reads);
+	return true;
+}
+
+/* A call returned: count it, filter it; true: it is to be recorded. */
+INLINE bool message_admit(struct caller *caller, struct sock *sk, u32 kind, enum reads reads)
+{
+	bool wanted = kind_wanted(kind), passes;
+
+	caller->thread = bpf_get_current_pid_tgid();
+	caller->counters = counters_of(kind);
+	if (!caller->counters)
+		return false;
+	if (wanted)
+		COUNT(caller->counters->seen, 1);
+	passes = caller_passes(caller, sk, reads);
+	if (wanted && !passes)
+		COUNT(caller->counters->filtered, 1);
+	return wanted && passes;
+}
+
+INLINE void message_record(const struct caller *caller, const struct call *call, struct sock *sk, u32 kind, int result,
+			   enum reads reads)
+{
+	struct message m = {};
+
+	event_begin(&m.event, kind, &caller->connection, &caller->current);
+	message_build(&m, call, sk, result, reads);
+	message_submit(&m, call, caller->counters);
 }
 
 /* Of a call whose entry nobody saw: it had begun before the start, or the hook fires at its end alone. */
@@ -256,11 +273,9 @@ INLINE void call_unseen(struct call *call, u32 flags)
 /* fentry and kprobe: the entry has the iterator before it moves, and the time. */
 INLINE void call_enter(struct sock *sk, const struct msghdr *msg, u64 size, u32 flags, u32 kind, enum reads reads)
 {
-	struct call *call;
+	u64 thread = bpf_get_current_pid_tgid();
+	struct call *call = call_wanted(sk, thread, kind, reads) ? current_call(thread, true) : NULL;
 
-	if (!call_wanted(kind))
-		return;
-	call = current_call(true);
 	if (!call)
 		return;
 	call_open(call, sk, kind, flags, size, reads);
@@ -275,13 +290,20 @@ INLINE void call_enter(struct sock *sk, const struct msghdr *msg, u64 size, u32 
 
 INLINE void call_leave(struct sock *sk, int result, u32 kind, u32 flags, enum reads reads)
 {
-	struct call *call = call_wanted(kind) ? current_call(true) : NULL;
+	struct caller caller;
+	struct call *call;
 
-	if (call && (call->kind != kind || call->sk != address_of(sk, reads)))
+	if (!is_message(kind, result, flags) || !message_admit(&caller, sk, kind, reads))
+		return;
+	call = current_call(caller.thread, true);
+	if (!call) {
+		COUNT(caller.counters->map_full, 1);
+		return;
+	}
+	if (call->kind != kind || call->sk != (u64)sk)
 		call_unseen(call, flags);
-	message_event(call, sk, kind, result, call ? call->flags : flags, reads);
-	if (call)
-		call->sk = 0;
+	message_record(&caller, call, sk, kind, result, reads);
+	call->sk = 0;
 }
 
 INLINE u32 send_flags(const struct msghdr *msg, enum reads reads)
@@ -346,7 +368,7 @@ SEC("fexit/tcp_recvmsg") int fexit_recv(u64 *ctx)
 /* A kretprobe has no arguments: the socket comes from the entry. */
 INLINE void kretprobe_leave(const struct pt_regs *ctx, u32 kind)
 {
-	struct call *call = current_call(false);
+	struct call *call = current_call(bpf_get_current_pid_tgid(), false);
 
 	if (call && call->sk)
 		call_leave((void *)call->sk, ctx->ax, kind, call->flags, READS_PROBED);
@@ -403,10 +425,10 @@ SEC("tp_btf/tcp_sendmsg_locked") int tracepoint_send_buffer(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
 	const struct msghdr *msg = (void *)ctx[1];
-	struct call *call;
+	u64 thread = bpf_get_current_pid_tgid();
+	struct call *call = call_wanted(sk, thread, KIND_SEND, READS_BTF) ? current_call(thread, true) : NULL;
 
-	call = call_wanted(KIND_SEND) ? current_call(true) : NULL;
-	if (!call || call->sk == address_of(sk, READS_BTF)) /* the loop inside one call comes round again */
+	if (!call || call->sk == (u64)sk) /* the loop inside one call comes round again */
 		return 0;
 	call_open(call, sk, KIND_SEND, msg->msg_flags, msg->msg_iter.count, READS_BTF);
 	call->start_ns = 0; /* the call began earlier */
@@ -420,29 +442,46 @@ INLINE void end_partial_batch(struct call *call, int result)
 	u32 direction = KIND_SEND;
 	struct gathering *state = bpf_map_lookup_elem(&gathering, &direction);
 
-	if (state && call->batch.vector && (u32)result < state->requested)
+	if (state && (u32)result < state->requested)
 		call->batch.vector = 0;
+}
+
+INLINE void find_buffer(struct call *call, int result, u32 flags, u32 kind)
+{
+	call_unseen(call, flags);
+	if (kind == KIND_RECV && flags & MSG_TRUNC)
+		buffer_none(&call->buffer, PAYLOAD_DISCARDED);
+	else
+		buffer_from_syscall(&call->buffer, &call->requested, &call->batch, result < 0);
 }
 
 INLINE void tracepoint_message(struct sock *sk, int result, u32 flags, u32 kind)
 {
+	struct caller caller;
 	struct call *call;
 
 	if (!sk || !is_tcp(sk, READS_BTF) || (!kind_wanted(kind) && !config.track_owner))
 		return;
-	call = call_wanted(kind) ? current_call(true) : NULL;
-	if (call && (kind == KIND_RECV || call->sk != address_of(sk, READS_BTF))) {
-		call_unseen(call, flags);
-		if (kind == KIND_RECV && flags & MSG_TRUNC)
-			buffer_none(&call->buffer, PAYLOAD_DISCARDED);
-		else
-			buffer_from_syscall(&call->buffer, &call->requested, &call->batch, result < 0);
-	}
-	message_event(call, sk, kind, result, call ? call->flags : flags, READS_BTF);
-	if (!call)
+	if (!is_message(kind, result, flags)) {
+		call = current_call(bpf_get_current_pid_tgid(), false);
+		if (call) {
+			call->sk = 0;
+			call->batch.vector = 0;
+		}
 		return;
+	}
+	if (!message_admit(&caller, sk, kind, READS_BTF))
+		return;
+	call = current_call(caller.thread, true);
+	if (!call) {
+		COUNT(caller.counters->map_full, 1);
+		return;
+	}
+	if (kind == KIND_RECV || call->sk != (u64)sk)
+		find_buffer(call, result, flags, kind);
+	message_record(&caller, call, sk, kind, result, READS_BTF);
 	call->sk = 0;
-	if (kind == KIND_SEND)
+	if (kind == KIND_SEND && call->batch.vector)
 		end_partial_batch(call, result);
 }
 

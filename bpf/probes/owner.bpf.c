@@ -6,6 +6,7 @@
 SEC("tp_btf/inet_sock_set_state") int tracepoint_state(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
+	u64 thread = bpf_get_current_pid_tgid();
 	struct owner current;
 	int state = ctx[2];
 
@@ -15,8 +16,12 @@ SEC("tp_btf/inet_sock_set_state") int tracepoint_state(u64 *ctx)
 		owner_forget(sk);
 	if (state != TCP_SYN_SENT)
 		return 0;
-	read_current(&current, task_passes(HIGH32(bpf_get_current_pid_tgid())));
-	owner_remember(sk, &current, READS_BTF);
+	if (task_passes(HIGH32(thread))) {
+		read_current(&current, thread, true);
+		owner_remember(sk, &current, READS_BTF);
+	} else {
+		owner_turn_away(sk, thread, READS_BTF);
+	}
 	return 0;
 }
 

@@ -65,12 +65,16 @@ INLINE void no_congestion(struct segment *to)
 	to->ca_state = CA_STATE_UNKNOWN;
 }
 
-/* Filters by what is known of the connection and of its owner, then counts; false: leave it. */
-INLINE bool segment_passes(struct counters *counters, const struct connection *c, const struct owner *owner)
+/* Counts a segment and filters it, cheapest questions first; false: leave it. */
+INLINE bool segment_passes(struct counters *counters, struct connection *to, const struct sock_common *sk,
+			   const struct owner *owner, enum reads reads)
 {
 	COUNT(counters->seen, 1);
-	if (connection_passes(c) && owner_passes(owner))
-		return true;
+	if (socket_ports_pass(sk, reads) && owner_passes(owner)) {
+		read_connection(to, sk, reads);
+		if (connection_passes(to))
+			return true;
+	}
 	COUNT(counters->filtered, 1);
 	return false;
 }
@@ -112,7 +116,7 @@ INLINE void transmit_enter(struct sock *sk, struct sk_buff *skb, u32 rcv_nxt, u6
 	if (!is_first_transmission(pending.seq, pending.end_seq, snd_nxt))
 		return;
 	pending.ack = pending.flags & TCPHDR_ACK ? rcv_nxt : 0;
-	pending.sk = address_of(sk, reads);
+	pending.sk = (u64)sk;
 	if (bpf_map_update_elem(&transmissions, &key, &pending, 0)) {
 		struct counters *counters = counters_of(KIND_TRANSMIT);
 
@@ -133,8 +137,7 @@ INLINE void transmit_event(const struct pending *pending, struct sock *sk, int e
 
 	if (!counters || !tp)
 		return;
-	read_connection(&c, &sk->__sk_common, reads);
-	if (!segment_passes(counters, &c, owner))
+	if (!segment_passes(counters, &c, &sk->__sk_common, owner, reads))
 		return;
 	event_begin(&s.event, KIND_TRANSMIT, &c, owner);
 	s.event.socket = cookie_of(sk, reads);
@@ -159,7 +162,7 @@ SEC("fentry/__tcp_transmit_skb") int fentry_transmit(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
 
-	transmit_enter(sk, (void *)ctx[1], ctx[4], address_of(sk, READS_BTF), READS_BTF);
+	transmit_enter(sk, (void *)ctx[1], ctx[4], (u64)sk, READS_BTF);
 	return 0;
 }
 
@@ -167,7 +170,7 @@ SEC("fexit/__tcp_transmit_skb") int fexit_transmit(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
 
-	transmit_leave(sk, ctx[5], address_of(sk, READS_BTF), READS_BTF);
+	transmit_leave(sk, ctx[5], (u64)sk, READS_BTF);
 	return 0;
 }
 
@@ -189,7 +192,7 @@ SEC("kretprobe/__tcp_transmit_skb") int kretprobe_transmit(struct pt_regs *ctx)
 #define ETH_P_IPV6 0xdd86
 #define IPV4_MINIMUM 20
 #define IPV6_LENGTH 40
-#define TCP_MINIMUM 20
+#define HEADERS_MAX 512 /* IP's, with any options */
 
 struct tcp_header {
 	u16 source, dest;
@@ -199,22 +202,17 @@ struct tcp_header {
 };
 
 struct packet {
-	struct connection connection;
-	struct tcp_header tcp;
+	const u8 *start, *end; /* what lies in one piece: all headers of a packet that was made here do */
+	const struct tcp_header *tcp;
 	u32 payload;
+	u32 seq, end_seq;
 };
 
-/* Addresses, and where the TCP header begins; 0: not TCP. */
-INLINE u32 read_ipv4(struct packet *to, struct __sk_buff *skb)
+INLINE u32 tcp_at_ipv4(const struct packet *packet)
 {
-	u8 header[IPV4_MINIMUM];
-
-	if (bpf_skb_load_bytes(skb, 0, header, sizeof(header)) || header[9] != IPPROTO_TCP)
+	if (packet->start + IPV4_MINIMUM > packet->end || packet->start[9] != IPPROTO_TCP)
 		return 0;
-	map_ipv4(&to->connection.local, *(u32 *)(header + 12));
-	map_ipv4(&to->connection.remote, *(u32 *)(header + 16));
-	to->connection.family = 4;
-	return (header[0] & 15) * 4;
+	return (packet->start[0] & 15) * 4;
 }
 
 #define EXTENSIONS_MAX 4
@@ -222,19 +220,15 @@ INLINE u32 read_ipv4(struct packet *to, struct __sk_buff *skb)
 #define NEXT_ROUTING 43
 #define NEXT_DESTINATION 60
 
-INLINE u32 read_ipv6(struct packet *to, struct __sk_buff *skb)
+INLINE u32 tcp_at_ipv6(const struct packet *packet, struct __sk_buff *skb)
 {
-	u8 header[IPV6_LENGTH];
-	u8 extension[2];
 	u32 at = IPV6_LENGTH;
+	u8 extension[2];
 	u8 next;
 
-	if (bpf_skb_load_bytes(skb, 0, header, sizeof(header)))
+	if (packet->start + IPV6_LENGTH > packet->end)
 		return 0;
-	__builtin_memcpy(&to->connection.local, header + 8, sizeof(struct address));
-	__builtin_memcpy(&to->connection.remote, header + 24, sizeof(struct address));
-	to->connection.family = 6;
-	next = header[6];
+	next = packet->start[6];
 	for (u32 i = 0; i < EXTENSIONS_MAX; i++) {
 		if (next != NEXT_HOP_BY_HOP && next != NEXT_ROUTING && next != NEXT_DESTINATION)
 			break;
@@ -246,37 +240,89 @@ INLINE u32 read_ipv6(struct packet *to, struct __sk_buff *skb)
 	return next == IPPROTO_TCP ? at : 0;
 }
 
+/* Finds the TCP header; false: not TCP. */
 INLINE bool read_packet(struct packet *to, struct __sk_buff *skb)
 {
-	u32 at = skb->protocol == ETH_P_IP ? read_ipv4(to, skb) : skb->protocol == ETH_P_IPV6 ? read_ipv6(to, skb) : 0;
+	u32 at, flags;
 
-	if (!at || bpf_skb_load_bytes(skb, at, &to->tcp, sizeof(to->tcp)))
+	to->start = (void *)(u64)skb->data;
+	to->end = (void *)(u64)skb->data_end;
+	at = skb->protocol == ETH_P_IP ? tcp_at_ipv4(to) : skb->protocol == ETH_P_IPV6 ? tcp_at_ipv6(to, skb) : 0;
+	if (!at || at > HEADERS_MAX)
 		return false;
-	to->connection.local_port = __builtin_bswap16(to->tcp.source);
-	to->connection.remote_port = __builtin_bswap16(to->tcp.dest);
-	to->payload = skb->len - at - (to->tcp.offset_and_flags >> 4) * 4;
+	to->tcp = (void *)(to->start + at);
+	if ((const u8 *)(to->tcp + 1) > to->end)
+		return false;
+	flags = to->tcp->flags;
+	to->payload = skb->len - at - (to->tcp->offset_and_flags >> 4) * 4;
+	to->seq = __builtin_bswap32(to->tcp->seq);
+	to->end_seq = to->seq + to->payload + !!(flags & TCPHDR_SYN) + !!(flags & TCPHDR_FIN);
+	return true;
+}
+
+INLINE bool read_packet_connection(struct connection *to, const struct packet *from, u32 protocol)
+{
+	const u32 *word = (const void *)from->start;
+
+	to->local_port = __builtin_bswap16(from->tcp->source);
+	to->remote_port = __builtin_bswap16(from->tcp->dest);
+	if (protocol == ETH_P_IP && from->start + IPV4_MINIMUM <= from->end) {
+		to->family = 4;
+		map_ipv4(&to->local, word[3]);
+		map_ipv4(&to->remote, word[4]);
+		return true;
+	}
+	if (from->start + IPV6_LENGTH > from->end)
+		return false;
+	to->family = 6;
+	__builtin_memcpy(&to->local, word + 2, sizeof(to->local));
+	__builtin_memcpy(&to->remote, word + 6, sizeof(to->remote));
 	return true;
 }
 
 INLINE void packet_into(struct segment *to, const struct packet *from, u32 segs)
 {
-	u32 flags = from->tcp.flags;
-
-	to->event.seq = __builtin_bswap32(from->tcp.seq);
+	to->event.seq = from->seq;
 	to->event.bytes = from->payload;
-	to->event.flags = flags;
-	to->end_seq = to->event.seq + from->payload + !!(flags & TCPHDR_SYN) + !!(flags & TCPHDR_FIN);
-	to->ack = flags & TCPHDR_ACK ? __builtin_bswap32(from->tcp.ack) : 0;
-	to->window = __builtin_bswap16(from->tcp.window);
+	to->event.flags = from->tcp->flags;
+	to->end_seq = from->end_seq;
+	to->ack = from->tcp->flags & TCPHDR_ACK ? __builtin_bswap32(from->tcp->ack) : 0;
+	to->window = __builtin_bswap16(from->tcp->window);
 	to->segs = segs ? segs : 1;
 }
 
 /* A SYN-ACK's request socket, or the kernel's own socket for resets: no tcp_sock, no owner. */
 INLINE u32 netns_of_other(struct sock *sk)
 {
-	struct sock *address = (void *)address_of(sk, READS_BTF);
+	struct sock *address = (void *)untyped(sk);
 
 	return address ? read_netns(&address->__sk_common, READS_PROBED) : 0;
+}
+
+INLINE void egress_record(struct __sk_buff *skb, const struct packet *packet, const struct connection *c,
+			  struct tcp_sock *tp, const struct owner *owner, struct counters *counters)
+{
+	struct segment s = {};
+
+	event_begin(&s.event, KIND_TRANSMIT, c, owner);
+	s.event.socket = bpf_get_socket_cookie(skb);
+	packet_into(&s, packet, skb->gso_segs);
+	if (tp)
+		read_congestion(&s, tp, READS_BTF);
+	else
+		no_congestion(&s);
+	SUBMIT(segment, struct segment, counters, *record = s);
+}
+
+INLINE bool egress_passes(struct connection *c, const struct packet *packet, struct __sk_buff *skb, struct tcp_sock *tp,
+			  const struct owner *owner)
+{
+	struct sock *sk = (void *)tp;
+
+	if (!owner_passes(owner) || !read_packet_connection(c, packet, skb->protocol))
+		return false;
+	c->netns = tp ? read_netns(&sk->__sk_common, READS_BTF) : netns_of_other(skb->sk);
+	return connection_passes(c);
 }
 
 INLINE void egress(struct __sk_buff *skb)
@@ -285,29 +331,24 @@ INLINE void egress(struct __sk_buff *skb)
 	struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
 	struct counters *counters = counters_of(KIND_TRANSMIT);
 	struct owner *owner = NULL;
-	struct packet packet = {};
-	struct segment s = {};
+	struct connection c;
+	struct packet packet;
 
 	if (!counters || !read_packet(&packet, skb))
 		return;
-	packet_into(&s, &packet, skb->gso_segs);
-	if (tp && !is_first_transmission(s.event.seq, s.end_seq, tp->snd_nxt))
+	if (tp && !is_first_transmission(packet.seq, packet.end_seq, tp->snd_nxt))
 		return;
-	if (tp) {
-		owner = owner_of((struct sock *)tp, READS_BTF);
-		packet.connection.netns = read_netns(&((struct sock *)tp)->__sk_common, READS_BTF);
-	} else {
-		packet.connection.netns = netns_of_other(sk);
-	}
-	if (!segment_passes(counters, &packet.connection, owner))
-		return;
-	event_begin(&s.event, KIND_TRANSMIT, &packet.connection, owner);
-	s.event.socket = bpf_get_socket_cookie(skb);
+	COUNT(counters->seen, 1);
+	if (!ports_pass(__builtin_bswap16(packet.tcp->source), __builtin_bswap16(packet.tcp->dest)))
+		goto filtered;
 	if (tp)
-		read_congestion(&s, tp, READS_BTF);
-	else
-		no_congestion(&s);
-	SUBMIT(segment, struct segment, counters, *record = s);
+		owner = owner_of((struct sock *)tp, READS_BTF);
+	if (egress_passes(&c, &packet, skb, tp, owner)) {
+		egress_record(skb, &packet, &c, tp, owner, counters);
+		return;
+	}
+filtered:
+	COUNT(counters->filtered, 1);
 }
 
 SEC("cgroup_skb/egress") int cgroup_transmit(struct __sk_buff *skb)
@@ -328,8 +369,7 @@ INLINE void retransmit_event(struct sock *sk, const struct sk_buff *skb, int err
 
 	if (!counters || !tp)
 		return;
-	read_connection(&c, &sk->__sk_common, READS_BTF);
-	if (!segment_passes(counters, &c, owner))
+	if (!segment_passes(counters, &c, &sk->__sk_common, owner, READS_BTF))
 		return;
 	read_control_block(&pending, skb, READS_BTF);
 	pending.ack = pending.flags & TCPHDR_ACK ? tp->rcv_nxt : 0;
@@ -351,22 +391,20 @@ SEC("tp_btf/tcp_retransmit_skb") int tracepoint_retransmit(u64 *ctx)
 /* A SYN-ACK again: there is a request and a listener, but no connection yet. */
 INLINE void retransmit_synack_event(struct sock *listener, const struct request_sock *req)
 {
-	const struct tcp_request_sock *request = (const void *)req;
 	struct counters *counters = counters_of(KIND_RETRANSMIT);
 	struct owner *owner = owner_of(listener, READS_BTF);
-	u64 address = address_of(request, READS_BTF);
+	struct tcp_request_sock *request = (void *)untyped(req);
 	struct connection c;
 	struct segment s = {};
 
 	if (!counters)
 		return;
-	read_connection(&c, &req->__req_common, READS_BTF);
-	if (!segment_passes(counters, &c, owner))
+	if (!segment_passes(counters, &c, &req->__req_common, owner, READS_BTF))
 		return;
 	event_begin(&s.event, KIND_RETRANSMIT, &c, owner);
 	s.event.flags = TCPHDR_SYN | TCPHDR_ACK;
-	bpf_probe_read_kernel(&s.event.seq, sizeof(u32), &((struct tcp_request_sock *)address)->snt_isn);
-	bpf_probe_read_kernel(&s.ack, sizeof(u32), &((struct tcp_request_sock *)address)->rcv_nxt);
+	bpf_probe_read_kernel(&s.event.seq, sizeof(u32), &request->snt_isn);
+	bpf_probe_read_kernel(&s.ack, sizeof(u32), &request->rcv_nxt);
 	s.end_seq = s.event.seq + 1;
 	s.segs = 1;
 	s.window = WINDOW_UNKNOWN;

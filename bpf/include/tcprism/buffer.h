@@ -19,7 +19,7 @@ enum buffer_shape {
 struct buffer {
 	u64 base;
 	u32 segments;
-	u32 offset; /* into the first segment */
+	u32 offset; /* into the buffer or its first segment */
 	u32 shape;
 	u32 unavailable; /* payload_reason */
 };
@@ -45,11 +45,12 @@ INLINE void buffer_from_iter(struct buffer *to, const struct iov_iter *iter, enu
 	if (iter_is_flat(type)) {
 		READ(reads, base, iter->ubuf);
 		to->shape = BUFFER_FLAT;
-		to->base = address_of(base, reads) + offset;
+		to->base = (u64)base;
+		to->offset = offset;
 	} else if (type == enum_value(enum iter_type, ITER_IOVEC)) {
 		READ(reads, segments, iter->nr_segs);
 		to->shape = BUFFER_IOVEC;
-		to->base = address_of(iter_iovec_of(iter, reads), reads);
+		to->base = (u64)iter_iovec_of(iter, reads);
 		to->segments = segments;
 		to->offset = offset;
 	} else {

@@ -92,6 +92,18 @@ INLINE bool ports_pass(u16 local, u16 remote)
 	return !config.by_remote_port || has_port(config.remote_port, remote);
 }
 
+/* The cheapest question, asked before anything else is read. */
+INLINE bool socket_ports_pass(const struct sock_common *sk, enum reads reads)
+{
+	u16 local = 0, remote = 0;
+
+	if (!config.by_port && !config.by_local_port && !config.by_remote_port)
+		return true;
+	READ(reads, local, sk->skc_num);
+	READ(reads, remote, sk->skc_dport);
+	return ports_pass(local, __builtin_bswap16(remote));
+}
+
 INLINE bool in_prefixes(void *map, const struct address *address)
 {
 	struct prefix key = { .length = 128, .address = *address };
@@ -99,10 +111,9 @@ INLINE bool in_prefixes(void *map, const struct address *address)
 	return bpf_map_lookup_elem(map, &key);
 }
 
+/* All but the ports. */
 INLINE bool connection_passes(const struct connection *c)
 {
-	if (!ports_pass(c->local_port, c->remote_port))
-		return false;
 	if (config.family && config.family != c->family)
 		return false;
 	if (config.by_netns && !bpf_map_lookup_elem(&network_namespaces, &c->netns))

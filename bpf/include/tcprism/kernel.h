@@ -224,13 +224,15 @@ enum reads {
 		bits_ >> __builtin_preserve_field_info(holder_->field, 5);                        \
 	})
 
-/* A typed pointer as a number: the verifier refuses arithmetic on it, but not a copy of its bits. */
-INLINE u64 address_of(const void *pointer, enum reads reads)
+/*
+ * A typed pointer as a mere number, for what the verifier refuses to do with the pointer itself:
+ * arithmetic, or a read of what it has no type for. To store and to compare, a cast will do.
+ */
+INLINE u64 untyped(const void *pointer)
 {
-	u64 address = (u64)pointer;
+	u64 address = 0;
 
-	if (reads == READS_BTF)
-		bpf_probe_read_kernel(&address, sizeof(address), &pointer);
+	bpf_probe_read_kernel(&address, sizeof(address), &pointer);
 	return address;
 }
 

@@ -37,18 +37,21 @@ INLINE struct owner *owner_of(struct sock *sk, enum reads reads)
 
 	if (reads == READS_BTF && config.local_storage)
 		return bpf_sk_storage_get(&owners, sk, NULL, 0);
-	key = address_of(sk, reads);
+	key = (u64)sk;
 	return bpf_map_lookup_elem(&owners_by_address, &key);
 }
 
 INLINE struct owner *owner_create(struct sock *sk, enum reads reads)
 {
-	struct owner empty = {};
+	struct owner *owner, empty = {};
 	u64 key;
 
 	if (reads == READS_BTF && config.local_storage)
 		return bpf_sk_storage_get(&owners, sk, NULL, STORAGE_CREATE);
-	key = address_of(sk, reads);
+	key = (u64)sk;
+	owner = bpf_map_lookup_elem(&owners_by_address, &key);
+	if (owner)
+		return owner;
 	bpf_map_update_elem(&owners_by_address, &key, &empty, 0);
 	return bpf_map_lookup_elem(&owners_by_address, &key);
 }
@@ -59,16 +62,14 @@ INLINE void owner_forget(struct sock *sk)
 
 	if (config.local_storage)
 		return;
-	key = address_of(sk, READS_BTF);
+	key = (u64)sk;
 	bpf_map_delete_elem(&owners_by_address, &key);
 }
 
-INLINE void read_current(struct owner *to, u32 passes)
+INLINE void read_current(struct owner *to, u64 thread, u32 passes)
 {
-	u64 pid_tgid = bpf_get_current_pid_tgid();
-
-	to->pid = HIGH32(pid_tgid);
-	to->tid = LOW32(pid_tgid);
+	to->pid = HIGH32(thread);
+	to->tid = LOW32(thread);
 	to->uid = LOW32(bpf_get_current_uid_gid());
 	to->cgroup_id = bpf_get_current_cgroup_id();
 	to->passes = passes;
@@ -82,15 +83,24 @@ INLINE void read_current(struct owner *to, u32 passes)
 	}
 }
 
-/* The last user of a socket owns it; one whom the filters turn away only takes over, never begins. */
+/* The last user of a socket owns it. */
 INLINE void owner_remember(struct sock *sk, const struct owner *current, enum reads reads)
+{
+	struct owner *owner = owner_create(sk, reads);
+
+	if (owner)
+		*owner = *current;
+}
+
+/* A user whom the task filters turn away takes a socket over, but none is remembered for its sake. */
+INLINE void owner_turn_away(struct sock *sk, u64 thread, enum reads reads)
 {
 	struct owner *owner = owner_of(sk, reads);
 
-	if (!owner && (current->passes || !FILTERS_BY_TASK()))
+	if (!owner && !FILTERS_BY_TASK()) /* tcprism itself */
 		owner = owner_create(sk, reads);
 	if (owner)
-		*owner = *current;
+		read_current(owner, thread, false);
 }
 
 /* In any context: does the socket's owner, as far as known, pass the task filters? */

@@ -186,6 +186,7 @@ INLINE void buffer_from_syscall(struct buffer *to, u32 *requested, struct batch_
 	if (shape == CALL_FLAT) {
 		to->shape = BUFFER_FLAT;
 		to->base = a.argument[1];
+		to->offset = 0;
 		*requested = a.argument[2];
 	} else if (shape == CALL_IOVEC) {
 		buffer_from_vector(to, a.argument[1], a.argument[2], compat);
