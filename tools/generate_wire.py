@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = ROOT / "bpf/include/tcprism/events.h"
 OUTPUT = ROOT / "src/tcprism/events/_wire.py"
+OBJECT = ROOT / "src/tcprism/kernel/tcprism.bpf.o"
 
 STRUCTS = ("event", "message", "segment", "counters", "config")
 ENUMS = ("event_kind", "message_flag", "payload_reason")
@@ -268,7 +269,7 @@ def render(btf: Btf, header: str) -> str:
 def main() -> int:
     """Write the module, or with --check compare it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("object", type=Path, metavar="OBJECT", help="the compiled BPF object")
+    parser.add_argument("object", type=Path, nargs="?", default=OBJECT, metavar="OBJECT")
     parser.add_argument("--check", action="store_true", help="only compare; exit 1 if it differs")
     arguments = parser.parse_args()
     try:

@@ -11,7 +11,6 @@ struct call {
 	u64 start_ns; /* 0: unknown */
 	u64 sk;       /* 0: nobody saw its entry */
 	struct buffer buffer;
-	struct batch_call batch;
 	u32 requested;
 	u32 seq;
 	u32 flags; /* the caller's MSG_ flags */
@@ -208,10 +207,17 @@ struct caller {
 	struct owner current;
 };
 
-/* At the entry of a call, before it counts: is it worth remembering? */
+/* At the entry of a call, before it counts: the same filters as at its end, or its memory would outlive it. */
 INLINE bool call_wanted(struct sock *sk, u64 thread, u32 kind, enum reads reads)
 {
-	return kind_wanted(kind) && socket_ports_pass(&sk->__sk_common, reads) && task_passes(HIGH32(thread));
+	struct connection connection;
+
+	if (!kind_wanted(kind) || !socket_ports_pass(&sk->__sk_common, reads) || !task_passes(HIGH32(thread)))
+		return false;
+	if (!FILTERS_BY_CONNECTION())
+		return true;
+	read_connection(&connection, &sk->__sk_common, reads);
+	return connection_passes(&connection);
 }
 
 /* Cheapest questions first; who passes them all becomes the socket's owner. */
@@ -436,63 +442,93 @@ SEC("tp_btf/tcp_sendmsg_locked") int tracepoint_send_buffer(u64 *ctx)
 	return 0;
 }
 
+/* Of calls that nobody saw begin: filled and used within one run of one program. */
+PER_DIRECTION(ending_calls, struct call);
+
+INLINE struct call *ending_call(int result, u32 flags, u32 kind)
+{
+	struct call *call = bpf_map_lookup_elem(&ending_calls, &kind);
+
+	if (!call)
+		return NULL;
+	call_unseen(call, flags);
+	if (kind == KIND_RECV && flags & MSG_TRUNC)
+		buffer_none(&call->buffer, PAYLOAD_DISCARDED);
+	else
+		buffer_from_syscall(&call->buffer, &call->requested, result < 0);
+	return call;
+}
+
 /* A send that took only a part ends a sendmmsg, as an error does. */
-INLINE void end_partial_batch(struct call *call, int result)
+INLINE void end_partial_batch(int result)
 {
 	u32 direction = KIND_SEND;
 	struct gathering *state = bpf_map_lookup_elem(&gathering, &direction);
 
 	if (state && (u32)result < state->requested)
-		call->batch.vector = 0;
+		batch_end();
 }
 
-INLINE void find_buffer(struct call *call, int result, u32 flags, u32 kind)
+INLINE bool is_traced(struct sock *sk, u32 kind)
 {
-	call_unseen(call, flags);
-	if (kind == KIND_RECV && flags & MSG_TRUNC)
-		buffer_none(&call->buffer, PAYLOAD_DISCARDED);
-	else
-		buffer_from_syscall(&call->buffer, &call->requested, &call->batch, result < 0);
-}
-
-INLINE void tracepoint_message(struct sock *sk, int result, u32 flags, u32 kind)
-{
-	struct caller caller;
-	struct call *call;
-
-	if (!sk || !is_tcp(sk, READS_BTF) || (!kind_wanted(kind) && !config.track_owner))
-		return;
-	if (!is_message(kind, result, flags)) {
-		call = current_call(bpf_get_current_pid_tgid(), false);
-		if (call) {
-			call->sk = 0;
-			call->batch.vector = 0;
-		}
-		return;
-	}
-	if (!message_admit(&caller, sk, kind, READS_BTF))
-		return;
-	call = current_call(caller.thread, true);
-	if (!call) {
-		COUNT(caller.counters->map_full, 1);
-		return;
-	}
-	if (kind == KIND_RECV || call->sk != (u64)sk)
-		find_buffer(call, result, flags, kind);
-	message_record(&caller, call, sk, kind, result, READS_BTF);
-	call->sk = 0;
-	if (kind == KIND_SEND && call->batch.vector)
-		end_partial_batch(call, result);
-}
-
-SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
-{
-	tracepoint_message((void *)ctx[0], ctx[1], 0, KIND_SEND);
-	return 0;
+	return sk && (kind_wanted(kind) || config.track_owner) && is_tcp(sk, READS_BTF);
 }
 
 SEC("tp_btf/sock_recv_length") int tracepoint_recv(u64 *ctx)
 {
-	tracepoint_message((void *)ctx[0], ctx[1], ctx[2], KIND_RECV);
+	struct sock *sk = (void *)ctx[0];
+	int result = ctx[1];
+	u32 flags = ctx[2];
+	struct caller caller;
+	struct call *call;
+
+	if (!is_traced(sk, KIND_RECV))
+		return 0;
+	if (!is_message(KIND_RECV, result, flags)) {
+		batch_end();
+		return 0;
+	}
+	if (!message_admit(&caller, sk, KIND_RECV, READS_BTF))
+		return 0;
+	call = ending_call(result, flags, KIND_RECV);
+	if (call)
+		message_record(&caller, call, sk, KIND_RECV, result, READS_BTF);
+	return 0;
+}
+
+/* A send that blocks no more, or is made again, has left what its entry knew. */
+INLINE void send_abandoned(void)
+{
+	struct call *call = current_call(bpf_get_current_pid_tgid(), false);
+
+	if (call)
+		call->sk = 0;
+	batch_end();
+}
+
+SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
+{
+	struct sock *sk = (void *)ctx[0];
+	int result = ctx[1];
+	struct caller caller;
+	struct call *call;
+
+	if (!is_traced(sk, KIND_SEND))
+		return 0;
+	if (!is_message(KIND_SEND, result, 0)) {
+		send_abandoned();
+		return 0;
+	}
+	if (!message_admit(&caller, sk, KIND_SEND, READS_BTF))
+		return 0;
+	call = current_call(caller.thread, false);
+	if (!call || call->sk != (u64)sk)
+		call = ending_call(result, 0, KIND_SEND);
+	if (!call)
+		return 0;
+	message_record(&caller, call, sk, KIND_SEND, result, READS_BTF);
+	if (!call->sk && call->buffer.shape >= BUFFER_USER_IOVEC)
+		end_partial_batch(result);
+	call->sk = 0;
 	return 0;
 }

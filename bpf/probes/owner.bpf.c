@@ -28,11 +28,10 @@ SEC("tp_btf/inet_sock_set_state") int tracepoint_state(u64 *ctx)
 SEC("tp_btf/sched_process_fork") int tracepoint_fork(u64 *ctx)
 {
 	const struct task_struct *parent = (void *)ctx[0], *child = (void *)ctx[1];
-	u32 from = parent->tgid, to = child->tgid;
-	u8 one = 1;
+	u8 *from = pid_chosen(parent->tgid), *to = pid_chosen(child->tgid);
 
-	if (from != to && bpf_map_lookup_elem(&pids, &from))
-		bpf_map_update_elem(&pids, &to, &one, 0);
+	if (from && to && *from)
+		*to = 1;
 	return 0;
 }
 
@@ -40,9 +39,9 @@ SEC("tp_btf/sched_process_fork") int tracepoint_fork(u64 *ctx)
 SEC("tp_btf/sched_process_exit") int tracepoint_exit(u64 *ctx)
 {
 	const struct task_struct *task = (void *)ctx[0];
-	u32 pid = task->tgid;
+	u8 *chosen = pid_chosen(task->tgid);
 
-	if (task->signal->live.counter == 0)
-		bpf_map_delete_elem(&pids, &pid);
+	if (chosen && task->signal->live.counter == 0)
+		*chosen = 0;
 	return 0;
 }

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from tcprism.errors import UnknownTarget, UsageError
-from tcprism.events._wire import CGROUPS_MAX, COMM_LENGTH, PORT_WORDS
+from tcprism.events._wire import CGROUPS_MAX, COMM_LENGTH, PIDS_A_ROW, PORT_WORDS
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_U32 = struct.Struct("=I")
 _V4_BITS = 96  # an IPv4 prefix inside ::ffff:0:0/96
 
 
@@ -65,15 +66,28 @@ class Filter:
             "remote_port": _port_bits(self.remote_ports),
         }
 
-    def entries(self) -> dict[str, list[bytes]]:
-        """Return the keys of each filter map."""
+    def entries(self) -> dict[str, dict[bytes, bytes]]:
+        """Return what goes into each filter map, key by key."""
         return {
-            "pids": [struct.pack("=I", pid) for pid in self.pids],
-            "comms": [_comm_key(comm) for comm in self.comms],
-            "network_namespaces": [struct.pack("=I", inode) for inode in self.netns],
-            "hosts": [_prefix_key(network) for network in self.hosts],
-            "remote_hosts": [_prefix_key(network) for network in self.remote_hosts],
+            "pids": _pid_rows(self.pids),
+            "comms": _a_set(map(_comm_key, self.comms)),
+            "network_namespaces": _a_set(map(_U32.pack, self.netns)),
+            "hosts": _a_set(map(_prefix_key, self.hosts)),
+            "remote_hosts": _a_set(map(_prefix_key, self.remote_hosts)),
         }
+
+
+def _a_set(keys: Iterable[bytes]) -> dict[bytes, bytes]:
+    return dict.fromkeys(keys, b"\1")
+
+
+def _pid_rows(pids: Iterable[int]) -> dict[bytes, bytes]:
+    """Return the rows that say of each pid, with a byte, whether it is chosen."""
+    rows: dict[bytes, bytearray] = {}
+    for pid in pids:
+        row = rows.setdefault(_U32.pack(pid // PIDS_A_ROW), bytearray(PIDS_A_ROW))
+        row[pid % PIDS_A_ROW] = 1
+    return {key: bytes(row) for key, row in rows.items()}
 
 
 def _port_bits(ranges: Iterable[tuple[int, int]]) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
@@ -92,8 +106,8 @@ def _prefix_key(network: IpNetwork) -> bytes:
     packed = network.network_address.packed
     if network.version == 4:
         packed = b"\0" * 10 + b"\xff\xff" + packed
-        return struct.pack("=I", network.prefixlen + _V4_BITS) + packed
-    return struct.pack("=I", network.prefixlen) + packed
+        return _U32.pack(network.prefixlen + _V4_BITS) + packed
+    return _U32.pack(network.prefixlen) + packed
 
 
 # What a user writes -> a value. Each raises UsageError.

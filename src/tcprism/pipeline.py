@@ -101,7 +101,7 @@ class Monitor:
         storage = has_task_storage() and not any(name.startswith("kprobe") for name in programs)
         bpf.select(programs)
         bpf.configure(self._config(storage), self._sizes)
-        if not storage:
+        if not has_task_storage():
             bpf.without_storage()
         bpf.load()
         self._fill_filters(bpf)
@@ -129,9 +129,9 @@ class Monitor:
         }
 
     def _fill_filters(self, bpf: BpfObject) -> None:
-        for name, keys in self.request.filter.entries().items():
-            for key in keys:
-                bpf.put(name, key)
+        for name, entries in self.request.filter.entries().items():
+            for key, value in entries.items():
+                bpf.put(name, key, value)
         for index, path in enumerate(self.request.filter.cgroups):
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             try:

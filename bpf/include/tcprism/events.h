@@ -113,6 +113,8 @@ struct counters {
 };
 
 #define PORT_WORDS 1024 /* 65536 bits */
+#define PIDS_A_ROW 64
+#define PID_ROWS 65536 /* PID_MAX_LIMIT is 4194304, include/linux/threads.h */
 #define CGROUPS_MAX 16
 
 /* What user space asks for; read-only once loaded, so that the verifier removes what is off. */

@@ -111,6 +111,8 @@ INLINE bool in_prefixes(void *map, const struct address *address)
 	return bpf_map_lookup_elem(map, &key);
 }
 
+#define FILTERS_BY_CONNECTION() (config.family || config.by_netns || config.by_host || config.by_remote_host)
+
 /* All but the ports. */
 INLINE bool connection_passes(const struct connection *c)
 {
@@ -136,13 +138,26 @@ INLINE bool in_cgroups(void)
 
 #define FILTERS_BY_TASK() (config.by_pid || config.by_comm || config.cgroups)
 
+/* Whether a process is chosen, to be read or set. */
+INLINE u8 *pid_chosen(u32 pid)
+{
+	u32 index = pid / PIDS_A_ROW;
+	struct pid_row *row = bpf_map_lookup_elem(&pids, &index);
+
+	return row ? &row->chosen[pid % PIDS_A_ROW] : NULL;
+}
+
 /* Process context only. */
 INLINE bool task_passes(u32 pid)
 {
 	if (config.self_pid == pid)
 		return false;
-	if (config.by_pid && !bpf_map_lookup_elem(&pids, &pid))
-		return false;
+	if (config.by_pid) {
+		const u8 *chosen = pid_chosen(pid);
+
+		if (!chosen || !*chosen)
+			return false;
+	}
 	if (config.by_comm) {
 		struct comm comm = {};
 

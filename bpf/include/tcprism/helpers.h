@@ -22,6 +22,7 @@ typedef _Bool bool;
 
 enum {
 	MAP_HASH = 1,
+	MAP_ARRAY = 2,
 	MAP_PERCPU_ARRAY = 6,
 	MAP_CGROUP_ARRAY = 8,
 	MAP_LRU_HASH = 9,

@@ -149,12 +149,33 @@ struct signal_struct {
 	atomic_t live;
 } CORE;
 
+typedef struct {
+	u32 val;
+} CORE kuid_t;
+
+struct cred {
+	kuid_t uid;
+} CORE;
+
+struct kernfs_node {
+	u64 id;
+} CORE;
+
+struct cgroup {
+	struct kernfs_node *kn;
+} CORE;
+
+struct css_set {
+	struct cgroup *dfl_cgrp;
+} CORE;
+
 struct task_struct {
 	struct thread_info thread_info;
 	u32 flags;
-	int pid;
 	int tgid;
 	struct signal_struct *signal;
+	const struct cred *cred;
+	struct css_set *cgroups;
 	char comm[COMM_LENGTH];
 } CORE;
 

@@ -42,12 +42,32 @@ struct compat_msghdr {
 #define MMSGHDR_SIZE 64
 #define COMPAT_MMSGHDR_SIZE 32
 
-/* A recvmmsg or sendmmsg under way: which of its messages is next. */
+/* A recvmmsg or sendmmsg that the thread is inside: which of its messages is next. */
 struct batch_call {
-	u64 vector;
+	u64 vector; /* 0: none */
 	u32 next;
 	u32 count;
 };
+
+struct {
+	MAP_UINT(type, MAP_TASK_STORAGE);
+	MAP_UINT(map_flags, MAP_NO_PREALLOC);
+	MAP_TYPE(key, int);
+	MAP_TYPE(value, struct batch_call);
+} batches SEC(".maps");
+
+INLINE struct batch_call *current_batch(bool create)
+{
+	return bpf_task_storage_get(&batches, bpf_get_current_task_btf(), NULL, create);
+}
+
+INLINE void batch_end(void)
+{
+	struct batch_call *batch = current_batch(false);
+
+	if (batch)
+		batch->vector = 0;
+}
 
 INLINE enum call_shape shape_of(u32 number)
 {
@@ -152,11 +172,15 @@ INLINE void buffer_from_msghdr(struct buffer *to, u64 header, bool compat)
  * Nothing in the registers says which message of a batch this is, so they are counted. A batch ends
  * with its last message or with an error, both of which are seen; only a timeout ends it unseen.
  */
-INLINE void buffer_from_batch(struct buffer *to, struct batch_call *batch, const struct arguments *a, bool compat, bool failed,
-			      bool timeout)
+INLINE void buffer_from_batch(struct buffer *to, const struct arguments *a, bool compat, bool failed, bool timeout)
 {
+	struct batch_call *batch = current_batch(true);
 	u32 index;
 
+	if (!batch || timeout) {
+		buffer_none(to, PAYLOAD_SYSCALL);
+		return;
+	}
 	if (batch->vector != a->argument[1] || batch->count != (u32)a->argument[2])
 		batch->next = 0;
 	batch->vector = a->argument[1];
@@ -164,14 +188,11 @@ INLINE void buffer_from_batch(struct buffer *to, struct batch_call *batch, const
 	index = batch->next++;
 	if (failed || batch->next >= batch->count)
 		batch->vector = 0;
-	if (timeout)
-		buffer_none(to, PAYLOAD_SYSCALL);
-	else
-		buffer_from_msghdr(to, a->argument[1] + index * (compat ? COMPAT_MMSGHDR_SIZE : MMSGHDR_SIZE), compat);
+	buffer_from_msghdr(to, a->argument[1] + index * (compat ? COMPAT_MMSGHDR_SIZE : MMSGHDR_SIZE), compat);
 }
 
 /* `requested` is left alone where only the buffer's segments can tell. */
-INLINE void buffer_from_syscall(struct buffer *to, u32 *requested, struct batch_call *batch, bool failed)
+INLINE void buffer_from_syscall(struct buffer *to, u32 *requested, bool failed)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct arguments a = {};
@@ -193,9 +214,9 @@ INLINE void buffer_from_syscall(struct buffer *to, u32 *requested, struct batch_
 	} else if (shape == CALL_MSGHDR) {
 		buffer_from_msghdr(to, a.argument[1], compat);
 	} else if (shape == CALL_SENDMMSG) {
-		buffer_from_batch(to, batch, &a, compat, failed, false);
+		buffer_from_batch(to, &a, compat, failed, false);
 	} else if (shape == CALL_RECVMMSG) {
-		buffer_from_batch(to, batch, &a, compat, failed, a.argument[4]);
+		buffer_from_batch(to, &a, compat, failed, a.argument[4]);
 	} else if (shape == CALL_SPLICE) {
 		buffer_none(to, PAYLOAD_SPLICED);
 	} else {

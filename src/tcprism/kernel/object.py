@@ -80,7 +80,7 @@ class BpfObject:
 
     def without_storage(self) -> None:
         """Leave out the socket and task storage maps, for a kernel that does not know them."""
-        for name in ("owners", "calls"):
+        for name in ("owners", "calls", "batches"):
             self._library.checked("bpf_map__set_autocreate", self._map(name), False)
 
     # load -> attach
@@ -121,7 +121,7 @@ class BpfObject:
         """Return a map's descriptor; it belongs to this object."""
         return int(self._library.checked("bpf_map__fd", self._map(name)))
 
-    def put(self, name: str, key: bytes, value: bytes = b"\1") -> None:
+    def put(self, name: str, key: bytes, value: bytes) -> None:
         """Write one map entry. Raises OSError."""
         self._library.checked("bpf_map_update_elem", self.map_fd(name), key, value, 0)
 

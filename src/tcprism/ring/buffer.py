@@ -63,7 +63,7 @@ class RingBuffer:
         table = self._table(start & (self.size - 1), count)
         lengths = table[:, 0].astype(np.uint32)
         finished = _finished(lengths)
-        rows = np.ascontiguousarray(table[:finished, 1:])
+        rows = table[:finished, 1:].copy()  # always a copy, of a single record too
         self._consumer[0] = start + finished * self.stride
         kept = (lengths[:finished] & _DISCARDED) == 0
         return Chunk(rows if kept.all() else rows[kept], finished == count)
