@@ -62,7 +62,8 @@ class Kernel:
 
     def _error(self, program: str) -> LoadError:
         code = self.refused[program]
-        log = ["libbpf: sec 'x': found 2 programs", f"libbpf: prog '{program}': failed to load"]
+        others = "libbpf: prog 'tracepoint_retransmit': a warning"  # the one refused is named last
+        log = [others, f"libbpf: prog '{program}': failed to load"]
         if self.step == "attach":
             return refusal(f"attach {program}", code, [])
         return refusal("load", code, [*log, "libbpf: failed to load object 'tcprism'"])

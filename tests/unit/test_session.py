@@ -14,11 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcprism.cli.command import Command
-from tcprism.cli.session import Limits, Stop, batches, first, pause, print_ledger, run
+from tcprism.cli.session import Limits, Stop, batches, first, pause, run
 from tcprism.errors import OutputError
 from tcprism.events import Batch
 from tcprism.pipeline import Monitor, Request
-from tcprism.ring.ledger import Ledger
 
 from .records import messages, segments
 
@@ -51,21 +50,14 @@ class FakeMonitor(Monitor):
         return self.running.pop(0)
 
     def drain(self) -> Batch:
-        """Return what is left."""
         self.calls.append("drain")
         return self.left.pop(0) if self.left else batch()
 
     def fill_level(self) -> float:
-        """Be full, so that nobody waits."""
-        return 1.0
+        return 1.0  # full, so that nobody waits
 
     def stop(self) -> None:
-        """Take no hooks off."""
         self.calls.append("stop")
-
-    def ledger(self) -> Ledger:
-        """Return an account of nothing."""
-        return Ledger(())
 
 
 class Kept:
@@ -81,7 +73,6 @@ class Kept:
         self.output.write(b"".join(b"%d\n" % moment for moment in moments(batch)))
 
     def close(self) -> None:
-        """Notice the end."""
         self.closed = True
 
 
@@ -197,13 +188,28 @@ def test_no_more_than_count(running: list[list[int]], left: list[list[int]], cou
     assert found == expected[:count]
 
 
-def test_run_writes_flushes_and_closes(output: BinaryIO, tmp_path: Path) -> None:
+def test_run_writes_and_closes(output: BinaryIO, tmp_path: Path) -> None:
     monitor, sink = FakeMonitor([batch(1), batch(), batch(2)], [batch(3)]), Kept(output)
     with Stop(Limits(), output, None) as stop:
         run(monitor, sink, output, stop)
     assert (tmp_path / "output").read_bytes() == b"1\n2\n3\n"
     assert sink.sizes == [1, 0, 1, 1]
     assert sink.closed
+
+
+def test_events_are_out_before_the_next_look(output: BinaryIO, tmp_path: Path) -> None:
+    shown = []
+
+    class Watching(FakeMonitor):
+        """Looks at the output each time that it is read."""
+
+        def read(self) -> Batch:
+                shown.append((tmp_path / "output").read_bytes())
+            return super().read()
+
+    with Stop(Limits(), output, None) as stop:
+        run(Watching([batch(1), batch(2)]), Kept(output), output, stop)
+    assert shown == [b"", b"1\n"]
 
 
 def test_events_beyond_count_are_read_all_the_same(output: BinaryIO) -> None:
@@ -242,9 +248,3 @@ def test_the_command_is_released(output: BinaryIO, tmp_path: Path) -> None:
         run(FakeMonitor([batch(1)]), Kept(output), output, stop, command)
     assert command.status() == 3
     assert (tmp_path / "mark").exists()
-
-
-def test_the_ledger_is_printed_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    monitor = FakeMonitor([])
-    print_ledger(monitor)
-    assert capsys.readouterr().err.splitlines() == monitor.ledger().lines()
