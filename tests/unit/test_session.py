@@ -204,7 +204,7 @@ def test_events_are_out_before_the_next_look(output: BinaryIO, tmp_path: Path) -
         """Looks at the output each time that it is read."""
 
         def read(self) -> Batch:
-                shown.append((tmp_path / "output").read_bytes())
+            shown.append((tmp_path / "output").read_bytes())
             return super().read()
 
     with Stop(Limits(), output, None) as stop:
