@@ -138,13 +138,7 @@ def test_fill_level_is_the_share_of_the_bytes() -> None:
         assert reader.fill_level() == 0.5
 
 
-@pytest.mark.parametrize(
-    "count",
-    [
-        pytest.param(1, marks=pytest.mark.xfail(reason="a single row is a view of the ring")),
-        2,
-    ],
-)
+@pytest.mark.parametrize("count", [1, 2])
 def test_rows_are_copies(count: int) -> None:
     """Once its room is given back, the kernel may overwrite a record, and the ring be unmapped."""
     with rings(mmap.PAGESIZE, 8) as (fake, reader):
