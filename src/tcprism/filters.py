@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
@@ -69,7 +70,7 @@ class Filter:
     def entries(self) -> dict[str, dict[bytes, bytes]]:
         """Return what goes into each filter map, key by key."""
         return {
-            "pids": _pid_rows(self.pids),
+            "pids": pid_rows(self.pids),
             "comms": _a_set(map(_comm_key, self.comms)),
             "network_namespaces": _a_set(map(_U32.pack, self.netns)),
             "hosts": _a_set(map(_prefix_key, self.hosts)),
@@ -81,7 +82,7 @@ def _a_set(keys: Iterable[bytes]) -> dict[bytes, bytes]:
     return dict.fromkeys(keys, b"\1")
 
 
-def _pid_rows(pids: Iterable[int]) -> dict[bytes, bytes]:
+def pid_rows(pids: Iterable[int]) -> dict[bytes, bytes]:
     """Return the rows that say of each pid, with a byte, whether it is chosen."""
     rows: dict[bytes, bytearray] = {}
     for pid in pids:
@@ -124,6 +125,22 @@ def _parse_pid(text: str) -> int:
     if not Path(f"/proc/{int(text)}").exists():
         raise UnknownTarget(f"--pid: there is no process {int(text)}; `ps -e` lists them")
     return int(text)
+
+
+def descendants(pids: Iterable[int]) -> set[int]:
+    """Return the children of processes, their children, and so on, as they are now."""
+    children: dict[int, list[int]] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            parent = int(status.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(status.parent.name))
+    found: set[int] = set()
+    waiting = list(pids)
+    while waiting:
+        new = set(children.get(waiting.pop(), ())) - found
+        found |= new
+        waiting += new
+    return found
 
 
 def parse_comm(text: str) -> str:
@@ -169,10 +186,9 @@ def parse_cgroup(text: str) -> Path:
     for path in (Path(text), *(root / text.lstrip("/") for root in cgroup_roots())):
         if (path / "cgroup.procs").exists() and _is_cgroup2(path):
             return path
-    raise UnknownTarget(
-        f"--cgroup: {text} is not a cgroup v2 directory; look below"
-        f" {' or '.join(map(str, cgroup_roots())) or '/sys/fs/cgroup'}"
-    )
+    roots = " or ".join(map(str, cgroup_roots()))
+    where = f"look below {roots}" if roots else "no cgroup2 file system is mounted here"
+    raise UnknownTarget(f"--cgroup: {text} is not a cgroup v2 directory; {where}")
 
 
 def cgroup_roots() -> list[Path]:

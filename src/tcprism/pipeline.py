@@ -13,7 +13,7 @@ from tcprism import features
 from tcprism.errors import KernelRefused
 from tcprism.events import KINDS, Batch, Part
 from tcprism.features import machine
-from tcprism.filters import Filter
+from tcprism.filters import Filter, descendants, pid_rows
 from tcprism.kernel.cgroup import open_cgroup_root
 from tcprism.kernel.object import BpfObject, has_task_storage
 from tcprism.kernel.types import kernel_types
@@ -107,6 +107,7 @@ class Monitor:
         self._fill_filters(bpf)
         self._rings = rings.Rings(self._sizes, bpf.map_fd, self.request.ordered)
         self._attach(bpf, programs)
+        self._follow_descendants(bpf)
 
     def _owner_programs(self) -> list[str]:
         programs = ["tracepoint_state"] if self._tracks_owners() else []
@@ -138,6 +139,14 @@ class Monitor:
                 bpf.put("cgroups", index.to_bytes(4, "little"), descriptor.to_bytes(4, "little"))
             finally:
                 os.close(descriptor)
+
+    def _follow_descendants(self, bpf: BpfObject) -> None:
+        """Choose the children that are there already: after the hook that sees new ones is on."""
+        family = set(self.request.filter.pids)
+        while self.request.filter.follow and (new := descendants(family) - family):
+            family |= new  # looked for again: writing a row may undo what the hook wrote meanwhile
+            for key, value in pid_rows(family).items():
+                bpf.put("pids", key, value)
 
     def _attach(self, bpf: BpfObject, programs: list[str]) -> None:
         try:

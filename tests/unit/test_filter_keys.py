@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 
 from tcprism import filters
 from tcprism.errors import UsageError
-from tcprism.events._wire import CGROUPS_MAX, CONFIG
+from tcprism.events._wire import CGROUPS_MAX, CONFIG, PID_ROWS, PIDS_A_ROW
 from tcprism.filters import Filter
 
 MAPS = Path(__file__).resolve().parents[2] / "bpf/include/tcprism/maps.h"
 NETWORK = ip_network("10.0.0.0/8")
+CHOSEN = b"\1"
+PIDS_END = 2**22  # PID_MAX_LIMIT on 64-bit kernels, include/linux/threads.h
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def test_a_comm_is_kept_as_the_kernel_keeps_it(name: str, comm: Path) -> None:
 @pytest.mark.xfail(reason="a name that is not UTF-8 cannot be encoded")
 def test_a_comm_that_is_not_utf8() -> None:
     name = filters.parse_comm(os.fsdecode(b"caf\xe9"))
-    assert Filter(comms=(name,)).entries()["comms"] == [b"caf\xe9".ljust(16, b"\0")]
+    assert Filter(comms=(name,)).entries()["comms"] == {b"caf\xe9".ljust(16, b"\0"): CHOSEN}
 
 
 @pytest.mark.parametrize(
@@ -60,8 +62,8 @@ def test_a_comm_that_is_not_utf8() -> None:
 def test_keys_of_prefixes(text: str, length: int, address: bytes) -> None:
     network = filters.parse_network(text)
     entries = Filter(hosts=(network,), remote_hosts=(network, network)).entries()
-    assert entries["hosts"] == [length.to_bytes(4, "little") + address]
-    assert entries["remote_hosts"] == entries["hosts"] * 2
+    assert entries["hosts"] == {length.to_bytes(4, "little") + address: CHOSEN}
+    assert entries["remote_hosts"] == entries["hosts"]
 
 
 def as_ipv6(address: IPv4Address | IPv6Address) -> IPv6Address:
@@ -96,6 +98,24 @@ def test_a_prefix_matches_its_addresses_and_no_other(
     prefix = int.from_bytes(key[4:], "big") >> ignored
     assert int(as_ipv6(inside)) >> ignored == prefix
     assert outside is None or int(as_ipv6(outside)) >> ignored != prefix
+
+
+pids = st.lists(st.integers(1, 300) | st.integers(1, PIDS_END - 1), max_size=20)
+
+
+@given(pids, pids)
+def test_the_rows_of_pids_are_a_set(chosen: list[int], others: list[int]) -> None:
+    """Ask as the kernel side does: row by row number, one byte a pid."""
+    rows = Filter(pids=tuple(chosen)).entries()["pids"]
+    for pid in (*chosen, *others):
+        row = rows.get((pid // PIDS_A_ROW).to_bytes(4, "little"), bytes(PIDS_A_ROW))
+        assert row[pid % PIDS_A_ROW] == (pid in chosen)
+    assert all(len(row) == PIDS_A_ROW for row in rows.values())
+    assert sum(map(sum, rows.values())) == len(set(chosen))
+
+
+def test_every_pid_has_a_row() -> None:
+    assert PID_ROWS * PIDS_A_ROW == PIDS_END
 
 
 sides = st.sampled_from(["port", "local_port", "remote_port"])
@@ -137,7 +157,7 @@ def test_no_more_cgroups_than_the_kernel_side_has_room_for() -> None:
     ("chosen", "switch", "entries"),
     [
         ({}, None, 0),
-        ({"pids": (1, 2)}, "by_pid", 2),
+        ({"pids": (1, 2, 64)}, "by_pid", 2),
         ({"comms": ("sh",)}, "by_comm", 1),
         ({"netns": (4026531840,)}, "by_netns", 1),
         ({"hosts": (NETWORK,)}, "by_host", 1),
@@ -157,7 +177,8 @@ def test_a_filter_turns_on_its_switch_alone(
     plain = {name: value for name, value in switches.items() if not name.endswith("port")}
     plain |= {name: value for name, value in switches.items() if name.startswith("by_")}
     assert [name for name, value in plain.items() if value] == ([switch] if switch else [])
-    assert all(re.search(rf"\({name}\b", MAPS.read_text()) for name in maps)
+    assert all(re.search(rf"\b{name}\b.*[;)]", MAPS.read_text()) for name in maps)
     assert sum(map(len, maps.values())) == entries
-    assert maps["pids"] == [number.to_bytes(4, "little") for number in asked.pids]
-    assert maps["network_namespaces"] == [number.to_bytes(4, "little") for number in asked.netns]
+    assert list(maps["network_namespaces"]) == [
+        inode.to_bytes(4, "little") for inode in asked.netns
+    ]

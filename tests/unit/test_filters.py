@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import subprocess
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -33,6 +35,18 @@ def test_no_pid(text: str) -> None:
 def test_a_process_that_is_not_there() -> None:
     with pytest.raises(UnknownTarget, match=f"no process {NOBODY}"):
         filters.parse_pids(f"1,{NOBODY}")
+
+
+def test_descendants_are_children_and_theirs() -> None:
+    script = "sh -c 'sleep 1000 & echo $! $$; wait' & wait"
+    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        family = {int(pid) for pid in process.stdout.readline().split()}
+        found = filters.descendants([process.pid])
+        for pid in family:
+            os.kill(pid, signal.SIGKILL)
+    assert found == family
+    assert filters.descendants([process.pid]) == set()
 
 
 @pytest.mark.parametrize("text", ["", "a\0b"])

@@ -28,7 +28,7 @@ enum event_kind {
 
 /* What every event has, first in each record. */
 struct event {
-	u64 ts_ns DOC("when it happened, CLOCK_MONOTONIC, nanoseconds");
+	u64 ts_ns DOC("when the hook fired, CLOCK_MONOTONIC, nanoseconds: for a message, as its call returned");
 	u64 socket DOC("socket cookie; null when this kernel gives the hook none");
 	u64 cgroup_id DOC("cgroup v2 id of the process");
 	u32 pid DOC("process id (tgid) in the initial pid namespace; null when the owner is unknown");

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 from typing import NoReturn
 
@@ -14,6 +15,8 @@ class Command:
     """A program that waits for `release()` before its first instruction; `pid` is its process."""
 
     def __init__(self, arguments: tuple[str, ...]) -> None:
+        if not shutil.which(arguments[0]):
+            raise UsageError(f"cannot run {arguments[0]!r}: there is no such program")
         self._arguments = arguments
         gate_out, self._gate = os.pipe()
         self._failure, failure_in = os.pipe()

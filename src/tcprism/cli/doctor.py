@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -67,21 +67,31 @@ def _refusal(refusal: features.Refusal) -> dict[str, str]:
 
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:
-    found = report["machine"]
-    missing = [name for name, have in found["capabilities"].items() if not have]
+    facts = report["machine"]
+    missing = [name for name, have in facts["capabilities"].items() if not have]
     yield f"tcprism       {report['tcprism']}"
-    yield f"kernel        {found['kernel']} ({found['architecture']})"
-    yield f"BTF           {'yes' if found['btf'] else 'no (CONFIG_DEBUG_INFO_BTF=y is needed)'}"
-    yield f"lockdown      {found['lockdown']}"
+    yield f"kernel        {facts['kernel']} ({facts['architecture']})"
+    yield f"BTF           {'yes' if facts['btf'] else 'no (CONFIG_DEBUG_INFO_BTF=y is needed)'}"
+    yield f"lockdown      {facts['lockdown']}"
     yield f"capabilities  {'missing: ' + ', '.join(missing) if missing else 'all that are needed'}"
-    yield f"libbpf        {_libbpf_line(found['libbpf'])}"
-    if not found["initial_pid_namespace"]:
+    yield f"libbpf        {_libbpf_line(facts['libbpf'])}"
+    if not facts["initial_pid_namespace"]:
         yield "pids          this is a container: pids shown and filtered are those of the host"
-    for kind, hooks in report["kinds"].items():
+    for hooks in _distinct(report["kinds"].values()):
         yield ""
-        yield from _kind_lines(kind, hooks)
+        kinds = [kind for kind, found in report["kinds"].items() if found == hooks]
+        yield from _kind_lines(", ".join(kinds), hooks)
     yield ""
     yield "every kind works" if report["works"] else "not every kind works: see above"
+
+
+def _distinct(findings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the findings without repetitions: the kinds of a family share theirs."""
+    distinct: list[dict[str, Any]] = []
+    for found in findings:
+        if found not in distinct:
+            distinct.append(found)
+    return distinct
 
 
 def _libbpf_line(found: dict[str, str | None]) -> str:

@@ -50,8 +50,19 @@ Ctrl-C stops and prints the ledger: what was seen, filtered, submitted and lost.
     metavar="BYTES",
     help="Payload to show of each message, 0 to 16384.",
 )
-@click.option("--payload-style", type=click.Choice(["text", "hex", "none"]), default="text")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
+@click.option(
+    "--payload-style",
+    type=click.Choice(["text", "hex", "none"]),
+    default="text",
+    help="How payload is shown below its line.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="Lines to read, or one JSON object a line.",
+)
 @click.option("--output", metavar="FILE", help="Write events here instead of to standard output.")
 @click.option("--count", type=click.IntRange(1), metavar="N", help="Stop after N events.")
 @click.option(
@@ -67,7 +78,12 @@ Ctrl-C stops and prints the ledger: what was seen, filtered, submitted and lost.
 )
 @click.option("--hooks", type=click.Choice(MECHANISMS), help="Force one way to hook (support).")
 @click.option("--include-self", is_flag=True, help="Trace tcprism's own connections too.")
-@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto")
+@click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    help="Auto: on a terminal, unless NO_COLOR is set.",
+)
 @click.option("-v", "--verbose", count=True, help="Tell the hooks in use; -vv: libbpf's log.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ARGS...]")
 def command(**given: Any) -> None:
@@ -90,12 +106,18 @@ def _check(given: dict[str, Any]) -> dict[str, Any]:
     kinds = options.parse_kinds(given.pop("kinds"))
     return {
         "kinds": kinds,
-        "payload": options.parse_payload(given.pop("payload")),
+        "payload": _payload(given),
         "ring_size": options.parse_ring_size(given.pop("ring_size")),
         "mechanism": given.pop("hooks"),
         "include_self": given.pop("include_self"),
         "ordered": not given["count_only"],
     }
+
+
+def _payload(given: dict[str, Any]) -> int:
+    """Check --payload; events that are only counted carry none."""
+    payload = options.parse_payload(given.pop("payload"))
+    return 0 if given["count_only"] else payload
 
 
 def _request(parsed: dict[str, Any], chosen: Filter) -> Request:

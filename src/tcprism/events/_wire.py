@@ -143,7 +143,7 @@ _CONFIG: Fields = {
 CONFIG = _dtype(_CONFIG, 24608)
 
 DOCS = {
-    "event.ts_ns": "when it happened, CLOCK_MONOTONIC, nanoseconds",
+    "event.ts_ns": "when the hook fired, CLOCK_MONOTONIC, nanoseconds: for a message, as its call returned",
     "event.socket": "socket cookie; null when this kernel gives the hook none",
     "event.cgroup_id": "cgroup v2 id of the process",
     "event.pid": "process id (tgid) in the initial pid namespace; null when the owner is unknown",

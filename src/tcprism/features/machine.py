@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def require_privileges() -> None:
     missing = [name for name in ("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN") if not have[name]]
     if missing:
         raise PermissionMissing(
-            f"tracing needs root ({', '.join(missing)} missing): run `sudo tcprism ...`"
+            f"tracing needs root ({', '.join(missing)} missing): run `sudo {_own_path()} ...`"
         )
 
 
@@ -68,3 +69,8 @@ def lockdown() -> str:
         return "none"
     chosen = re.findall(r"\[(\w+)\]", text)
     return chosen[0] if chosen else "none"
+
+
+def _own_path() -> str:
+    """Return the path that started us: sudo does not look into virtual environments."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "tcprism" else "tcprism"
