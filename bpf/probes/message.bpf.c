@@ -442,21 +442,16 @@ SEC("tp_btf/tcp_sendmsg_locked") int tracepoint_send_buffer(u64 *ctx)
 	return 0;
 }
 
-/* Of calls that nobody saw begin: filled and used within one run of one program. */
+/* The call that returns: filled and used within one run of one program. */
 PER_DIRECTION(ending_calls, struct call);
 
-INLINE struct call *ending_call(int result, u32 flags, u32 kind)
+INLINE void find_buffer(struct call *call, int result, u32 flags, u32 kind)
 {
-	struct call *call = bpf_map_lookup_elem(&ending_calls, &kind);
-
-	if (!call)
-		return NULL;
 	call_unseen(call, flags);
 	if (kind == KIND_RECV && flags & MSG_TRUNC)
 		buffer_none(&call->buffer, PAYLOAD_DISCARDED);
 	else
 		buffer_from_syscall(&call->buffer, &call->requested, result < 0);
-	return call;
 }
 
 /* A send that took only a part ends a sendmmsg, as an error does. */
@@ -478,7 +473,7 @@ SEC("tp_btf/sock_recv_length") int tracepoint_recv(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
 	int result = ctx[1];
-	u32 flags = ctx[2];
+	u32 flags = ctx[2], kind = KIND_RECV;
 	struct caller caller;
 	struct call *call;
 
@@ -490,9 +485,11 @@ SEC("tp_btf/sock_recv_length") int tracepoint_recv(u64 *ctx)
 	}
 	if (!message_admit(&caller, sk, KIND_RECV, READS_BTF))
 		return 0;
-	call = ending_call(result, flags, KIND_RECV);
-	if (call)
-		message_record(&caller, call, sk, KIND_RECV, result, READS_BTF);
+	call = bpf_map_lookup_elem(&ending_calls, &kind);
+	if (!call)
+		return 0;
+	find_buffer(call, result, flags, kind);
+	message_record(&caller, call, sk, kind, result, READS_BTF);
 	return 0;
 }
 
@@ -509,9 +506,10 @@ INLINE void send_abandoned(void)
 SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
+	struct call *call, *begun;
 	int result = ctx[1];
+	u32 kind = KIND_SEND;
 	struct caller caller;
-	struct call *call;
 
 	if (!is_traced(sk, KIND_SEND))
 		return 0;
@@ -521,14 +519,18 @@ SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
 	}
 	if (!message_admit(&caller, sk, KIND_SEND, READS_BTF))
 		return 0;
-	call = current_call(caller.thread, false);
-	if (!call || call->sk != (u64)sk)
-		call = ending_call(result, 0, KIND_SEND);
+	call = bpf_map_lookup_elem(&ending_calls, &kind);
 	if (!call)
 		return 0;
-	message_record(&caller, call, sk, KIND_SEND, result, READS_BTF);
-	if (!call->sk && call->buffer.shape >= BUFFER_USER_IOVEC)
+	begun = current_call(caller.thread, false);
+	if (begun && begun->sk == (u64)sk) {
+		*call = *begun;
+		begun->sk = 0;
+	} else {
+		find_buffer(call, result, 0, kind);
+	}
+	message_record(&caller, call, sk, kind, result, READS_BTF);
+	if (!call->sk && call->buffer.shape != BUFFER_FLAT)
 		end_partial_batch(result);
-	call->sk = 0;
 	return 0;
 }

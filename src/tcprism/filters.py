@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import ipaddress
 import os
 import re
@@ -18,8 +19,22 @@ from tcprism.events._wire import CGROUPS_MAX, COMM_LENGTH, PIDS_A_ROW, PORT_WORD
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+# include/uapi/linux/nsfs.h, sched.h
+_NS_GET_NSTYPE = 0xB703
+_CLONE_NEWNET = 0x40000000
+
 _U32 = struct.Struct("=I")
 _V4_BITS = 96  # an IPv4 prefix inside ::ffff:0:0/96
+
+
+# The sizes of the kernel's maps (bpf/include/tcprism/maps.h).
+_AT_MOST = {
+    "cgroups": CGROUPS_MAX,
+    "comms": 256,
+    "netns": 1024,
+    "hosts": 4096,
+    "remote_hosts": 4096,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +61,9 @@ class Filter:
     def __post_init__(self) -> None:
         if self.follow and not self.pids:
             raise UsageError("--follow needs the processes to follow: add --pid or a command")
-        if len(self.cgroups) > CGROUPS_MAX:
-            raise UsageError(f"--cgroup: at most {CGROUPS_MAX} cgroups can be chosen at once")
+        for name, most in _AT_MOST.items():
+            if len(getattr(self, name)) > most:
+                raise UsageError(f"at most {most} {name} can be chosen at once")
 
     def switches(self) -> dict[str, object]:
         """Return the fields of struct config that turn the filters on."""
@@ -100,7 +116,7 @@ def _port_bits(ranges: Iterable[tuple[int, int]]) -> np.ndarray[tuple[int], np.d
 
 def _comm_key(comm: str) -> bytes:
     """Return a name as the kernel keeps it: cut to 15 bytes, padded with NULs."""
-    return comm.encode()[: COMM_LENGTH - 1].ljust(COMM_LENGTH, b"\0")
+    return os.fsencode(comm)[: COMM_LENGTH - 1].ljust(COMM_LENGTH, b"\0")
 
 
 def _prefix_key(network: IpNetwork) -> bytes:
@@ -122,9 +138,16 @@ def parse_pids(text: str) -> tuple[int, ...]:
 def _parse_pid(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,10}", text.strip()) or int(text) == 0:
         raise UsageError(f"--pid: {text!r} is not a process id; write for example --pid 1234,5678")
-    if not Path(f"/proc/{int(text)}").exists():
-        raise UnknownTarget(f"--pid: there is no process {int(text)}; `ps -e` lists them")
-    return int(text)
+    try:
+        status = Path(f"/proc/{int(text)}/status").read_bytes()
+    except OSError as error:
+        raise UnknownTarget(
+            f"--pid: there is no process {int(text)}; `ps -e` lists them"
+        ) from error
+    pid = int(re.findall(rb"\nTgid:\s*([0-9]+)", status)[0])
+    if pid != int(text):
+        raise UnknownTarget(f"--pid: {int(text)} is a thread of process {pid}; give the process")
+    return pid
 
 
 def descendants(pids: Iterable[int]) -> set[int]:
@@ -132,7 +155,7 @@ def descendants(pids: Iterable[int]) -> set[int]:
     children: dict[int, list[int]] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has just ended
-            parent = int(status.read_text().rpartition(")")[2].split()[1])
+            parent = int(status.read_bytes().rpartition(b")")[2].split()[1])
             children.setdefault(parent, []).append(int(status.parent.name))
     found: set[int] = set()
     waiting = list(pids)
@@ -183,7 +206,9 @@ def _parse_port_range(text: str) -> tuple[int, int]:
 
 def parse_cgroup(text: str) -> Path:
     """Check the path of a cgroup v2 directory; one without a leading mount is looked up in it."""
-    for path in (Path(text), *(root / text.lstrip("/") for root in cgroup_roots())):
+    for path in (
+        () if not text else (Path(text), *(root / text.lstrip("/") for root in cgroup_roots()))
+    ):
         if (path / "cgroup.procs").exists() and _is_cgroup2(path):
             return path
     roots = " or ".join(map(str, cgroup_roots()))
@@ -208,18 +233,9 @@ def parse_netns(text: str) -> int:
     else:
         candidates = [Path(text), Path("/run/netns", text)]
     for path in candidates:
-        try:
-            status = path.stat()
-        except OSError:
-            continue
-        if _is_namespace(path, status):
-            return status.st_ino
+        with contextlib.suppress(OSError), path.open("rb") as namespace:
+            if fcntl.ioctl(namespace, _NS_GET_NSTYPE) == _CLONE_NEWNET:
+                return path.stat().st_ino
     raise UnknownTarget(
         f"--netns: {text} is no network namespace; give a path such as /run/netns/NAME, or a pid"
     )
-
-
-def _is_namespace(path: Path, status: os.stat_result) -> bool:
-    """Tell whether a file lies on nsfs, as /proc/PID/ns/net and what `ip netns add` mounts do."""
-    own = Path("/proc/self/ns/net").stat()
-    return status.st_dev == own.st_dev and not path.is_dir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import time
@@ -72,7 +73,6 @@ def test_a_command_that_a_signal_ends(number: signal.Signals, start: Start) -> N
     assert command.status() == 128 + number
 
 
-@pytest.mark.xfail(reason="the program inherits that Python ignores SIGPIPE")
 def test_the_program_ends_by_sigpipe_as_it_would_without_us(start: Start) -> None:
     command = start("sh", "-c", "kill -PIPE $$")
     command.release()
@@ -112,7 +112,7 @@ def test_a_file_that_cannot_run(
 def test_a_command_given_up_never_runs(start: Start, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     command = start("sh", "-c", f": > {mark}")
-    command.abandon()
+    command.end()
     assert ended(command, 0)
     assert not mark.exists()
 
@@ -122,32 +122,44 @@ def test_giving_up_after_a_failed_release(start: Start, tmp_path: Path) -> None:
     command = start(str(tmp_path / "file"))
     with pytest.raises(UsageError):
         command.release()
-    command.abandon()
+    command.end()
     assert command.status() == 127
 
 
-@pytest.mark.xfail(reason="abandon() waits for a program that runs, and does not end it")
 def test_giving_up_ends_a_program_that_runs(start: Start) -> None:
     """An error after the release must not wait for a server to end by itself."""
     command = start("sleep", "0.3")
     command.release()
-    command.abandon()
+    command.end()
     assert command.status() == 128 + signal.SIGTERM
 
 
-def test_interrupt(start: Start) -> None:
+def test_end(start: Start) -> None:
     command = start("sleep", "1000")
     command.release()
     assert not ended(command, 0)
-    command.interrupt()
+    command.end()
     assert ended(command)
     assert command.status() == 128 + signal.SIGTERM
-    command.interrupt()
+    command.end()
 
 
-def test_interrupt_of_a_command_that_has_ended(start: Start) -> None:
+def test_end_of_a_command_that_has_ended(start: Start) -> None:
     command = start("true")
     command.release()
     assert ended(command)
-    command.interrupt()
+    command.end()
     assert command.status() == 0
+
+
+def test_a_program_that_does_not_obey_goes_on(
+    start: Start, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = start("sh", "-c", "trap '' TERM; echo ready; exec sleep 1000")
+    command.release()
+    while "ready" not in capfd.readouterr().out:
+        pass
+    assert command.end() == 0
+    assert capfd.readouterr().err == f"tcprism: sh goes on, as {command.pid}\n"
+    os.kill(command.pid, signal.SIGKILL)
+    assert command.status() == 128 + signal.SIGKILL

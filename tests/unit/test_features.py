@@ -85,6 +85,7 @@ def mechanisms(choices: Sequence[Choice]) -> dict[str, str | None]:
 def _kprobes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have kprobes, whatever this kernel has."""
     monkeypatch.setattr(features, "_KPROBES", (tmp_path / "missing", tmp_path))
+    monkeypatch.setattr(features, "fentry_error", lambda _function: None)
 
 
 def test_the_best_hooks_where_nothing_is_refused() -> None:
@@ -155,6 +156,17 @@ def test_every_reason_is_told_when_the_candidates_run_out() -> None:
     assert "fentry: No such file or directory (errno 2); kprobe: Device or resource busy" in said
 
 
+def test_a_kernel_that_takes_no_fentry_is_not_asked_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = PermissionError(errno.EPERM, "Operation not permitted")
+    monkeypatch.setattr(features, "fentry_error", lambda _function: error)
+    kernel = Kernel({})
+    choices, _ = choose([SEND], None, kernel.load)
+    assert kernel.tried == [["kprobe"]]
+    assert choices[0].refusals[0].reason == "Operation not permitted (errno 1)"
+
+
 def test_a_kernel_without_kprobes_is_not_asked_for_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,9 +219,9 @@ def test_the_reason_has_libbpfs_word_for_a_function_that_is_missing() -> None:
 class Types:
     """A kernel with one function and one tracepoint."""
 
-    def has_function(self, name: str) -> bool:
-        """Tell whether it is the one."""
-        return name == "tcp_sendpage"
+    def function_id(self, name: str) -> int:
+        """Return an id for the one."""
+        return 7 if name == "tcp_sendpage" else 0
 
     def has_tracepoint(self, name: str) -> bool:
         """Tell whether it is the one."""

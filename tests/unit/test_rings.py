@@ -160,7 +160,6 @@ def test_a_ring_that_is_behind_holds_back_the_others(
     assert found == sorted([*expected, 399 * MS])
 
 
-@pytest.mark.xfail(reason="reads an empty ring for ever after a discarded record")
 def test_discarded_records_are_no_events(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     reads = []
 

@@ -61,8 +61,7 @@ def main() -> NoReturn:
     except Error as error:
         fail(str(error), error.exit_status)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        fail(f"{error.format_message().rstrip('.')}; `tcprism --help` tells more", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     sys.exit(0)

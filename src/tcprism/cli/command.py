@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
+import sys
 from typing import NoReturn
 
 from tcprism.errors import UsageError
+
+_PATIENCE = 0.5  # seconds
 
 
 class Command:
@@ -33,7 +37,7 @@ class Command:
     def release(self) -> None:
         """Let the program run. Raises UsageError when there is no such program."""
         os.write(self._gate, b"1")
-        os.close(self._gate)
+        self._close_gate()
         code = os.read(self._failure, 4)
         os.close(self._failure)
         if code:
@@ -41,16 +45,21 @@ class Command:
             reason = os.strerror(int.from_bytes(code, "little"))
             raise UsageError(f"cannot run {self._arguments[0]!r}: {reason}")
 
-    def abandon(self) -> None:
-        """Give up before the program ran."""
-        with contextlib.suppress(OSError):
+    def _close_gate(self) -> None:
+        """Without a byte through the gate, the program never runs."""
+        if self._gate >= 0:
             os.close(self._gate)
-        self.status()
+        self._gate = -1
 
-    def interrupt(self) -> None:
-        """Ask a program that still runs to end."""
+    def end(self) -> int:
+        """Ask a program that still runs to end, and return its status; 0 when it does not obey."""
+        self._close_gate()
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
+        if not select.select([self.pidfd], [], [], _PATIENCE)[0]:
+            print(f"tcprism: {self._arguments[0]} goes on, as {self.pid}", file=sys.stderr)
+            return 0
+        return self.status()
 
     def status(self) -> int:
         """Wait for the end and return the status as a shell would: 128 + signal when killed."""
@@ -64,6 +73,11 @@ def _become(arguments: tuple[str, ...], gate: int, failure: int) -> NoReturn:
     """In the child: wait, then be the program; end quietly when the parent gave up."""
     try:
         if os.read(gate, 1):
+            for number in (
+                signal.SIGPIPE,
+                signal.SIGXFSZ,
+            ):  # Python ignores them, and that is inherited
+                signal.signal(number, signal.SIG_DFL)
             os.execvp(arguments[0], arguments)
     except OSError as error:
         os.write(failure, (error.errno or 1).to_bytes(4, "little"))

@@ -92,7 +92,7 @@ def parse_payload(value: int) -> int:
 
 def parse_ring_size(text: str) -> int:
     """Parse "64M", "65536"; the kernel takes powers of two. Raises UsageError."""
-    match = re.fullmatch(r"([0-9]{1,12})([KMG]?)i?B?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"([0-9]{1,12})([KMG]?)i?B?", text.strip(), re.ASCII | re.IGNORECASE)
     size = int(match[1]) * _UNITS[match[2].upper()] if match else 0
     if not rings.SMALLEST <= size <= rings.LARGEST or size & (size - 1):
         raise UsageError(

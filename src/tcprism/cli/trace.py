@@ -96,7 +96,7 @@ def command(**given: Any) -> None:
         status = _trace(_request(request_options, chosen), given, child)
     except BaseException:
         if child:
-            child.abandon()
+            child.end()
         raise
     sys.exit(status)
 
@@ -134,14 +134,7 @@ def _trace(request: Request, given: dict[str, Any], child: Command | None) -> in
                 run(monitor, sink, output, stop, child)
         finally:
             print_ledger(monitor)
-    return _status_of(child)
-
-
-def _status_of(child: Command | None) -> int:
-    if child is None:
-        return 0
-    child.interrupt()
-    return child.status()
+    return child.end() if child else 0
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from tcprism.errors import KernelRefused
 from tcprism.kernel.object import LoadError
+from tcprism.kernel.trial import fentry_error
 from tcprism.kernel.types import KernelTypes
 from tcprism.probes import Hook, Probe
 
@@ -47,13 +48,13 @@ def programs_of(hook: Hook, types: KernelTypes) -> list[str]:
     return [
         program
         for program in hook.programs
-        if _present(hook.where_function.get(program), types.has_function)
+        if _present(hook.where_function.get(program), types.function_id)
         and _present(hook.where_tracepoint.get(program), types.has_tracepoint)
     ]
 
 
-def _present(name: str | None, question: Callable[[str], bool]) -> bool:
-    return name is None or question(name)
+def _present(name: str | None, question: Callable[[str], int]) -> bool:
+    return name is None or bool(question(name))
 
 
 def choose(
@@ -98,6 +99,9 @@ def _next_hook(choice: Choice, candidates: list[Hook]) -> None:
 
 
 def _known_to_be_missing(hook: Hook) -> str:
+    """Say why a hook cannot work where that is found out faster than by loading it."""
+    if hook.mechanism == "fentry" and (error := fentry_error("tcp_sendmsg")):
+        return f"{error.strerror} (errno {error.errno})"
     if hook.mechanism == "kprobe" and not any(path.exists() for path in _KPROBES):
         return "this kernel has no kprobes (CONFIG_KPROBES)"
     return ""

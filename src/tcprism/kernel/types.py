@@ -45,9 +45,9 @@ class KernelTypes:
     def _find(self, name: str, kind: int) -> int:
         return int(self._library.call("btf__find_by_name_kind", self._btf, name.encode(), kind))
 
-    def has_function(self, name: str) -> bool:
-        """Tell whether the kernel has a function of this name that can be traced."""
-        return self._find(name, _KIND_FUNC) > 0
+    def function_id(self, name: str) -> int:
+        """Return a function's BTF id; 0 when the kernel has none of this name to trace."""
+        return max(self._find(name, _KIND_FUNC), 0)
 
     def has_tracepoint(self, name: str) -> bool:
         """Tell whether the kernel has this tracepoint."""
@@ -55,8 +55,8 @@ class KernelTypes:
 
     def parameters(self, function: str) -> int:
         """Return how many parameters a function has; 0 when it is unknown."""
-        identifier = self._find(function, _KIND_FUNC)
-        if identifier <= 0:
+        identifier = self.function_id(function)
+        if not identifier:
             return 0
         prototype = self._type(self._type(identifier).size_or_type)
         return int(prototype.info) & 0xFFFF

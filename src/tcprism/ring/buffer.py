@@ -24,9 +24,13 @@ Words = NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Records as 8-byte words, one row each; `complete` if no unfinished one stopped the reader."""
+    """Records as 8-byte words, one row each, out of `taken` that were read.
+
+    `complete` if no unfinished one stopped the reader. Discarded ones are taken and give no row.
+    """
 
     rows: Words
+    taken: int
     complete: bool
 
 
@@ -58,7 +62,7 @@ class RingBuffer:
         """Copy out at most `limit` records (never more than CHUNK) and give their room back."""
         count = min(self.available(), limit, CHUNK)
         if not count:
-            return Chunk(np.empty((0, self.stride // 8 - 1), np.uint64), True)
+            return Chunk(np.empty((0, self.stride // 8 - 1), np.uint64), 0, True)
         start = self._consumer[0]
         table = self._table(start & (self.size - 1), count)
         lengths = table[:, 0].astype(np.uint32)
@@ -66,7 +70,7 @@ class RingBuffer:
         rows = table[:finished, 1:].copy()  # always a copy, of a single record too
         self._consumer[0] = start + finished * self.stride
         kept = (lengths[:finished] & _DISCARDED) == 0
-        return Chunk(rows if kept.all() else rows[kept], finished == count)
+        return Chunk(rows if kept.all() else rows[kept], finished, finished == count)
 
     def _table(self, offset: int, count: int) -> Words:
         span = self._data[offset : offset + count * self.stride]

@@ -72,7 +72,7 @@ class _Source:
         while left > 0 and complete:
             chunk = self.ring.read(left)
             complete = chunk.complete
-            left -= len(chunk.rows)
+            left -= chunk.taken
             if len(chunk.rows):
                 part = _to_part(self.name, chunk.rows)
                 self.waiting.append(part)

@@ -1,0 +1,52 @@
+"""Whether the kernel takes fentry programs at all, asked with the smallest one there is."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from tcprism.kernel import libbpf
+from tcprism.kernel.types import kernel_types
+
+# include/uapi/linux/bpf.h
+_PROG_TYPE_TRACING = 26
+_TRACE_FENTRY = 24
+_RETURN_ZERO = bytes([0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])  # r0 = 0; exit
+
+
+class _LoadOptions(ctypes.Structure):
+    """struct bpf_prog_load_opts, as far as it is used."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("attempts", ctypes.c_int),
+        ("expected_attach_type", ctypes.c_int),
+        ("prog_btf_fd", ctypes.c_uint32),
+        ("prog_flags", ctypes.c_uint32),
+        ("prog_ifindex", ctypes.c_uint32),
+        ("kern_version", ctypes.c_uint32),
+        ("attach_btf_id", ctypes.c_uint32),
+    )
+
+
+def fentry_error(function: str) -> OSError | None:
+    """Return why the kernel refuses fentry on one of its functions, or None when it does not."""
+    options = _LoadOptions(
+        sz=ctypes.sizeof(_LoadOptions),
+        expected_attach_type=_TRACE_FENTRY,
+        attach_btf_id=kernel_types().function_id(function),
+    )
+    try:
+        descriptor = libbpf.load().checked(
+            "bpf_prog_load",
+            _PROG_TYPE_TRACING,
+            b"trial",
+            b"GPL",
+            _RETURN_ZERO,
+            2,
+            ctypes.byref(options),
+        )
+    except OSError as error:
+        return error
+    os.close(descriptor)
+    return None
