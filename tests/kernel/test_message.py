@@ -16,7 +16,8 @@ from .netns import Netns, namespace
 from .tracer import Event, Tracer, tracing_all
 from .workload import Call
 
-RUNS = [(hook, payload) for hook in hooks.message_hooks() for payload in (64, 16384)]
+# Every hook with all that a record can hold, and the best with payload cut short.
+RUNS = [(hook, 16384) for hook in hooks.message_hooks()] + [(hooks.message_hooks()[0], 64)]
 Ends = tuple[int, int]  # the port from which a stream goes, and the port to which
 MASK = 0xFFFFFFFF
 ADDRESSES = {"ipv4": "127.0.0.1", "ipv6": "::1", "mapped": "127.0.0.1", "32-bit": "127.0.0.1"}

@@ -32,6 +32,11 @@ def parse_ledger(stderr: list[str]) -> Ledger:
     }
 
 
+def read_fdinfo(pid: int) -> str:
+    """Return what the kernel tells of all that a process has open."""
+    return "".join(path.read_text() for path in Path(f"/proc/{pid}/fdinfo").iterdir())
+
+
 class Tracer:
     """One run of tcprism."""
 
@@ -43,6 +48,7 @@ class Tracer:
         )
         self.stderr: list[str] = []
         self.failure: str | None = None
+        self.fdinfo = ""  # what the kernel tells of its programs and maps
         self._attached = threading.Event()
         self._reader = threading.Thread(target=self._read_stderr, daemon=True)
         self._reader.start()
@@ -70,6 +76,8 @@ class Tracer:
             self.await_attached()
         except AssertionError as error:
             self.failure = str(error)
+        else:
+            self.fdinfo = read_fdinfo(self.process.pid)
 
     def wait(self) -> int:
         """Wait until tcprism has ended; return its exit status."""
