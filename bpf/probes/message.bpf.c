@@ -448,10 +448,9 @@ PER_DIRECTION(ending_calls, struct call);
 INLINE void find_buffer(struct call *call, int result, u32 flags, u32 kind)
 {
 	call_unseen(call, flags);
+	buffer_from_syscall(&call->buffer, &call->requested, result < 0);
 	if (kind == KIND_RECV && flags & MSG_TRUNC)
 		buffer_none(&call->buffer, PAYLOAD_DISCARDED);
-	else
-		buffer_from_syscall(&call->buffer, &call->requested, result < 0);
 }
 
 /* A send that took only a part ends a sendmmsg, as an error does. */

@@ -24,6 +24,7 @@ _NS_GET_NSTYPE = 0xB703
 _CLONE_NEWNET = 0x40000000
 
 _U32 = struct.Struct("=I")
+_FAMILY_BITS = 32
 _V4_BITS = 96  # an IPv4 prefix inside ::ffff:0:0/96
 
 
@@ -120,11 +121,13 @@ def _comm_key(comm: str) -> bytes:
 
 
 def _prefix_key(network: IpNetwork) -> bytes:
+    """Return struct prefix: its length in bits, the family, the address (IPv4 as mapped IPv6)."""
     packed = network.network_address.packed
+    length = _FAMILY_BITS + network.prefixlen
     if network.version == 4:
         packed = b"\0" * 10 + b"\xff\xff" + packed
-        return _U32.pack(network.prefixlen + _V4_BITS) + packed
-    return _U32.pack(network.prefixlen) + packed
+        length += _V4_BITS
+    return _U32.pack(length) + _U32.pack(network.version) + packed
 
 
 # What a user writes -> a value. Each raises UsageError.
@@ -173,13 +176,16 @@ def parse_comm(text: str) -> str:
     return text
 
 
-def parse_network(text: str) -> IpNetwork:
-    """Parse "10.0.0.1", "10.0.0.0/8", "fe80::/10"; an IPv4-mapped one becomes IPv4."""
+def parse_network(text: str, option: str = "--host") -> IpNetwork:
+    """Parse "10.0.0.1", "10.0.0.0/8", "fe80::/10"; an IPv4-mapped one becomes IPv4.
+
+    `option` is what an error names.
+    """
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError as error:
         raise UsageError(
-            f"--host: {text!r} is not an address or a prefix; write for example 10.1.2.3,"
+            f"{option}: {text!r} is not an address or a prefix; write for example 10.1.2.3,"
             " 10.0.0.0/8 or 2001:db8::/32"
         ) from error
     mapped = network.network_address.ipv4_mapped if network.version == 6 else None
@@ -188,18 +194,21 @@ def parse_network(text: str) -> IpNetwork:
     return network
 
 
-def parse_ports(text: str) -> tuple[tuple[int, int], ...]:
-    """Parse "443" or "8000-8100", several with commas, into inclusive ranges."""
-    return tuple(_parse_port_range(part) for part in text.split(","))
+def parse_ports(text: str, option: str = "--port") -> tuple[tuple[int, int], ...]:
+    """Parse "443" or "8000-8100", several with commas, into inclusive ranges.
+
+    `option` is what an error names.
+    """
+    return tuple(_parse_port_range(part, option) for part in text.split(","))
 
 
-def _parse_port_range(text: str) -> tuple[int, int]:
+def _parse_port_range(text: str, option: str) -> tuple[int, int]:
     match = re.fullmatch(r"\s*([0-9]{1,5})(?:-([0-9]{1,5}))?\s*", text)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 0 < first <= last <= 65535:
         raise UsageError(
-            f"--port: {text!r} is not a port or a range of ports from 1 to 65535;"
-            " write for example --port 443 or --port 8000-8100"
+            f"{option}: {text!r} is not a port or a range of ports from 1 to 65535;"
+            f" write for example {option} 443 or {option} 8000-8100"
         )
     return first, last
 

@@ -6,7 +6,7 @@
 #include "drift.h"
 #include "maps.h"
 
-#define SEGMENTS_MAX 64 /* of an iovec; what lies behind them is counted as cut */
+#define SEGMENTS_MAX 128 /* of an iovec; what lies behind them is counted as cut */
 
 enum buffer_shape {
 	BUFFER_FLAT,

@@ -66,13 +66,28 @@ INLINE u32 read_netns(const struct sock_common *sk, enum reads reads)
 	return inum;
 }
 
+/* A connection that is over (reset, say) has given its number back, but still knows its source port. */
+INLINE u16 local_port_of(const struct sock_common *sk, enum reads reads)
+{
+	struct tcp_sock *tp;
+	u16 port = 0;
+
+	READ(reads, port, sk->skc_num);
+	if (port)
+		return port;
+	tp = tcp_sock_of((struct sock *)sk, reads);
+	if (tp)
+		READ(reads, port, tp->inet_conn.icsk_inet.inet_sport);
+	return __builtin_bswap16(port);
+}
+
 INLINE void read_connection(struct connection *to, const struct sock_common *sk, enum reads reads)
 {
 	u16 family = 0, remote_port = 0;
 
 	READ(reads, family, sk->skc_family);
 	READ(reads, remote_port, sk->skc_dport);
-	READ(reads, to->local_port, sk->skc_num);
+	to->local_port = local_port_of(sk, reads);
 	to->remote_port = __builtin_bswap16(remote_port);
 	to->netns = read_netns(sk, reads);
 	read_addresses(to, sk, family, reads);
@@ -95,18 +110,17 @@ INLINE bool ports_pass(u16 local, u16 remote)
 /* The cheapest question, asked before anything else is read. */
 INLINE bool socket_ports_pass(const struct sock_common *sk, enum reads reads)
 {
-	u16 local = 0, remote = 0;
+	u16 remote = 0;
 
 	if (!config.by_port && !config.by_local_port && !config.by_remote_port)
 		return true;
-	READ(reads, local, sk->skc_num);
 	READ(reads, remote, sk->skc_dport);
-	return ports_pass(local, __builtin_bswap16(remote));
+	return ports_pass(local_port_of(sk, reads), __builtin_bswap16(remote));
 }
 
-INLINE bool in_prefixes(void *map, const struct address *address)
+INLINE bool in_prefixes(void *map, u32 family, const struct address *address)
 {
-	struct prefix key = { .length = 128, .address = *address };
+	struct prefix key = { .length = PREFIX_BITS, .family = family, .address = *address };
 
 	return bpf_map_lookup_elem(map, &key);
 }
@@ -120,9 +134,9 @@ INLINE bool connection_passes(const struct connection *c)
 		return false;
 	if (config.by_netns && !bpf_map_lookup_elem(&network_namespaces, &c->netns))
 		return false;
-	if (config.by_remote_host && !in_prefixes(&remote_hosts, &c->remote))
+	if (config.by_remote_host && !in_prefixes(&remote_hosts, c->family, &c->remote))
 		return false;
-	return !config.by_host || in_prefixes(&hosts, &c->remote) || in_prefixes(&hosts, &c->local);
+	return !config.by_host || in_prefixes(&hosts, c->family, &c->remote) || in_prefixes(&hosts, c->family, &c->local);
 }
 
 INLINE bool in_cgroups(void)

@@ -77,7 +77,12 @@ struct sock {
 	u16 sk_type;
 } CORE;
 
+struct inet_sock {
+	u16 inet_sport;
+} CORE;
+
 struct inet_connection_sock {
+	struct inet_sock icsk_inet;
 	u8 icsk_ca_state : 5;
 } CORE;
 

@@ -60,8 +60,12 @@ struct address {
 	u32 word[4];
 };
 
+#define PREFIX_BITS 160
+
+/* The family comes first: without it ::/0 would hold the mapped IPv4 addresses too. */
 struct prefix {
-	u32 length;
+	u32 length; /* bits, the family's 32 counted */
+	u32 family; /* 4 or 6 */
 	struct address address;
 };
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -54,10 +55,16 @@ def to_filter(given: dict[str, Any], command_pid: int | None = None) -> filters.
         follow=follow,
         comms=tuple(map(filters.parse_comm, given.pop("comm"))),
         hosts=tuple(map(filters.parse_network, given.pop("host"))),
-        remote_hosts=tuple(map(filters.parse_network, given.pop("remote_host"))),
+        remote_hosts=tuple(
+            filters.parse_network(text, "--remote-host") for text in given.pop("remote_host")
+        ),
         ports=_flatten(map(filters.parse_ports, given.pop("port"))),
-        local_ports=_flatten(map(filters.parse_ports, given.pop("local_port"))),
-        remote_ports=_flatten(map(filters.parse_ports, given.pop("remote_port"))),
+        local_ports=_flatten(
+            filters.parse_ports(text, "--local-port") for text in given.pop("local_port")
+        ),
+        remote_ports=_flatten(
+            filters.parse_ports(text, "--remote-port") for text in given.pop("remote_port")
+        ),
         cgroups=tuple(map(filters.parse_cgroup, given.pop("cgroup"))),
         netns=tuple(map(filters.parse_netns, given.pop("netns"))),
         family=int(given.pop("family") or 0),
@@ -87,6 +94,13 @@ def parse_payload(value: int) -> int:
     """Check a number of payload bytes. Raises UsageError."""
     if not 0 <= value <= PAYLOAD_MAX:
         raise UsageError(f"--payload: {value} is not between 0 and {PAYLOAD_MAX} bytes")
+    return value
+
+
+def parse_duration(value: float | None) -> float | None:
+    """Check a number of seconds. Raises UsageError."""
+    if value is not None and not 0 < value < math.inf:
+        raise UsageError(f"--duration: {value} is not a number of seconds above 0")
     return value
 
 

@@ -128,6 +128,7 @@ def run(
     except BrokenPipeError:
         silence(output)
     except OSError as error:
+        silence(output)
         raise OutputError(f"cannot write the output: {error.strerror}") from error
     finally:
         monitor.stop()
