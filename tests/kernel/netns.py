@@ -4,7 +4,6 @@ import ctypes
 import fcntl
 import itertools
 import os
-import re
 import socket
 import struct
 import subprocess
@@ -177,8 +176,3 @@ def joined() -> Iterator[Pair]:
                 "nodad")  # fmt: skip
             run("ip", "-n", end.name, "link", "set", "veth0", "up")
         yield Pair(client, server)
-
-
-def names_of_ours() -> list[str]:
-    """Return the namespaces that exist now and that some test or tcprism made."""
-    return re.findall(r"^tcprism\S*", run("ip", "netns", "list"), re.MULTILINE)
