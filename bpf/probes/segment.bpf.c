@@ -325,10 +325,18 @@ INLINE bool egress_passes(struct connection *c, const struct packet *packet, str
 	return connection_passes(c);
 }
 
-INLINE void egress(struct __sk_buff *skb)
+/* The connection that a packet belongs to. A SYN-ACK's socket is a listener (or a request), and has none yet. */
+INLINE struct tcp_sock *connection_of(struct __sk_buff *skb)
 {
 	struct sock *sk = skb->sk;
 	struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+
+	return tp && ((struct sock *)tp)->__sk_common.skc_state != TCP_LISTEN ? tp : NULL;
+}
+
+INLINE void egress(struct __sk_buff *skb)
+{
+	struct tcp_sock *tp = connection_of(skb);
 	struct counters *counters = counters_of(KIND_TRANSMIT);
 	struct owner *owner = NULL;
 	struct connection c;
