@@ -49,25 +49,27 @@ def test_a_comm_that_is_not_utf8() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "length", "address"),
+    ("text", "length", "family", "address"),
     [
-        ("10.0.0.0/8", 104, bytes(10) + b"\xff\xff\x0a\0\0\0"),
-        ("0.0.0.0/0", 96, bytes(10) + b"\xff\xff\0\0\0\0"),
-        ("192.0.2.1", 128, bytes(10) + b"\xff\xff\xc0\0\2\1"),
-        ("::/0", 0, bytes(16)),
-        ("fe80::/10", 10, b"\xfe\x80" + bytes(14)),
+        ("10.0.0.0/8", 136, 4, bytes(10) + b"\xff\xff\x0a\0\0\0"),
+        ("0.0.0.0/0", 128, 4, bytes(10) + b"\xff\xff\0\0\0\0"),
+        ("192.0.2.1", 160, 4, bytes(10) + b"\xff\xff\xc0\0\2\1"),
+        ("::/0", 32, 6, bytes(16)),
+        ("fe80::/10", 42, 6, b"\xfe\x80" + bytes(14)),
     ],
 )
-def test_keys_of_prefixes(text: str, length: int, address: bytes) -> None:
+def test_keys_of_prefixes(text: str, length: int, family: int, address: bytes) -> None:
     network = filters.parse_network(text)
     entries = Filter(hosts=(network,), remote_hosts=(network, network)).entries()
-    assert entries["hosts"] == {length.to_bytes(4, "little") + address: CHOSEN}
+    key = length.to_bytes(4, "little") + family.to_bytes(4, "little") + address
+    assert entries["hosts"] == {key: CHOSEN}
     assert entries["remote_hosts"] == entries["hosts"]
 
 
-def as_ipv6(address: IPv4Address | IPv6Address) -> IPv6Address:
-    """Return an address as the kernel side has it: IPv4 as mapped IPv6."""
-    return IPv6Address(f"::ffff:{address}") if isinstance(address, IPv4Address) else address
+def as_key(address: IPv4Address | IPv6Address) -> int:
+    """Return what the kernel side looks up: the family, then IPv4 as mapped IPv6."""
+    mapped = IPv6Address(f"::ffff:{address}") if isinstance(address, IPv4Address) else address
+    return int.from_bytes(address.version.to_bytes(4, "little") + mapped.packed, "big")
 
 
 prefixes = st.one_of(
@@ -93,10 +95,10 @@ def test_a_prefix_matches_its_addresses_and_no_other(
         if network.prefixlen
         else st.none()
     )
-    ignored = 128 - int.from_bytes(key[:4], "little")
+    ignored = 160 - int.from_bytes(key[:4], "little")
     prefix = int.from_bytes(key[4:], "big") >> ignored
-    assert int(as_ipv6(inside)) >> ignored == prefix
-    assert outside is None or int(as_ipv6(outside)) >> ignored != prefix
+    assert as_key(inside) >> ignored == prefix
+    assert outside is None or as_key(outside) >> ignored != prefix
 
 
 pids = st.lists(st.integers(1, 300) | st.integers(1, PIDS_END - 1), max_size=20)
