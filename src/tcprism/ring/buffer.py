@@ -18,6 +18,7 @@ _BUSY = 0x80000000
 _DISCARDED = 0x40000000
 # More than this at once falls out of the CPU's cache and is read at half the speed or less.
 CHUNK = 4096
+CHUNK_BYTES = 1 << 20
 
 Words = NDArray[np.uint64]
 
@@ -41,6 +42,7 @@ class RingBuffer:
         page = mmap.PAGESIZE
         self.size = size
         self.stride = _HEADER + (record_size + 7) // 8 * 8
+        self._chunk = max(1, min(CHUNK, CHUNK_BYTES // self.stride))
         self._consumer_map = mmap.mmap(descriptor, page, mmap.MAP_SHARED, offset=0)
         self._producer_map = mmap.mmap(
             descriptor, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page
@@ -59,8 +61,8 @@ class RingBuffer:
         return int(self._producer[0] - self._consumer[0]) / self.size
 
     def read(self, limit: int) -> Chunk:
-        """Copy out at most `limit` records (never more than CHUNK) and give their room back."""
-        count = min(self.available(), limit, CHUNK)
+        """Copy out at most `limit` records (no more than fit into the cache) and give their room back."""
+        count = min(self.available(), limit, self._chunk)
         if not count:
             return Chunk(np.empty((0, self.stride // 8 - 1), np.uint64), 0, True)
         start = self._consumer[0]
