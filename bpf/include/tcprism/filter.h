@@ -95,7 +95,10 @@ INLINE void read_connection(struct connection *to, const struct sock_common *sk,
 
 INLINE bool has_port(const volatile u64 *bits, u16 port)
 {
-	return bits[port >> 6] >> (port & 63) & 1;
+	u32 word = port >> 6;
+
+	asm volatile("" : "+r"(word)); /* 5.10 and 6.1 lose the bounds of a u16 */
+	return bits[word & (PORT_WORDS - 1)] >> (port & 63) & 1;
 }
 
 INLINE bool ports_pass(u16 local, u16 remote)
