@@ -61,7 +61,7 @@ class RingBuffer:
         return int(self._producer[0] - self._consumer[0]) / self.size
 
     def read(self, limit: int) -> Chunk:
-        """Copy out at most `limit` records (no more than fit into the cache) and give their room back."""
+        """Copy out at most `limit` records, and not more than the cache takes; free their room."""
         count = min(self.available(), limit, self._chunk)
         if not count:
             return Chunk(np.empty((0, self.stride // 8 - 1), np.uint64), 0, True)
