@@ -66,6 +66,15 @@ def test_exit_status(status: int, start: Start) -> None:
     assert command.status() == status
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Where the tests run in the background, SIGINT is ignored, and programs inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 def test_a_command_that_a_signal_ends(number: signal.Signals, start: Start) -> None:
     command = start("sh", "-c", f"kill -{number} $$")
