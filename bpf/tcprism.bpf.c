@@ -2,7 +2,10 @@
 /* One object for every kernel: user space loads the programs that this kernel takes. */
 #include "tcprism/events.h"
 #include "probes/message.bpf.c"
+#include "probes/message_tracepoint.bpf.c"
 #include "probes/segment.bpf.c"
+#include "probes/segment_egress.bpf.c"
+#include "probes/retransmit.bpf.c"
 #include "probes/owner.bpf.c"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

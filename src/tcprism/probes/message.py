@@ -1,4 +1,4 @@
-"""Messages: a process calls into TCP (bpf/probes/message.bpf.c)."""
+"""Messages: a process calls into TCP (bpf/probes/message*.bpf.c)."""
 
 from tcprism.probes import Hook, Probe
 

@@ -1,4 +1,4 @@
-"""Segments: TCP hands them to IP (bpf/probes/segment.bpf.c)."""
+"""Segments: TCP hands them to IP (bpf/probes/segment*.bpf.c, retransmit.bpf.c)."""
 
 from tcprism.probes import Hook, Probe
 

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* What all segment hooks share: from a socket and a segment to a record. */
+#ifndef TCPRISM_SEGMENT_H
+#define TCPRISM_SEGMENT_H
+
+#include "emit.h"
+
+/* What is known when the segment is handed over; the window is chosen on the way down. */
+struct pending {
+	u64 sk; /* 0: no transmission under way */
+	u32 seq, end_seq, ack;
+	u16 segs, flags;
+};
+
+INLINE bool after(u32 a, u32 b)
+{
+	return (s32)(b - a) < 0;
+}
+
+/* As OutSegs in __tcp_transmit_skb(): new data, or nothing that takes a sequence number. */
+INLINE bool is_first_transmission(u32 seq, u32 end_seq, u32 snd_nxt)
+{
+	return seq == end_seq || after(end_seq, snd_nxt);
+}
+
+INLINE u32 payload_bytes(u32 seq, u32 end_seq, u32 flags)
+{
+	return end_seq - seq - !!(flags & TCPHDR_SYN) - !!(flags & TCPHDR_FIN);
+}
+
+/* The header's window, as tcp_select_window() left it: unscaled in a SYN. */
+INLINE u32 window_of(struct tcp_sock *tp, u32 flags, enum reads reads)
+{
+	u32 window = 0, scale = 0;
+
+	READ(reads, window, tp->rcv_wnd);
+	if (!(flags & TCPHDR_SYN))
+		scale = READ_BITS(reads, &tp->rx_opt, rcv_wscale);
+	window >>= scale & 15;
+	return MIN(window, 65535);
+}
+
+INLINE void read_congestion(struct segment *to, struct tcp_sock *tp, enum reads reads)
+{
+	u32 srtt = 0;
+
+	READ(reads, to->cwnd, tp->snd_cwnd);
+	READ(reads, to->packets_out, tp->packets_out);
+	READ(reads, srtt, tp->srtt_us);
+	to->srtt_us = srtt ? srtt >> 3 : SRTT_UNKNOWN; /* kept eightfold: tcp_rtt_estimator() */
+	to->ca_state = READ_BITS(reads, &tp->inet_conn, icsk_ca_state);
+}
+
+INLINE void no_congestion(struct segment *to)
+{
+	to->srtt_us = SRTT_UNKNOWN;
+	to->ca_state = CA_STATE_UNKNOWN;
+}
+
+/* Counts a segment and filters it, cheapest questions first; false: leave it. */
+INLINE bool segment_passes(struct counters *counters, struct connection *to, const struct sock_common *sk,
+			   const struct owner *owner, enum reads reads)
+{
+	COUNT(counters->seen, 1);
+	if (socket_ports_pass(sk, reads) && owner_passes(owner)) {
+		read_connection(to, sk, reads);
+		if (connection_passes(to))
+			return true;
+	}
+	COUNT(counters->filtered, 1);
+	return false;
+}
+
+INLINE void pending_into(struct segment *to, const struct pending *from)
+{
+	to->event.seq = from->seq;
+	to->event.bytes = payload_bytes(from->seq, from->end_seq, from->flags);
+	to->event.flags = from->flags;
+	to->end_seq = from->end_seq;
+	to->ack = from->ack;
+	to->segs = from->segs;
+}
+
+INLINE void read_control_block(struct pending *to, const struct sk_buff *skb, enum reads reads)
+{
+	const struct tcp_skb_cb *cb = (const void *)skb->cb;
+	u16 segs = 0;
+	u8 flags = 0;
+
+	READ(reads, to->seq, cb->seq);
+	READ(reads, to->end_seq, cb->end_seq);
+	READ(reads, segs, cb->tcp_gso_segs); /* skb_shinfo's is not set yet */
+	READ(reads, flags, cb->tcp_flags);
+	to->segs = segs ? segs : 1;
+	to->flags = flags;
+}
+
+#endif

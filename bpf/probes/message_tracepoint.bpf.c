@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * send and recv by tracepoints. sock_send_length and sock_recv_length (6.3+) fire as the call returns, with its
+ * result alone. tcp_sendmsg_locked (6.16+) has the iterator; older kernels' sends and all receives
+ * read the system call's registers.
+ */
+#include "tcprism/message.h"
+#include "tcprism/syscall.h"
+
+SEC("tp_btf/tcp_sendmsg_locked") int tracepoint_send_buffer(u64 *ctx)
+{
+	struct sock *sk = (void *)ctx[0];
+	const struct msghdr *msg = (void *)ctx[1];
+	u64 thread = bpf_get_current_pid_tgid();
+	struct call *call = call_wanted(sk, thread, KIND_SEND, READS_BTF) ? current_call(thread, true) : NULL;
+
+	if (!call || call->sk == (u64)sk) /* the loop inside one call comes round again */
+		return 0;
+	call_open(call, sk, KIND_SEND, msg->msg_flags, msg->msg_iter.count, READS_BTF);
+	call->start_ns = 0; /* the call began earlier */
+	buffer_from_iter(&call->buffer, &msg->msg_iter, READS_BTF);
+	return 0;
+}
+
+/* The call that returns: filled and used within one run of one program. */
+PER_DIRECTION(ending_calls, struct call);
+
+INLINE void find_buffer(struct call *call, int result, u32 flags, u32 kind)
+{
+	call_unseen(call, flags);
+	buffer_from_syscall(&call->buffer, &call->requested, result < 0);
+	if (kind == KIND_RECV && flags & MSG_TRUNC)
+		buffer_none(&call->buffer, PAYLOAD_DISCARDED);
+}
+
+/* A send that took only a part ends a sendmmsg, as an error does. */
+INLINE void end_partial_batch(int result)
+{
+	u32 direction = KIND_SEND;
+	struct gathering *state = bpf_map_lookup_elem(&gathering, &direction);
+
+	if (state && (u32)result < state->requested)
+		batch_end();
+}
+
+INLINE bool is_traced(struct sock *sk, u32 kind)
+{
+	return sk && (kind_wanted(kind) || config.track_owner) && is_tcp(sk, READS_BTF);
+}
+
+SEC("tp_btf/sock_recv_length") int tracepoint_recv(u64 *ctx)
+{
+	struct sock *sk = (void *)ctx[0];
+	int result = ctx[1];
+	u32 flags = ctx[2], kind = KIND_RECV;
+	struct caller caller;
+	struct call *call;
+
+	if (!is_traced(sk, KIND_RECV))
+		return 0;
+	if (!is_message(KIND_RECV, result, flags)) {
+		batch_end();
+		return 0;
+	}
+	if (!message_admit(&caller, sk, KIND_RECV, READS_BTF))
+		return 0;
+	call = bpf_map_lookup_elem(&ending_calls, &kind);
+	if (!call)
+		return 0;
+	find_buffer(call, result, flags, kind);
+	message_record(&caller, call, sk, kind, result, READS_BTF);
+	return 0;
+}
+
+/* A send that blocks no more, or is made again, has left what its entry knew. */
+INLINE void send_abandoned(void)
+{
+	struct call *call = current_call(bpf_get_current_pid_tgid(), false);
+
+	if (call)
+		call->sk = 0;
+	batch_end();
+}
+
+SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
+{
+	struct sock *sk = (void *)ctx[0];
+	struct call *call, *begun;
+	int result = ctx[1];
+	u32 kind = KIND_SEND;
+	struct caller caller;
+
+	if (!is_traced(sk, KIND_SEND))
+		return 0;
+	if (!is_message(KIND_SEND, result, 0)) {
+		send_abandoned();
+		return 0;
+	}
+	if (!message_admit(&caller, sk, KIND_SEND, READS_BTF))
+		return 0;
+	call = bpf_map_lookup_elem(&ending_calls, &kind);
+	if (!call)
+		return 0;
+	begun = current_call(caller.thread, false);
+	if (begun && begun->sk == (u64)sk) {
+		*call = *begun;
+		begun->sk = 0;
+	} else {
+		find_buffer(call, result, 0, kind);
+	}
+	message_record(&caller, call, sk, kind, result, READS_BTF);
+	if (!call->sk && call->buffer.shape != BUFFER_FLAT)
+		end_partial_batch(result);
+	return 0;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* Retransmissions: equal to RetransSegs, tail loss probes included, on every kernel. */
+#include "tcprism/segment.h"
+
+INLINE void retransmit_event(struct sock *sk, const struct sk_buff *skb, int error)
+{
+	struct counters *counters = counters_of(KIND_RETRANSMIT);
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct owner *owner = owner_of(sk, READS_BTF);
+	struct pending pending = {};
+	struct connection c;
+	struct segment s = {};
+
+	if (!counters || !tp)
+		return;
+	if (!segment_passes(counters, &c, &sk->__sk_common, owner, READS_BTF))
+		return;
+	read_control_block(&pending, skb, READS_BTF);
+	pending.ack = pending.flags & TCPHDR_ACK ? tp->rcv_nxt : 0;
+	event_begin(&s.event, KIND_RETRANSMIT, &c, owner);
+	s.event.socket = cookie_of(sk, READS_BTF);
+	s.event.error = error < 0 ? error : 0;
+	pending_into(&s, &pending);
+	s.window = window_of(tp, pending.flags, READS_BTF);
+	read_congestion(&s, tp, READS_BTF);
+	SUBMIT(retransmit, struct segment, counters, *record = s);
+}
+
+SEC("tp_btf/tcp_retransmit_skb") int tracepoint_retransmit(u64 *ctx)
+{
+	retransmit_event((void *)ctx[0], (void *)ctx[1], RETRANSMIT_HAS_ERROR() ? ctx[2] : 0);
+	return 0;
+}
+
+/* A SYN-ACK again: there is a request and a listener, but no connection yet. */
+INLINE void retransmit_synack_event(struct sock *listener, const struct request_sock *req)
+{
+	struct counters *counters = counters_of(KIND_RETRANSMIT);
+	struct owner *owner = owner_of(listener, READS_BTF);
+	struct tcp_request_sock *request = (void *)untyped(req);
+	struct connection c;
+	struct segment s = {};
+
+	if (!counters)
+		return;
+	if (!segment_passes(counters, &c, &req->__req_common, owner, READS_BTF))
+		return;
+	event_begin(&s.event, KIND_RETRANSMIT, &c, owner);
+	s.event.flags = TCPHDR_SYN | TCPHDR_ACK;
+	bpf_probe_read_kernel(&s.event.seq, sizeof(u32), &request->snt_isn);
+	bpf_probe_read_kernel(&s.ack, sizeof(u32), &request->rcv_nxt);
+	s.end_seq = s.event.seq + 1;
+	s.segs = 1;
+	s.window = WINDOW_UNKNOWN;
+	no_congestion(&s);
+	SUBMIT(retransmit, struct segment, counters, *record = s);
+}
+
+SEC("tp_btf/tcp_retransmit_synack") int tracepoint_retransmit_synack(u64 *ctx)
+{
+	retransmit_synack_event((void *)ctx[0], (void *)ctx[1]);
+	return 0;
+}

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* Without fentry and kprobes: each packet as it leaves IP, once, with its true headers. */
+#include "tcprism/segment.h"
+
+#define ETH_P_IP 0x0008 /* network order */
+#define ETH_P_IPV6 0xdd86
+#define IPV4_MINIMUM 20
+#define IPV6_LENGTH 40
+#define HEADERS_MAX 512 /* IP's, with any options */
+
+struct tcp_header {
+	u16 source, dest;
+	u32 seq, ack;
+	u8 offset_and_flags, flags;
+	u16 window;
+};
+
+struct packet {
+	const u8 *start, *end; /* what lies in one piece: all headers of a packet that was made here do */
+	const struct tcp_header *tcp;
+	u32 payload;
+	u32 seq, end_seq;
+};
+
+INLINE u32 tcp_at_ipv4(const struct packet *packet)
+{
+	if (packet->start + IPV4_MINIMUM > packet->end || packet->start[9] != IPPROTO_TCP)
+		return 0;
+	return (packet->start[0] & 15) * 4;
+}
+
+#define EXTENSIONS_MAX 4
+#define NEXT_HOP_BY_HOP 0
+#define NEXT_ROUTING 43
+#define NEXT_DESTINATION 60
+
+INLINE u32 tcp_at_ipv6(const struct packet *packet, struct __sk_buff *skb)
+{
+	u32 at = IPV6_LENGTH;
+	u8 extension[2];
+	u8 next;
+
+	if (packet->start + IPV6_LENGTH > packet->end)
+		return 0;
+	next = packet->start[6];
+	for (u32 i = 0; i < EXTENSIONS_MAX; i++) {
+		if (next != NEXT_HOP_BY_HOP && next != NEXT_ROUTING && next != NEXT_DESTINATION)
+			break;
+		if (bpf_skb_load_bytes(skb, at, extension, sizeof(extension)))
+			return 0;
+		next = extension[0];
+		at += (extension[1] + 1) * 8;
+	}
+	return next == IPPROTO_TCP ? at : 0;
+}
+
+/* Finds the TCP header; false: not TCP. */
+INLINE bool read_packet(struct packet *to, struct __sk_buff *skb)
+{
+	u32 at, flags;
+
+	to->start = (void *)(u64)skb->data;
+	to->end = (void *)(u64)skb->data_end;
+	at = skb->protocol == ETH_P_IP ? tcp_at_ipv4(to) : skb->protocol == ETH_P_IPV6 ? tcp_at_ipv6(to, skb) : 0;
+	if (!at || at > HEADERS_MAX)
+		return false;
+	to->tcp = (void *)(to->start + at);
+	if ((const u8 *)(to->tcp + 1) > to->end)
+		return false;
+	flags = to->tcp->flags;
+	to->payload = skb->len - at - (to->tcp->offset_and_flags >> 4) * 4;
+	to->seq = __builtin_bswap32(to->tcp->seq);
+	to->end_seq = to->seq + to->payload + !!(flags & TCPHDR_SYN) + !!(flags & TCPHDR_FIN);
+	return true;
+}
+
+INLINE bool read_packet_connection(struct connection *to, const struct packet *from, u32 protocol)
+{
+	const u32 *word = (const void *)from->start;
+
+	to->local_port = __builtin_bswap16(from->tcp->source);
+	to->remote_port = __builtin_bswap16(from->tcp->dest);
+	if (protocol == ETH_P_IP && from->start + IPV4_MINIMUM <= from->end) {
+		to->family = 4;
+		map_ipv4(&to->local, word[3]);
+		map_ipv4(&to->remote, word[4]);
+		return true;
+	}
+	if (from->start + IPV6_LENGTH > from->end)
+		return false;
+	to->family = 6;
+	__builtin_memcpy(&to->local, word + 2, sizeof(to->local));
+	__builtin_memcpy(&to->remote, word + 6, sizeof(to->remote));
+	return true;
+}
+
+INLINE void packet_into(struct segment *to, const struct packet *from, u32 segs)
+{
+	to->event.seq = from->seq;
+	to->event.bytes = from->payload;
+	to->event.flags = from->tcp->flags;
+	to->end_seq = from->end_seq;
+	to->ack = from->tcp->flags & TCPHDR_ACK ? __builtin_bswap32(from->tcp->ack) : 0;
+	to->window = __builtin_bswap16(from->tcp->window);
+	to->segs = segs ? segs : 1;
+}
+
+/* A SYN-ACK's request socket, or the kernel's own socket for resets: no tcp_sock, no owner. */
+INLINE u32 netns_of_other(struct sock *sk)
+{
+	struct sock *address = (void *)untyped(sk);
+
+	return address ? read_netns(&address->__sk_common, READS_PROBED) : 0;
+}
+
+INLINE void egress_record(struct __sk_buff *skb, const struct packet *packet, const struct connection *c,
+			  struct tcp_sock *tp, const struct owner *owner, struct counters *counters)
+{
+	struct segment s = {};
+
+	event_begin(&s.event, KIND_TRANSMIT, c, owner);
+	s.event.socket = bpf_get_socket_cookie(skb);
+	packet_into(&s, packet, skb->gso_segs);
+	if (tp)
+		read_congestion(&s, tp, READS_BTF);
+	else
+		no_congestion(&s);
+	SUBMIT(segment, struct segment, counters, *record = s);
+}
+
+INLINE bool egress_passes(struct connection *c, const struct packet *packet, struct __sk_buff *skb, struct tcp_sock *tp,
+			  const struct owner *owner)
+{
+	struct sock *sk = (void *)tp;
+
+	if (!owner_passes(owner) || !read_packet_connection(c, packet, skb->protocol))
+		return false;
+	c->netns = tp ? read_netns(&sk->__sk_common, READS_BTF) : netns_of_other(skb->sk);
+	return connection_passes(c);
+}
+
+/* The connection that a packet belongs to. A SYN-ACK's socket is a listener (or a request), and has none yet. */
+INLINE struct tcp_sock *connection_of(struct __sk_buff *skb)
+{
+	struct sock *sk = skb->sk;
+	struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+
+	return tp && ((struct sock *)tp)->__sk_common.skc_state != TCP_LISTEN ? tp : NULL;
+}
+
+INLINE void egress(struct __sk_buff *skb)
+{
+	struct tcp_sock *tp = connection_of(skb);
+	struct counters *counters = counters_of(KIND_TRANSMIT);
+	struct owner *owner = NULL;
+	struct connection c;
+	struct packet packet;
+
+	if (!counters || !read_packet(&packet, skb))
+		return;
+	if (tp && !is_first_transmission(packet.seq, packet.end_seq, tp->snd_nxt))
+		return;
+	COUNT(counters->seen, 1);
+	if (!ports_pass(__builtin_bswap16(packet.tcp->source), __builtin_bswap16(packet.tcp->dest)))
+		goto filtered;
+	if (tp)
+		owner = owner_of((struct sock *)tp, READS_BTF);
+	if (egress_passes(&c, &packet, skb, tp, owner)) {
+		egress_record(skb, &packet, &c, tp, owner, counters);
+		return;
+	}
+filtered:
+	COUNT(counters->filtered, 1);
+}
+
+SEC("cgroup_skb/egress") int cgroup_transmit(struct __sk_buff *skb)
+{
+	egress(skb);
+	return 1; /* let it pass */
+}
+
