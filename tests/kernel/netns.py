@@ -8,7 +8,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 CLONE_NEWNET = 0x40000000
 SIOCETHTOOL = 0x8946
 ETHTOOL_STSO, ETHTOOL_SGSO = 0x1F, 0x24
-TIME_WAIT, CLOSE, LISTEN = "06", "07", "0A"
+FIN_WAIT2, TIME_WAIT, CLOSE, LISTEN = "05", "06", "07", "0A"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _numbers = itertools.count(1)
@@ -91,16 +91,22 @@ class Netns:
 
     def await_closed(self) -> None:
         """Wait until no connection of the namespace will send anything more."""
+        self._await(lambda states: not states - {TIME_WAIT, CLOSE, LISTEN})
+
+    def await_state(self, state: str) -> None:
+        """Wait until a connection of the namespace is in a state."""
+        self._await(lambda states: state in states)
+
+    def _await(self, condition: Callable[[set[str]], bool]) -> None:
         deadline = time.monotonic() + 60
-        while states := self._open_states():
+        while not condition(states := self._states()):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"connections in {self.name} stay open, in states {states}")
+                raise TimeoutError(f"connections in {self.name} stay in states {states}")
             os.sched_yield()
 
-    def _open_states(self) -> set[str]:
+    def _states(self) -> set[str]:
         lines = (self.proc("tcp") + self.proc("tcp6")).splitlines()
-        states = {line.split()[3] for line in lines if ":" in line.split()[0]}
-        return states - {TIME_WAIT, CLOSE, LISTEN}
+        return {line.split()[3] for line in lines if ":" in line.split()[0]}
 
     def drop_every(self, nth: int, port: int) -> None:
         """Drop one in `nth` of the packets with more than 200 bytes that arrive at a port."""
