@@ -9,11 +9,20 @@
 INLINE void call_enter(struct sock *sk, const struct msghdr *msg, u64 size, u32 flags, u32 kind, enum reads reads)
 {
 	u64 thread = bpf_get_current_pid_tgid();
-	struct call *call = call_wanted(sk, thread, kind, reads) ? current_call(thread, true) : NULL;
+	bool wanted = call_wanted(sk, thread, kind, reads);
+	struct call *call;
 
+	/* A kretprobe learns here alone which socket it is: it counts what is filtered, too. */
+	if (!wanted && (reads == READS_BTF || (!kind_wanted(kind) && !config.track_owner)))
+		return;
+	call = current_call(thread, true);
 	if (!call)
 		return;
 	call_open(call, sk, kind, flags, size, reads);
+	call->start_ns = 0;
+	buffer_none(&call->buffer, PAYLOAD_SYSCALL);
+	if (!wanted)
+		return;
 	if (!msg)
 		buffer_none(&call->buffer, PAYLOAD_SPLICED);
 	else if (kind == KIND_RECV && flags & MSG_TRUNC)

@@ -69,8 +69,15 @@ class Monitor:
         machine.require_privileges()
         self._sizes = rings.sizes(self.request.kinds, self.request.payload, self.request.ring_size)
         probes = probes_for(self.request.kinds)
-        self.choices, self._object = features.choose(probes, self.request.mechanism, self._load)
+        self.choices, self._object = features.choose(probes, self._forced(probes), self._load)
         return self
+
+    def _forced(self, probes: Sequence[Probe]) -> dict[str, str]:
+        """Return the mechanism to force; not on a probe that only knows the owners for others."""
+        if self.request.mechanism is None:
+            return {}
+        kinds = set(self.request.kinds)
+        return {p.family: self.request.mechanism for p in probes if kinds & set(p.kinds)}
 
     def __exit__(
         self,

@@ -81,6 +81,9 @@ def mechanisms(choices: Sequence[Choice]) -> dict[str, str | None]:
     }
 
 
+KPROBES = {probe.family: "kprobe" for probe in ALL}
+
+
 @pytest.fixture(autouse=True)
 def _kprobes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have kprobes, whatever this kernel has."""
@@ -90,7 +93,7 @@ def _kprobes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_best_hooks_where_nothing_is_refused() -> None:
     kernel = Kernel({})
-    choices, loaded = choose(ALL, None, kernel.load)
+    choices, loaded = choose(ALL, {}, kernel.load)
     assert mechanisms(choices) == {
         "send": "fentry",
         "transmit": "fentry",
@@ -104,7 +107,7 @@ def test_the_best_hooks_where_nothing_is_refused() -> None:
 @pytest.mark.parametrize("step", ["load", "attach"])
 def test_the_next_candidate_only_for_the_one_refused(step: str) -> None:
     kernel = Kernel({"fexit_send": errno.ENOENT, "kprobe_send": errno.EINVAL}, step)
-    choices, _ = choose(ALL, None, kernel.load)
+    choices, _ = choose(ALL, {}, kernel.load)
     assert kernel.tried == [
         ["fentry", "fentry", "tracepoint"],
         ["kprobe", "fentry", "tracepoint"],
@@ -120,7 +123,7 @@ def test_the_next_candidate_only_for_the_one_refused(step: str) -> None:
 
 def test_a_mechanism_that_is_forbidden_is_not_asked_for_again() -> None:
     kernel = Kernel({"fentry_transmit": errno.EPERM})
-    choices, _ = choose(ALL, None, kernel.load)
+    choices, _ = choose(ALL, {}, kernel.load)
     assert kernel.tried == [
         ["fentry", "fentry", "tracepoint"],
         ["kprobe", "kprobe", "tracepoint"],
@@ -132,7 +135,7 @@ def test_a_mechanism_that_is_forbidden_is_not_asked_for_again() -> None:
 
 def test_a_forced_mechanism_holds_where_a_probe_has_it() -> None:
     kernel = Kernel({})
-    choices, _ = choose(ALL, "kprobe", kernel.load)
+    choices, _ = choose(ALL, KPROBES, kernel.load)
     assert mechanisms(choices) == {
         "send": "kprobe",
         "transmit": "kprobe",
@@ -143,14 +146,14 @@ def test_a_forced_mechanism_holds_where_a_probe_has_it() -> None:
 def test_a_forced_mechanism_has_no_other_candidate() -> None:
     kernel = Kernel({"kprobe_send": errno.ENOENT})
     with pytest.raises(KernelRefused, match="every way to see send and recv"):
-        choose(ALL, "kprobe", kernel.load)
+        choose(ALL, KPROBES, kernel.load)
     assert len(kernel.tried) == 1
 
 
 def test_every_reason_is_told_when_the_candidates_run_out() -> None:
     kernel = Kernel({"fentry_transmit": errno.ENOENT, "kprobe_transmit": errno.EBUSY})
     with pytest.raises(KernelRefused) as caught:
-        choose(ALL, None, kernel.load)
+        choose(ALL, {}, kernel.load)
     said = str(caught.value)
     assert "see transmit" in said
     assert "fentry: No such file or directory (errno 2); kprobe: Device or resource busy" in said
@@ -162,7 +165,7 @@ def test_a_kernel_that_takes_no_fentry_is_not_asked_for_one(
     error = PermissionError(errno.EPERM, "Operation not permitted")
     monkeypatch.setattr(features, "fentry_error", lambda _function: error)
     kernel = Kernel({})
-    choices, _ = choose([SEND], None, kernel.load)
+    choices, _ = choose([SEND], {}, kernel.load)
     assert kernel.tried == [["kprobe"]]
     assert choices[0].refusals[0].reason == "Operation not permitted (errno 1)"
 
@@ -172,11 +175,11 @@ def test_a_kernel_without_kprobes_is_not_asked_for_one(
 ) -> None:
     monkeypatch.setattr(features, "_KPROBES", (tmp_path / "missing",))
     kernel = Kernel({"fentry_send": errno.ENOENT})
-    choices, _ = choose([SEND], None, kernel.load)
+    choices, _ = choose([SEND], {}, kernel.load)
     assert kernel.tried == [["fentry"], ["tracepoint"]]
     assert "no kprobes" in choices[0].refusals[1].reason
     with pytest.raises(KernelRefused, match="no kprobes"):
-        choose([SEND], "kprobe", kernel.load)
+        choose([SEND], KPROBES, kernel.load)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +198,7 @@ def test_a_failure_that_is_no_hooks_fault(log: list[str], said: str) -> None:
         raise refusal("load", errno.ENOMEM, log)
 
     with pytest.raises(KernelRefused, match="Cannot allocate memory") as caught:
-        choose(ALL, None, load)
+        choose(ALL, {}, load)
     assert said in str(caught.value)
     assert isinstance(caught.value.__cause__, LoadError)
     assert len(tried) == 1
@@ -206,7 +209,7 @@ def test_what_is_no_refusal_passes_through() -> None:
         raise KernelRefused("no BTF")
 
     with pytest.raises(KernelRefused, match=r"^no BTF$"):
-        choose(ALL, None, load)
+        choose(ALL, {}, load)
 
 
 def test_the_reason_has_libbpfs_word_for_a_function_that_is_missing() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -59,17 +59,19 @@ def _present(name: str | None, question: Callable[[str], int]) -> bool:
 
 def choose(
     probes: Iterable[Probe],
-    mechanism: str | None,
+    forced: Mapping[str, str],
     load: Callable[[Sequence[Choice]], Loaded],
 ) -> tuple[list[Choice], Loaded]:
     """Return, for each probe, the best hook with which `load` succeeds, and what `load` returned.
 
     `load` is called with a hook in every choice and raises LoadError when the kernel refuses one.
-    `mechanism` ("fentry", "kprobe" or "tracepoint") forces one where a probe has it.
+    `forced` names, per family, the only mechanism to try, where the probe has it.
     Raises KernelRefused when the hooks of a probe run out.
     """
     choices = [Choice(probe) for probe in probes]
-    candidates = {id(choice): _candidates(choice, mechanism) for choice in choices}
+    candidates = {
+        id(choice): _candidates(choice, forced.get(choice.probe.family)) for choice in choices
+    }
     for choice in choices:
         _next_hook(choice, candidates[id(choice)])
     while True:
