@@ -139,13 +139,16 @@ INLINE bool egress_passes(struct connection *c, const struct packet *packet, str
 	return connection_passes(c);
 }
 
-/* The connection that a packet belongs to. A SYN-ACK's socket is a listener (or a request), and has none yet. */
+/*
+ * The connection that a packet belongs to. A SYN-ACK's socket is a listener (or a request), and has none yet;
+ * that of a reset without a connection is the kernel's own raw one, which is no tcp_sock whatever 6.12 says.
+ */
 INLINE struct tcp_sock *connection_of(struct __sk_buff *skb)
 {
-	struct sock *sk = skb->sk;
-	struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+	struct tcp_sock *tp = skb->sk ? bpf_skc_to_tcp_sock(skb->sk) : NULL;
+	struct sock *sk = (void *)tp;
 
-	return tp && ((struct sock *)tp)->__sk_common.skc_state != TCP_LISTEN ? tp : NULL;
+	return tp && sk->sk_type == SOCK_STREAM && sk->__sk_common.skc_state != TCP_LISTEN ? tp : NULL;
 }
 
 INLINE void egress(struct __sk_buff *skb)
