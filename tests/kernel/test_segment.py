@@ -242,17 +242,23 @@ def segments(events: list[Event], flag: str = "") -> int:
     return sum(event["segs"] for event in events if flag in (event["flags"] or ""))
 
 
+def sees_handshakes(hook: str, family: int) -> bool:
+    """Return whether the hook sees SYN-ACKs."""
+    return hook == "tracepoint" and (family == 4 or hooks.cgroups_see_ipv6_handshakes())
+
+
 def unseen(hook: str, phase: str, family: int, counted: Counters, events: list[Event]) -> set[int]:
     """Return how many segments the hook cannot see, as a set of what is possible.
 
     __tcp_transmit_skb has no part in SYN-ACKs, in resets without a socket and in the ACKs of
-    connections in TIME-WAIT. cgroup_skb (`tracepoint`) sees SYN-ACKs, and the others where their
-    packet has a full socket: by IPv4 a reset always, an ACK before 6.13, by IPv6 none of them.
+    connections in TIME-WAIT. cgroup_skb (`tracepoint`) sees those whose packet has a full socket:
+    by IPv4 SYN-ACKs and resets always and the ACKs before 6.13, by IPv6 SYN-ACKs in later kernels.
     """
     resets = counted["OutRsts"] - segments(events, "RST")
     acks = 1 if phase == "abandoned" and counted["ActiveOpens"] else 0
-    if hook != "tracepoint":
-        return {resets + acks + counted["PassiveOpens"]}
+    handshakes = counted["PassiveOpens"]
+    if not sees_handshakes(hook, family):
+        return {resets + acks + handshakes}
     return {0, acks} if family == 4 else {resets + acks}
 
 
@@ -294,7 +300,8 @@ def test_what_has_no_socket(recording: Recording, family: int) -> None:
     assert segments(refused.of("transmit", server), "RST") == (by_cgroup and family == 4)
     accepted = recording.phases["ping-pong", family]
     assert accepted.counted["server"]["PassiveOpens"] == 1
-    assert segments(accepted.of("transmit", server), "SYN|ACK") == by_cgroup
+    handshakes = segments(accepted.of("transmit", server), "SYN|ACK")
+    assert handshakes == sees_handshakes(recording.hook, family)
 
 
 @all_families
@@ -305,14 +312,15 @@ def test_a_reset_by_its_socket_is_seen(recording: Recording, family: int) -> Non
     assert segments(run.of("transmit", recording.netns["client"]), "RST") == 1
 
 
-def captured(recording: Recording, port: int, to_server: bool) -> list[Packet]:
+def captured(recording: Recording, phase: str, family: int, to_server: bool) -> list[Packet]:
     """Return the captured packets of one direction that the hook can see."""
+    port = port_of(phase, family)
     packets = [
         packet
         for packet in recording.packets
         if port == (packet.destination_port if to_server else packet.source_port)
     ]
-    if to_server or recording.hook == "tracepoint":
+    if to_server or sees_handshakes(recording.hook, family):
         return packets
     return [packet for packet in packets if "SYN" not in packet.flags]
 
@@ -339,7 +347,7 @@ def test_sequence_ranges_are_those_of_the_capture(
     recording: Recording, phase: str, family: int, to_server: bool
 ) -> None:
     """Each sequence number is covered as often as in the capture, by as many segments."""
-    packets = captured(recording, port_of(phase, family), to_server)
+    packets = captured(recording, phase, family, to_server)
     events = sent(recording, phase, family, to_server)
     assert segments(events) <= len(packets) <= segments(events) + recording.lost
     if segments(events) < len(packets):
@@ -371,7 +379,7 @@ def test_headers_are_those_of_the_capture(
     recording: Recording, phase: str, family: int, to_server: bool
 ) -> None:
     """Where an event stands for one segment, its header fields are those of a captured packet."""
-    packets = captured(recording, port_of(phase, family), to_server)
+    packets = captured(recording, phase, family, to_server)
     wire = Counter(header_of_packet(packet) for packet in packets)
     events = [e for e in sent(recording, phase, family, to_server) if e["segs"] == 1]
     told = Counter(header_of_event(event) for event in events if event["window"] is not None)
