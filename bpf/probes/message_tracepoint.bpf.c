@@ -28,7 +28,7 @@ PER_DIRECTION(ending_calls, struct call);
 INLINE void find_buffer(struct call *call, int result, u32 flags, u32 kind)
 {
 	call_unseen(call, flags);
-	buffer_from_syscall(&call->buffer, &call->requested, result < 0);
+	buffer_from_syscall(&call->buffer, &call->requested, kind == KIND_SEND ? &call->flags : NULL, result < 0);
 	if (kind == KIND_RECV && flags & MSG_TRUNC)
 		buffer_none(&call->buffer, PAYLOAD_DISCARDED);
 }

@@ -14,8 +14,9 @@
 enum call_shape {
 	CALL_UNKNOWN,
 	CALL_FLAT,    /* fd, buffer, length */
+	CALL_SENDTO,  /* fd, buffer, length, flags */
 	CALL_IOVEC,   /* fd, iovec, count */
-	CALL_MSGHDR,  /* fd, msghdr */
+	CALL_MSGHDR,  /* fd, msghdr, flags */
 	CALL_SENDMMSG, /* fd, mmsghdr array, count, flags */
 	CALL_RECVMMSG, /* the same, timeout */
 	CALL_SOCKETCALL,
@@ -72,7 +73,8 @@ INLINE void batch_end(void)
 INLINE enum call_shape shape_of(u32 number)
 {
 	switch (number) {
-	case 0: case 1: case 44: case 45: return CALL_FLAT; /* read write sendto recvfrom */
+	case 0: case 1: case 45: return CALL_FLAT; /* read write recvfrom */
+	case 44: return CALL_SENDTO;
 	case 19: case 20: case 327: case 328: return CALL_IOVEC; /* readv writev preadv2 pwritev2 */
 	case 46: case 47: return CALL_MSGHDR; /* sendmsg recvmsg */
 	case 307: return CALL_SENDMMSG;
@@ -86,7 +88,8 @@ INLINE enum call_shape shape_of(u32 number)
 INLINE enum call_shape compat_shape_of(u32 number)
 {
 	switch (number) {
-	case 3: case 4: case 369: case 371: return CALL_FLAT;
+	case 3: case 4: case 371: return CALL_FLAT;
+	case 369: return CALL_SENDTO;
 	case 145: case 146: case 378: case 379: return CALL_IOVEC;
 	case 370: case 372: return CALL_MSGHDR;
 	case 345: return CALL_SENDMMSG;
@@ -102,7 +105,8 @@ INLINE enum call_shape compat_shape_of(u32 number)
 INLINE enum call_shape socketcall_shape_of(u32 function)
 {
 	switch (function) {
-	case 9: case 10: case 11: case 12: return CALL_FLAT;
+	case 10: case 12: return CALL_FLAT;
+	case 9: case 11: return CALL_SENDTO;
 	case 16: case 17: return CALL_MSGHDR;
 	case 20: return CALL_SENDMMSG;
 	case 19: return CALL_RECVMMSG;
@@ -130,12 +134,14 @@ INLINE enum call_shape read_call(struct arguments *to, struct task_struct *task,
 	if (!*compat) {
 		to->argument[1] = regs->si;
 		to->argument[2] = regs->dx;
+		to->argument[3] = regs->r10;
 		to->argument[4] = regs->r8;
 		return shape_of(number & ~X32_BIT);
 	}
 	to->argument[0] = LOW32(regs->bx);
 	to->argument[1] = LOW32(regs->cx);
 	to->argument[2] = LOW32(regs->dx);
+	to->argument[3] = LOW32(regs->si);
 	to->argument[4] = LOW32(regs->di);
 	if (compat_shape_of(number) == CALL_SOCKETCALL)
 		return read_socketcall(to);
@@ -191,8 +197,16 @@ INLINE void buffer_from_batch(struct buffer *to, const struct arguments *a, bool
 	buffer_from_msghdr(to, a->argument[1] + index * (compat ? COMPAT_MMSGHDR_SIZE : MMSGHDR_SIZE), compat);
 }
 
+/* The flags of a send: its tracepoint, other than that of recv, does not give them. */
+INLINE u32 send_flags_of(const struct arguments *a, enum call_shape shape)
+{
+	if (shape == CALL_SENDTO || shape == CALL_SENDMMSG)
+		return a->argument[3];
+	return shape == CALL_MSGHDR ? a->argument[2] : 0;
+}
+
 /* `requested` is left alone where only the buffer's segments can tell. */
-INLINE void buffer_from_syscall(struct buffer *to, u32 *requested, bool failed)
+INLINE void buffer_from_syscall(struct buffer *to, u32 *requested, u32 *send_flags, bool failed)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct arguments a = {};
@@ -204,7 +218,9 @@ INLINE void buffer_from_syscall(struct buffer *to, u32 *requested, bool failed)
 		return;
 	}
 	shape = read_call(&a, task, &compat);
-	if (shape == CALL_FLAT) {
+	if (send_flags)
+		*send_flags = send_flags_of(&a, shape);
+	if (shape == CALL_FLAT || shape == CALL_SENDTO) {
 		to->shape = BUFFER_FLAT;
 		to->base = a.argument[1];
 		to->offset = 0;

@@ -55,7 +55,7 @@ PROBE = Probe(
                 "duration_ns",
                 "payload of io_uring receives, and of recvmmsg with a timeout",
                 "before 6.16 (no tcp_sendmsg_locked tracepoint): payload of io_uring sends,"
-                " MSG_ZEROCOPY, and how much sendfile and splice were asked for",
+                " and how much sendfile and splice were asked for",
             ),
             where_tracepoint={"tracepoint_send_buffer": "tcp_sendmsg_locked"},
         ),
