@@ -42,7 +42,11 @@ class LibraryMissing(MachineError):
 
 
 class KernelRefused(MachineError):
-    """The kernel refused every way to see a kind of event."""
+    """The kernel refused every way to see a kind of event; `log` is libbpf's, line by line."""
+
+    def __init__(self, message: str, log: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.log = log
 
 
 class OutputError(MachineError):

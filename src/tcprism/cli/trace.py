@@ -14,7 +14,7 @@ import click
 from tcprism.cli import options
 from tcprism.cli.command import Command
 from tcprism.cli.session import Limits, Stop, print_ledger, run
-from tcprism.errors import OutputError, UsageError
+from tcprism.errors import KernelRefused, OutputError, UsageError
 from tcprism.filters import Filter
 from tcprism.pipeline import DEFAULT_KINDS, DEFAULT_PAYLOAD, Monitor, Request
 from tcprism.probes import MECHANISMS
@@ -89,10 +89,13 @@ def command(**given: Any) -> None:
     arguments: tuple[str, ...] = given.pop("command")
     request_options = _check(given)
     child = Command(arguments) if arguments else None
+    verbose: int = given["verbose"]
     try:
         chosen = options.to_filter(given, child.pid if child else None)
         status = _trace(_request(request_options, chosen), given, child)
-    except BaseException:
+    except BaseException as error:
+        if verbose > 1 and isinstance(error, KernelRefused):
+            print("\n".join(error.log), file=sys.stderr)
         if child:
             child.end()
         raise

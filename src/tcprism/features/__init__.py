@@ -97,7 +97,8 @@ def _next_hook(choice: Choice, candidates: list[Hook]) -> None:
         if not missing:
             return
         choice.refusals.append(Refusal(choice.hook, missing))
-    raise KernelRefused(_exhausted(choice))
+    log = tuple(line for refusal in choice.refusals for line in refusal.log)
+    raise KernelRefused(_exhausted(choice), log)
 
 
 def _known_to_be_missing(hook: Hook) -> str:
@@ -124,7 +125,7 @@ def _culprit(choices: Sequence[Choice], error: LoadError) -> Choice:
         for choice in choices:
             if choice.hook and name in choice.hook.programs:
                 return choice
-    raise KernelRefused(_unnamed(error)) from error
+    raise KernelRefused(_unnamed(error), tuple(error.log)) from error
 
 
 def _unnamed(error: LoadError) -> str:

@@ -2,7 +2,7 @@
 
 from tcprism.probes import Hook, Probe
 
-_NO_SOCKET = "resets and ACKs that are sent without a socket, and SYN-ACKs"
+_NO_SOCKET = "resets and ACKs (of TIME-WAIT) that are sent without a socket, and SYN-ACKs"
 
 TRANSMIT = Probe(
     family="transmit",
@@ -29,6 +29,8 @@ TRANSMIT = Probe(
             since="4.10",
             cannot_tell=(
                 "segments that netfilter drops in OUTPUT or POSTROUTING",
+                "ACKs of TIME-WAIT and, by IPv6, resets that are sent without a socket",
+                "SYN-ACKs by IPv6 on 5.10 and 6.1",
                 "error",
             ),
         ),

@@ -18,8 +18,8 @@ class Entry:
     """One kind's account: seen = filtered + submitted + ring_full + map_full; received = submitted.
 
     `missed` are hook runs that the kernel skipped because the same hook was interrupted (counted
-    by kernels since 5.12); they are not in `seen`. `bytes` and `payload_cut` are bytes, all else
-    events.
+    for fentry and tracepoints since 5.12, for kprobes since 6.7); they are not in `seen`. `bytes`
+    and `payload_cut` are bytes, all else events.
     """
 
     kind: str
