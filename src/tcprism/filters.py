@@ -15,7 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from tcprism.errors import UnknownTarget, UsageError
-from tcprism.events._wire import CGROUPS_MAX, COMM_LENGTH, PIDS_A_ROW, PORT_WORDS
+from tcprism.events._wire import (
+    CGROUPS_MAX,
+    COMM_LENGTH,
+    COMMS_MAX,
+    NETNS_MAX,
+    PIDS_A_ROW,
+    PORT_WORDS,
+    PREFIXES_MAX,
+)
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -28,13 +36,13 @@ _FAMILY_BITS = 32
 _V4_BITS = 96  # an IPv4 prefix inside ::ffff:0:0/96
 
 
-# The sizes of the kernel's maps (bpf/include/tcprism/maps.h).
+# The sizes of the kernel's maps.
 _AT_MOST = {
     "cgroups": CGROUPS_MAX,
-    "comms": 256,
-    "netns": 1024,
-    "hosts": 4096,
-    "remote_hosts": 4096,
+    "comms": COMMS_MAX,
+    "netns": NETNS_MAX,
+    "hosts": PREFIXES_MAX,
+    "remote_hosts": PREFIXES_MAX,
 }
 
 

@@ -116,6 +116,9 @@ struct counters {
 #define PIDS_A_ROW 64
 #define PID_ROWS 65536 /* PID_MAX_LIMIT is 4194304, include/linux/threads.h */
 #define CGROUPS_MAX 16
+#define COMMS_MAX 256
+#define NETNS_MAX 1024
+#define PREFIXES_MAX 4096
 
 /* What user space asks for; read-only once loaded, so that the verifier removes what is off. */
 struct config {

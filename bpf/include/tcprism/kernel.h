@@ -9,7 +9,6 @@
 
 #include "helpers.h"
 
-#define AF_INET 2
 #define AF_INET6 10
 #define SOCK_STREAM 1
 #define IPPROTO_TCP 6

@@ -53,8 +53,8 @@ struct {
 	MAP_TYPE(value, struct pid_row);
 } pids SEC(".maps");
 
-SET(comms, struct comm, 256);
-SET(network_namespaces, u32, 1024);
+SET(comms, struct comm, COMMS_MAX);
+SET(network_namespaces, u32, NETNS_MAX);
 
 struct address {
 	u32 word[4];
@@ -72,7 +72,7 @@ struct prefix {
 #define PREFIXES(name)                                                                             \
 	struct {                                                                                   \
 		MAP_UINT(type, MAP_LPM_TRIE);                                                      \
-		MAP_UINT(max_entries, 4096);                                                       \
+		MAP_UINT(max_entries, PREFIXES_MAX);                                               \
 		MAP_UINT(map_flags, MAP_NO_PREALLOC);                                              \
 		MAP_TYPE(key, struct prefix);                                                      \
 		MAP_TYPE(value, u8);                                                               \

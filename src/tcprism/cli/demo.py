@@ -13,7 +13,7 @@ from tcprism.cli.trace import announce, wants_color
 from tcprism.demo.traffic import Traffic
 from tcprism.features.machine import require_privileges
 from tcprism.filters import Filter, parse_netns
-from tcprism.pipeline import DEFAULT_PAYLOAD, Monitor, Request
+from tcprism.pipeline import Monitor, Request
 from tcprism.ring.ledger import Ledger
 from tcprism.sinks.text import Text
 
@@ -43,21 +43,8 @@ The network namespace has nothing but its own loopback device and is gone when t
     metavar="PERCENT",
     help="Packets to lose.",
 )
-@click.option(
-    "--kinds",
-    default="all",
-    show_default=True,
-    metavar="KIND,...",
-    help="send, recv, transmit (each segment that leaves), retransmit, or all.",
-)
-@click.option(
-    "--payload",
-    type=int,
-    default=DEFAULT_PAYLOAD,
-    show_default=True,
-    metavar="BYTES",
-    help="Payload to show of each message, 0 to 16384.",
-)
+@options.kinds_option("all")
+@options.payload_option
 def command(duration: float, loss: float, kinds: str, payload: int) -> None:
     """Make a small lossy network of our own and trace what its processes do."""
     chosen, limit = options.parse_kinds(kinds), options.parse_payload(payload)

@@ -14,6 +14,7 @@ from tcprism import filters
 from tcprism.errors import UsageError
 from tcprism.events import KINDS
 from tcprism.events._wire import PAYLOAD_MAX
+from tcprism.pipeline import DEFAULT_PAYLOAD
 from tcprism.ring import rings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -32,6 +33,27 @@ _FILTER_OPTIONS = (
     click.option("--netns", multiple=True, metavar="PATH|PID", help="Network namespaces."),
     click.option("--family", type=click.Choice(["4", "6"]), help="Only IPv4 or only IPv6."),
 )
+
+
+payload_option = click.option(
+    "--payload",
+    type=int,
+    default=DEFAULT_PAYLOAD,
+    show_default=True,
+    metavar="BYTES",
+    help=f"Payload to show of each message, 0 to {PAYLOAD_MAX}.",
+)
+
+
+def kinds_option(default: str) -> Callable[[Command], Command]:
+    """Return the option that chooses kinds of events."""
+    return click.option(
+        "--kinds",
+        default=default,
+        show_default=True,
+        metavar="KIND,...",
+        help="send, recv, transmit (each segment that leaves), retransmit, or all.",
+    )
 
 
 def filter_options(command: Command) -> Command:

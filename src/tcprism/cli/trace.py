@@ -16,7 +16,7 @@ from tcprism.cli.command import Command
 from tcprism.cli.session import Limits, Stop, print_ledger, run
 from tcprism.errors import KernelRefused, OutputError, UsageError
 from tcprism.filters import Filter
-from tcprism.pipeline import DEFAULT_KINDS, DEFAULT_PAYLOAD, Monitor, Request
+from tcprism.pipeline import DEFAULT_KINDS, Monitor, Request
 from tcprism.probes import MECHANISMS
 from tcprism.sinks import Sink
 
@@ -35,21 +35,8 @@ Ctrl-C stops and prints the ledger: what was seen, filtered, submitted and lost.
 
 @click.command(epilog=EPILOG, context_settings={"ignore_unknown_options": False})
 @options.filter_options
-@click.option(
-    "--kinds",
-    default=",".join(DEFAULT_KINDS),
-    show_default=True,
-    metavar="KIND,...",
-    help="send, recv, transmit (each segment that leaves), retransmit, or all.",
-)
-@click.option(
-    "--payload",
-    type=int,
-    default=DEFAULT_PAYLOAD,
-    show_default=True,
-    metavar="BYTES",
-    help="Payload to show of each message, 0 to 16384.",
-)
+@options.kinds_option(",".join(DEFAULT_KINDS))
+@options.payload_option
 @click.option(
     "--payload-style",
     type=click.Choice(["text", "hex", "none"]),

@@ -25,7 +25,6 @@ INSTALL = (
 
 # name: (result, arguments); c_void_p stands for libbpf's opaque structs.
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "libbpf_major_version": (c_uint32, ()),
     "libbpf_version_string": (c_char_p, ()),
     "libbpf_probe_bpf_map_type": (c_int, (c_int, c_void_p)),
     "libbpf_num_possible_cpus": (c_int, ()),
@@ -49,13 +48,10 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_prog_load": (c_int, (c_int, c_char_p, c_char_p, c_char_p, c_size_t, c_void_p)),
     "bpf_map_update_elem": (c_int, (c_int, c_void_p, c_void_p, c_uint64)),
     "bpf_map_lookup_elem": (c_int, (c_int, c_void_p, c_void_p)),
-    "bpf_map_delete_elem": (c_int, (c_int, c_void_p)),
     "bpf_obj_get_info_by_fd": (c_int, (c_int, c_void_p, POINTER(c_uint32))),
     "btf__load_vmlinux_btf": (c_void_p, ()),
-    "btf__free": (None, (c_void_p,)),
     "btf__find_by_name_kind": (c_int, (c_void_p, c_char_p, c_uint32)),
     "btf__type_by_id": (c_void_p, (c_void_p, c_uint32)),
-    "btf__name_by_offset": (c_char_p, (c_void_p, c_uint32)),
 }
 
 _LEVEL_DEBUG = 2  # enum libbpf_print_level
