@@ -15,7 +15,13 @@ struct wire {
 	enum event_kind kind;
 	enum message_flag flag;
 	enum payload_reason reason;
+	enum owner_source owner_source;
+	enum cause cause;
+	enum ending ending;
 	struct message message;
+	struct delivery delivery;
 	struct segment segment;
+	struct loss loss;
+	struct connection_event connection_event;
 };
 const struct wire *const volatile wire = 0;

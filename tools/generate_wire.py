@@ -19,8 +19,9 @@ HEADER = ROOT / "bpf/include/tcprism/events.h"
 OUTPUT = ROOT / "src/tcprism/events/_wire.py"
 OBJECT = ROOT / "src/tcprism/kernel/tcprism.bpf.o"
 
-STRUCTS = ("event", "message", "segment", "counters", "config")
-ENUMS = ("event_kind", "message_flag", "payload_reason")
+RECORDS = ("message", "delivery", "segment", "loss", "connection_event")
+STRUCTS = ("event", "totals", *RECORDS, "counters", "config")
+ENUMS = ("event_kind", "message_flag", "payload_reason", "owner_source", "cause", "ending")
 FLAGS = {"message_flag"}
 
 BTF_MAGIC = 0xEB9F
@@ -197,6 +198,10 @@ import numpy as np
 Fields = Mapping[str, tuple[str, int]]
 
 
+def _at(start: int, fields: Fields) -> Fields:
+    return {name: (form, start + offset) for name, (form, offset) in fields.items()}
+
+
 def _dtype(fields: Fields, itemsize: int) -> np.dtype[np.void]:
     formats, offsets = zip(*fields.values(), strict=True)
     return np.dtype(
@@ -231,12 +236,12 @@ def render_enum(name: str, members: list[tuple[str, int]]) -> str:
 
 
 def render_struct(btf: Btf, name: str) -> str:
-    """Return a struct's fields and dtype; an embedded first struct gives its fields first."""
+    """Return a struct's fields and dtype; an embedded struct gives its fields."""
     members = struct_members(btf, name)
     lines = [f"_{name.upper()}: Fields = {{"]
     for member in members:
         if member.format in STRUCTS:
-            lines.append(f"    **_{member.format.upper()},")
+            lines.append(f"    **_at({member.offset}, _{member.format.upper()}),")
         else:
             lines.append(f'    "{member.name}": ("{member.format}", {member.offset}),')
     size = btf.types[btf.find(STRUCT, name)].size

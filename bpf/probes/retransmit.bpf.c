@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /* Retransmissions: equal to RetransSegs, tail loss probes included, on every kernel. */
-#include "tcprism/segment.h"
+#include "tcprism/loss.h"
 
 INLINE void retransmit_event(struct sock *sk, const struct sk_buff *skb, int error)
 {
@@ -9,7 +9,7 @@ INLINE void retransmit_event(struct sock *sk, const struct sk_buff *skb, int err
 	struct owner *owner = owner_of(sk, READS_BTF);
 	struct pending pending = {};
 	struct connection c;
-	struct segment s = {};
+	struct loss l = {};
 
 	if (!counters || !tp)
 		return;
@@ -17,13 +17,14 @@ INLINE void retransmit_event(struct sock *sk, const struct sk_buff *skb, int err
 		return;
 	read_control_block(&pending, skb, READS_BTF);
 	pending.ack = pending.flags & TCPHDR_ACK ? tp->rcv_nxt : 0;
-	event_begin(&s.event, KIND_RETRANSMIT, &c, owner);
-	s.event.socket = cookie_of(sk, READS_BTF);
-	s.event.error = error < 0 ? error : 0;
-	pending_into(&s, &pending);
-	s.window = window_of(tp, pending.flags, READS_BTF);
-	read_congestion(&s, tp, READS_BTF);
-	SUBMIT(retransmit, struct segment, counters, *record = s);
+	event_begin(&l.segment.event, KIND_RETRANSMIT, &c, owner);
+	l.segment.event.socket = cookie_of(sk, READS_BTF);
+	l.segment.event.error = error < 0 ? error : 0;
+	pending_into(&l.segment, &pending);
+	l.segment.window = window_of(tp, pending.flags, READS_BTF);
+	read_evidence(&l, tp);
+	l.cause = cause_of(tp, l.segment.ca_state, pending.flags);
+	SUBMIT(loss, struct loss, counters, *record = l);
 }
 
 SEC("tp_btf/tcp_retransmit_skb") int tracepoint_retransmit(u64 *ctx)
@@ -39,21 +40,23 @@ INLINE void retransmit_synack_event(struct sock *listener, const struct request_
 	struct owner *owner = owner_of(listener, READS_BTF);
 	struct tcp_request_sock *request = (void *)untyped(req);
 	struct connection c;
-	struct segment s = {};
+	struct loss l = {};
+	struct segment *s = &l.segment;
 
 	if (!counters)
 		return;
 	if (!segment_passes(counters, &c, &req->__req_common, owner, READS_BTF))
 		return;
-	event_begin(&s.event, KIND_RETRANSMIT, &c, owner);
-	s.event.flags = TCPHDR_SYN | TCPHDR_ACK;
-	bpf_probe_read_kernel(&s.event.seq, sizeof(u32), &request->snt_isn);
-	bpf_probe_read_kernel(&s.ack, sizeof(u32), &request->rcv_nxt);
-	s.end_seq = s.event.seq + 1;
-	s.segs = 1;
-	s.window = WINDOW_UNKNOWN;
-	no_congestion(&s);
-	SUBMIT(retransmit, struct segment, counters, *record = s);
+	event_begin(&s->event, KIND_RETRANSMIT, &c, owner);
+	s->event.flags = TCPHDR_SYN | TCPHDR_ACK;
+	bpf_probe_read_kernel(&s->event.seq, sizeof(u32), &request->snt_isn);
+	bpf_probe_read_kernel(&s->ack, sizeof(u32), &request->rcv_nxt);
+	s->end_seq = s->event.seq + 1;
+	s->segs = 1;
+	s->window = WINDOW_UNKNOWN;
+	no_evidence(&l);
+	l.cause = CAUSE_SYN_ACK;
+	SUBMIT(loss, struct loss, counters, *record = l);
 }
 
 SEC("tp_btf/tcp_retransmit_synack") int tracepoint_retransmit_synack(u64 *ctx)

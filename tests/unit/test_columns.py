@@ -80,7 +80,7 @@ def test_comm(comm: bytes, shown: str) -> None:
         ("duration_ns", wire.DURATION_UNKNOWN, 0),
         ("window", wire.WINDOW_UNKNOWN, 0),
         ("cwnd", 0, 10),
-        ("srtt_us", wire.SRTT_UNKNOWN, 0),
+        ("srtt_us", wire.MICROSECONDS_UNKNOWN, 0),
     ],
 )
 def test_sentinels_are_null(name: str, unknown: int, known: int) -> None:

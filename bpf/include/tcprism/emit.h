@@ -31,6 +31,7 @@ INLINE void event_begin(struct event *event, u32 kind, const struct connection *
 		return;
 	event->pid = owner->pid;
 	event->tid = owner->tid;
+	event->owner_source = owner->source;
 	event->uid = owner->uid;
 	event->cgroup_id = owner->cgroup_id;
 	*comm = owner->comm;

@@ -21,9 +21,26 @@ typedef signed int s32;
 enum event_kind {
 	KIND_SEND = 0,
 	KIND_RECV = 1,
-	KIND_TRANSMIT = 2,
-	KIND_RETRANSMIT = 3,
-	KIND_COUNT = 4,
+	KIND_ACKED = 2,
+	KIND_TRANSMIT = 3,
+	KIND_PROBE = 4,
+	KIND_RETRANSMIT = 5,
+	KIND_UNDO = 6,
+	KIND_DROP = 7,
+	KIND_CONNECT = 8,
+	KIND_ACCEPT = 9,
+	KIND_CLOSE = 10,
+	KIND_RESET = 11,
+	KIND_STATE = 12,
+	KIND_COUNT = 13,
+};
+
+/* How the owner of an event is known. */
+enum owner_source {
+	OWNER_NONE = 0,     /* it is not */
+	OWNER_TASK = 1,     /* seen in process context: it is the caller */
+	OWNER_SOCKET = 2,   /* remembered at the socket, or at the listener that a connection comes from */
+	OWNER_ITERATOR = 3, /* has the socket open: found at the start */
 };
 
 /* What every event has, first in each record. */
@@ -40,12 +57,13 @@ struct event {
 	u8 remote_ip[16] DOC("remote address; an IPv4-mapped one shows as IPv4");
 	u16 local_port DOC("local port");
 	u16 remote_port DOC("remote port");
-	u8 kind DOC("send, recv, transmit or retransmit");
+	u8 kind DOC("what happened");
+	u8 owner_source DOC("how the owner is known: task (the caller), socket (its last user), iterator (had it open at the start), none");
 	u8 family DOC("4 or 6: what the packets are, whatever the socket is");
 	u16 flags DOC("messages: PEEK, ZEROCOPY; segments: the TCP header's flags");
-	u32 bytes DOC("messages: bytes sent or received; segments: TCP payload bytes");
+	u32 bytes DOC("messages: bytes sent or received; segments: TCP payload bytes; connections: 0");
 	u32 seq DOC("sequence number of the first byte; null when the hook cannot prove it");
-	s32 error DOC("the call's or the attempt's errno as a name; null when it succeeded");
+	s32 error DOC("errno of the call, the attempt or the socket, as a name; null when there is none");
 };
 
 /* Bits of event.flags of a message. */
@@ -68,18 +86,19 @@ enum payload_reason {
 
 #define DURATION_UNKNOWN 0xffffffffffffffffULL
 #define REQUESTED_UNKNOWN 0xffffffffU
+#define MICROSECONDS_UNKNOWN 0xffffffffU
 
 /* A process called into TCP. Its payload, if any, follows in the record. */
 struct message {
 	struct event event;
 	u32 requested DOC("bytes the caller asked for; null when the hook cannot tell");
+	u32 unread_us DOC("recv: how long its last byte lay in the receive queue, microseconds; null when unknown");
 	u64 duration_ns DOC("time inside the call, nanoseconds; null when the hook cannot tell");
 	u32 payload_length DOC("bytes of payload captured");
 	u8 payload_unavailable DOC("why there is no payload (spliced, kernel, io_uring, fault, discarded, syscall), or null");
 	u8 reserved[3];
 };
 
-#define SRTT_UNKNOWN 0xffffffffU
 #define CA_STATE_UNKNOWN 0xff
 
 /* TCP handed a segment to IP. With GSO one record stands for `segs` segments. */
@@ -97,6 +116,93 @@ struct segment {
 };
 
 #define WINDOW_UNKNOWN 0xffffffffU
+
+/* The last byte of a send has been acknowledged: one record a message. */
+struct delivery {
+	struct event event;
+	u64 send_ts_ns DOC("ts_ns of the send");
+	u32 unsent_us DOC("how long its last byte waited in the send queue, from the send's return, microseconds; 0: it left before; null when unknown");
+	u32 unacked_us DOC("from when its last byte first left until its acknowledgement came, microseconds; null when unknown");
+};
+
+/* Why a segment was sent again. */
+enum cause {
+	CAUSE_NONE = 0,
+	CAUSE_RTO = 1,     /* the retransmission timer expired; what the kernel sends again in state Loss */
+	CAUSE_FAST = 2,    /* recovery: SACK, RACK or duplicate ACKs said that it is lost */
+	CAUSE_TLP = 3,     /* tail loss probe, RFC 8985 */
+	CAUSE_SYN = 4,
+	CAUSE_SYN_ACK = 5,
+	CAUSE_UNKNOWN = 6, /* what the kernel shows proves none of these */
+};
+
+/* A segment was lost, or was thought to be: sent again, found to be sent again in vain, dropped here. */
+struct loss {
+	struct segment segment;
+	u32 rto_us DOC("retransmission timeout, microseconds; null when there is no connection yet");
+	u32 rttvar_us DOC("mean deviation of the round-trip time, microseconds; null before the first measurement");
+	u32 ssthresh DOC("slow start threshold, segments; null while it is infinite");
+	u32 sacked_out DOC("segments selectively acknowledged (SACK), or duplicate ACKs");
+	u32 lost_out DOC("segments marked lost");
+	u32 retrans_out DOC("retransmitted segments in flight before this one");
+	u32 undone DOC("undo: retransmissions that it revokes; else 0");
+	u32 reason DOC("drop: the kernel's reason as a name; null where the kernel gives none");
+	u32 call_seq; /* write_seq as the last send returned: what lies behind is of a send still going on */
+	u8 cause DOC("why it was sent again: rto, fast, tlp, syn, syn-ack, unknown; null for undo and drop");
+	u8 icsk_retransmits DOC("timeouts in a row of the socket, this one counted");
+	u8 outgoing DOC("drop: out (on its way out) or in (on its way in), else null");
+	u8 call_seq_known;
+};
+
+/* What the kernel's tcp_sock counts in the life of a connection. */
+struct totals {
+	u64 bytes_sent DOC("payload bytes sent, retransmissions included (tcp_sock.bytes_sent)");
+	u64 bytes_acked DOC("payload bytes that the peer acknowledged, the SYN counted (tcp_sock.bytes_acked)");
+	u64 bytes_received DOC("payload bytes that came in order (tcp_sock.bytes_received)");
+	u64 bytes_retrans DOC("payload bytes sent again (tcp_sock.bytes_retrans)");
+	u64 delivery_rate DOC("latest delivery rate, bytes a second; null when the kernel has measured none");
+	u64 busy_us DOC("time with data to send, microseconds, in steps of the kernel's tick");
+	u64 rwnd_limited_us DOC("part of busy_us held up by the peer's receive window");
+	u64 sndbuf_limited_us DOC("part of busy_us held up by a small send buffer");
+	u32 segs_out DOC("segments sent (tcp_sock.segs_out)");
+	u32 segs_in DOC("segments received (tcp_sock.segs_in)");
+	u32 data_segs_out DOC("segments with payload sent");
+	u32 data_segs_in DOC("segments with payload received");
+	u32 total_retrans DOC("segments sent again, SYNs included");
+	u32 dsack_dups DOC("duplicates that the peer reported (DSACK)");
+	u32 reord_seen DOC("reordering events");
+	u32 min_rtt_us DOC("least round-trip time of late, microseconds; null before the first measurement");
+	u32 srtt_us DOC("smoothed round-trip time, microseconds; null before the first measurement");
+	u32 cwnd DOC("congestion window, segments; null when the socket has none");
+	char congestion[16] DOC("congestion control in use");
+};
+
+/* How a connection ended. */
+enum ending {
+	ENDING_NONE = 0,
+	ENDING_FIN = 1,            /* both ends said so */
+	ENDING_RESET_SENT = 2,
+	ENDING_RESET_RECEIVED = 3,
+	ENDING_TIMEOUT = 4,        /* ETIMEDOUT: no answer any more */
+	ENDING_ERROR = 5,          /* the event's error says which */
+	ENDING_ABORTED = 6,        /* the socket was gone before both ends had said so */
+};
+
+#define ELAPSED_UNKNOWN 0xffffffffffffffffULL
+#define RATE_UNKNOWN 0xffffffffffffffffULL
+#define REASON_UNKNOWN 0xffffffffU
+
+/* Something happened to a connection as such. */
+struct connection_event {
+	struct event event;
+	u64 elapsed_ns DOC("connect: from the call to the outcome; close: since it was established; nanoseconds; null when that was not seen");
+	u32 reset_reason DOC("reset: the kernel's reason as a name; null where the kernel gives none");
+	u8 old_state DOC("state before: SYN_SENT, ESTABLISHED, ...");
+	u8 new_state DOC("state after");
+	u8 ending DOC("close: how it ended: fin, reset_sent, reset_received, timeout, error, aborted; else null");
+	u8 sent DOC("reset: sent or received, else null");
+	struct totals totals;
+};
 
 /* Payload bytes a record can hold: one ring a class, so that records of a ring have one size. */
 #define PAYLOAD_CLASSES(X) X(64) X(256) X(1024) X(2048) X(4096) X(16384)
@@ -139,6 +245,7 @@ struct config {
 	u8 local_storage; /* the kernel has socket and task storage for tracing programs */
 	u8 recvmsg_arguments; /* parameters of tcp_recvmsg() in this kernel */
 	u8 reserved[3];
+	u32 tick_ns; /* a jiffy */
 	u64 port[PORT_WORDS];
 	u64 local_port[PORT_WORDS];
 	u64 remote_port[PORT_WORDS];

@@ -28,6 +28,11 @@
 #define TCP_CLOSE 7
 #define TCP_LISTEN 10
 
+#define TCP_CA_RECOVERY 3 /* enum tcp_ca_state, include/uapi/linux/tcp.h */
+#define TCP_CA_LOSS 4
+
+#define ICSK_TIME_LOSS_PROBE 5 /* include/net/inet_connection_sock.h */
+
 #define TCPHDR_FIN 0x01
 #define TCPHDR_SYN 0x02
 #define TCPHDR_ACK 0x10
@@ -85,6 +90,9 @@ struct inet_sock {
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	u8 icsk_ca_state : 5;
+	u8 icsk_pending;
+	u8 icsk_retransmits;
+	u32 icsk_rto;
 } CORE;
 
 struct tcp_options_received {
@@ -101,7 +109,13 @@ struct tcp_sock {
 	u32 snd_nxt;
 	u32 snd_cwnd;
 	u32 srtt_us;
+	u32 rttvar_us;
 	u32 packets_out;
+	u32 snd_ssthresh;
+	u32 sacked_out;
+	u32 lost_out;
+	u32 retrans_out;
+	u32 undo_marker;
 } CORE;
 
 struct request_sock {

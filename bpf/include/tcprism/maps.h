@@ -14,12 +14,14 @@
 
 const volatile struct config config = {};
 
-/* Messages: one ring a payload class. Retransmissions have a ring that no flood can fill. */
+/* Messages: one ring a payload class. Losses and connections have rings that no flood can fill. */
 RING(message_0);
 #define MESSAGE_RING(size) RING(message_##size);
 PAYLOAD_CLASSES(MESSAGE_RING)
+RING(delivery);
 RING(segment);
-RING(retransmit);
+RING(loss);
+RING(connection);
 
 struct {
 	MAP_UINT(type, MAP_PERCPU_ARRAY);

@@ -135,6 +135,7 @@ INLINE void message_build(struct message *m, const struct call *call, struct soc
 	m->event.error = result < 0 ? result : 0;
 	m->event.flags = message_flags(m->event.kind, call->flags);
 	m->requested = call->requested;
+	m->unread_us = MICROSECONDS_UNKNOWN;
 	m->duration_ns = call->start_ns ? m->event.ts_ns - call->start_ns : DURATION_UNKNOWN;
 	set_sequence(m, call, sk, reads);
 }

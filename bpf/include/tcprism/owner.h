@@ -13,7 +13,8 @@ struct owner {
 	u64 cgroup_id;
 	u32 pid, tid;
 	u32 uid;
-	u32 passes; /* the task filters' verdict */
+	u16 passes; /* the task filters' verdict */
+	u16 source; /* owner_source, for whoever reads this */
 	struct comm comm;
 };
 
@@ -71,6 +72,7 @@ INLINE void read_current(struct owner *to, u64 thread, u32 passes)
 	to->pid = HIGH32(thread);
 	to->tid = LOW32(thread);
 	to->passes = passes;
+	to->source = OWNER_TASK;
 	if (HAS_TASK_BTF()) { /* loads of a nanosecond or two; the helpers cost 56 to 85 ns each */
 		struct task_struct *task = bpf_get_current_task_btf();
 		const u64 *comm = (const void *)task->comm;
@@ -91,8 +93,10 @@ INLINE void owner_remember(struct sock *sk, const struct owner *current, enum re
 {
 	struct owner *owner = owner_create(sk, reads);
 
-	if (owner)
-		*owner = *current;
+	if (!owner)
+		return;
+	*owner = *current;
+	owner->source = OWNER_SOCKET;
 }
 
 /* A user whom the task filters turn away takes a socket over, but none is remembered for its sake. */
@@ -102,8 +106,10 @@ INLINE void owner_turn_away(struct sock *sk, u64 thread, enum reads reads)
 
 	if (!owner && !FILTERS_BY_TASK()) /* tcprism itself */
 		owner = owner_create(sk, reads);
-	if (owner)
-		read_current(owner, thread, false);
+	if (!owner)
+		return;
+	read_current(owner, thread, false);
+	owner->source = OWNER_SOCKET;
 }
 
 /* In any context: does the socket's owner, as far as known, pass the task filters? */

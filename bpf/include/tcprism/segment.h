@@ -47,13 +47,13 @@ INLINE void read_congestion(struct segment *to, struct tcp_sock *tp, enum reads 
 	READ(reads, to->cwnd, tp->snd_cwnd);
 	READ(reads, to->packets_out, tp->packets_out);
 	READ(reads, srtt, tp->srtt_us);
-	to->srtt_us = srtt ? srtt >> 3 : SRTT_UNKNOWN; /* kept eightfold: tcp_rtt_estimator() */
+	to->srtt_us = srtt ? srtt >> 3 : MICROSECONDS_UNKNOWN; /* kept eightfold: tcp_rtt_estimator() */
 	to->ca_state = READ_BITS(reads, &tp->inet_conn, icsk_ca_state);
 }
 
 INLINE void no_congestion(struct segment *to)
 {
-	to->srtt_us = SRTT_UNKNOWN;
+	to->srtt_us = MICROSECONDS_UNKNOWN;
 	to->ca_state = CA_STATE_UNKNOWN;
 }
 

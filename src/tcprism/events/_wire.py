@@ -12,6 +12,10 @@ import numpy as np
 Fields = Mapping[str, tuple[str, int]]
 
 
+def _at(start: int, fields: Fields) -> Fields:
+    return {name: (form, start + offset) for name, (form, offset) in fields.items()}
+
+
 def _dtype(fields: Fields, itemsize: int) -> np.dtype[np.void]:
     formats, offsets = zip(*fields.values(), strict=True)
     return np.dtype(
@@ -22,9 +26,12 @@ def _dtype(fields: Fields, itemsize: int) -> np.dtype[np.void]:
 COMM_LENGTH = 16
 DURATION_UNKNOWN = 0xFFFFFFFFFFFFFFFF
 REQUESTED_UNKNOWN = 0xFFFFFFFF
-SRTT_UNKNOWN = 0xFFFFFFFF
+MICROSECONDS_UNKNOWN = 0xFFFFFFFF
 CA_STATE_UNKNOWN = 0xFF
 WINDOW_UNKNOWN = 0xFFFFFFFF
+ELAPSED_UNKNOWN = 0xFFFFFFFFFFFFFFFF
+RATE_UNKNOWN = 0xFFFFFFFFFFFFFFFF
+REASON_UNKNOWN = 0xFFFFFFFF
 PAYLOAD_MAX = 16384
 PORT_WORDS = 1024
 PIDS_A_ROW = 64
@@ -41,11 +48,20 @@ class EventKind(IntEnum):
 
     SEND = 0
     RECV = 1
-    TRANSMIT = 2
-    RETRANSMIT = 3
+    ACKED = 2
+    TRANSMIT = 3
+    PROBE = 4
+    RETRANSMIT = 5
+    UNDO = 6
+    DROP = 7
+    CONNECT = 8
+    ACCEPT = 9
+    CLOSE = 10
+    RESET = 11
+    STATE = 12
 
 
-KIND_COUNT = 4
+KIND_COUNT = 13
 
 
 class MessageFlag(IntFlag):
@@ -68,6 +84,39 @@ class PayloadReason(IntEnum):
     SYSCALL = 6
 
 
+class OwnerSource(IntEnum):
+    """enum owner_source."""
+
+    NONE = 0
+    TASK = 1
+    SOCKET = 2
+    ITERATOR = 3
+
+
+class Cause(IntEnum):
+    """enum cause."""
+
+    NONE = 0
+    RTO = 1
+    FAST = 2
+    TLP = 3
+    SYN = 4
+    SYN_ACK = 5
+    UNKNOWN = 6
+
+
+class Ending(IntEnum):
+    """enum ending."""
+
+    NONE = 0
+    FIN = 1
+    RESET_SENT = 2
+    RESET_RECEIVED = 3
+    TIMEOUT = 4
+    ERROR = 5
+    ABORTED = 6
+
+
 _EVENT: Fields = {
     "ts_ns": ("<u8", 0),
     "socket": ("<u8", 8),
@@ -82,25 +131,58 @@ _EVENT: Fields = {
     "local_port": ("<u2", 88),
     "remote_port": ("<u2", 90),
     "kind": ("u1", 92),
-    "family": ("u1", 93),
-    "flags": ("<u2", 94),
-    "bytes": ("<u4", 96),
-    "seq": ("<u4", 100),
-    "error": ("<i4", 104),
+    "owner_source": ("u1", 93),
+    "family": ("u1", 94),
+    "flags": ("<u2", 96),
+    "bytes": ("<u4", 100),
+    "seq": ("<u4", 104),
+    "error": ("<i4", 108),
 }
 EVENT = _dtype(_EVENT, 112)
 
+_TOTALS: Fields = {
+    "bytes_sent": ("<u8", 0),
+    "bytes_acked": ("<u8", 8),
+    "bytes_received": ("<u8", 16),
+    "bytes_retrans": ("<u8", 24),
+    "delivery_rate": ("<u8", 32),
+    "busy_us": ("<u8", 40),
+    "rwnd_limited_us": ("<u8", 48),
+    "sndbuf_limited_us": ("<u8", 56),
+    "segs_out": ("<u4", 64),
+    "segs_in": ("<u4", 68),
+    "data_segs_out": ("<u4", 72),
+    "data_segs_in": ("<u4", 76),
+    "total_retrans": ("<u4", 80),
+    "dsack_dups": ("<u4", 84),
+    "reord_seen": ("<u4", 88),
+    "min_rtt_us": ("<u4", 92),
+    "srtt_us": ("<u4", 96),
+    "cwnd": ("<u4", 100),
+    "congestion": ("S16", 104),
+}
+TOTALS = _dtype(_TOTALS, 120)
+
 _MESSAGE: Fields = {
-    **_EVENT,
+    **_at(0, _EVENT),
     "requested": ("<u4", 112),
+    "unread_us": ("<u4", 116),
     "duration_ns": ("<u8", 120),
     "payload_length": ("<u4", 128),
     "payload_unavailable": ("u1", 132),
 }
 MESSAGE = _dtype(_MESSAGE, 136)
 
+_DELIVERY: Fields = {
+    **_at(0, _EVENT),
+    "send_ts_ns": ("<u8", 112),
+    "unsent_us": ("<u4", 120),
+    "unacked_us": ("<u4", 124),
+}
+DELIVERY = _dtype(_DELIVERY, 128)
+
 _SEGMENT: Fields = {
-    **_EVENT,
+    **_at(0, _EVENT),
     "end_seq": ("<u4", 112),
     "ack": ("<u4", 116),
     "window": ("<u4", 120),
@@ -111,6 +193,36 @@ _SEGMENT: Fields = {
     "ca_state": ("u1", 138),
 }
 SEGMENT = _dtype(_SEGMENT, 144)
+
+_LOSS: Fields = {
+    **_at(0, _SEGMENT),
+    "rto_us": ("<u4", 144),
+    "rttvar_us": ("<u4", 148),
+    "ssthresh": ("<u4", 152),
+    "sacked_out": ("<u4", 156),
+    "lost_out": ("<u4", 160),
+    "retrans_out": ("<u4", 164),
+    "undone": ("<u4", 168),
+    "reason": ("<u4", 172),
+    "call_seq": ("<u4", 176),
+    "cause": ("u1", 180),
+    "icsk_retransmits": ("u1", 181),
+    "outgoing": ("u1", 182),
+    "call_seq_known": ("u1", 183),
+}
+LOSS = _dtype(_LOSS, 184)
+
+_CONNECTION_EVENT: Fields = {
+    **_at(0, _EVENT),
+    "elapsed_ns": ("<u8", 112),
+    "reset_reason": ("<u4", 120),
+    "old_state": ("u1", 124),
+    "new_state": ("u1", 125),
+    "ending": ("u1", 126),
+    "sent": ("u1", 127),
+    **_at(128, _TOTALS),
+}
+CONNECTION_EVENT = _dtype(_CONNECTION_EVENT, 248)
 
 _COUNTERS: Fields = {
     "seen": ("<u8", 0),
@@ -139,6 +251,7 @@ _CONFIG: Fields = {
     "cgroups": ("u1", 22),
     "local_storage": ("u1", 23),
     "recvmsg_arguments": ("u1", 24),
+    "tick_ns": ("<u4", 28),
     "port": ("(1024,)<u8", 32),
     "local_port": ("(1024,)<u8", 8224),
     "remote_port": ("(1024,)<u8", 16416),
@@ -158,16 +271,40 @@ DOCS = {
     "event.remote_ip": "remote address; an IPv4-mapped one shows as IPv4",
     "event.local_port": "local port",
     "event.remote_port": "remote port",
-    "event.kind": "send, recv, transmit or retransmit",
+    "event.kind": "what happened",
+    "event.owner_source": "how the owner is known: task (the caller), socket (its last user), iterator (had it open at the start), none",
     "event.family": "4 or 6: what the packets are, whatever the socket is",
     "event.flags": "messages: PEEK, ZEROCOPY; segments: the TCP header's flags",
-    "event.bytes": "messages: bytes sent or received; segments: TCP payload bytes",
+    "event.bytes": "messages: bytes sent or received; segments: TCP payload bytes; connections: 0",
     "event.seq": "sequence number of the first byte; null when the hook cannot prove it",
-    "event.error": "the call's or the attempt's errno as a name; null when it succeeded",
+    "event.error": "errno of the call, the attempt or the socket, as a name; null when there is none",
+    "totals.bytes_sent": "payload bytes sent, retransmissions included (tcp_sock.bytes_sent)",
+    "totals.bytes_acked": "payload bytes that the peer acknowledged, the SYN counted (tcp_sock.bytes_acked)",
+    "totals.bytes_received": "payload bytes that came in order (tcp_sock.bytes_received)",
+    "totals.bytes_retrans": "payload bytes sent again (tcp_sock.bytes_retrans)",
+    "totals.delivery_rate": "latest delivery rate, bytes a second; null when the kernel has measured none",
+    "totals.busy_us": "time with data to send, microseconds, in steps of the kernel's tick",
+    "totals.rwnd_limited_us": "part of busy_us held up by the peer's receive window",
+    "totals.sndbuf_limited_us": "part of busy_us held up by a small send buffer",
+    "totals.segs_out": "segments sent (tcp_sock.segs_out)",
+    "totals.segs_in": "segments received (tcp_sock.segs_in)",
+    "totals.data_segs_out": "segments with payload sent",
+    "totals.data_segs_in": "segments with payload received",
+    "totals.total_retrans": "segments sent again, SYNs included",
+    "totals.dsack_dups": "duplicates that the peer reported (DSACK)",
+    "totals.reord_seen": "reordering events",
+    "totals.min_rtt_us": "least round-trip time of late, microseconds; null before the first measurement",
+    "totals.srtt_us": "smoothed round-trip time, microseconds; null before the first measurement",
+    "totals.cwnd": "congestion window, segments; null when the socket has none",
+    "totals.congestion": "congestion control in use",
     "message.requested": "bytes the caller asked for; null when the hook cannot tell",
+    "message.unread_us": "recv: how long its last byte lay in the receive queue, microseconds; null when unknown",
     "message.duration_ns": "time inside the call, nanoseconds; null when the hook cannot tell",
     "message.payload_length": "bytes of payload captured",
     "message.payload_unavailable": "why there is no payload (spliced, kernel, io_uring, fault, discarded, syscall), or null",
+    "delivery.send_ts_ns": "ts_ns of the send",
+    "delivery.unsent_us": "how long its last byte waited in the send queue, from the send's return, microseconds; 0: it left before; null when unknown",
+    "delivery.unacked_us": "from when its last byte first left until its acknowledgement came, microseconds; null when unknown",
     "segment.end_seq": "sequence number after the last byte, SYN and FIN counted",
     "segment.ack": "acknowledgement number",
     "segment.window": "window as in the TCP header, unscaled; null when the hook cannot tell",
@@ -176,6 +313,23 @@ DOCS = {
     "segment.packets_out": "segments in flight before this one, as the kernel counts them",
     "segment.segs": "segments on the wire (GSO)",
     "segment.ca_state": "congestion state: Open, Disorder, CWR, Recovery, Loss",
+    "loss.rto_us": "retransmission timeout, microseconds; null when there is no connection yet",
+    "loss.rttvar_us": "mean deviation of the round-trip time, microseconds; null before the first measurement",
+    "loss.ssthresh": "slow start threshold, segments; null while it is infinite",
+    "loss.sacked_out": "segments selectively acknowledged (SACK), or duplicate ACKs",
+    "loss.lost_out": "segments marked lost",
+    "loss.retrans_out": "retransmitted segments in flight before this one",
+    "loss.undone": "undo: retransmissions that it revokes; else 0",
+    "loss.reason": "drop: the kernel's reason as a name; null where the kernel gives none",
+    "loss.cause": "why it was sent again: rto, fast, tlp, syn, syn-ack, unknown; null for undo and drop",
+    "loss.icsk_retransmits": "timeouts in a row of the socket, this one counted",
+    "loss.outgoing": "drop: out (on its way out) or in (on its way in), else null",
+    "connection_event.elapsed_ns": "connect: from the call to the outcome; close: since it was established; nanoseconds; null when that was not seen",
+    "connection_event.reset_reason": "reset: the kernel's reason as a name; null where the kernel gives none",
+    "connection_event.old_state": "state before: SYN_SENT, ESTABLISHED, ...",
+    "connection_event.new_state": "state after",
+    "connection_event.ending": "close: how it ended: fin, reset_sent, reset_received, timeout, error, aborted; else null",
+    "connection_event.sent": "reset: sent or received, else null",
     "counters.seen": "events that reached the hook",
     "counters.filtered": "dropped by the filters",
     "counters.submitted": "written to a ring",

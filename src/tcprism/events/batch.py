@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tcprism.events._wire import MESSAGE, SEGMENT
-from tcprism.events.columns import BY_NAME, COLUMNS, Column
+from tcprism.events.column import Column
+from tcprism.events.columns import BY_NAME, COLUMNS
 from tcprism.events.event import Event
+from tcprism.events.families import RECORDS
 from tcprism.events.part import Part
 
 
@@ -36,13 +37,14 @@ class Batch:
     def __getitem__(self, name: str) -> NDArray[Any]:
         """Return a column in time order; KeyError when there is no such column."""
         column = BY_NAME[name]
-        values = np.concatenate([_values(column, part) for part in self.parts or _NO_PARTS])
+        parts = self.parts or tuple(_NO_PART.values())
+        values = np.concatenate([_values(column, part) for part in parts])
         values = values[self.permutation]
         if name == "time":
             values = times(values, self.clock_offset_ns)
-        if len(column.families) > 1 and not column.nullable:
+        if column.families == tuple(RECORDS) and not column.nullable:
             return values
-        mask = np.concatenate([column.mask(part) for part in self.parts or _NO_PARTS])
+        mask = np.concatenate([column.mask(part) for part in parts])
         return np.ma.MaskedArray(values, mask[self.permutation])
 
     def split(self, size: int) -> Iterator["Batch"]:
@@ -102,12 +104,12 @@ def _as_slice(indices: NDArray[np.intp]) -> NDArray[np.intp] | slice:
     return indices
 
 
-_NO_PARTS = (Part(np.empty(0, MESSAGE)), Part(np.empty(0, SEGMENT)))
+_NO_PART = {family: Part(np.empty(0, dtype)) for family, dtype in RECORDS.items()}
 
 
 def _values(column: Column, part: Part) -> NDArray[Any]:
     """Return a column of a part, zeros when the family lacks it."""
     if part.family in column.families:
         return column.values(part)
-    like = _NO_PARTS[0] if "message" in column.families else _NO_PARTS[1]
-    return np.zeros(len(part), column.values(like).dtype)
+    like = column.values(_NO_PART[column.families[0]])
+    return np.zeros(len(part), like.dtype)

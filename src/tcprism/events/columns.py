@@ -1,109 +1,69 @@
-"""The public columns, defined once: JSON keys, Event attributes, batch columns, docs/events.md.
+"""The public columns, defined once: JSON keys, Event attributes, batch columns, docs/events.md."""
 
-A column's values are NumPy values where JSON has a number, and objects where it has a string.
-"""
+from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tcprism.events import _wire, names
+from tcprism.events._wire import MICROSECONDS_UNKNOWN, EventKind
+from tcprism.events.column import (
+    Column,
+    Mask,
+    Missing,
+    Reader,
+    Values,
+    derived_column,
+    equal,
+    looked_up,
+    named,
+    number,
+    other_kind,
+    texts,
+    wire_column,
+)
 from tcprism.events.escape import escape, escape_payloads
+from tcprism.events.families import FAMILIES
 from tcprism.events.part import Part, row_bytes
 
-Values = NDArray[Any]
-Reader = Callable[[Part], Values]
-Mask = NDArray[np.bool_]
-
-BOTH = ("message", "segment")
+ALL = tuple(FAMILIES)
 MESSAGE = ("message",)
-SEGMENT = ("segment",)
+DELIVERY = ("delivery",)
+LOSS = ("loss",)
+SEGMENT = ("segment", "loss")
+CONNECTION = ("connection",)
+WITH_SEQ = ("message", "delivery", "segment", "loss")
 
-
-@dataclass(frozen=True)
-class Column:
-    """One public column.
-
-    `families` have it, `field` is the wire field it comes from (None: computed), `values` reads it
-    from a part and `missing` tells in which rows it is null (None: never).
-    """
-
-    name: str
-    families: tuple[str, ...]
-    json_type: str
-    doc: str
-    field: str | None
-    values: Reader
-    missing: Callable[[Part], Mask] | None = None
-
-    @property
-    def nullable(self) -> bool:
-        """Whether the column can be null in an event of a family that has it."""
-        return self.missing is not None
-
-    def mask(self, part: Part) -> Mask:
-        """Return in which rows of a part the column is null; in all when the family lacks it."""
-        if part.family not in self.families:
-            return np.ones(len(part), np.bool_)
-        return np.zeros(len(part), np.bool_) if self.missing is None else self.missing(part)
-
-    def to_list(self, part: Part) -> list[Any]:
-        """Return the column as Python values, None where it is null."""
-        mask = self.mask(part)
-        if mask.all():
-            return [None] * len(part)
-        values: list[Any] = self.values(part).tolist()
-        for index in np.flatnonzero(mask).tolist():
-            values[index] = None
-        return values
-
-
-def _number(field: str) -> Reader:
-    return lambda part: part.rows[field]
-
-
-def _equal(field: str, sentinel: int) -> Callable[[Part], Mask]:
-    return lambda part: np.equal(part.rows[field], sentinel)
-
-
-def _texts(texts: list[Any]) -> Values:
-    values = np.empty(len(texts), object)
-    values[:] = texts
-    return values
-
-
-def _named(field: str, name: Callable[[int], str | None]) -> Reader:
-    """Read a field as names; each distinct number is looked up once."""
-
-    def read(part: Part) -> Values:
-        # Contiguous, because NumPy sorts a field inside a record slowly.
-        field_values = np.ascontiguousarray(part.rows[field])
-        numbers, places = np.unique(field_values, return_inverse=True)
-        return _texts([name(number) for number in numbers.tolist()])[places]
-
-    return read
+_INFINITE_SSTHRESH = 0x7FFFFFFF  # TCP_INFINITE_SSTHRESH, include/net/tcp.h
 
 
 def _address(field: str) -> Reader:
     def read(part: Part) -> Values:
         families = part.rows["family"].tolist()
-        return _texts(list(map(names.address, families, row_bytes(part.rows[field]))))
+        return texts(list(map(names.address, families, row_bytes(part.rows[field]))))
 
     return read
 
 
-def _comm(part: Part) -> Values:
-    comms, places = np.unique(part.rows["comm"], return_inverse=True)
-    return _texts([escape(comm.split(b"\0")[0]) for comm in comms.tolist()])[places]
+def _text(field: str) -> Reader:
+    """Read a name in a fixed number of bytes, ended by a NUL where it is shorter."""
+
+    def read(part: Part) -> Values:
+        found, places = np.unique(part.rows[field], return_inverse=True)
+        return texts([escape(name.split(b"\0")[0]) for name in found.tolist()])[places]
+
+    return read
+
+
+def _empty(field: str) -> Missing:
+    return lambda part: np.equal(part.rows[field], b"")
 
 
 def _flags(part: Part) -> Values:
     text = names.message_flags_text if part.family == "message" else names.tcp_flags_text
-    return _named("flags", text)(part)
+    return named("flags", text)(part)
 
 
 def _no_flags(part: Part) -> Mask:
@@ -113,7 +73,7 @@ def _no_flags(part: Part) -> Mask:
 
 
 def _seq_unknown(part: Part) -> Mask:
-    if part.family == "segment":
+    if part.family != "message":
         return np.zeros(len(part), bool)
     bit = np.uint16(_wire.MessageFlag.SEQ_UNKNOWN)
     mask: Mask = np.equal(part.rows["flags"] & bit, bit)
@@ -131,61 +91,74 @@ def _truncated(part: Part) -> Values:
     return truncated
 
 
-def _wire_column(
-    name: str,
-    families: tuple[str, ...],
-    json_type: str,
-    values: Reader | None = None,
-    missing: Callable[[Part], Mask] | None = None,
-) -> Column:
-    """Return a column that shows the wire field of the same name, with that field's text."""
-    struct = "event" if name in (_wire.EVENT.names or ()) else families[0]
-    doc = _wire.DOCS[f"{struct}.{name}"]
-    return Column(name, families, json_type, doc, name, values or _number(name), missing)
+def _owner_column(name: str, doc: str) -> Column:
+    """Return a column that follows from the owner's cgroup."""
+
+    def of_owner(part: Part) -> Callable[[int], str | None]:
+        return lambda cgroup_id: getattr(part.context.owner(cgroup_id), name)
+
+    return _looked_up_column(name, ALL, doc, looked_up("cgroup_id", of_owner))
 
 
-_no_owner = _equal("pid", 0)
+def _looked_up_column(name: str, families: tuple[str, ...], doc: str, read: Reader) -> Column:
+    """Return a column of names, null where the look-up knows none."""
+
+    def missing(part: Part) -> Mask:
+        return np.fromiter((name is None for name in read(part)), np.bool_, len(part))
+
+    return Column(name, families, "string", doc, None, read, missing)
+
+
+_no_owner = equal("pid", 0)
+_no_time = (MICROSECONDS_UNKNOWN,)
 
 COLUMNS = (
     Column(
         "time",
-        BOTH,
+        ALL,
         "string",
         "when it happened, CLOCK_REALTIME, RFC 3339 in UTC with nanoseconds",
         None,
-        _number("ts_ns"),  # Batch, which knows the distance of the clocks, makes a time of it
+        number("ts_ns"),  # Batch, which knows the distance of the clocks, makes a time of it
     ),
-    _wire_column("ts_ns", BOTH, "integer"),
-    _wire_column("kind", BOTH, "string", _named("kind", names.kind_name)),
-    _wire_column("pid", BOTH, "integer", missing=_no_owner),
-    _wire_column("tid", BOTH, "integer", missing=_no_owner),
-    _wire_column("comm", BOTH, "string", _comm, _no_owner),
-    _wire_column("uid", BOTH, "integer", missing=_no_owner),
-    _wire_column("cgroup_id", BOTH, "integer", missing=_no_owner),
-    _wire_column("netns", BOTH, "integer", missing=_equal("netns", 0)),
-    _wire_column("socket", BOTH, "integer", missing=_equal("socket", 0)),
-    _wire_column("family", BOTH, "integer"),
-    _wire_column("local_ip", BOTH, "string", _address("local_ip")),
-    _wire_column("local_port", BOTH, "integer"),
-    _wire_column("remote_ip", BOTH, "string", _address("remote_ip")),
-    _wire_column("remote_port", BOTH, "integer"),
-    _wire_column("bytes", BOTH, "integer"),
-    _wire_column("error", BOTH, "string", _named("error", names.errno_name), _equal("error", 0)),
-    _wire_column("flags", BOTH, "string", _flags, _no_flags),
-    _wire_column(
-        "requested", MESSAGE, "integer", missing=_equal("requested", _wire.REQUESTED_UNKNOWN)
+    wire_column("ts_ns", ALL, "integer"),
+    wire_column("kind", ALL, "string", named("kind", names.kind_name)),
+    wire_column("pid", ALL, "integer", missing=_no_owner),
+    wire_column("tid", ALL, "integer", missing=_no_owner),
+    wire_column("comm", ALL, "string", _text("comm"), _no_owner),
+    wire_column("uid", ALL, "integer", missing=_no_owner),
+    wire_column("cgroup_id", ALL, "integer", missing=_no_owner),
+    _owner_column("cgroup", "the owner's cgroup v2, as a path below its root"),
+    _owner_column("container_id", "the owner's container, as its engine calls it"),
+    _owner_column("container", "the container's name, where the engine's local socket tells it"),
+    _owner_column("pod_uid", "the owner's Kubernetes pod"),
+    _owner_column("unit", "the owner's systemd unit"),
+    wire_column("owner_source", ALL, "string", named("owner_source", names.owner_source_name)),
+    wire_column("netns", ALL, "integer", missing=equal("netns", 0)),
+    wire_column("socket", ALL, "integer", missing=equal("socket", 0)),
+    wire_column("family", ALL, "integer"),
+    wire_column("local_ip", ALL, "string", _address("local_ip")),
+    wire_column("local_port", ALL, "integer"),
+    wire_column("remote_ip", ALL, "string", _address("remote_ip")),
+    wire_column("remote_port", ALL, "integer"),
+    wire_column("bytes", ALL, "integer"),
+    wire_column("error", ALL, "string", named("error", names.errno_name), equal("error", 0)),
+    wire_column("flags", ("message", *SEGMENT), "string", _flags, _no_flags),
+    wire_column(
+        "requested", MESSAGE, "integer", missing=equal("requested", _wire.REQUESTED_UNKNOWN)
     ),
-    _wire_column(
-        "duration_ns", MESSAGE, "integer", missing=_equal("duration_ns", _wire.DURATION_UNKNOWN)
+    wire_column(
+        "duration_ns", MESSAGE, "integer", missing=equal("duration_ns", _wire.DURATION_UNKNOWN)
     ),
-    _wire_column("seq", BOTH, "integer", missing=_seq_unknown),
+    wire_column("unread_us", MESSAGE, "integer", missing=equal("unread_us", *_no_time)),
+    wire_column("seq", WITH_SEQ, "integer", missing=_seq_unknown),
     Column(
         "payload",
         MESSAGE,
         "string",
         "the payload captured, base64; null when there is none",
         None,
-        lambda part: _texts(part.payloads()),
+        lambda part: texts(part.payloads()),
         _no_payload,
     ),
     Column(
@@ -194,7 +167,7 @@ COLUMNS = (
         "string",
         r"the payload as text: printable ASCII as it is, all else as `\xNN`, the backslash as `\\`",
         None,
-        lambda part: _texts(escape_payloads(part)),
+        lambda part: texts(escape_payloads(part)),
         _no_payload,
     ),
     Column(
@@ -205,27 +178,145 @@ COLUMNS = (
         None,
         _truncated,
     ),
-    _wire_column(
+    wire_column(
         "payload_unavailable",
         MESSAGE,
         "string",
-        _named("payload_unavailable", names.reason_name),
-        _equal("payload_unavailable", _wire.PayloadReason.AVAILABLE),
+        named("payload_unavailable", names.reason_name),
+        equal("payload_unavailable", _wire.PayloadReason.AVAILABLE),
     ),
-    _wire_column("end_seq", SEGMENT, "integer"),
-    _wire_column("ack", SEGMENT, "integer"),
-    _wire_column("window", SEGMENT, "integer", missing=_equal("window", _wire.WINDOW_UNKNOWN)),
-    _wire_column("segs", SEGMENT, "integer"),
-    _wire_column("cwnd", SEGMENT, "integer", missing=_equal("cwnd", 0)),
-    _wire_column("srtt_us", SEGMENT, "integer", missing=_equal("srtt_us", _wire.SRTT_UNKNOWN)),
-    _wire_column("packets_out", SEGMENT, "integer"),
-    _wire_column(
+    wire_column("send_ts_ns", DELIVERY, "integer"),
+    wire_column("unsent_us", DELIVERY, "integer", missing=equal("unsent_us", *_no_time)),
+    wire_column("unacked_us", DELIVERY, "integer", missing=equal("unacked_us", *_no_time)),
+    wire_column("end_seq", SEGMENT, "integer"),
+    wire_column("ack", SEGMENT, "integer"),
+    wire_column("window", SEGMENT, "integer", missing=equal("window", _wire.WINDOW_UNKNOWN)),
+    wire_column("segs", SEGMENT, "integer"),
+    wire_column("packets_out", SEGMENT, "integer"),
+    wire_column(
         "ca_state",
         SEGMENT,
         "string",
-        _named("ca_state", names.ca_state_name),
-        _equal("ca_state", _wire.CA_STATE_UNKNOWN),
+        named("ca_state", names.ca_state_name),
+        equal("ca_state", _wire.CA_STATE_UNKNOWN),
     ),
+    wire_column("cwnd", (*SEGMENT, *CONNECTION), "integer", missing=equal("cwnd", 0)),
+    wire_column("srtt_us", (*SEGMENT, *CONNECTION), "integer", missing=equal("srtt_us", *_no_time)),
+    wire_column(
+        "cause", LOSS, "string", named("cause", names.cause_name), equal("cause", _wire.Cause.NONE)
+    ),
+    derived_column(
+        "attempt",
+        LOSS,
+        "integer",
+        "retransmit: how often its first byte has now been sent, as far as was seen: 2 is the first"
+        " repetition; else null",
+    ),
+    wire_column("icsk_retransmits", LOSS, "integer"),
+    wire_column("rto_us", LOSS, "integer", missing=equal("rto_us", *_no_time)),
+    wire_column("rttvar_us", LOSS, "integer", missing=equal("rttvar_us", *_no_time)),
+    wire_column("ssthresh", LOSS, "integer", missing=equal("ssthresh", 0, _INFINITE_SSTHRESH)),
+    wire_column("sacked_out", LOSS, "integer"),
+    wire_column("lost_out", LOSS, "integer"),
+    wire_column("retrans_out", LOSS, "integer"),
+    wire_column("undone", LOSS, "integer", missing=other_kind(EventKind.UNDO)),
+    wire_column(
+        "outgoing",
+        LOSS,
+        "boolean",
+        lambda part: part.rows["outgoing"] != 0,
+        other_kind(EventKind.DROP),
+    ),
+    _looked_up_column(
+        "reason",
+        LOSS,
+        _wire.DOCS["loss.reason"],
+        looked_up("reason", lambda part: part.context.drop_reason),
+    ),
+    derived_column(
+        "message_pid", LOSS, "integer", "retransmit: who wrote the bytes: the pid of the send"
+    ),
+    derived_column("message_comm", LOSS, "string", "retransmit: the thread name of the send"),
+    derived_column(
+        "message_ts_ns",
+        LOSS,
+        "integer",
+        "retransmit: ts_ns of the send that wrote the first byte; null while the send goes on",
+    ),
+    derived_column(
+        "message_offset",
+        LOSS,
+        "integer",
+        "retransmit: where in that send the segment begins, bytes",
+    ),
+    derived_column("message_bytes", LOSS, "integer", "retransmit: how many bytes that send wrote"),
+    derived_column(
+        "message_text", LOSS, "string", "retransmit: the first bytes of that send, as payload_text"
+    ),
+    wire_column(
+        "old_state",
+        CONNECTION,
+        "string",
+        named("old_state", names.state_name),
+        equal("old_state", 0),
+    ),
+    wire_column(
+        "new_state",
+        CONNECTION,
+        "string",
+        named("new_state", names.state_name),
+        equal("new_state", 0),
+    ),
+    wire_column(
+        "elapsed_ns", CONNECTION, "integer", missing=equal("elapsed_ns", _wire.ELAPSED_UNKNOWN)
+    ),
+    wire_column(
+        "ending",
+        CONNECTION,
+        "string",
+        named("ending", names.ending_name),
+        equal("ending", _wire.Ending.NONE),
+    ),
+    wire_column(
+        "sent",
+        CONNECTION,
+        "boolean",
+        lambda part: part.rows["sent"] != 0,
+        other_kind(EventKind.RESET),
+    ),
+    _looked_up_column(
+        "reset_reason",
+        CONNECTION,
+        _wire.DOCS["connection_event.reset_reason"],
+        looked_up("reset_reason", lambda part: part.context.reset_reason),
+    ),
+    *(
+        wire_column(name, CONNECTION, "integer")
+        for name in (
+            "bytes_sent",
+            "bytes_acked",
+            "bytes_received",
+            "bytes_retrans",
+            "busy_us",
+            "rwnd_limited_us",
+            "sndbuf_limited_us",
+            "segs_out",
+            "segs_in",
+            "data_segs_out",
+            "data_segs_in",
+            "total_retrans",
+            "dsack_dups",
+            "reord_seen",
+        )
+    ),
+    wire_column("min_rtt_us", CONNECTION, "integer", missing=equal("min_rtt_us", *_no_time)),
+    wire_column(
+        "delivery_rate",
+        CONNECTION,
+        "integer",
+        missing=equal("delivery_rate", _wire.RATE_UNKNOWN),
+    ),
+    wire_column("congestion", CONNECTION, "string", _text("congestion"), _empty("congestion")),
 )
 
 BY_NAME = {column.name: column for column in COLUMNS}

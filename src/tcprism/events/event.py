@@ -4,6 +4,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 
 from tcprism.events.columns import columns_of
+from tcprism.events.families import FAMILY_OF_KIND
 from tcprism.events.names import endpoint
 
 JsonValue = str | int | bool | None
@@ -25,6 +26,12 @@ class Event:
     comm: str | None
     uid: int | None
     cgroup_id: int | None
+    cgroup: str | None
+    container_id: str | None
+    container: str | None
+    pod_uid: str | None
+    unit: str | None
+    owner_source: str
     netns: int | None
     socket: int | None
     family: int
@@ -37,25 +44,69 @@ class Event:
     flags: str | None
     requested: int | None
     duration_ns: int | None
+    unread_us: int | None
     seq: int | None
     payload: Payload | None
     payload_text: str | None
     payload_truncated: bool | None
     payload_unavailable: str | None
+    send_ts_ns: int | None
+    unsent_us: int | None
+    unacked_us: int | None
     end_seq: int | None
     ack: int | None
     window: int | None
     segs: int | None
-    cwnd: int | None
-    srtt_us: int | None
     packets_out: int | None
     ca_state: str | None
+    cwnd: int | None
+    srtt_us: int | None
+    cause: str | None
+    attempt: int | None
+    icsk_retransmits: int | None
+    rto_us: int | None
+    rttvar_us: int | None
+    ssthresh: int | None
+    sacked_out: int | None
+    lost_out: int | None
+    retrans_out: int | None
+    undone: int | None
+    outgoing: bool | None
+    reason: str | None
+    message_pid: int | None
+    message_comm: str | None
+    message_ts_ns: int | None
+    message_offset: int | None
+    message_bytes: int | None
+    message_text: str | None
+    old_state: str | None
+    new_state: str | None
+    elapsed_ns: int | None
+    ending: str | None
+    sent: bool | None
+    reset_reason: str | None
+    bytes_sent: int | None
+    bytes_acked: int | None
+    bytes_received: int | None
+    bytes_retrans: int | None
+    busy_us: int | None
+    rwnd_limited_us: int | None
+    sndbuf_limited_us: int | None
+    segs_out: int | None
+    segs_in: int | None
+    data_segs_out: int | None
+    data_segs_in: int | None
+    total_retrans: int | None
+    dsack_dups: int | None
+    reord_seen: int | None
+    min_rtt_us: int | None
+    delivery_rate: int | None
+    congestion: str | None
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of the attributes that events of this kind have."""
-        family = "message" if self.segs is None else "segment"
-        return tuple(column.name for column in columns_of(family))
+        return tuple(column.name for column in columns_of(FAMILY_OF_KIND[self.kind]))
 
     def as_dict(self) -> dict[str, JsonValue]:
         """Return the event as the JSON format has it: its kind's keys, the payload in base64."""

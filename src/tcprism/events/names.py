@@ -2,12 +2,29 @@
 
 import errno
 import socket
-from enum import IntFlag
+from enum import IntEnum, IntFlag
 from functools import lru_cache
 
-from tcprism.events._wire import EventKind, MessageFlag, PayloadReason
+from tcprism.events._wire import Cause, Ending, EventKind, MessageFlag, OwnerSource, PayloadReason
 
 KINDS = tuple(kind.name.lower() for kind in EventKind)
+
+# include/net/tcp_states.h
+STATES = (
+    "",
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+    "NEW_SYN_RECV",
+)
 
 CA_STATES = ("Open", "Disorder", "CWR", "Recovery", "Loss")
 
@@ -45,12 +62,34 @@ def ca_state_name(state: int) -> str:
     return CA_STATES[state] if state < len(CA_STATES) else f"unknown-{state}"
 
 
+def state_name(state: int) -> str:
+    """Return the name of a TCP state."""
+    return STATES[state] if state < len(STATES) else f"unknown-{state}"
+
+
 def reason_name(reason: int) -> str | None:
     """Return why there is no payload, or None when nothing stood in the way."""
-    if reason == PayloadReason.AVAILABLE:
-        return None
-    known = reason in PayloadReason.__members__.values()
-    return PayloadReason(reason).name.lower() if known else f"unknown-{reason}"
+    return None if reason == PayloadReason.AVAILABLE else _member_name(PayloadReason, reason)
+
+
+def owner_source_name(source: int) -> str:
+    """Return how an owner is known."""
+    return _member_name(OwnerSource, source)
+
+
+def cause_name(cause: int) -> str:
+    """Return why a segment was sent again."""
+    return _member_name(Cause, cause).replace("_", "-")
+
+
+def ending_name(ending: int) -> str:
+    """Return how a connection ended."""
+    return _member_name(Ending, ending)
+
+
+def _member_name(members: type[IntEnum], number: int) -> str:
+    known = number in members.__members__.values()
+    return str(members(number).name).lower() if known else f"unknown-{number}"
 
 
 def errno_name(error: int) -> str | None:

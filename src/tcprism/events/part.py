@@ -1,31 +1,42 @@
 """Part: records of one family as they came out of one ring."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tcprism.events._wire import MESSAGE, SEGMENT
+from tcprism.events.context import Context
+from tcprism.events.families import family_of
 
 Rows = NDArray[np.void]
+Derived = Mapping[str, "np.ma.MaskedArray[Any, Any]"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
     """Records of one family and, for messages, the payload behind them.
 
-    `rows` has the dtype MESSAGE or SEGMENT. `payload` has one row of bytes a record, as wide as the
-    ring's size class; only the first `payload_length` bytes of a row count. It is None where no
-    payload was asked for. Raises ValueError when the two do not fit together.
+    `rows` has the dtype of one of the families' records. `payload` has one row of bytes a record,
+    as wide as the ring's size class; only the first `payload_length` bytes of a row count. It is
+    None where no payload was asked for. `derived` are the columns that stages have added, one value
+    a record, masked where unknown. `context` explains the numbers that mean something only on the
+    machine that they come from. Raises ValueError when the parts do not fit together.
     """
 
     rows: Rows
     payload: NDArray[np.uint8] | None = None
+    derived: Derived = field(default_factory=dict)
+    context: Context = field(default_factory=Context)
 
     def __post_init__(self) -> None:
-        if self.rows.dtype not in (MESSAGE, SEGMENT):
-            raise ValueError("rows must have the dtype MESSAGE or SEGMENT")
+        if family_of(self.rows.dtype) is None:
+            raise ValueError("rows must have the dtype of a family's record")
+        if any(len(column) != len(self.rows) for column in self.derived.values()):
+            raise ValueError(f"a derived column does not have {len(self.rows)} values")
         if self.payload is not None and len(self.payload) != len(self.rows):
             raise ValueError(f"{len(self.rows)} rows but {len(self.payload)} payloads")
 
@@ -34,19 +45,26 @@ class Part:
 
     @property
     def family(self) -> str:
-        """The records' family, "message" or "segment"."""
-        return "message" if self.rows.dtype == MESSAGE else "segment"
+        """The records' family, as in FAMILIES."""
+        return family_of(self.rows.dtype) or ""
 
-    def take(self, which: NDArray[np.intp] | NDArray[np.bool_] | slice) -> "Part":
+    def take(self, which: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Part:
         """Return a part with the records at some indices, in a slice, or where a mask is true."""
         # As raw bytes: NumPy copies a structured array field by field.
         raw = self.rows.view(f"V{self.rows.itemsize}")[which]
         payload = None if self.payload is None else self.payload[which]
-        return Part(raw.view(self.rows.dtype), payload)
+        derived = {name: column[which] for name, column in self.derived.items()}
+        return Part(raw.view(self.rows.dtype), payload, derived, self.context)
+
+    def derive(self, **columns: np.ma.MaskedArray[Any, Any]) -> Part:
+        """Return the same records with more derived columns."""
+        return replace(self, derived={**self.derived, **columns})
 
     def payload_lengths(self) -> NDArray[np.int64]:
         """Return how many bytes of payload each message has, never more than a row holds."""
-        width = 0 if self.payload is None else self.payload.shape[1]
+        if self.payload is None:
+            return np.zeros(len(self), np.int64)
+        width = self.payload.shape[1]
         lengths: NDArray[np.int64] = self.rows["payload_length"].astype(np.int64)
         return np.minimum(lengths, width)
 

@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Part
-from tcprism.events._wire import MESSAGE, PAYLOAD_CLASSES, SEGMENT
+from tcprism.events._wire import PAYLOAD_CLASSES
+from tcprism.events.families import FAMILIES, RECORDS
 from tcprism.ring.buffer import RingBuffer, Words
 
 DEFAULT_SIZE = 64 << 20
 SMALLEST = 64 << 10
 LARGEST = 1 << 30
 _UNUSED = 4096  # the smallest ring the kernel makes
-_RARE = 8 << 20  # retransmissions: precious, never many
+_RARE = 8 << 20  # losses and connections: precious, never many
 
 # How long a record may take from its time stamp to its ring; later ones are sorted in as they come.
 SETTLE_NS = 20_000_000
@@ -33,8 +34,13 @@ def sizes(kinds: Iterable[str], payload: int, size: int) -> dict[str, int]:
     for limit in PAYLOAD_CLASSES:
         rings[f"message_{limit}"] = size if messages and payload > below else 0
         below = limit
-    rings["segment"] = size if "transmit" in chosen else 0
-    rings["retransmit"] = min(size, _RARE) if "retransmit" in chosen else 0
+    for family, ring in (
+        ("delivery", size),
+        ("segment", size),
+        ("loss", min(size, _RARE)),
+        ("connection", min(size, _RARE)),
+    ):
+        rings[family] = ring if chosen & set(FAMILIES[family]) else 0
     return {name: ring or _UNUSED for name, ring in rings.items()}
 
 
@@ -43,9 +49,14 @@ def _payload_class(name: str) -> int:
     return int(limit) if family == "message" else 0
 
 
+def _dtype(name: str) -> np.dtype[np.void]:
+    """Return the dtype of the records in a ring: rings are called after families."""
+    return RECORDS[name.partition("_")[0]]
+
+
 def _to_part(name: str, rows: Words) -> Part:
     """View records as what they are: no copy."""
-    dtype = MESSAGE if name.startswith("message") else SEGMENT
+    dtype = _dtype(name)
     raw = rows.view(np.uint8)
     heads: NDArray[np.void] = np.ndarray(
         len(rows), dtype, buffer=raw.data, strides=(raw.strides[0],)
@@ -147,5 +158,4 @@ class Rings:
 
 
 def _record_size(name: str) -> int:
-    head = MESSAGE if name.startswith("message") else SEGMENT
-    return head.itemsize + _payload_class(name)
+    return _dtype(name).itemsize + _payload_class(name)

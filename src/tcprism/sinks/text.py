@@ -78,7 +78,7 @@ class Text:
         return line.lines()
 
     def _end_line(self, line: LineBuilder, part: Part) -> None:
-        if self._color and part.family == "segment":
+        if self._color and part.family == "loss":
             retransmit = BY_NAME["kind"].values(part) == "retransmit"
             line.texts(map(("", RESET).__getitem__, retransmit.tolist()))
         line.text("\n")

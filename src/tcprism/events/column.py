@@ -1,0 +1,147 @@
+"""Column: how one public column is read from a part, and the ways of reading.
+
+A column's values are NumPy values where JSON has a number, and objects where it has a string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcprism.events import _wire
+from tcprism.events.families import RECORDS
+from tcprism.events.part import Part
+
+Values = NDArray[Any]
+Mask = NDArray[np.bool_]
+Reader = Callable[[Part], Values]
+Missing = Callable[[Part], Mask]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One public column.
+
+    `families` have it, `field` is the wire field it comes from (None: computed), `values` reads it
+    from a part and `missing` tells in which rows it is null (None: never).
+    """
+
+    name: str
+    families: tuple[str, ...]
+    json_type: str
+    doc: str
+    field: str | None
+    values: Reader
+    missing: Missing | None = None
+
+    @property
+    def nullable(self) -> bool:
+        """Whether the column can be null in an event of a family that has it."""
+        return self.missing is not None
+
+    def mask(self, part: Part) -> Mask:
+        """Return in which rows of a part the column is null; in all when the family lacks it."""
+        if part.family not in self.families:
+            return np.ones(len(part), np.bool_)
+        return np.zeros(len(part), np.bool_) if self.missing is None else self.missing(part)
+
+    def to_list(self, part: Part) -> list[Any]:
+        """Return the column as Python values, None where it is null."""
+        mask = self.mask(part)
+        if mask.all():
+            return [None] * len(part)
+        values: list[Any] = self.values(part).tolist()
+        for index in np.flatnonzero(mask).tolist():
+            values[index] = None
+        return values
+
+
+def number(field: str) -> Reader:
+    """Read a field as it is."""
+    return lambda part: part.rows[field]
+
+
+def equal(field: str, *sentinels: int) -> Missing:
+    """Tell where a field has a value that stands for null."""
+
+    def missing(part: Part) -> Mask:
+        values = part.rows[field]
+        masks: list[Mask] = [np.equal(values, sentinel) for sentinel in sentinels]
+        return masks[0] if len(masks) == 1 else np.logical_or.reduce(masks)
+
+    return missing
+
+
+def other_kind(*kinds: int) -> Missing:
+    """Tell which records are not of the kinds that have the column."""
+    return lambda part: ~np.isin(part.rows["kind"], kinds)
+
+
+def either(first: Missing, second: Missing) -> Missing:
+    """Tell where one or the other says null."""
+    return lambda part: first(part) | second(part)
+
+
+def texts(values: list[Any]) -> Values:
+    """Return texts, or whatever NumPy should keep as it is, as an array."""
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def named(field: str, name: Callable[[int], Any]) -> Reader:
+    """Read a field as names; each distinct number is looked up once."""
+    return looked_up(field, lambda _part: name)
+
+
+def looked_up(field: str, table: Callable[[Part], Callable[[int], Any]]) -> Reader:
+    """Read a field as names that the part's own table gives."""
+
+    def read(part: Part) -> Values:
+        # Contiguous, because NumPy sorts a field inside a record slowly.
+        field_values = np.ascontiguousarray(part.rows[field])
+        numbers, places = np.unique(field_values, return_inverse=True)
+        return texts(list(map(table(part), numbers.tolist())))[places]
+
+    return read
+
+
+def wire_column(
+    name: str,
+    families: tuple[str, ...],
+    json_type: str,
+    values: Reader | None = None,
+    missing: Missing | None = None,
+) -> Column:
+    """Return a column that shows the wire field of the same name, with that field's text."""
+    return Column(
+        name, families, json_type, _doc(name, families), name, values or number(name), missing
+    )
+
+
+def derived_column(name: str, families: tuple[str, ...], json_type: str, doc: str) -> Column:
+    """Return a column that a stage adds; null where none did."""
+    empty = np.zeros(0, np.int64 if json_type == "integer" else object)
+
+    def values(part: Part) -> Values:
+        column = part.derived.get(name)
+        return np.resize(empty, len(part)) if column is None else np.ma.getdata(column)
+
+    def missing(part: Part) -> Mask:
+        column = part.derived.get(name)
+        return np.ones(len(part), np.bool_) if column is None else np.ma.getmaskarray(column)
+
+    return Column(name, families, json_type, doc, None, values, missing)
+
+
+def _doc(name: str, families: tuple[str, ...]) -> str:
+    """Return the text of a wire field, from the first struct that has it."""
+    structs = ("event", *(_STRUCTS[family] for family in families), "totals")
+    return next(_wire.DOCS[key] for struct in structs if (key := f"{struct}.{name}") in _wire.DOCS)
+
+
+_STRUCTS = {family: family for family in RECORDS} | {"connection": "connection_event"}

@@ -1,0 +1,33 @@
+"""Families: kinds of events that share one record."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tcprism.events import _wire
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "message": ("send", "recv"),
+    "delivery": ("acked",),
+    "segment": ("transmit", "probe"),
+    "loss": ("retransmit", "undo", "drop"),
+    "connection": ("connect", "accept", "close", "reset", "state"),
+}
+
+RECORDS: dict[str, np.dtype[np.void]] = {
+    "message": _wire.MESSAGE,
+    "delivery": _wire.DELIVERY,
+    "segment": _wire.SEGMENT,
+    "loss": _wire.LOSS,
+    "connection": _wire.CONNECTION_EVENT,
+}
+
+FAMILY_OF_KIND = {kind: family for family, kinds in FAMILIES.items() for kind in kinds}
+
+_FAMILY_OF_SIZE = {dtype.itemsize: family for family, dtype in RECORDS.items()}
+
+
+def family_of(dtype: np.dtype[np.void]) -> str | None:
+    """Return the family whose records have this dtype, or None."""
+    family = _FAMILY_OF_SIZE.get(dtype.itemsize)
+    return family if family and RECORDS[family] == dtype else None
