@@ -17,12 +17,20 @@ from tcprism.filters import Filter, descendants, pid_rows
 from tcprism.kernel.cgroup import open_cgroup_root
 from tcprism.kernel.object import BpfObject, has_task_storage
 from tcprism.kernel.types import kernel_types
-from tcprism.probes import Probe, message, segment
+from tcprism.probes import Probe, connection, loss, message, segment
 from tcprism.ring import rings
 from tcprism.ring.ledger import Ledger, Received, close_accounts
 
-PROBES = (message.PROBE, segment.TRANSMIT, segment.RETRANSMIT)
-DEFAULT_KINDS = ("send", "recv", "retransmit")
+PROBES = (
+    message.PROBE,
+    segment.PROBE,
+    loss.RETRANSMIT,
+    loss.UNDO,
+    loss.DROP,
+    connection.CONNECTION,
+    connection.RESET,
+)
+DEFAULT_KINDS = ("send", "recv", "retransmit", "drop", "connect", "accept", "close", "reset")
 DEFAULT_PAYLOAD = 64
 _CLOCK_STEP_NS = 1_000_000
 _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h; it ticks once a jiffy
@@ -44,14 +52,23 @@ class Request:
     ordered: bool = True
 
 
+# Who uses a socket is known where a process is at work: at its messages and at its connections.
+# How a connection ended is known from the resets, too.
+_NEEDS = {
+    "transmit": (message.PROBE, connection.CONNECTION),
+    "probe": (message.PROBE, connection.CONNECTION),
+    "retransmit": (message.PROBE, connection.CONNECTION),
+    "undo": (message.PROBE, connection.CONNECTION),
+    "drop": (message.PROBE, connection.CONNECTION),
+    "close": (connection.RESET,),
+    "reset": (connection.CONNECTION,),
+}
+
+
 def probes_for(kinds: Sequence[str]) -> list[Probe]:
-    """Return the probes to load; segments need the message hooks, which know whose socket it is."""
-    wants_segments = bool(set(kinds) & {"transmit", "retransmit"})
-    return [
-        probe
-        for probe in PROBES
-        if set(probe.kinds) & set(kinds) or (wants_segments and probe is message.PROBE)
-    ]
+    """Return the probes to load: those of the kinds, and those that the kinds depend on."""
+    needed = {probe.family for kind in kinds for probe in _NEEDS.get(kind, ())}
+    return [probe for probe in PROBES if set(probe.kinds) & set(kinds) or probe.family in needed]
 
 
 class Monitor:
@@ -105,9 +122,10 @@ class Monitor:
             if choice.hook
             for name in features.programs_of(choice.hook, kernel_types())
         ]
-        programs += self._owner_programs()
+        programs = list(dict.fromkeys(programs + self._follow_programs()))
+        iterators = ["iterate_owners"] if self._tracks_owners() and has_task_storage() else []
         storage = has_task_storage() and not any(name.startswith("kprobe") for name in programs)
-        bpf.select(programs)
+        bpf.select(programs + iterators)
         bpf.configure(self._config(storage), self._sizes)
         if not has_task_storage():
             bpf.without_storage()
@@ -116,15 +134,14 @@ class Monitor:
         self._rings = rings.Rings(self._sizes, bpf.map_fd, self.request.ordered)
         self._attach(bpf, programs)
         self._follow_descendants(bpf)
+        for name in iterators:  # after the hooks are on, so that no socket is in neither
+            bpf.iterate(name)
 
-    def _owner_programs(self) -> list[str]:
-        programs = ["tracepoint_state"] if self._tracks_owners() else []
-        if self.request.filter.follow:
-            programs += ["tracepoint_fork", "tracepoint_exit"]
-        return programs
+    def _follow_programs(self) -> list[str]:
+        return ["tracepoint_fork", "tracepoint_exit"] if self.request.filter.follow else []
 
     def _tracks_owners(self) -> bool:
-        return bool(set(self.request.kinds) & {"transmit", "retransmit"})
+        return bool(set(self.request.kinds) - {"send", "recv"})
 
     def _config(self, storage: bool) -> dict[str, object]:
         return {
@@ -134,6 +151,7 @@ class Monitor:
             "track_owner": self._tracks_owners(),
             "local_storage": storage,
             "recvmsg_arguments": kernel_types().parameters("tcp_recvmsg"),
+            "accept_arguments": kernel_types().parameters("inet_csk_accept"),
             "tick_ns": round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e9),
             **self.request.filter.switches(),
         }
