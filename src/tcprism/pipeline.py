@@ -5,21 +5,26 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from tcprism import features
+from tcprism.containers import Names, Owners
 from tcprism.errors import KernelRefused
 from tcprism.events import KINDS, Batch, Part
+from tcprism.events.context import Context
 from tcprism.features import machine
 from tcprism.filters import Filter, descendants, pid_rows
-from tcprism.kernel.cgroup import open_cgroup_root
+from tcprism.kernel.cgroup import open_cgroup_root, path_of
 from tcprism.kernel.object import BpfObject, has_task_storage
 from tcprism.kernel.types import kernel_types
 from tcprism.probes import Probe, connection, loss, message, segment
 from tcprism.ring import rings
 from tcprism.ring.ledger import Ledger, Received, close_accounts
+from tcprism.stages import Stage
+from tcprism.stages.retransmits import Retransmits
 
 PROBES = (
     message.PROBE,
@@ -87,7 +92,10 @@ class Monitor:
         machine.require_privileges()
         self._sizes = rings.sizes(self.request.kinds, self.request.payload, self.request.ring_size)
         probes = probes_for(self.request.kinds)
+        self._cgroup_root = _cgroup_root()
         self.choices, self._object = features.choose(probes, self._forced(probes), self._load)
+        self._context = _context(self._cgroup_root)
+        self._stages = stages_for(self.request)
         return self
 
     def _forced(self, probes: Sequence[Probe]) -> dict[str, str]:
@@ -105,6 +113,8 @@ class Monitor:
     ) -> None:
         self._rings.close()
         self._object.close()
+        if self._cgroup_root >= 0:
+            os.close(self._cgroup_root)
 
     def _load(self, choices: Sequence[features.Choice]) -> BpfObject:
         bpf = BpfObject()
@@ -176,19 +186,9 @@ class Monitor:
                 bpf.put("pids", key, value)
 
     def _attach(self, bpf: BpfObject, programs: list[str]) -> None:
-        try:
-            root = open_cgroup_root()
-        except OSError as error:
-            if "cgroup_transmit" in programs:
-                raise KernelRefused(
-                    f"transmit needs cgroup v2: {error.strerror}; mount it"
-                ) from error
-            root = -1
-        try:
-            bpf.attach(programs, root)
-        finally:
-            if root >= 0:
-                os.close(root)
+        if self._cgroup_root < 0 and "cgroup_transmit" in programs:
+            raise KernelRefused("transmit needs cgroup v2, which this kernel does not have")
+        bpf.attach(programs, self._cgroup_root)
 
     def read(self) -> Batch:
         """Return the events that are ready, possibly none. Never blocks."""
@@ -203,7 +203,10 @@ class Monitor:
         now = _clock_offset_ns()
         if abs(now - self._clock_offset_ns) > _CLOCK_STEP_NS:  # somebody set the clock
             self._clock_offset_ns = now
-        return Batch(parts, self._clock_offset_ns)
+        batch = Batch([replace(p, context=self._context) for p in parts], self._clock_offset_ns)
+        for stage in self._stages:
+            batch = stage(batch)
+        return batch
 
     def fill_level(self) -> float:
         """Return how full the fullest ring is, 0 to 1."""
@@ -229,6 +232,28 @@ def survey(probe: Probe) -> features.Choice:
     request = Request(kinds=probe.kinds, filter=nobody, ring_size=rings.SMALLEST)
     with Monitor(request) as monitor:
         return next(choice for choice in monitor.choices if choice.probe is probe)
+
+
+def stages_for(request: Request) -> tuple[Stage, ...]:
+    """Return the stages that events go through; events that are only counted need none."""
+    explains = request.ordered and "retransmit" in request.kinds
+    return (Retransmits(),) if explains else ()
+
+
+def _cgroup_root() -> int:
+    """Return a descriptor of the cgroup v2 root, or -1 where there is none."""
+    try:
+        return open_cgroup_root()
+    except OSError:
+        return -1
+
+
+def _context(cgroup_root: int) -> Context:
+    """Return the look-ups of the machine that we run on."""
+    drops = kernel_types().enum("skb_drop_reason", "SKB_DROP_REASON_")
+    drops |= kernel_types().enum("qdisc_drop_reason")
+    resets = kernel_types().enum("sk_rst_reason", "SK_RST_REASON_")
+    return Context(Owners(partial(path_of, cgroup_root), Names()), drops.get, resets.get)
 
 
 def _clock_offset_ns() -> int:

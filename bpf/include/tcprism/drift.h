@@ -72,6 +72,11 @@ typedef void (*btf_trace_tcp_retransmit_skb)(void *, const struct sock *, const 
 #define DROP_HAS_REASON() enum_value_exists(enum skb_drop_reason, SKB_DROP_REASON_NOT_SPECIFIED)
 #define RESET_HAS_REASON() enum_value_exists(enum sk_rst_reason, SK_RST_REASON_NOT_SPECIFIED)
 
+/* The socket that a dropped packet was found to belong to came with 6.11 (c53795d48ee8). */
+typedef void (*btf_trace_kfree_skb)(void *, struct sk_buff *, void *, enum skb_drop_reason, struct sock *);
+
+#define DROP_HAS_SOCKET() type_matches(btf_trace_kfree_skb)
+
 /* bpf_sock_from_file() came with 5.11. */
 #define HAS_SOCK_FROM_FILE() enum_value_exists(enum bpf_func_id, BPF_FUNC_sock_from_file)
 
