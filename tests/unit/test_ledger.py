@@ -15,7 +15,7 @@ from tcprism.events._wire import COUNTERS, EventKind
 from tcprism.pipeline import PROBES
 from tcprism.ring.ledger import Entry, Ledger, Received, close_accounts
 
-from .records import messages, segments
+from .records import losses, messages
 
 BALANCED = Entry(
     kind="send",
@@ -141,7 +141,7 @@ def test_received_counts_records_and_bytes(
     received.add(
         messages(*({"kind": kind, "bytes": size} for kind, size in part)) for part in parts
     )
-    received.add([segments(*[{"kind": EventKind.RETRANSMIT, "bytes": 100}] * retransmits)])
+    received.add([losses(*[{"bytes": 100}] * retransmits)])
     records = [record for part in parts for record in part]
     for kind in (EventKind.SEND, EventKind.RECV):
         weights = [size for found, size in records if found == kind]

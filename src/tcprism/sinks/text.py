@@ -22,13 +22,23 @@ from tcprism.sinks.lines import (
 
 PayloadStyle = Literal["text", "hex", "none"]
 
-# ECMA-48 "select graphic rendition". A retransmission's colour goes on to the end of the line.
+# ECMA-48 "select graphic rendition".
 COLORS = {
     "send": "\x1b[32m",
     "recv": "\x1b[36m",
+    "acked": "\x1b[2;32m",
     "transmit": "\x1b[34m",
+    "probe": "\x1b[33m",
     "retransmit": "\x1b[1;31m",
+    "undo": "\x1b[33m",
+    "drop": "\x1b[1;31m",
+    "connect": "\x1b[35m",
+    "accept": "\x1b[35m",
+    "close": "\x1b[35m",
+    "reset": "\x1b[31m",
+    "state": "\x1b[2;35m",
 }
+LOUD = {"retransmit", "drop"}  # their colour goes on to the end of the line
 DIM = "\x1b[2m"
 RESET = "\x1b[0m"
 
@@ -73,14 +83,14 @@ class Text:
             self._end_line(line, part)
             self._add_payload(line, part)
         else:
-            line.texts(_segment_texts(part))
+            if part.family in ("segment", "loss"):
+                line.texts(_segment_texts(part))
             self._end_line(line, part)
         return line.lines()
 
     def _end_line(self, line: LineBuilder, part: Part) -> None:
         if self._color and part.family == "loss":
-            retransmit = BY_NAME["kind"].values(part) == "retransmit"
-            line.texts(map(("", RESET).__getitem__, retransmit.tolist()))
+            line.texts([RESET if kind in LOUD else "" for kind in BY_NAME["kind"].to_list(part)])
         line.text("\n")
 
     def _identity_texts(self, part: Part) -> list[str]:
@@ -102,7 +112,7 @@ class Text:
         arrow = "<-" if kind == "recv" else "->"
         local, remote = endpoint(local_ip, local_port), endpoint(remote_ip, remote_port)
         start = COLORS.get(kind, "") if self._color else ""
-        end = RESET if start and kind != "retransmit" else ""
+        end = RESET if start and kind not in LOUD else ""
         return f"{start}{kind:<10}{end} {who:<20} {local:>21} {arrow} {remote:<21} "
 
     def _add_payload(self, line: LineBuilder, part: Part) -> None:
