@@ -27,6 +27,7 @@ UNKNOWN: Fields = {
     "reset_reason": wire.REASON_UNKNOWN,
     "delivery_rate": wire.RATE_UNKNOWN,
     "min_rtt_us": wire.MICROSECONDS_UNKNOWN,
+    "srtt_us": wire.MICROSECONDS_UNKNOWN,
 }
 
 
