@@ -44,7 +44,7 @@ An event is one thing that happened to one TCP connection. There are five famili
 | | `undo` | the kernel found that retransmissions had been in vain |
 | | `drop` | this host dropped a segment, on its way out or in: lost here, not out there |
 | **connection** | `connect` | a connection was established, or failed: how long that took |
-| | `accept` | a process took over a connection of a listener |
+| | `accept` | a connection of a listener was established |
 | | `close` | a connection ended: how, and what the kernel counted in its life |
 | | `reset` | a reset was sent or received |
 | | `state` | the TCP state changed |

@@ -154,7 +154,7 @@ LOSSES = [
     loss(segment(event(1_300_000_000, RETRANSMIT, NOBODY, IPV6, 0, 999, flags=0x12, error=-113),
                  1000, 1, UNKNOWN_32, 0, UNKNOWN_32, 0, 1, 0xFF),
          *NO_EVIDENCE, 0, UNKNOWN_32, 0, 5, 0, 0, 0),
-    loss(segment(event(1_310_000_000, UNDO, CURLS_SOCKET, IPV4, 0, 38),
+    loss(segment(event(1_310_000_000, UNDO, CURLS_SOCKET, IPV4, 4344, 38),
                  4382, 1_912_345_679, UNKNOWN_32, 5, 11_250, 2, 0, 4),
          204_000, 1_500, 7, 1, 2, 0, 2, UNKNOWN_32, 0, 0, 1, 0, 0),
     loss(segment(event(1_320_000_000, DROP, CURLS_SOCKET, IPV4, 1448, 38, flags=0x10),

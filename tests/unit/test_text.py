@@ -100,11 +100,14 @@ def test_the_first_bytes_are_few_and_no_escape_is_cut(text: str, shown: str) -> 
     assert end_of_line(retransmit(**MESSAGE, message_text=text)).endswith(f" curl[812] {shown}")
 
 
+RANGE = {"seq": 5, "end_seq": 9, "bytes": 4}
+
+
 @pytest.mark.parametrize(
     ("kind", "fields", "shown"),
     [
-        (EventKind.UNDO, {"seq": 5, "end_seq": 9, "undone": 1}, "5:9 undid 1 retransmission"),
-        (EventKind.UNDO, {"seq": 5, "end_seq": 9, "undone": 2}, "5:9 undid 2 retransmissions"),
+        (EventKind.UNDO, {**RANGE, "undone": 1}, "4 bytes 5:9 undid 1 retransmission"),
+        (EventKind.UNDO, {**RANGE, "undone": 2}, "4 bytes 5:9 undid 2 retransmissions"),
         (EventKind.DROP, {"outgoing": 1, "bytes": 3, "end_seq": 3, "flags": 0x18},
          "out 3 bytes 0:3 PSH|ACK"),
         (EventKind.DROP, {"end_seq": 1}, "in 0 bytes 0:1 -"),

@@ -117,14 +117,18 @@ def close_accounts(
     )
 
 
-# What programs are called after where that is not the kind of their events; here with their kinds.
-_SERVES: dict[str, tuple[str, ...]] = {"sendpage": ("send",), "state": ()}
+# Programs are called MECHANISM_KIND, with a suffix for the special case. These make other kinds of
+# events than the one they are called after, or several.
+_MAKES: dict[str, tuple[str, ...]] = {
+    "sendpage": ("send",),
+    "transmit": ("transmit", "probe"),
+    "ack": ("undo",),
+    "accept": (),
+    "state": ("connect", "accept", "close", "state", "undo"),
+}
 
 
 def kinds_of(program: str) -> tuple[str, ...]:
-    """Return the kinds of events that a program makes.
-
-    Programs are called MECHANISM_KIND, with a suffix for the special case.
-    """
+    """Return the kinds of events that a program makes, by its name."""
     what = program.split("_")[1]
-    return _SERVES.get(what, (what,))
+    return _MAKES.get(what, (what,))

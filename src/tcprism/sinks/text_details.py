@@ -152,8 +152,8 @@ def _acked(bytes: int, seq: int, unsent_us: int | None, unacked_us: int | None) 
     return f"{bytes:>7} bytes {seq}:{end_seq} {left}acknowledged{later}"
 
 
-def _undo(seq: int, end_seq: int, undone: int) -> str:
-    return f"{seq}:{end_seq} undid {counted(undone, 'retransmission')}"
+def _undo(bytes: int, seq: int, end_seq: int, undone: int) -> str:
+    return f"{bytes:>7} bytes {seq}:{end_seq} undid {counted(undone, 'retransmission')}"
 
 
 def _drop(
