@@ -8,14 +8,14 @@
 /* fentry and kprobe: the entry has the iterator before it moves, and the time. */
 INLINE void call_enter(struct sock *sk, const struct msghdr *msg, u64 size, u32 flags, u32 kind, enum reads reads)
 {
-	u64 thread = bpf_get_current_pid_tgid();
-	bool wanted = call_wanted(sk, thread, kind, reads);
+	u64 thread;
+	bool wanted = call_wanted(sk, kind, &thread, reads);
 	struct call *call;
 
 	/* A kretprobe learns here alone which socket it is: it counts what is filtered, too. */
 	if (!wanted && (reads == READS_BTF || (!kind_wanted(kind) && !config.track_owner)))
 		return;
-	call = current_call(thread, true);
+	call = current_call(wanted ? thread : bpf_get_current_pid_tgid(), true);
 	if (!call)
 		return;
 	call_open(call, sk, kind, flags, size, reads);
