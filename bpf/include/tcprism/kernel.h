@@ -81,6 +81,7 @@ struct sock {
 	struct sock_common __sk_common;
 	u16 sk_protocol;
 	u16 sk_type;
+	struct bpf_local_storage *sk_bpf_storage;
 } CORE;
 
 struct inet_sock {

@@ -36,8 +36,8 @@ INLINE struct owner *owner_of(struct sock *sk, enum reads reads)
 {
 	u64 key;
 
-	if (reads == READS_BTF && config.local_storage)
-		return bpf_sk_storage_get(&owners, sk, NULL, 0);
+	if (reads == READS_BTF && config.local_storage) /* the helper costs more than to see that there is nothing */
+		return sk->sk_bpf_storage ? bpf_sk_storage_get(&owners, sk, NULL, 0) : NULL;
 	key = (u64)sk;
 	return bpf_map_lookup_elem(&owners_by_address, &key);
 }
