@@ -123,20 +123,20 @@ INLINE bool is_tcp(struct sock *sk, enum reads reads)
 
 /* The thread that is in the call, and the account of its kind. */
 struct caller {
-	u64 thread;
+	struct thread thread;
 	struct counters *counters;
 };
 
 /* At the entry of a call, before it counts: the same filters as at its end, or its memory would outlive it. */
-INLINE bool call_wanted(struct sock *sk, u32 kind, u64 *thread, enum reads reads)
+INLINE bool call_wanted(struct sock *sk, u32 kind, struct thread *thread, enum reads reads)
 {
 	if (!kind_wanted(kind) || !socket_ports_pass(&sk->__sk_common, reads))
 		return false;
-	*thread = bpf_get_current_pid_tgid();
-	return task_passes(HIGH32(*thread)) && socket_connection_passes(&sk->__sk_common, reads);
+	read_thread(thread);
+	return task_passes(thread->pid) && socket_connection_passes(&sk->__sk_common, reads);
 }
 
-INLINE void remember_caller(struct sock *sk, u64 thread, enum reads reads)
+INLINE void remember_caller(struct sock *sk, const struct thread *thread, enum reads reads)
 {
 	struct owner current;
 
@@ -149,16 +149,16 @@ INLINE bool caller_passes(struct caller *caller, struct sock *sk, enum reads rea
 {
 	if (!socket_ports_pass(&sk->__sk_common, reads))
 		return false;
-	caller->thread = bpf_get_current_pid_tgid();
-	if (!task_passes(HIGH32(caller->thread))) {
+	read_thread(&caller->thread);
+	if (!task_passes(caller->thread.pid)) {
 		if (config.track_owner)
-			owner_turn_away(sk, caller->thread, reads);
+			owner_turn_away(sk, &caller->thread, reads);
 		return false;
 	}
 	if (!socket_connection_passes(&sk->__sk_common, reads))
 		return false;
 	if (config.track_owner)
-		remember_caller(sk, caller->thread, reads);
+		remember_caller(sk, &caller->thread, reads);
 	return true;
 }
 
@@ -178,8 +178,8 @@ INLINE bool message_admit(struct caller *caller, struct sock *sk, u32 kind, enum
 	return wanted && passes;
 }
 
-INLINE void message_fill(struct message *m, u64 thread, const struct call *call, struct sock *sk, u32 kind, int result,
-			 enum reads reads)
+INLINE void message_fill(struct message *m, const struct thread *thread, const struct call *call, struct sock *sk,
+			 u32 kind, int result, enum reads reads)
 {
 	u32 bytes = result > 0 ? result : 0;
 	struct connection connection;
@@ -212,7 +212,7 @@ INLINE void message_record(const struct caller *caller, struct call *call, struc
 		COUNT(caller->counters->ring_full, 1);
 		return;
 	}
-	message_fill(m, caller->thread, call, sk, kind, result, reads);
+	message_fill(m, &caller->thread, call, sk, kind, result, reads);
 	m->payload_length = length;
 	m->payload_unavailable = payload_unavailable(&call->buffer, bytes, length);
 	bpf_ringbuf_submit(m, RING_NO_WAKEUP);
