@@ -94,6 +94,7 @@ struct sock {
 	u16 sk_protocol;
 	u16 sk_type;
 	int sk_err;
+	struct bpf_local_storage *sk_bpf_storage;
 } CORE;
 
 struct inet_sock {

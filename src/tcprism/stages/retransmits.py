@@ -31,7 +31,7 @@ _WRITE = np.dtype(
         ("first", f"V{FIRST_BYTES}"),
     ]
 )
-_DERIVED: dict[str, type] = {
+_DERIVED: dict[str, Any] = {
     "attempt": np.int64,
     "message_pid": np.int64,
     "message_comm": object,
