@@ -29,7 +29,7 @@ CLOSE: Fields = {
 def table(*events: Fields) -> list[str]:
     """Return the lines that the connections are shown by, the header first."""
     file = io.BytesIO()
-    sink = Connections(file)
+    sink = Connections(file, color=False)
     sink.write(Batch([connections(*events)], 0))
     sink.write(Batch([], 0))
     sink.close()
@@ -66,11 +66,21 @@ def test_without_a_connection_there_is_the_header() -> None:
         ({**CLOSE, "ending": Ending.RESET_RECEIVED, "error": -104}, "reset received"),
         ({"kind": EventKind.CONNECT, "error": -111}, "ECONNREFUSED, 1 SYN"),
         ({"kind": EventKind.CONNECT, "error": -110, "total_retrans": 6}, "ETIMEDOUT, 7 SYNs"),
+        ({"kind": EventKind.CONNECT, "new_state": 7}, "given up, 1 SYN"),
         ({"kind": EventKind.STATE}, "open"),
     ],
 )
 def test_how_it_ended(fields: Fields, shown: str) -> None:
     assert table(fields)[1].endswith(f" {shown}")
+
+
+def test_what_did_not_end_well_stands_out() -> None:
+    file = io.BytesIO()
+    failed = {"kind": EventKind.CONNECT, "error": -111}
+    Connections(file, color=True).write(Batch([connections(CLOSE, failed)], 0))
+    _, well, badly = file.getvalue().decode("ascii").splitlines()
+    assert "\x1b" not in well
+    assert badly.endswith("\x1b[31mECONNREFUSED, 1 SYN\x1b[0m")
 
 
 def test_what_is_unknown_is_a_dash() -> None:

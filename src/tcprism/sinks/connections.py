@@ -7,26 +7,30 @@ from typing import BinaryIO
 from tcprism.events import Batch, Part
 from tcprism.events.names import endpoint, process
 from tcprism.sinks.lines import TimeOfDay, write_lines
-from tcprism.sinks.text_details import counted, each, how_it_ended
+from tcprism.sinks.text import COLORS, RESET
+from tcprism.sinks.text_details import counted, each, how_it_ended, why_not_established
 from tcprism.sinks.units import duration, size
 
 _ENDS = "{:<20} {:<21} {:<21}"
-_LIFE = "{:>8} {:>8} {:>8} {:>11} {:>7} {:>8} {}"
+_LIFE = "{:>8} {:>8} {:>8} {:>11} {:>7} {:>8}"
 HEADER = (
     f"{'time':<15} {_ENDS.format('process', 'local', 'remote')} "
-    + _LIFE.format("duration", "sent", "received", "segs", "retrans", "rtt", "ended")
-    + "\n"
+    + _LIFE.format("duration", "sent", "received", "segs", "retrans", "rtt")
+    + " ended\n"
 )
+WELL = {"fin", "open"}
 
 
 class Connections:
     """Writes a line for each event of the connection family to a binary file.
 
-    A `close` is a connection that ended and a `connect` one that failed; any other is open.
+    A `close` is a connection that ended and a `connect` one that failed; any other is open. With
+    `color`, those that did not end well stand out.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, *, color: bool) -> None:
         self._file = file
+        self._color = color
         self._time = TimeOfDay()
         self._header = HEADER
 
@@ -50,8 +54,13 @@ class Connections:
         line.texts(each(_ends, part))
         line.text(" ")
         line.texts(each(_life, part))
+        line.text(" ")
+        line.texts(map(self._colored, each(_ended, part)))
         line.text("\n")
         return line.lines()
+
+    def _colored(self, ended: str) -> str:
+        return ended if ended in WELL or not self._color else f"{COLORS['reset']}{ended}{RESET}"
 
 
 def _ends(
@@ -67,7 +76,6 @@ def _ends(
 
 
 def _life(
-    kind: str,
     elapsed_ns: int | None,
     bytes_sent: int,
     bytes_retrans: int,
@@ -76,8 +84,6 @@ def _life(
     segs_in: int,
     total_retrans: int,
     srtt_us: int | None,
-    ending: str | None,
-    error: str | None,
 ) -> str:
     return _LIFE.format(
         "-" if elapsed_ns is None else duration(elapsed_ns / 1000),
@@ -86,13 +92,14 @@ def _life(
         f"{segs_out}/{segs_in}",
         total_retrans,
         "-" if srtt_us is None else duration(srtt_us),
-        _ended(kind, ending, error, total_retrans),
     )
 
 
-def _ended(kind: str, ending: str | None, error: str | None, total_retrans: int) -> str:
+def _ended(
+    kind: str, new_state: str | None, ending: str | None, error: str | None, total_retrans: int
+) -> str:
     if kind == "close":
         return how_it_ended(ending, error)
-    if kind == "connect" and error:
-        return f"{error}, {counted(1 + total_retrans, 'SYN')}"
+    if kind == "connect" and new_state != "ESTABLISHED":
+        return f"{why_not_established(error)}, {counted(1 + total_retrans, 'SYN')}"
     return "open"

@@ -165,11 +165,18 @@ def _drop(
     return f"{where}{because} {bytes} bytes {seq}:{end_seq} {flags or '-'}"
 
 
-def _connect(error: str | None, elapsed_ns: int | None, total_retrans: int) -> str:
-    if error:
-        tries = counted(1 + total_retrans, "SYN")
-        return f"failed: {error}{_since(' after', elapsed_ns)}, {tries}"
-    return _since("in", elapsed_ns) or "established"
+def _connect(
+    new_state: str | None, error: str | None, elapsed_ns: int | None, total_retrans: int
+) -> str:
+    if new_state == "ESTABLISHED":
+        return _since("in", elapsed_ns) or "established"
+    tries = counted(1 + total_retrans, "SYN")
+    return f"failed: {why_not_established(error)}{_since(' after', elapsed_ns)}, {tries}"
+
+
+def why_not_established(error: str | None) -> str:
+    """Return why a connect failed; without an error, its process did not wait for the outcome."""
+    return error or "given up"
 
 
 def _accept(srtt_us: int | None) -> str:
