@@ -7,16 +7,19 @@ from typing import Any
 
 import pytest
 
+from tcprism.cli.connections import ended
+from tcprism.cli.retransmits import without_sends
 from tcprism.events import Batch
 from tcprism.events._wire import Cause, Ending, EventKind
 from tcprism.events.context import Context
+from tcprism.events.names import STATES
 from tcprism.events.part import Part
 from tcprism.sinks import retransmit_summary
 from tcprism.sinks.connections import HEADER, Connections
 from tcprism.sinks.retransmit_summary import RetransmitSummary
 from tcprism.sinks.text import Text
 
-from .records import Fields, connections, losses, messages
+from .records import Fields, connections, losses, messages, segments
 
 CLOSE: Fields = {
     "kind": EventKind.CLOSE, "pid": 812, "comm": b"curl", "elapsed_ns": 12_345_678_901,
@@ -87,6 +90,23 @@ def test_what_is_unknown_is_a_dash() -> None:
     (_, line) = table({"kind": EventKind.CLOSE})
     assert line.split()[1] == "-"
     assert line.count(" - ") == 3  # process, duration, rtt
+
+
+def test_only_ends_of_connections_are_chosen() -> None:
+    part = connections(
+        {"kind": EventKind.CONNECT, "new_state": STATES.index("ESTABLISHED")},
+        {"kind": EventKind.CONNECT, "new_state": STATES.index("CLOSE"), "error": -111},
+        CLOSE,
+    )
+    assert ended(Batch([part], 5))["kind"].tolist() == ["connect", "close"]
+    assert ended(Batch([part], 5)).clock_offset_ns == 5
+    assert len(ended(Batch([]))) == 0
+
+
+def test_sends_are_not_shown() -> None:
+    batch = Batch([messages({}), losses({}), segments({"kind": EventKind.PROBE})], 5)
+    assert without_sends(batch)["kind"].tolist() == ["retransmit", "probe"]
+    assert without_sends(batch).clock_offset_ns == 5
 
 
 def summary(*parts: Part) -> tuple[list[str], str]:
