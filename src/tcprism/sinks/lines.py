@@ -4,6 +4,8 @@ A line is joined from fragments, a list of strings a column: joining strings cos
 formatting them, and texts that repeat (who talks to whom) are made once and looked up.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterable
 from itertools import repeat
@@ -53,6 +55,22 @@ class SecondTexts(Memo[int]):
     def __init__(self, form: str, *, local: bool) -> None:
         convert = time.localtime if local else time.gmtime
         super().__init__(lambda second: time.strftime(form, convert(second)))
+
+
+class TimeOfDay:
+    """Moments of CLOCK_MONOTONIC in nanoseconds as the local time of day, to the microsecond."""
+
+    def __init__(self) -> None:
+        self._seconds = SecondTexts("%H:%M:%S", local=True)
+
+    def begin(self, moments: NDArray[np.uint64], clock_offset_ns: int) -> LineBuilder:
+        """Return lines that begin with the times."""
+        since_epoch = moments.astype(np.int64) + clock_offset_ns
+        line = LineBuilder()
+        line.texts(self._seconds.texts((since_epoch // NANOSECONDS).tolist()))
+        line.text(".")
+        line.texts(digits(since_epoch % NANOSECONDS // 1000, 6))
+        return line
 
 
 class LineBuilder:
