@@ -22,7 +22,7 @@ from tcprism.sinks import Sink
 # shown within 100 ms.
 _BUSY_PAUSE = 0.02
 _IDLE_PAUSE = 0.05
-_BUSY_LEVEL = 1 / 16  # a fuller ring is looked at again at once
+_BUSY_LEVEL = 1 / 64  # a fuller ring is looked at again at once
 
 
 @dataclass(frozen=True, slots=True)
