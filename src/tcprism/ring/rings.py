@@ -24,7 +24,7 @@ _RARE = 8 << 20  # losses and connections: precious, never many
 SETTLE_NS = 20_000_000
 # Copied out of one ring in one go: what is used again before it has left the cache, in memory that
 # the C library keeps, costs a third. It also keeps memory bounded while a sink falls behind.
-_READ_AT_ONCE = 1 << 20
+_READ_AT_ONCE = 1 << 21
 
 
 def sizes(kinds: Iterable[str], payload: int, size: int) -> dict[str, int]:
