@@ -30,6 +30,7 @@ def end_of_line(part: Part) -> str:
         ({"unsent_us": 12, "unacked_us": 40_100}, "left after 12 us, acknowledged 40.1 ms later"),
         ({"unacked_us": 40_100}, "acknowledged 40.1 ms later"),
         ({"unsent_us": 12}, "left after 12 us, acknowledged"),
+        ({"unsent_us": 0}, "left at once, acknowledged"),
         ({}, "acknowledged"),
     ],
 )

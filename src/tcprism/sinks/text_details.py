@@ -149,9 +149,14 @@ def _quoted(text: str, message_bytes: int | None) -> str:
 
 def _acked(bytes: int, seq: int, unsent_us: int | None, unacked_us: int | None) -> str:
     end_seq = (seq + bytes) % 2**32
-    left = "" if unsent_us is None else f"left after {duration(unsent_us)}, "
     later = "" if unacked_us is None else f" {duration(unacked_us)} later"
-    return f"{bytes:>7} bytes {seq}:{end_seq} {left}acknowledged{later}"
+    return f"{bytes:>7} bytes {seq}:{end_seq} {_left(unsent_us)}acknowledged{later}"
+
+
+def _left(unsent_us: int | None) -> str:
+    if unsent_us is None:
+        return ""
+    return f"left after {duration(unsent_us)}, " if unsent_us else "left at once, "
 
 
 def _undo(bytes: int, seq: int, end_seq: int, undone: int) -> str:
