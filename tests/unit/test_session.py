@@ -97,7 +97,7 @@ def test_the_pause_is_short_enough_and_a_ring_that_fills_up_is_not_waited_for(
     events: int, fill_level: float
 ) -> None:
     seconds = pause(events, fill_level)
-    assert (seconds == 0) == (fill_level > 1 / 16)
+    assert (seconds == 0) == (fill_level > 1 / 64)
     assert seconds == 0 or 0.002 <= seconds <= 0.05
     assert pause(events, 0) <= pause(0, 0)
 

@@ -23,7 +23,7 @@ from tcprism.sinks import Sink
 # shown within 100 ms.
 _BUSY_PAUSE = 0.02
 _IDLE_PAUSE = 0.05
-_BUSY_LEVEL = 1 / 16  # a fuller ring is looked at again at once
+_BUSY_LEVEL = 1 / 64  # a fuller ring is looked at again at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,10 @@ def batches(monitor: Monitor, stop: Stop, choose: Choose = everything) -> Iterat
             left -= len(batch)
         yield batch
         if left != 0:
-            stop.wait(pause(len(batch), monitor.fill_level()))
+            urgent = (
+                len(batch) if monitor.request.ordered else 0
+            )  # a count is printed once a second
+            stop.wait(pause(urgent, monitor.fill_level()))
     monitor.stop()
     while left != 0 and len(batch := monitor.drain()):
         batch = choose(batch)

@@ -23,7 +23,6 @@ NANOSECONDS = 1_000_000_000
 
 CACHE_ENTRIES = 1 << 16
 EVENTS_AT_ONCE = 2048  # keeps the fragments in the processor's cache
-KEPT_BYTES = 4 << 20
 LINES_AT_ONCE = 128
 PAYLOAD_BYTES_AT_ONCE = 1 << 20  # keeps memory small when payloads are long
 
@@ -152,15 +151,6 @@ def _identities(part: Part) -> list[bytes]:
     )
     identities: list[bytes] = part.rows.view(view)["identity"].tolist()
     return identities
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep freed memory for the next batch.
-
-    glibc gives large blocks back to the kernel and gets them again as fresh pages, which costs a
-    quarter of the time of a batch. Freeing one block of this size makes it keep up to twice that.
-    """
-    bytearray(KEPT_BYTES)
 
 
 def write_lines(file: BinaryIO, batch: Batch, render: Callable[[Part, int], list[str]]) -> None:

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from tcprism.events import Batch, Part
 from tcprism.events.columns import BY_NAME
 from tcprism.events.escape import escape_payloads_in_lines
+from tcprism.events.memory import keep_freed_memory
 from tcprism.events.names import endpoint, process
 from tcprism.sinks.lines import (
     IdentityCache,
     LineBuilder,
     TimeOfDay,
-    keep_freed_memory,
     write_lines,
 )
 from tcprism.sinks.text_details import details
