@@ -27,6 +27,12 @@ DEFAULT_PAYLOAD = 64
 _CLOCK_STEP_NS = 1_000_000
 _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h; it ticks once a jiffy
 
+# Seconds between two looks at the rings. With the time that records get to settle, an event is
+# shown within 100 ms.
+_BUSY_PAUSE = 0.02
+_IDLE_PAUSE = 0.05
+_BUSY_LEVEL = 1 / 16  # a fuller ring is looked at again at once
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -211,6 +217,16 @@ def survey(probe: Probe) -> features.Choice:
     request = Request(kinds=probe.kinds, filter=nobody, ring_size=rings.SMALLEST)
     with Monitor(request) as monitor:
         return next(choice for choice in monitor.choices if choice.probe is probe)
+
+
+def pause(events: int, fill_level: float) -> float:
+    """Return the seconds until the next look at the rings, after one that brought so many events.
+
+    Short looks cost more an event, in the sinks above all; a ring that fills up is not waited for.
+    """
+    if fill_level > _BUSY_LEVEL:
+        return 0.0
+    return _BUSY_PAUSE if events else _IDLE_PAUSE
 
 
 def _clock_offset_ns() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,41 +63,26 @@ def filter_options(command: Command) -> Command:
     return command
 
 
+FILTER_NAMES = tuple(
+    "pid comm host remote_host port local_port remote_port cgroup netns family".split()
+)
+
+
+def filter_texts(given: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Take the values of the filter options, except --follow, out of `given`."""
+    values = {name: given.pop(name) for name in FILTER_NAMES}
+    values["family"] = (values["family"],) if values["family"] else ()
+    return {name: value for name, value in values.items() if value}
+
+
 def to_filter(given: dict[str, Any], command_pid: int | None = None) -> filters.Filter:
     """Make a Filter of the filter options' values, taking them out of `given`.
 
     With `command_pid`, that process and its children are what is traced. Raises UsageError.
     """
-    pids = _flatten(filters.parse_pids(text) for text in given.pop("pid"))
+    pids = () if command_pid is None else (command_pid,)
     follow = given.pop("follow")
-    if command_pid is not None:
-        pids, follow = (*pids, command_pid), True
-    return filters.Filter(
-        pids=pids,
-        follow=follow,
-        comms=tuple(map(filters.parse_comm, given.pop("comm"))),
-        hosts=tuple(map(filters.parse_network, given.pop("host"))),
-        remote_hosts=tuple(
-            filters.parse_network(text, "--remote-host") for text in given.pop("remote_host")
-        ),
-        ports=_flatten(map(filters.parse_ports, given.pop("port"))),
-        local_ports=_flatten(
-            filters.parse_ports(text, "--local-port") for text in given.pop("local_port")
-        ),
-        remote_ports=_flatten(
-            filters.parse_ports(text, "--remote-port") for text in given.pop("remote_port")
-        ),
-        cgroups=tuple(map(filters.parse_cgroup, given.pop("cgroup"))),
-        netns=tuple(map(filters.parse_netns, given.pop("netns"))),
-        family=int(given.pop("family") or 0),
-    )
-
-
-Value = TypeVar("Value")
-
-
-def _flatten(groups: Iterable[tuple[Value, ...]]) -> tuple[Value, ...]:
-    return tuple(value for group in groups for value in group)
+    return filters.parse(filter_texts(given), pids, follow or bool(pids))
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:

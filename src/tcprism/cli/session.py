@@ -15,14 +15,8 @@ from typing import BinaryIO
 from tcprism.cli.command import Command
 from tcprism.errors import OutputError
 from tcprism.events import Batch
-from tcprism.pipeline import Monitor
+from tcprism.pipeline import Monitor, pause
 from tcprism.sinks import Sink
-
-# Seconds between two looks at the rings. With the time that records get to settle, an event is
-# shown within 100 ms.
-_BUSY_PAUSE = 0.02
-_IDLE_PAUSE = 0.05
-_BUSY_LEVEL = 1 / 16  # a fuller ring is looked at again at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +69,6 @@ class Stop:
             seconds = max(0.0, min(seconds, left))
         if self._poll.poll(seconds * 1000):
             self.reached = True
-
-
-def pause(events: int, fill_level: float) -> float:
-    """Return the seconds until the next look at the rings, after one that brought so many events.
-
-    Short looks cost more an event, in the sinks above all; a ring that fills up is not waited for.
-    """
-    if fill_level > _BUSY_LEVEL:
-        return 0.0
-    return _BUSY_PAUSE if events else _IDLE_PAUSE
 
 
 def first(batch: Batch, count: int) -> Batch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,12 +49,16 @@ class _Source:
 class Recording:
     """A recording: iterate over its events, or over its `batches()`.
 
+    `select` takes each batch and returns what is wanted of it.
     `facts` are those of its first file. `ledger`, `gaps` and `trouble` are what has been read so
     far: `trouble` says, a sentence a file, where something is missing. A recording that is still
     being written is read up to where it is. Raises RecordingError.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], select: Callable[[Batch], Batch] | None = None
+    ) -> None:
+        self._select = select
         self._sources = _sources(path)
         self._first: _Stream | None = _Stream(self._sources[0])
         self.facts = self._first.facts
@@ -76,7 +80,7 @@ class Recording:
                 for batch in stream:
                     self.ledger = stream.ledger or self.ledger
                     self.gaps += stream.gaps
-                    yield batch
+                    yield self._select(batch) if self._select else batch
                 self.ledger = stream.ledger or self.ledger
             finally:
                 stream.close()
