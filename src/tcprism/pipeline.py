@@ -20,10 +20,10 @@ from tcprism.kernel.types import kernel_types
 from tcprism.probes import Probe, message, segment
 from tcprism.ring import rings
 from tcprism.ring.ledger import Ledger, Received, close_accounts
+from tcprism.ring.rings import DEFAULT_PAYLOAD
 
 PROBES = (message.PROBE, segment.TRANSMIT, segment.RETRANSMIT)
 DEFAULT_KINDS = ("send", "recv", "retransmit")
-DEFAULT_PAYLOAD = 64
 _CLOCK_STEP_NS = 1_000_000
 _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h; it ticks once a jiffy
 

@@ -13,6 +13,10 @@ from tcprism.errors import Error
 
 COMMANDS = {
     "trace": "Show what processes send and receive, and what is sent again.",
+    "record": "Record events to a file, to look at them later and elsewhere.",
+    "replay": "Show a recording as trace would have shown it.",
+    "export": "Write a recording in a format of other tools.",
+    "query": "Ask a recording in SQL.",
     "doctor": "Tell what this machine can show, by which hook, and why no better one.",
     "demo": "Make a small lossy network of our own and trace it.",
 }

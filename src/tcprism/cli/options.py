@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,8 +14,9 @@ from tcprism import filters
 from tcprism.errors import UsageError
 from tcprism.events import KINDS
 from tcprism.events._wire import PAYLOAD_MAX
-from tcprism.pipeline import DEFAULT_PAYLOAD
+from tcprism.probes import MECHANISMS
 from tcprism.ring import rings
+from tcprism.ring.rings import DEFAULT_PAYLOAD
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -35,14 +36,44 @@ _FILTER_OPTIONS = (
 )
 
 
-payload_option = click.option(
-    "--payload",
-    type=int,
-    default=DEFAULT_PAYLOAD,
-    show_default=True,
-    metavar="BYTES",
-    help=f"Payload to show of each message, 0 to {PAYLOAD_MAX}.",
+def payload_option(default: int) -> Callable[[Command], Command]:
+    """Return the option that says how much payload to take."""
+    return click.option(
+        "--payload",
+        type=int,
+        default=default,
+        show_default=True,
+        metavar="BYTES",
+        help=f"Payload to take of each message, 0 to {PAYLOAD_MAX}.",
+    )
+
+
+_TRACING_OPTIONS = (
+    click.option(
+        "--ring-size",
+        default="64M",
+        show_default=True,
+        metavar="BYTES",
+        help="Memory of each busy ring, a power of two; larger ones survive longer bursts.",
+    ),
+    click.option("--hooks", type=click.Choice(MECHANISMS), help="Force one way to hook (support)."),
+    click.option("--include-self", is_flag=True, help="Trace tcprism's own connections too."),
+    click.option("-v", "--verbose", count=True, help="Tell the hooks in use; -vv: libbpf's log."),
 )
+
+
+def tracing_options(command: Command) -> Command:
+    """Add the options that say how to trace."""
+    return _with(_TRACING_OPTIONS, command)
+
+
+def parse_tracing(given: dict[str, Any]) -> dict[str, Any]:
+    """Take the values of the options that say how to trace, except --verbose, out of `given`."""
+    return {
+        "ring_size": parse_ring_size(given.pop("ring_size")),
+        "mechanism": given.pop("hooks"),
+        "include_self": given.pop("include_self"),
+    }
 
 
 def kinds_option(default: str) -> Callable[[Command], Command]:
@@ -56,9 +87,54 @@ def kinds_option(default: str) -> Callable[[Command], Command]:
     )
 
 
+_SELECTION_OPTIONS = (
+    *_FILTER_OPTIONS,
+    click.option("--kinds", metavar="KIND,...", help="Kinds of events; all that were recorded."),
+    click.option("--payload", type=int, metavar="BYTES", help="Payload to take of each message."),
+)
+
+_VIEW_OPTIONS = (
+    click.option(
+        "--payload-style",
+        type=click.Choice(["text", "hex", "none"]),
+        default="text",
+        help="How payload is shown below its line.",
+    ),
+    click.option(
+        "--format",
+        "form",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="Lines to read, or one JSON object a line.",
+    ),
+    click.option("--output", "-o", metavar="FILE", help="Write here, not to standard output."),
+    click.option("--count-only", is_flag=True, help="Print rates and totals, no events."),
+    click.option(
+        "--color",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        help="Auto: on a terminal, unless NO_COLOR is set.",
+    ),
+)
+
+
+def selection_options(command: Command) -> Command:
+    """Add the options that choose events of a recording."""
+    return _with(_SELECTION_OPTIONS, command)
+
+
+def view_options(command: Command) -> Command:
+    """Add the options that say where events go and how they look."""
+    return _with(_VIEW_OPTIONS, command)
+
+
 def filter_options(command: Command) -> Command:
     """Add the filter options to a command."""
-    for option in reversed(_FILTER_OPTIONS):
+    return _with(_FILTER_OPTIONS, command)
+
+
+def _with(added: Sequence[Callable[[Command], Command]], command: Command) -> Command:
+    for option in reversed(added):
         command = option(command)
     return command
 
@@ -75,14 +151,15 @@ def filter_texts(given: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     return {name: value for name, value in values.items() if value}
 
 
-def to_filter(given: dict[str, Any], command_pid: int | None = None) -> filters.Filter:
-    """Make a Filter of the filter options' values, taking them out of `given`.
+def to_filter(
+    texts: dict[str, tuple[str, ...]], follow: bool, command_pid: int | None = None
+) -> filters.Filter:
+    """Return the filter that the options make; with a command, its children are chosen too.
 
-    With `command_pid`, that process and its children are what is traced. Raises UsageError.
+    Raises UsageError.
     """
     pids = () if command_pid is None else (command_pid,)
-    follow = given.pop("follow")
-    return filters.parse(filter_texts(given), pids, follow or bool(pids))
+    return filters.parse(texts, pids, follow or bool(pids))
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:
@@ -113,14 +190,29 @@ def parse_duration(value: float | None) -> float | None:
 
 def parse_ring_size(text: str) -> int:
     """Parse "64M", "65536"; the kernel takes powers of two. Raises UsageError."""
-    match = re.fullmatch(r"([0-9]{1,12})([KMG]?)i?B?", text.strip(), re.ASCII | re.IGNORECASE)
-    size = int(match[1]) * _UNITS[match[2].upper()] if match else 0
+    size = _bytes(text)
     if not rings.SMALLEST <= size <= rings.LARGEST or size & (size - 1):
         raise UsageError(
             f"--ring-size: {text!r} is not a power of two from 64K to 1G;"
             " write for example --ring-size 128M"
         )
     return size
+
+
+def parse_size(text: str | None, name: str) -> int | None:
+    """Parse "100M"; `name` is the option's. Raises UsageError."""
+    if text is None:
+        return None
+    if not (size := _bytes(text)):
+        option = f"--{name.replace('_', '-')}"
+        raise UsageError(f"{option}: {text!r} is not a size; write for example {option} 100M")
+    return size
+
+
+def _bytes(text: str) -> int:
+    """Return a size in bytes, 0 for a text that is none."""
+    match = re.fullmatch(r"([0-9]{1,12})([KMG]?)i?B?", text.strip(), re.ASCII | re.IGNORECASE)
+    return int(match[1]) * _UNITS[match[2].upper()] if match else 0
 
 
 def parse_output(text: str | None) -> Path | None:

@@ -8,12 +8,13 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import BinaryIO
 
 from tcprism.cli.command import Command
-from tcprism.errors import OutputError
+from tcprism.cli.output import Output, silence
+from tcprism.errors import KernelRefused, OutputError
 from tcprism.events import Batch
 from tcprism.pipeline import Monitor, pause
 from tcprism.sinks import Sink
@@ -30,7 +31,7 @@ class Limits:
 class Stop:
     """Tells when to stop: a signal, the time, the command's end, a reader that went away."""
 
-    def __init__(self, limits: Limits, output: BinaryIO, command: Command | None) -> None:
+    def __init__(self, limits: Limits, output: Output, command: Command | None) -> None:
         self.count = limits.count
         self._deadline = None if limits.duration is None else time.monotonic() + limits.duration
         self._poll = select.poll()
@@ -71,34 +72,39 @@ class Stop:
             self.reached = True
 
 
-def first(batch: Batch, count: int) -> Batch:
-    """Return the earliest `count` events of a batch."""
-    if len(batch) <= count:
-        return batch
-    parts, rows = (indices[:count] for indices in batch.order())
-    chosen = [part.take(rows[parts == index]) for index, part in enumerate(batch.parts)]
-    return Batch(chosen, batch.clock_offset_ns)
-
-
 def batches(monitor: Monitor, stop: Stop) -> Iterator[Batch]:
     """Yield batches, empty ones too, until there is a reason to stop; then what is left."""
     left = stop.count
     while not stop.reached and left != 0:
         batch = monitor.read()
         if left is not None:
-            batch = first(batch, left)
+            batch = batch.between(0, left)
             left -= len(batch)
         yield batch
         if left != 0:
             stop.wait(pause(len(batch), monitor.fill_level()))
     monitor.stop()
     while left != 0 and len(batch := monitor.drain()):
-        yield batch if left is None else first(batch, left)
+        yield batch if left is None else batch.between(0, left)
         left = left if left is None else left - min(left, len(batch))
 
 
+@contextmanager
+def started(arguments: tuple[str, ...], verbose: int) -> Iterator[Command | None]:
+    """Have the command, if any, wait for its release; end it when something goes wrong."""
+    command = Command(arguments) if arguments else None
+    try:
+        yield command
+    except BaseException as error:
+        if verbose > 1 and isinstance(error, KernelRefused):
+            print("\n".join(error.log), file=sys.stderr)
+        if command:
+            command.end()
+        raise
+
+
 def run(
-    monitor: Monitor, sink: Sink, output: BinaryIO, stop: Stop, command: Command | None = None
+    monitor: Monitor, sink: Sink, output: Output, stop: Stop, command: Command | None = None
 ) -> None:
     """Trace until there is a reason to stop; a reader that went away is one and no error."""
     if command:
@@ -118,13 +124,6 @@ def run(
         monitor.stop()
         while len(monitor.drain()):
             pass  # not wanted any more, but read, so that the ledger balances
-
-
-def silence(output: BinaryIO) -> None:
-    """Make sure that nothing is written to a pipe without a reader, at exit neither."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, output.fileno())
-    os.close(null)
 
 
 def print_ledger(monitor: Monitor) -> None:

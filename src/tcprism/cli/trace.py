@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 
 from tcprism.cli import options
 from tcprism.cli.command import Command
-from tcprism.cli.session import Limits, Stop, print_ledger, run
-from tcprism.errors import KernelRefused, OutputError, UsageError
+from tcprism.cli.output import make_sink, opened
+from tcprism.cli.session import Limits, Stop, print_ledger, run, started
 from tcprism.filters import Filter
 from tcprism.pipeline import DEFAULT_KINDS, Monitor, Request
-from tcprism.probes import MECHANISMS
-from tcprism.sinks import Sink
+from tcprism.ring.rings import DEFAULT_PAYLOAD
 
 EPILOG = """\b
 Examples:
@@ -36,56 +31,20 @@ Ctrl-C stops and prints the ledger: what was seen, filtered, submitted and lost.
 @click.command(epilog=EPILOG, context_settings={"ignore_unknown_options": False})
 @options.filter_options
 @options.kinds_option(",".join(DEFAULT_KINDS))
-@options.payload_option
-@click.option(
-    "--payload-style",
-    type=click.Choice(["text", "hex", "none"]),
-    default="text",
-    help="How payload is shown below its line.",
-)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    help="Lines to read, or one JSON object a line.",
-)
-@click.option("--output", metavar="FILE", help="Write events here instead of to standard output.")
+@options.payload_option(DEFAULT_PAYLOAD)
+@options.view_options
 @click.option("--count", type=click.IntRange(1), metavar="N", help="Stop after N events.")
 @click.option("--duration", type=float, metavar="SECONDS", help="Stop then.")
-@click.option("--count-only", is_flag=True, help="Print rates and totals each second, no events.")
-@click.option(
-    "--ring-size",
-    default="64M",
-    show_default=True,
-    metavar="BYTES",
-    help="Memory of each busy ring, a power of two; larger ones survive longer bursts.",
-)
-@click.option("--hooks", type=click.Choice(MECHANISMS), help="Force one way to hook (support).")
-@click.option("--include-self", is_flag=True, help="Trace tcprism's own connections too.")
-@click.option(
-    "--color",
-    type=click.Choice(["auto", "always", "never"]),
-    default="auto",
-    help="Auto: on a terminal, unless NO_COLOR is set.",
-)
-@click.option("-v", "--verbose", count=True, help="Tell the hooks in use; -vv: libbpf's log.")
+@options.tracing_options
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ARGS...]")
 def command(**given: Any) -> None:
     """Show what processes send and receive with the bytes, and every segment sent again."""
     arguments: tuple[str, ...] = given.pop("command")
     request_options = _check(given)
-    child = Command(arguments) if arguments else None
-    verbose: int = given["verbose"]
-    try:
-        chosen = options.to_filter(given, child.pid if child else None)
+    texts, follow = options.filter_texts(given), given.pop("follow")
+    with started(arguments, given["verbose"]) as child:
+        chosen = options.to_filter(texts, follow, child.pid if child else None)
         status = _trace(_request(request_options, chosen), given, child)
-    except BaseException as error:
-        if verbose > 1 and isinstance(error, KernelRefused):
-            print("\n".join(error.log), file=sys.stderr)
-        if child:
-            child.end()
-        raise
     sys.exit(status)
 
 
@@ -96,9 +55,7 @@ def _check(given: dict[str, Any]) -> dict[str, Any]:
     return {
         "kinds": kinds,
         "payload": _payload(given),
-        "ring_size": options.parse_ring_size(given.pop("ring_size")),
-        "mechanism": given.pop("hooks"),
-        "include_self": given.pop("include_self"),
+        **options.parse_tracing(given),
         "ordered": not given["count_only"],
     }
 
@@ -124,47 +81,6 @@ def _trace(request: Request, given: dict[str, Any], child: Command | None) -> in
         finally:
             print_ledger(monitor)
     return child.end() if child else 0
-
-
-@contextmanager
-def opened(path: Path | None) -> Iterator[BinaryIO]:
-    """Open the output; a file is made readable to its owner alone, for it holds payload.
-
-    Raises OutputError.
-    """
-    if path is None:
-        yield sys.stdout.buffer
-        return
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise OutputError(f"--output: cannot write {path}: {error.strerror}") from error
-    with open(descriptor, "wb") as output:
-        yield output
-
-
-def make_sink(given: dict[str, Any], output: BinaryIO) -> Sink:
-    """Return the sink that the options choose."""
-    if given["count_only"]:
-        if given["form"] == "json":
-            raise UsageError("--count-only prints a table: leave --format json out")
-        from tcprism.sinks.count import Count
-
-        return Count(output)
-    if given["form"] == "json":
-        from tcprism.sinks.json_lines import JsonLines
-
-        return JsonLines(output)
-    from tcprism.sinks.text import Text
-
-    return Text(output, color=wants_color(given["color"], output), style=given["payload_style"])
-
-
-def wants_color(choice: str, output: BinaryIO) -> bool:
-    """Follow --color, then NO_COLOR, then whether the output is a terminal."""
-    if choice != "auto":
-        return choice == "always"
-    return not os.environ.get("NO_COLOR") and output.isatty()
 
 
 def announce(monitor: Monitor, verbose: int) -> None:

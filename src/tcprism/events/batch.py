@@ -52,15 +52,19 @@ class Batch:
         if len(self) <= size:
             yield self
             return
-        starts = np.cumsum([0, *map(len, self.parts)])
         for first in range(0, len(self), size):
-            chosen = np.sort(self.permutation[first : first + size])
-            cuts = np.searchsorted(chosen, starts)
-            pieces = [
-                part.take(_as_slice(chosen[cuts[index] : cuts[index + 1]] - starts[index]))
-                for index, part in enumerate(self.parts)
-            ]
-            yield Batch([piece for piece in pieces if len(piece)], self.clock_offset_ns)
+            yield self.between(first, first + size)
+
+    def between(self, first: int, last: int) -> "Batch":
+        """Return the events at the positions from `first` to before `last` in time order."""
+        starts = np.cumsum([0, *map(len, self.parts)])
+        chosen = np.sort(self.permutation[first:last])
+        cuts = np.searchsorted(chosen, starts)
+        pieces = [
+            part.take(_as_slice(chosen[cuts[index] : cuts[index + 1]] - starts[index]))
+            for index, part in enumerate(self.parts)
+        ]
+        return Batch([piece for piece in pieces if len(piece)], self.clock_offset_ns)
 
     def __iter__(self) -> Iterator[Event]:
         """Make events in time order."""

@@ -50,8 +50,8 @@ class Recording:
     """A recording: iterate over its events, or over its `batches()`.
 
     `select` takes each batch and returns what is wanted of it.
-    `facts` are those of its first file. `ledger`, `gaps` and `trouble` are what has been read so
-    far: `trouble` says, a sentence a file, where something is missing. A recording that is still
+    `facts` are those of its first file. `ledger`, `gaps`, `trouble` and `clock_offset_ns` are what
+    has been read so far: `trouble` says, a sentence a file, where something is missing. A recording that is still
     being written is read up to where it is. Raises RecordingError.
     """
 
@@ -65,6 +65,7 @@ class Recording:
         self.ledger = Ledger(())
         self.gaps: list[Gap] = []
         self.trouble: list[str] = []
+        self.clock_offset_ns = 0
 
     def __iter__(self) -> Iterator[Event]:
         """Make events in time order."""
@@ -78,10 +79,10 @@ class Recording:
             stream, self._first = self._first or _Stream(source), None
             try:
                 for batch in stream:
+                    self.clock_offset_ns = batch.clock_offset_ns
                     self.ledger = stream.ledger or self.ledger
                     self.gaps += stream.gaps
                     yield self._select(batch) if self._select else batch
-                self.ledger = stream.ledger or self.ledger
             finally:
                 stream.close()
             if stream.trouble:

@@ -33,10 +33,10 @@ class Writer:
 
     def __init__(self, file: BinaryIO, facts: Facts) -> None:
         pa = pyarrow()
-        self._file = file
+        self._file = _Counted(file)
         options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
         described = schema().with_metadata(encode_facts(facts))
-        self._stream = pa.ipc.new_stream(pa.PythonFile(file, "w"), described, options=options)
+        self._stream = pa.ipc.new_stream(pa.PythonFile(self._file, "w"), described, options=options)
         self._names = NameStore()
         self._waiting: list[Part] = []
         self._clock_offset_ns = 0
@@ -45,6 +45,11 @@ class Writer:
         self._flushed = time.monotonic()
         self._flushed_ns = time.monotonic_ns()
         self.events = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes written to the file."""
+        return self._file.size
 
     def write(self, batch: Batch) -> bool:
         """Take a batch; return whether it, and all before it, went to the file."""
@@ -113,6 +118,26 @@ class Writer:
                 to_record_batch(part, self._clock_offset_ns), custom_metadata=encode(said)
             )
             notes = {}
+        self._file.flush()
+
+
+class _Counted:
+    """A file that is written to, with the number of bytes; Arrow may not close it."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.size = 0
+
+    def write(self, data: Any) -> int:
+        self.size += len(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
         self._file.flush()
 
 

@@ -1,0 +1,49 @@
+"""What the commands that read a recording share."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from importlib.resources import files
+from typing import Any
+
+from tcprism import filters
+from tcprism.cli import options
+from tcprism.errors import UsageError
+from tcprism.recording.notes import Gap
+from tcprism.recording.reader import Recording
+from tcprism.recording.selection import Selection
+
+SAMPLE = "sample.tcpr"
+
+
+def open_recording(given: dict[str, Any]) -> Recording:
+    """Open what FILE or --sample names, with the options that choose events."""
+    chosen = filters.parse_recorded(options.filter_texts(given), given.pop("follow"))
+    kinds, payload = given.pop("kinds"), given.pop("payload")
+    select = Selection(
+        chosen,
+        None if kinds is None else options.parse_kinds(kinds),
+        None if payload is None else options.parse_payload(payload),
+    )
+    if given.pop("sample") == bool(given["file"]):
+        raise UsageError("name a recording, or give --sample for the one that comes with tcprism")
+    return Recording(given["file"] or str(files("tcprism").joinpath(SAMPLE)), select)
+
+
+def print_account(recording: Recording) -> None:
+    """Print on stderr what the recording says of itself: gaps, its ledger, what is missing."""
+    for gap in recording.gaps:
+        print(_gap_text(gap, recording.clock_offset_ns), file=sys.stderr)
+    if recording.ledger.entries:
+        print("\n".join(recording.ledger.lines()), file=sys.stderr)
+    for sentence in recording.trouble:
+        print(f"tcprism: {sentence}", file=sys.stderr)
+
+
+def _gap_text(gap: Gap, clock_offset_ns: int) -> str:
+    since, until = (
+        datetime.fromtimestamp((moment + clock_offset_ns) / 1e9).strftime("%H:%M:%S.%f")
+        for moment in (gap.since_ns, gap.until_ns)
+    )
+    return f"gap: {gap.lost} {gap.kind} lost between {since} and {until}"
