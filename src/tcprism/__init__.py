@@ -1,13 +1,13 @@
 """tcprism shows what every TCP connection on a Linux machine is doing, from inside the kernel.
 
-    import tcprism
+import tcprism
 
-    with tcprism.Monitor(kinds={"send"}, filters=tcprism.Filter(port=443)) as monitor:
-        for event in monitor:
-            print(event)
-
-    for event in tcprism.open("run.tcpr"):
+with tcprism.Monitor(kinds={"send"}, filters=tcprism.Filter(port=443)) as monitor:
+    for event in monitor:
         print(event)
+
+for event in tcprism.open("run.tcpr"):
+    print(event)
 """
 
 from importlib import import_module

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import reduce
 from types import TracebackType
@@ -18,10 +18,10 @@ from tcprism.events import KINDS, Batch, Event
 from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
 from tcprism.ring.ledger import Ledger
+from tcprism.stages import Stage
 
 Value = str | int | os.PathLike[str]
 Values = Value | Iterable[Value]
-Stage = Callable[[Batch], Batch]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,10 @@
 #define AF_INET6 10
 #define SOCK_STREAM 1
 #define IPPROTO_TCP 6
+#define EPIPE 32
+#define ECONNRESET 104
+#define ETIMEDOUT 110
+
 #define SOCK_DONE 1 /* enum sock_flags: the peer's FIN has arrived */
 
 #define MSG_PEEK 0x02
@@ -24,9 +28,17 @@
 #define ERESTARTSYS 512 /* to 516: the call is made again or becomes EINTR, without any data */
 #define ERESTART_LAST 516
 
+#define TCP_ESTABLISHED 1 /* include/net/tcp_states.h */
 #define TCP_SYN_SENT 2
+#define TCP_SYN_RECV 3
+#define TCP_FIN_WAIT1 4
+#define TCP_FIN_WAIT2 5
+#define TCP_TIME_WAIT 6
 #define TCP_CLOSE 7
+#define TCP_LAST_ACK 9
 #define TCP_LISTEN 10
+#define TCP_CLOSING 11
+#define TCP_NEW_SYN_RECV 12
 
 #define TCP_CA_RECOVERY 3 /* enum tcp_ca_state, include/uapi/linux/tcp.h */
 #define TCP_CA_LOSS 4
@@ -81,14 +93,20 @@ struct sock {
 	struct sock_common __sk_common;
 	u16 sk_protocol;
 	u16 sk_type;
+	int sk_err;
 } CORE;
 
 struct inet_sock {
 	u16 inet_sport;
 } CORE;
 
+struct tcp_congestion_ops {
+	char name[16];
+} CORE;
+
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	const struct tcp_congestion_ops *icsk_ca_ops;
 	u8 icsk_ca_state : 5;
 	u8 icsk_pending;
 	u8 icsk_retransmits;
@@ -97,6 +115,14 @@ struct inet_connection_sock {
 
 struct tcp_options_received {
 	u16 rcv_wscale : 4;
+} CORE;
+
+struct minmax_sample {
+	u32 v;
+} CORE;
+
+struct minmax {
+	struct minmax_sample s[3];
 } CORE;
 
 struct tcp_sock {
@@ -116,6 +142,26 @@ struct tcp_sock {
 	u32 lost_out;
 	u32 retrans_out;
 	u32 undo_marker;
+	u64 bytes_sent;
+	u64 bytes_acked;
+	u64 bytes_received;
+	u64 bytes_retrans;
+	u32 segs_out;
+	u32 segs_in;
+	u32 data_segs_out;
+	u32 data_segs_in;
+	u32 total_retrans;
+	u32 dsack_dups;
+	u32 reord_seen;
+	u32 snd_una;
+	u32 snd_wnd;
+	u32 mss_cache;
+	u32 rate_delivered;
+	u32 rate_interval_us;
+	struct minmax rtt_min;
+	u32 chrono_start;
+	u32 chrono_stat[3];
+	u8 chrono_type;
 } CORE;
 
 struct request_sock {
@@ -127,8 +173,18 @@ struct tcp_request_sock {
 	u32 snt_isn;
 } CORE;
 
+struct net_device {
+	possible_net_t nd_net;
+} CORE;
+
 struct sk_buff {
+	struct net_device *dev;
+	struct sock *sk;
 	char cb[48];
+	u16 protocol;
+	u16 network_header;
+	u32 len;
+	unsigned char *head;
 } CORE;
 
 struct tcp_skb_cb {
@@ -136,6 +192,20 @@ struct tcp_skb_cb {
 	u32 end_seq;
 	u16 tcp_gso_segs;
 	u8 tcp_flags; /* 16 bits since 6.15; the low byte is where it was (little endian) */
+} CORE;
+
+struct file {
+	void *private_data;
+} CORE;
+
+struct socket {
+	struct sock *sk;
+} CORE;
+
+struct bpf_iter__task_file {
+	struct task_struct *task;
+	u32 fd;
+	struct file *file;
 } CORE;
 
 struct iovec {
@@ -181,7 +251,15 @@ struct kernfs_node {
 	u64 id;
 } CORE;
 
+struct cgroup;
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+	struct cgroup_subsys_state *parent;
+} CORE;
+
 struct cgroup {
+	struct cgroup_subsys_state self;
 	struct kernfs_node *kn;
 } CORE;
 
@@ -192,6 +270,7 @@ struct css_set {
 struct task_struct {
 	struct thread_info thread_info;
 	u32 flags;
+	int pid;
 	int tgid;
 	struct signal_struct *signal;
 	const struct cred *cred;
@@ -211,6 +290,15 @@ enum iter_type {
 
 enum bpf_func_id {
 	BPF_FUNC_get_current_task_btf,
+	BPF_FUNC_sock_from_file,
+};
+
+enum skb_drop_reason {
+	SKB_DROP_REASON_NOT_SPECIFIED,
+};
+
+enum sk_rst_reason {
+	SK_RST_REASON_NOT_SPECIFIED,
 };
 
 struct __sk_buff { /* user-space interface: a fixed layout */
@@ -275,6 +363,12 @@ INLINE u64 untyped(const void *pointer)
 
 	bpf_probe_read_kernel(&address, sizeof(address), &pointer);
 	return address;
+}
+
+/* For a typed pointer that can be null: later verifiers know and want to see it tested, earlier ones drop the test. */
+INLINE bool is_there(const void *pointer)
+{
+	return pointer && untyped(pointer);
 }
 
 INLINE struct tcp_sock *tcp_sock_of(struct sock *sk, enum reads reads)

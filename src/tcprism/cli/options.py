@@ -16,7 +16,6 @@ from tcprism.events import KINDS
 from tcprism.events._wire import PAYLOAD_MAX
 from tcprism.probes import MECHANISMS
 from tcprism.ring import rings
-from tcprism.ring.rings import DEFAULT_PAYLOAD
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -140,7 +139,18 @@ def _with(added: Sequence[Callable[[Command], Command]], command: Command) -> Co
 
 
 FILTER_NAMES = tuple(
-    "pid comm host remote_host port local_port remote_port cgroup netns family".split()
+    [
+        "pid",
+        "comm",
+        "host",
+        "remote_host",
+        "port",
+        "local_port",
+        "remote_port",
+        "cgroup",
+        "netns",
+        "family",
+    ]
 )
 
 

@@ -6,8 +6,7 @@ import platform
 import sys
 import time
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 
@@ -17,7 +16,7 @@ from tcprism.cli.command import Command
 from tcprism.cli.output import create
 from tcprism.cli.session import Limits, Stop, print_ledger, run, started
 from tcprism.cli.trace import announce
-from tcprism.errors import OutputError, UsageError
+from tcprism.errors import UsageError
 from tcprism.events import Batch
 from tcprism.pipeline import Monitor, Request
 from tcprism.recording.files import Files, Limit

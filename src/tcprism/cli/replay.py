@@ -27,7 +27,6 @@ Needs no privileges and no particular system. FILE is a recording, a directory o
 for standard input. --pid, --cgroup and --netns name what was there when it was recorded."""
 
 
-
 @click.command(epilog=EPILOG)
 @click.argument("file", required=False, metavar="FILE")
 @click.option("--sample", is_flag=True, help="Replay the recording that comes with tcprism.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from tcprism.events.extras import pyarrow
 from tcprism.events.families import RECORDS
 from tcprism.recording.names import NameBook
 from tcprism.recording.notes import (
-    Facts,
     Gap,
     decode,
     decode_facts,

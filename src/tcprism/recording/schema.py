@@ -182,5 +182,3 @@ def _derived_columns(batch: pa.RecordBatch) -> Iterator[tuple[str, np.ma.MaskedA
         mask = column.is_null().to_numpy(zero_copy_only=False)
         filled = column.fill_null(0 if json_type == "integer" else "")
         yield name, np.ma.MaskedArray(filled.to_numpy(zero_copy_only=False), mask)
-
-

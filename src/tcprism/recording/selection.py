@@ -137,4 +137,3 @@ def shortened(part: Part, limit: int) -> Part:
     rows = part.rows.copy()
     rows["payload_length"] = np.minimum(lengths, limit)
     return replace(part, rows=rows, payload=part.payload[:, : max(1, limit)])
-
