@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tcprism.errors import RecordingError
 from tcprism.events import COLUMNS, KINDS, Part
+from tcprism.events.arrow import payload_array
 from tcprism.events.context import Context
 from tcprism.events.extras import pyarrow
 from tcprism.events.families import RECORDS
@@ -78,7 +79,7 @@ def to_record_batch(part: Part, clock_offset_ns: int) -> pa.RecordBatch:
     """Return a part's records as Arrow columns."""
     pa = pyarrow()
     columns = [_encode(part, name, clock_offset_ns) for name in fields()]
-    columns.append(_payloads(part))
+    columns.append(payload_array(part))
     columns += [_derived(part, name) for name in DERIVED]
     return pa.RecordBatch.from_arrays(columns, schema=schema())
 
@@ -96,18 +97,6 @@ def _encode(part: Part, name: str, clock_offset_ns: int) -> pa.Array:
     if pa.types.is_fixed_size_binary(arrow_type):
         return pa.Array.from_buffers(arrow_type, len(part), [None, pa.py_buffer(values)])
     return pa.array(values)
-
-
-def _payloads(part: Part) -> pa.Array:
-    pa = pyarrow()
-    if part.payload is None:
-        return pa.nulls(len(part), pa.binary())
-    lengths = part.payload_lengths()
-    offsets = np.zeros(len(part) + 1, np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    captured = part.payload[np.arange(part.payload.shape[1]) < lengths[:, None]]
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(captured)]
-    return pa.Array.from_buffers(pa.binary(), len(part), buffers)
 
 
 def _derived(part: Part, name: str) -> pa.Array:
