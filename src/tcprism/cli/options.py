@@ -102,9 +102,15 @@ _VIEW_OPTIONS = (
     click.option(
         "--format",
         "form",
-        type=click.Choice(["text", "json"]),
         default="text",
-        help="Lines to read, or one JSON object a line.",
+        show_default=True,
+        metavar="FORMAT",
+        help="text, json, csv, arrow, parquet, pcapng, or one that you have installed.",
+    ),
+    packets_option := click.option(
+        "--packets",
+        type=click.Choice(["segments", "messages"]),
+        help="What pcapng has: segments that left (if they are traced), or a stream of messages.",
     ),
     click.option("--output", "-o", metavar="FILE", help="Write here, not to standard output."),
     click.option("--count-only", is_flag=True, help="Print rates and totals, no events."),
@@ -138,25 +144,9 @@ def _with(added: Sequence[Callable[[Command], Command]], command: Command) -> Co
     return command
 
 
-FILTER_NAMES = tuple(
-    [
-        "pid",
-        "comm",
-        "host",
-        "remote_host",
-        "port",
-        "local_port",
-        "remote_port",
-        "cgroup",
-        "netns",
-        "family",
-    ]
-)
-
-
 def filter_texts(given: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     """Take the values of the filter options, except --follow, out of `given`."""
-    values = {name: given.pop(name) for name in FILTER_NAMES}
+    values = {name: given.pop(name) for name in filters.OPTIONS}
     values["family"] = (values["family"],) if values["family"] else ()
     return {name: value for name, value in values.items() if value}
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from tcprism.errors import OutputError, UsageError
+from tcprism.events import Batch
 from tcprism.sinks import Sink
+from tcprism.sinks.formats import BINARY, sink_for
 
 
 class Output(Protocol):
@@ -45,21 +47,38 @@ def create(path: Path) -> BinaryIO:
     return open(descriptor, "wb")
 
 
-def make_sink(given: dict[str, Any], output: BinaryIO) -> Sink:
-    """Return the sink that the options choose."""
+def make_sink(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) -> Sink:
+    """Return the sink that the options choose for events of some kinds."""
+    form: str = given["form"]
     if given["count_only"]:
-        if given["form"] == "json":
-            raise UsageError("--count-only prints a table: leave --format json out")
+        if form != "text":
+            raise UsageError(f"--count-only prints a table: leave --format {form} out")
         from tcprism.sinks.count import Count
 
         return Count(output)
-    if given["form"] == "json":
-        from tcprism.sinks.json_lines import JsonLines
-
-        return JsonLines(output)
+    if form != "text":
+        return format_sink(form, given["packets"], kinds, output)
     from tcprism.sinks.text import Text
 
     return Text(output, color=wants_color(given["color"], output), style=given["payload_style"])
+
+
+def format_sink(form: str, packets: str | None, kinds: Sequence[str], output: BinaryIO) -> Sink:
+    """Return the sink of a format; `packets` says what pcapng is made of, None: what there is.
+
+    Raises UsageError and ExtraMissing.
+    """
+    if packets and form != "pcapng":
+        raise UsageError("--packets chooses what pcapng has: it needs the format pcapng")
+    if form in BINARY and output.isatty():
+        raise UsageError(f"{form} is not for a terminal: write it to a file with --output FILE")
+    make: Any = sink_for(form)
+    if form == "pcapng":
+        default = "segments" if "transmit" in kinds else "messages"
+        made: Sink = make(output, packets or default)
+        return made
+    made = make(output)
+    return made
 
 
 def wants_color(choice: str, output: BinaryIO) -> bool:
@@ -67,6 +86,20 @@ def wants_color(choice: str, output: BinaryIO) -> bool:
     if choice != "auto":
         return choice == "always"
     return not os.environ.get("NO_COLOR") and output.isatty()
+
+
+def write_all(batches: Iterable[Batch], sink: Sink, output: Output) -> None:
+    """Write batches to their end; a reader that went away is one. Raises OutputError."""
+    try:
+        for batch in batches:
+            sink.write(batch)
+        sink.close()
+        output.flush()
+    except BrokenPipeError:
+        silence(output)
+    except OSError as error:
+        silence(output)
+        raise OutputError(f"cannot write the output: {error.strerror}") from error
 
 
 def silence(output: Output) -> None:

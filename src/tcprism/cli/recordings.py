@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime
-from importlib.resources import files
 from typing import Any
 
 from tcprism import filters
 from tcprism.cli import options
-from tcprism.errors import UsageError
 from tcprism.recording.notes import Gap
 from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
-
-SAMPLE = "sample.tcpr"
 
 
 def open_recording(given: dict[str, Any]) -> Recording:
@@ -26,9 +22,7 @@ def open_recording(given: dict[str, Any]) -> Recording:
         None if kinds is None else options.parse_kinds(kinds),
         None if payload is None else options.parse_payload(payload),
     )
-    if given.pop("sample") == bool(given["file"]):
-        raise UsageError("name a recording, or give --sample for the one that comes with tcprism")
-    return Recording(given["file"] or str(files("tcprism").joinpath(SAMPLE)), select)
+    return Recording(given["file"], select)
 
 
 def print_account(recording: Recording) -> None:
@@ -37,6 +31,11 @@ def print_account(recording: Recording) -> None:
         print(_gap_text(gap, recording.clock_offset_ns), file=sys.stderr)
     if recording.ledger.entries:
         print("\n".join(recording.ledger.lines()), file=sys.stderr)
+    print_trouble(recording)
+
+
+def print_trouble(recording: Recording) -> None:
+    """Say on stderr what is missing."""
     for sentence in recording.trouble:
         print(f"tcprism: {sentence}", file=sys.stderr)
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from importlib.resources import files
 from typing import Any
 
 import click
 
 from tcprism.cli import options
-from tcprism.cli.output import make_sink, opened, silence
+from tcprism.cli.output import make_sink, opened, write_all
 from tcprism.cli.recordings import open_recording, print_account
-from tcprism.errors import OutputError, UsageError
+from tcprism.errors import UsageError
 from tcprism.events import Batch
 from tcprism.recording.playback import first, paced, until
+from tcprism.recording.reader import Recording
 
 EPILOG = """\b
 Examples:
@@ -25,6 +27,8 @@ Examples:
 
 Needs no privileges and no particular system. FILE is a recording, a directory of recordings, or -
 for standard input. --pid, --cgroup and --netns name what was there when it was recorded."""
+
+SAMPLE = "sample.tcpr"
 
 
 @click.command(epilog=EPILOG)
@@ -45,6 +49,9 @@ def command(**given: Any) -> None:
     """Show a recording as trace would have shown it."""
     speed = _parse_speed(given["speed"])
     options.parse_duration(given["duration"])
+    if given.pop("sample") == bool(given["file"]):
+        raise UsageError("name a recording, or give --sample for the one that comes with tcprism")
+    given["file"] = given["file"] or str(files("tcprism").joinpath(SAMPLE))
     recording = open_recording(given)
     batches: Iterable[Batch] = recording.batches()
     if given["count"]:
@@ -54,7 +61,7 @@ def command(**given: Any) -> None:
     if speed:
         batches = paced(batches, speed)
     try:
-        _show(batches, given)
+        _show(recording, batches, given)
     except KeyboardInterrupt:
         print(file=sys.stderr)
     print_account(recording)
@@ -73,16 +80,6 @@ def _parse_speed(text: str) -> float:
     return speed
 
 
-def _show(batches: Iterable[Batch], given: dict[str, Any]) -> None:
+def _show(recording: Recording, batches: Iterable[Batch], given: dict[str, Any]) -> None:
     with opened(options.parse_output(given["output"])) as output:
-        sink = make_sink(given, output)
-        try:
-            for batch in batches:
-                sink.write(batch)
-            sink.close()
-            output.flush()
-        except BrokenPipeError:
-            silence(output)
-        except OSError as error:
-            silence(output)
-            raise OutputError(f"cannot write the output: {error.strerror}") from error
+        write_all(batches, make_sink(given, recording.facts.kinds, output), output)

@@ -72,7 +72,7 @@ def _request(parsed: dict[str, Any], chosen: Filter) -> Request:
 
 def _trace(request: Request, given: dict[str, Any], child: Command | None) -> int:
     with opened(options.parse_output(given["output"])) as output, Monitor(request) as monitor:
-        sink = make_sink(given, output)
+        sink = make_sink(given, request.kinds, output)
         limits = Limits(given["count"], given["duration"])
         try:
             with Stop(limits, output, child) as stop:

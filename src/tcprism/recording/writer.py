@@ -8,9 +8,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from tcprism.counted import CountedFile
 from tcprism.events import Batch, Part
 from tcprism.events.extras import pyarrow
 from tcprism.events.families import RECORDS
+from tcprism.events.part import joined_rows
 from tcprism.recording.names import NameStore
 from tcprism.recording.notes import Facts, Gap, encode, encode_facts, encode_ledger
 from tcprism.recording.schema import DERIVED, schema, to_record_batch
@@ -33,7 +35,7 @@ class Writer:
 
     def __init__(self, file: BinaryIO, facts: Facts) -> None:
         pa = pyarrow()
-        self._file = _Counted(file)
+        self._file = CountedFile(file)
         options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
         described = schema().with_metadata(encode_facts(facts))
         self._stream = pa.ipc.new_stream(pa.PythonFile(self._file, "w"), described, options=options)
@@ -121,26 +123,6 @@ class Writer:
         self._file.flush()
 
 
-class _Counted:
-    """A file that is written to, with the number of bytes; Arrow may not close it."""
-
-    closed = False
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.size = 0
-
-    def write(self, data: Any) -> int:
-        self.size += len(data)
-        return self._file.write(data)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.flush()
-
-
 def _joined(parts: Iterable[Part]) -> Iterator[Part]:
     """Yield the parts with those of one ring in one piece."""
     rings: dict[tuple[int, int], list[Part]] = {}
@@ -154,13 +136,11 @@ def _joined(parts: Iterable[Part]) -> Iterator[Part]:
 def _concatenated(parts: Sequence[Part]) -> Part:
     if len(parts) == 1:
         return parts[0]
-    first = parts[0]
-    raw = np.concatenate([part.rows.view(f"V{part.rows.itemsize}") for part in parts])
     payloads = [part.payload for part in parts if part.payload is not None]
     payload = np.concatenate(payloads) if payloads else None
     names = [name for name in DERIVED if any(name in part.derived for part in parts)]
     derived = {name: np.ma.concatenate([_derived(part, name) for part in parts]) for name in names}
-    return Part(raw.view(first.rows.dtype), payload, derived, parts[-1].context)
+    return Part(joined_rows(parts), payload, derived, parts[-1].context)
 
 
 def _derived(part: Part, name: str) -> np.ma.MaskedArray[Any, Any]:
