@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import reduce
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tcprism import filters as parsing
 from tcprism.errors import UsageError
@@ -41,6 +41,7 @@ class Filter:
     local_port: Values = ()
     remote_port: Values = ()
     cgroup: Values = ()
+    container: Values = ()
     netns: Values = ()
     family: Values = ()
     follow: bool = False
@@ -113,7 +114,7 @@ class Monitor:
         ring_size: int | None = None,
         stages: Iterable[Stage] = (),
     ) -> None:
-        self._options = {
+        self._options: dict[str, Any] = {
             "kinds": None if kinds is None else _checked(kinds),
             "payload": payload,
             "ring_size": ring_size,

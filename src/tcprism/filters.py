@@ -53,6 +53,8 @@ class Filter:
     `pids` are process ids, `comms` thread names, `hosts` and `remote_hosts` addresses or networks,
     the ports inclusive ranges, `cgroups` paths of cgroup v2 directories, `netns` inodes of network
     namespaces, `family` 4, 6 or 0 for both. `follow` adds the children that `pids` make.
+    `containers` are names, or ids or how they begin; only recorded events are checked for them,
+    the kernel knows containers by their `cgroups`.
     """
 
     pids: tuple[int, ...] = ()
@@ -66,6 +68,7 @@ class Filter:
     netns: tuple[int, ...] = ()
     family: int = 0
     follow: bool = False
+    containers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.follow and not self.pids:
@@ -150,6 +153,20 @@ def _prefix_key(network: IpNetwork) -> bytes:
 # What a user writes -> a value. Each raises UsageError.
 
 Texts = Mapping[str, Iterable[str]]
+
+OPTIONS = (
+    "pid",
+    "comm",
+    "host",
+    "remote_host",
+    "port",
+    "local_port",
+    "remote_port",
+    "cgroup",
+    "container",
+    "netns",
+    "family",
+)
 Value = TypeVar("Value")
 
 
@@ -160,7 +177,10 @@ def parse(texts: Texts, pids: Iterable[int] = (), follow: bool = False) -> Filte
     """
     return Filter(
         pids=(*_flatten(parse_pids(text) for text in texts.get("pid", ())), *pids),
-        cgroups=_each(texts, "cgroup", parse_cgroup),
+        cgroups=(
+            *_each(texts, "cgroup", parse_cgroup),
+            *_flatten(_each(texts, "container", find_container)),
+        ),
         netns=_each(texts, "netns", parse_netns),
         follow=follow,
         **_without_machine(texts),
@@ -176,6 +196,7 @@ def parse_recorded(texts: Texts, follow: bool = False) -> Filter:
     return Filter(
         pids=_flatten(_recorded_pids(text) for text in texts.get("pid", ())),
         cgroups=_each(texts, "cgroup", _recorded_cgroup),
+        containers=tuple(texts.get("container", ())),
         netns=_each(texts, "netns", _recorded_netns),
         **_without_machine(texts),
     )
@@ -334,6 +355,13 @@ def cgroup_roots() -> list[Path]:
 
 def _is_cgroup2(path: Path) -> bool:
     return any(path.resolve().is_relative_to(root) for root in cgroup_roots())
+
+
+def find_container(text: str) -> tuple[Path, ...]:
+    """Return the cgroups of a running container. Raises UnknownTarget."""
+    from tcprism.containers import Names, find_cgroups
+
+    return find_cgroups(text, cgroup_roots(), Names())
 
 
 def parse_netns(text: str) -> int:

@@ -94,6 +94,7 @@ struct sock {
 	u16 sk_protocol;
 	u16 sk_type;
 	int sk_err;
+	struct bpf_local_storage *sk_bpf_storage;
 } CORE;
 
 struct inet_sock {
@@ -190,11 +191,13 @@ struct sk_buff {
 struct tcp_skb_cb {
 	u32 seq;
 	u32 end_seq;
+	u32 ack_seq;
 	u16 tcp_gso_segs;
 	u8 tcp_flags; /* 16 bits since 6.15; the low byte is where it was (little endian) */
 } CORE;
 
 struct file {
+	const void *f_op;
 	void *private_data;
 } CORE;
 

@@ -22,11 +22,11 @@ struct owner {
 struct note {
 	struct owner owner;
 	u64 began_ns;      /* SYN sent, then established; 0: not seen */
-	u32 written_seq;   /* write_seq as the last send returned */
+	u32 first_seq;     /* write_seq as the connection was established */
 	u32 undo_marker;   /* the kernel's, as of the first retransmission that it may undo; 0: none */
 	u32 undo_end;      /* end of what has been sent again since */
 	u32 undo_segs;
-	u8 written;        /* written_seq is known */
+	u8 established;    /* first_seq is known */
 	u8 active;         /* this end connected */
 	u8 reset;          /* ending: ENDING_RESET_SENT, ENDING_RESET_RECEIVED */
 	u8 reserved[5];
@@ -39,12 +39,20 @@ struct {
 	MAP_TYPE(value, struct note);
 } notes SEC(".maps");
 
+/* Its size is --max-connections where it is used. Not LRU: what finds no room is counted. */
 struct {
-	MAP_UINT(type, MAP_LRU_HASH);
-	MAP_UINT(max_entries, 65536);
+	MAP_UINT(type, MAP_HASH);
+	MAP_UINT(max_entries, 1);
 	MAP_TYPE(key, u64);
 	MAP_TYPE(value, struct note);
 } notes_by_address SEC(".maps");
+
+struct {
+	MAP_UINT(type, MAP_ARRAY);
+	MAP_UINT(max_entries, 1);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, u64);
+} unremembered SEC(".maps");
 
 struct listener {
 	u32 netns;
@@ -67,8 +75,8 @@ INLINE struct note *note_of(struct sock *sk, enum reads reads)
 {
 	u64 key;
 
-	if (has_storage(reads))
-		return bpf_sk_storage_get(&notes, sk, NULL, 0);
+	if (has_storage(reads)) /* the helper costs more than to see that there is nothing */
+		return sk->sk_bpf_storage ? bpf_sk_storage_get(&notes, sk, NULL, 0) : NULL;
 	key = (u64)sk;
 	return bpf_map_lookup_elem(&notes_by_address, &key);
 }
@@ -80,20 +88,31 @@ INLINE struct owner *owner_of(struct sock *sk, enum reads reads)
 	return note ? &note->owner : NULL;
 }
 
-INLINE struct note *note_create(struct sock *sk, enum reads reads)
+INLINE struct note *note_insert(struct sock *sk, struct note *empty, enum reads reads)
 {
-	struct note *note, empty = {};
 	u64 key;
 
-	empty.owner.passes = !FILTERS_BY_TASK();
 	if (has_storage(reads))
-		return bpf_sk_storage_get(&notes, sk, &empty, STORAGE_CREATE);
+		return bpf_sk_storage_get(&notes, sk, empty, STORAGE_CREATE);
 	key = (u64)sk;
-	note = bpf_map_lookup_elem(&notes_by_address, &key);
+	bpf_map_update_elem(&notes_by_address, &key, empty, 0);
+	return bpf_map_lookup_elem(&notes_by_address, &key);
+}
+
+INLINE struct note *note_create(struct sock *sk, enum reads reads)
+{
+	struct note *note = note_of(sk, reads), empty = {};
+	u32 zero = 0;
+	u64 *failed;
+
 	if (note)
 		return note;
-	bpf_map_update_elem(&notes_by_address, &key, &empty, 0);
-	return bpf_map_lookup_elem(&notes_by_address, &key);
+	empty.owner.passes = !FILTERS_BY_TASK();
+	note = note_insert(sk, &empty, reads);
+	failed = note ? NULL : bpf_map_lookup_elem(&unremembered, &zero);
+	if (failed)
+		COUNT(*failed, 1);
+	return note;
 }
 
 INLINE void note_forget(struct sock *sk)
@@ -116,14 +135,14 @@ INLINE void read_task(struct owner *to, const struct task_struct *task)
 	to->comm.word[1] = comm[1];
 }
 
-INLINE void read_current(struct owner *to, u64 thread, u32 passes)
+INLINE void read_current(struct owner *to, const struct thread *thread, u32 passes)
 {
-	to->pid = HIGH32(thread);
-	to->tid = LOW32(thread);
+	to->pid = thread->pid;
+	to->tid = thread->tid;
 	to->passes = passes;
 	to->source = OWNER_TASK;
 	if (HAS_TASK_BTF()) { /* loads of a nanosecond or two; the helpers cost 56 to 85 ns each */
-		read_task(to, bpf_get_current_task_btf());
+		read_task(to, thread->task);
 	} else {
 		to->uid = LOW32(bpf_get_current_uid_gid());
 		to->cgroup_id = bpf_get_current_cgroup_id();
@@ -143,7 +162,7 @@ INLINE void owner_remember(struct sock *sk, const struct owner *current, enum re
 }
 
 /* A user whom the task filters turn away takes a socket over, but none is remembered for its sake. */
-INLINE void owner_turn_away(struct sock *sk, u64 thread, enum reads reads)
+INLINE void owner_turn_away(struct sock *sk, const struct thread *thread, enum reads reads)
 {
 	struct note *note = note_of(sk, reads);
 
@@ -158,14 +177,15 @@ INLINE void owner_turn_away(struct sock *sk, u64 thread, enum reads reads)
 /* In the context of the process that uses the socket now. */
 INLINE void owner_is_current(struct sock *sk, enum reads reads)
 {
-	u64 thread = bpf_get_current_pid_tgid();
 	struct owner current = {};
+	struct thread thread;
 
-	if (!task_passes(HIGH32(thread))) {
-		owner_turn_away(sk, thread, reads);
+	read_thread(&thread);
+	if (!task_passes(thread.pid)) {
+		owner_turn_away(sk, &thread, reads);
 		return;
 	}
-	read_current(&current, thread, true);
+	read_current(&current, &thread, true);
 	owner_remember(sk, &current, reads);
 }
 

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 import click
 
 from tcprism.cli import options
-from tcprism.cli.output import wants_color
+from tcprism.cli.output import opened, wants_color
 from tcprism.cli.session import Limits, Stop, print_ledger, run
 from tcprism.cli.trace import announce
+from tcprism.cli.tracing import payload_option
 from tcprism.demo.traffic import Traffic
 from tcprism.features.machine import require_privileges
 from tcprism.filters import Filter, parse_netns
-from tcprism.pipeline import Monitor, Request
+from tcprism.pipeline import DEFAULT_PAYLOAD, Monitor, Request
 from tcprism.ring.ledger import Ledger
-from tcprism.ring.rings import DEFAULT_PAYLOAD
 from tcprism.sinks.text import Text
 
 EPILOG = """\b
@@ -46,7 +46,7 @@ The network namespace has nothing but its own loopback device and is gone when t
     help="Packets to lose.",
 )
 @options.kinds_option("all")
-@options.payload_option(DEFAULT_PAYLOAD)
+@payload_option(DEFAULT_PAYLOAD)
 def command(duration: float, loss: float, kinds: str, payload: int) -> None:
     """Make a small lossy network of our own and trace what its processes do."""
     chosen, limit = options.parse_kinds(kinds), options.parse_payload(payload)
@@ -65,8 +65,7 @@ def _introduction(traffic: Traffic) -> str:
 
 
 def _trace(request: Request, traffic: Traffic, duration: float) -> None:
-    output = sys.stdout.buffer
-    with Monitor(request) as monitor:
+    with opened(None) as output, Monitor(request) as monitor:
         sink = Text(output, color=wants_color("auto", output))
         try:
             with Stop(Limits(duration=duration), output, None) as stop:

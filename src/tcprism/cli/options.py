@@ -14,8 +14,6 @@ from tcprism import filters
 from tcprism.errors import UsageError
 from tcprism.events import KINDS
 from tcprism.events._wire import PAYLOAD_MAX
-from tcprism.probes import MECHANISMS
-from tcprism.ring import rings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -30,49 +28,10 @@ _FILTER_OPTIONS = (
     click.option("--local-port", multiple=True, metavar="N[-M]", help="The local end."),
     click.option("--remote-port", multiple=True, metavar="N[-M]", help="The remote end."),
     click.option("--cgroup", multiple=True, metavar="PATH", help="Processes below a cgroup v2."),
+    click.option("--container", multiple=True, metavar="ID|NAME", help="Processes in a container."),
     click.option("--netns", multiple=True, metavar="PATH|PID", help="Network namespaces."),
     click.option("--family", type=click.Choice(["4", "6"]), help="Only IPv4 or only IPv6."),
 )
-
-
-def payload_option(default: int) -> Callable[[Command], Command]:
-    """Return the option that says how much payload to take."""
-    return click.option(
-        "--payload",
-        type=int,
-        default=default,
-        show_default=True,
-        metavar="BYTES",
-        help=f"Payload to take of each message, 0 to {PAYLOAD_MAX}.",
-    )
-
-
-_TRACING_OPTIONS = (
-    click.option(
-        "--ring-size",
-        default="64M",
-        show_default=True,
-        metavar="BYTES",
-        help="Memory of each busy ring, a power of two; larger ones survive longer bursts.",
-    ),
-    click.option("--hooks", type=click.Choice(MECHANISMS), help="Force one way to hook (support)."),
-    click.option("--include-self", is_flag=True, help="Trace tcprism's own connections too."),
-    click.option("-v", "--verbose", count=True, help="Tell the hooks in use; -vv: libbpf's log."),
-)
-
-
-def tracing_options(command: Command) -> Command:
-    """Add the options that say how to trace."""
-    return _with(_TRACING_OPTIONS, command)
-
-
-def parse_tracing(given: dict[str, Any]) -> dict[str, Any]:
-    """Take the values of the options that say how to trace, except --verbose, out of `given`."""
-    return {
-        "ring_size": parse_ring_size(given.pop("ring_size")),
-        "mechanism": given.pop("hooks"),
-        "include_self": given.pop("include_self"),
-    }
 
 
 def kinds_option(default: str) -> Callable[[Command], Command]:
@@ -92,6 +51,12 @@ _SELECTION_OPTIONS = (
     click.option("--payload", type=int, metavar="BYTES", help="Payload to take of each message."),
 )
 
+packets_option = click.option(
+    "--packets",
+    type=click.Choice(["segments", "messages"]),
+    help="What pcapng has: the segments that left (if they are traced), or a stream of messages.",
+)
+
 _VIEW_OPTIONS = (
     click.option(
         "--payload-style",
@@ -107,11 +72,7 @@ _VIEW_OPTIONS = (
         metavar="FORMAT",
         help="text, json, csv, arrow, parquet, pcapng, or one that you have installed.",
     ),
-    packets_option := click.option(
-        "--packets",
-        type=click.Choice(["segments", "messages"]),
-        help="What pcapng has: segments that left (if they are traced), or a stream of messages.",
-    ),
+    packets_option,
     click.option("--output", "-o", metavar="FILE", help="Write here, not to standard output."),
     click.option("--count-only", is_flag=True, help="Print rates and totals, no events."),
     click.option(
@@ -125,20 +86,20 @@ _VIEW_OPTIONS = (
 
 def selection_options(command: Command) -> Command:
     """Add the options that choose events of a recording."""
-    return _with(_SELECTION_OPTIONS, command)
+    return with_options(_SELECTION_OPTIONS, command)
 
 
 def view_options(command: Command) -> Command:
     """Add the options that say where events go and how they look."""
-    return _with(_VIEW_OPTIONS, command)
+    return with_options(_VIEW_OPTIONS, command)
 
 
 def filter_options(command: Command) -> Command:
     """Add the filter options to a command."""
-    return _with(_FILTER_OPTIONS, command)
+    return with_options(_FILTER_OPTIONS, command)
 
 
-def _with(added: Sequence[Callable[[Command], Command]], command: Command) -> Command:
+def with_options(added: Sequence[Callable[[Command], Command]], command: Command) -> Command:
     for option in reversed(added):
         command = option(command)
     return command
@@ -188,28 +149,17 @@ def parse_duration(value: float | None) -> float | None:
     return value
 
 
-def parse_ring_size(text: str) -> int:
-    """Parse "64M", "65536"; the kernel takes powers of two. Raises UsageError."""
-    size = _bytes(text)
-    if not rings.SMALLEST <= size <= rings.LARGEST or size & (size - 1):
-        raise UsageError(
-            f"--ring-size: {text!r} is not a power of two from 64K to 1G;"
-            " write for example --ring-size 128M"
-        )
-    return size
-
-
 def parse_size(text: str | None, name: str) -> int | None:
     """Parse "100M"; `name` is the option's. Raises UsageError."""
     if text is None:
         return None
-    if not (size := _bytes(text)):
+    if not (size := parse_bytes(text)):
         option = f"--{name.replace('_', '-')}"
         raise UsageError(f"{option}: {text!r} is not a size; write for example {option} 100M")
     return size
 
 
-def _bytes(text: str) -> int:
+def parse_bytes(text: str) -> int:
     """Return a size in bytes, 0 for a text that is none."""
     match = re.fullmatch(r"([0-9]{1,12})([KMG]?)i?B?", text.strip(), re.ASCII | re.IGNORECASE)
     return int(match[1]) * _UNITS[match[2].upper()] if match else 0

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -32,7 +33,9 @@ def opened(path: Path | None) -> Iterator[BinaryIO]:
     Raises OutputError.
     """
     if path is None:
-        yield sys.stdout.buffer
+        # Not sys.stdout.buffer: with PYTHONUNBUFFERED that writes what fits and forgets the rest.
+        with open(sys.stdout.fileno(), "wb", closefd=False) as output:
+            yield output
         return
     with create(path) as output:
         yield output
@@ -72,13 +75,10 @@ def format_sink(form: str, packets: str | None, kinds: Sequence[str], output: Bi
         raise UsageError("--packets chooses what pcapng has: it needs the format pcapng")
     if form in BINARY and output.isatty():
         raise UsageError(f"{form} is not for a terminal: write it to a file with --output FILE")
-    make: Any = sink_for(form)
+    make = sink_for(form)
     if form == "pcapng":
-        default = "segments" if "transmit" in kinds else "messages"
-        made: Sink = make(output, packets or default)
-        return made
-    made = make(output)
-    return made
+        make = partial(make, source=packets or ("segments" if "transmit" in kinds else "messages"))
+    return make(output)
 
 
 def wants_color(choice: str, output: BinaryIO) -> bool:

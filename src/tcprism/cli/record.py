@@ -16,6 +16,7 @@ from tcprism.cli.command import Command
 from tcprism.cli.output import create
 from tcprism.cli.session import Limits, Stop, print_ledger, run, started
 from tcprism.cli.trace import announce
+from tcprism.cli.tracing import parse_tracing, payload_option, tracing_options
 from tcprism.errors import UsageError
 from tcprism.events import Batch
 from tcprism.pipeline import Monitor, Request
@@ -43,13 +44,13 @@ PROGRESS_EVERY = 1.0  # seconds
 )
 @options.filter_options
 @options.kinds_option("all")
-@options.payload_option(256)
+@payload_option(256)
 @click.option("--max-size", metavar="BYTES", help="Stop when the recording is so large.")
 @click.option("--rotate", metavar="BYTES", help="Go on in a new file then; FILE is a directory.")
 @click.option("--keep", type=click.IntRange(1), metavar="N", help="Keep the latest N files.")
 @click.option("--count", type=click.IntRange(1), metavar="N", help="Stop after N events.")
 @click.option("--duration", type=float, metavar="SECONDS", help="Stop then.")
-@options.tracing_options
+@tracing_options
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ARGS...]")
 def command(**given: Any) -> None:
     """Record events to a file, to look at them later and elsewhere."""
@@ -79,7 +80,7 @@ def _request(given: dict[str, Any]) -> dict[str, Any]:
     return {
         "kinds": options.parse_kinds(given.pop("kinds")),
         "payload": options.parse_payload(given.pop("payload")),
-        **options.parse_tracing(given),
+        **parse_tracing(given),
     }
 
 

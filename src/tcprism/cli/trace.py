@@ -11,9 +11,9 @@ from tcprism.cli import options
 from tcprism.cli.command import Command
 from tcprism.cli.output import make_sink, opened
 from tcprism.cli.session import Limits, Stop, print_ledger, run, started
+from tcprism.cli.tracing import parse_tracing, payload_option, tracing_options
 from tcprism.filters import Filter
-from tcprism.pipeline import DEFAULT_KINDS, Monitor, Request
-from tcprism.ring.rings import DEFAULT_PAYLOAD
+from tcprism.pipeline import DEFAULT_KINDS, DEFAULT_PAYLOAD, Monitor, Request
 
 EPILOG = """\b
 Examples:
@@ -31,11 +31,11 @@ Ctrl-C stops and prints the ledger: what was seen, filtered, submitted and lost.
 @click.command(epilog=EPILOG, context_settings={"ignore_unknown_options": False})
 @options.filter_options
 @options.kinds_option(",".join(DEFAULT_KINDS))
-@options.payload_option(DEFAULT_PAYLOAD)
+@payload_option(DEFAULT_PAYLOAD)
 @options.view_options
 @click.option("--count", type=click.IntRange(1), metavar="N", help="Stop after N events.")
 @click.option("--duration", type=float, metavar="SECONDS", help="Stop then.")
-@options.tracing_options
+@tracing_options
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ARGS...]")
 def command(**given: Any) -> None:
     """Show what processes send and receive with the bytes, and every segment sent again."""
@@ -55,7 +55,7 @@ def _check(given: dict[str, Any]) -> dict[str, Any]:
     return {
         "kinds": kinds,
         "payload": _payload(given),
-        **options.parse_tracing(given),
+        **parse_tracing(given),
         "ordered": not given["count_only"],
     }
 

@@ -154,7 +154,7 @@ class _Watched(np.ndarray[Any, np.dtype[np.void]]):
 
 @cache
 def fields_read(column: Column) -> frozenset[str]:
-    """Return the wire fields that a column reads in the families that have it, found by watching."""
+    """Return the wire fields that a column reads, found by watching it."""
     read: set[str] = set()
     for family in column.families:
         rows = np.zeros(1, RECORDS[family]).view(_Watched)

@@ -95,7 +95,7 @@ class Batch:
         return pyarrow().Table.from_batches([to_record_batch(self, columns)])
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> Any:
-        """Return a pandas.DataFrame whose columns are Arrow's: null stays null, whole numbers whole.
+        """Return a pandas.DataFrame with Arrow's types: null stays null, whole numbers whole.
 
         Raises ExtraMissing.
         """
@@ -103,7 +103,7 @@ class Batch:
         return self.to_arrow(columns).to_pandas(types_mapper=pandas.ArrowDtype)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> Any:
-        """Hand the columns to whatever speaks Arrow's PyCapsule interface: Polars, DuckDB, pandas."""
+        """Hand the columns to whatever takes an Arrow stream: Polars, DuckDB, pandas."""
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def order(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

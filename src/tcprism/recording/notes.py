@@ -73,7 +73,7 @@ def decode_facts(metadata: Mapping[bytes, bytes] | None) -> Facts:
     version = values.get("version")
     if not isinstance(version, int) or version > VERSION:
         raise RecordingError(
-            f"it has version {version} of the format, this tcprism knows {VERSION}: take a newer one"
+            f"its format has version {version}, this tcprism knows {VERSION}: take a newer tcprism"
         )
     known = {name: values[name] for name in Facts.__dataclass_fields__ if name in values}
     try:

@@ -47,10 +47,10 @@ class _Source:
 class Recording:
     """A recording: iterate over its events, or over its `batches()`.
 
-    `select` takes each batch and returns what is wanted of it.
-    `facts` are those of its first file. `ledger`, `gaps`, `trouble` and `clock_offset_ns` are what
-    has been read so far: `trouble` says, a sentence a file, where something is missing. A recording that is still
-    being written is read up to where it is. Raises RecordingError.
+    `select` takes each batch and returns what is wanted of it. `facts` are those of the first file.
+    `ledger`, `gaps`, `trouble` and `clock_offset_ns` are what has been read so far; `trouble` says,
+    a sentence a file, where something is missing. A recording that is still being written is read
+    up to where it is. Raises RecordingError.
     """
 
     def __init__(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tcprism.events import KINDS, Batch, Part
 from tcprism.events._wire import COMM_LENGTH
+from tcprism.events.context import Owner
 from tcprism.filters import Filter, IpNetwork
 
 Mask = NDArray[np.bool_]
@@ -65,8 +66,8 @@ def checks(chosen: Filter, part: Part) -> Iterator[Mask]:
         yield np.isin(rows["comm"], np.array(names, f"S{COMM_LENGTH}"))
     if chosen.netns:
         yield np.isin(rows["netns"], chosen.netns)
-    if chosen.cgroups:
-        yield _below(chosen.cgroups, part)
+    if chosen.cgroups or chosen.containers:
+        yield _owned(chosen, part)
     if chosen.family:
         yield np.equal(rows["family"], chosen.family)
     yield from _end_checks(chosen, part)
@@ -98,8 +99,10 @@ def _port_table(ranges: Ranges) -> Mask:
 
 
 def _in_networks(part: Part, field: str, networks: Iterable[IpNetwork]) -> Mask:
-    masks = [_in_network(part, field, network) for network in networks]
-    return np.logical_or.reduce(masks)
+    mask = np.zeros(len(part), np.bool_)
+    for network in networks:
+        mask |= _in_network(part, field, network)
+    return mask
 
 
 def _in_network(part: Part, field: str, network: IpNetwork) -> Mask:
@@ -113,18 +116,29 @@ def _in_network(part: Part, field: str, network: IpNetwork) -> Mask:
     mask: Mask = (addresses[:, start:whole] == wanted[start:whole]).all(axis=1)
     if bits:
         mask &= (addresses[:, whole] ^ wanted[whole]) >> (8 - bits) == 0
-    return mask & (part.rows["family"] == network.version)
+    mask &= part.rows["family"] == network.version
+    return mask
 
 
-def _below(cgroups: Iterable[PurePath], part: Part) -> Mask:
-    """Tell whose owner is in one of the cgroups or below, by the path recorded with the owner."""
+def _owned(chosen: Filter, part: Part) -> Mask:
+    """Tell whose owner, as it was recorded, is in one of the cgroups or containers."""
     ids, places = np.unique(np.ascontiguousarray(part.rows["cgroup_id"]), return_inverse=True)
-    paths = [part.context.owner(number).cgroup for number in ids.tolist()]
-    inside = [
-        path is not None and any(PurePath(path).is_relative_to(root) for root in cgroups)
-        for path in paths
-    ]
+    owners = map(part.context.owner, ids.tolist())
+    inside = [_in_cgroups(chosen, owner) or _in_containers(chosen, owner) for owner in owners]
     return np.array(inside, np.bool_)[places]
+
+
+def _in_cgroups(chosen: Filter, owner: Owner) -> bool:
+    path = None if owner.cgroup is None else PurePath(owner.cgroup)
+    return path is not None and any(path.is_relative_to(root) for root in chosen.cgroups)
+
+
+def _in_containers(chosen: Filter, owner: Owner) -> bool:
+    identity = owner.container_id or ""
+    return any(
+        text == owner.container or (text and identity.startswith(text))
+        for text in chosen.containers
+    )
 
 
 def shortened(part: Part, limit: int) -> Part:

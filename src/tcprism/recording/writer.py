@@ -139,10 +139,15 @@ def _concatenated(parts: Sequence[Part]) -> Part:
     payloads = [part.payload for part in parts if part.payload is not None]
     payload = np.concatenate(payloads) if payloads else None
     names = [name for name in DERIVED if any(name in part.derived for part in parts)]
-    derived = {name: np.ma.concatenate([_derived(part, name) for part in parts]) for name in names}
+    derived = {name: _joined_derived(parts, name) for name in names}
     return Part(joined_rows(parts), payload, derived, parts[-1].context)
 
 
-def _derived(part: Part, name: str) -> np.ma.MaskedArray[Any, Any]:
+def _joined_derived(parts: Sequence[Part], name: str) -> np.ma.MaskedArray[Any, Any]:
     kind = np.int64 if DERIVED[name] == "integer" else object
-    return part.derived.get(name, np.ma.masked_all(len(part), kind))
+    columns = [
+        part.derived.get(name, np.ma.MaskedArray(np.zeros(len(part), kind), mask=True))
+        for part in parts
+    ]
+    values = np.concatenate([np.ma.getdata(column) for column in columns])
+    return np.ma.MaskedArray(values, np.concatenate(list(map(np.ma.getmaskarray, columns))))

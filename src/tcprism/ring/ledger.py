@@ -18,8 +18,9 @@ class Entry:
     """One kind's account: seen = filtered + submitted + ring_full + map_full; received = submitted.
 
     `missed` are hook runs that the kernel skipped because the same hook was interrupted (counted
-    for fentry and tracepoints since 5.12, for kprobes since 6.7); they are not in `seen`. `bytes`
-    and `payload_cut` are bytes, all else events.
+    for fentry and tracepoints since 5.12, for kprobes since 6.7); they are not in `seen`. A run of
+    a hook that makes several kinds of events is missed in each. `bytes` and `payload_cut` are
+    bytes, all else events.
     """
 
     kind: str
@@ -67,9 +68,14 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The accounts of all kinds that were traced."""
+    """The accounts of all kinds that were traced.
+
+    `unremembered` are sockets that there was no room to remember: nothing of them is lost but
+    their owner, where no process was at work.
+    """
 
     entries: tuple[Entry, ...]
+    unremembered: int = 0
 
     @property
     def lost(self) -> int:
@@ -84,9 +90,14 @@ class Ledger:
         return table + list(self._advice())
 
     def _advice(self) -> Iterable[str]:
-        return (
-            text for name, text in _ADVICE.items() if any(getattr(e, name) for e in self.entries)
-        )
+        for name, text in _ADVICE.items():
+            if any(getattr(entry, name) for entry in self.entries):
+                yield text
+        if self.unremembered:
+            yield (
+                f"the owners of {self.unremembered} sockets were not remembered:"
+                " use a larger --max-connections"
+            )
 
 
 _ADVICE = {
@@ -98,25 +109,41 @@ _ADVICE = {
 
 
 def close_accounts(
-    kinds: Iterable[str], counters: Counters, missed: Mapping[str, int], received: Received
+    kinds: Iterable[str],
+    counters: Counters,
+    missed: Mapping[str, int],
+    received: Received,
+    unremembered: int = 0,
 ) -> Ledger:
     """Put the kernel's counters (struct counters, a row a kind) and ours together."""
     return Ledger(
         tuple(
             Entry(
                 kind=kind,
-                missed=sum(count for name, count in missed.items() if _kind_of(name) == kind),
+                missed=sum(count for name, count in missed.items() if kind in kinds_of(name)),
                 received=int(received.events[KINDS.index(kind)]),
                 bytes=int(received.bytes[KINDS.index(kind)]),
                 **{name: int(counters[KINDS.index(kind)][name]) for name in COUNTERS.names or ()},
             )
             for kind in KINDS
             if kind in set(kinds)
-        )
+        ),
+        unremembered,
     )
 
 
-def _kind_of(program: str) -> str:
-    """Programs are called MECHANISM_KIND, with a suffix for the special case."""
-    kind = program.split("_")[1]
-    return "send" if kind == "sendpage" else kind
+# Programs are called MECHANISM_KIND, with a suffix for the special case. These make other kinds of
+# events than the one they are called after, or several.
+_MAKES: dict[str, tuple[str, ...]] = {
+    "sendpage": ("send",),
+    "transmit": ("transmit", "probe"),
+    "ack": ("acked", "undo"),
+    "accept": (),
+    "state": ("connect", "accept", "close", "state", "acked", "undo"),
+}
+
+
+def kinds_of(program: str) -> tuple[str, ...]:
+    """Return the kinds of events that a program makes, by its name."""
+    what = program.split("_")[1]
+    return _MAKES.get(what, (what,))

@@ -14,7 +14,6 @@ from tcprism.events.families import FAMILIES, RECORDS
 from tcprism.ring.buffer import RingBuffer, Words
 
 DEFAULT_SIZE = 64 << 20
-DEFAULT_PAYLOAD = 64
 SMALLEST = 64 << 10
 LARGEST = 1 << 30
 _UNUSED = 4096  # the smallest ring the kernel makes

@@ -113,7 +113,7 @@ def process(pid: int, name: bytes) -> bytes:
 def encode(
     packets: Packets, times: Numbers, interfaces: Numbers, options: Sequence[bytes]
 ) -> bytes:
-    """Return the blocks of packets. `times` are nanoseconds since 1970, `options` end with theirs."""
+    """Return the blocks of packets; `times` are nanoseconds since 1970."""
     head, data = _HEAD.itemsize, _packet_table(packets)
     captured = _ip_sizes(packets) + _TCP.itemsize + packets.captured
     room = -(-captured // 4) * 4

@@ -96,7 +96,8 @@ def _padded(part: Part, width: int) -> NDArray[np.uint8]:
 def _moves_bytes(part: Part) -> NDArray[np.bool_]:
     """Leave out failed calls, and bytes that were only looked at."""
     peeked = part.rows["flags"] & np.uint16(MessageFlag.PEEK) != 0
-    return (part.rows["bytes"] > 0) & (part.rows["error"] == 0) & ~peeked
+    moves: NDArray[np.bool_] = (part.rows["bytes"] > 0) & (part.rows["error"] == 0) & ~peeked
+    return moves
 
 
 def _ends(rows: Rows, side: str) -> list[bytes]:

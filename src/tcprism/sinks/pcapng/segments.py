@@ -43,7 +43,8 @@ _FAMILIES = ("segment", "loss")
 
 def _sent(part: Part) -> NDArray[np.bool_]:
     """Tell which records are segments that left: no other kind, no attempt that failed."""
-    return np.isin(part.rows["kind"], KINDS) & (part.rows["error"] == 0)
+    sent: NDArray[np.bool_] = np.isin(part.rows["kind"], KINDS) & (part.rows["error"] == 0)
+    return sent
 
 
 def _packets(part: Part) -> Packets:

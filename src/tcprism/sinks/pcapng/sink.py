@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import BinaryIO, Literal
 
 import numpy as np
@@ -16,7 +17,10 @@ from tcprism.sinks.pcapng.segments import Segments
 
 Source = Literal["segments", "messages"]
 
-_SOURCES = {"segments": Segments, "messages": Messages}
+_SOURCES: dict[Source, Callable[[], Callable[[Batch], Packets | None]]] = {
+    "segments": Segments,
+    "messages": Messages,
+}
 _EVENTS_AT_ONCE = 4096
 _BYTES_AT_ONCE = 4 << 20  # of the tables that packets are put together in
 _BYTES_BESIDE_PAYLOAD = 256
