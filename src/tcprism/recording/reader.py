@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,23 +47,34 @@ class _Source:
 class Recording:
     """A recording: iterate over its events, or over its `batches()`.
 
-    `select` takes each batch and returns what is wanted of it. `facts` are those of the first file.
+    `select` takes each batch and returns what is wanted of it; of `fields`, columns of the file,
+    only those are read. `facts` are those of the first file.
     `ledger`, `gaps`, `trouble` and `clock_offset_ns` are what has been read so far; `trouble` says,
     a sentence a file, where something is missing. A recording that is still being written is read
     up to where it is. Raises RecordingError.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], select: Callable[[Batch], Batch] | None = None
+        self,
+        path: str | os.PathLike[str],
+        select: Callable[[Batch], Batch] | None = None,
+        fields: Collection[str] | None = None,
     ) -> None:
         self._select = select
+        self._fields = fields
         self._sources = _sources(path)
-        self._first: _Stream | None = _Stream(self._sources[0])
+        self._first: _Stream | None = _Stream(self._sources[0], fields)
         self.facts = self._first.facts
         self.ledger = Ledger(())
         self.gaps: list[Gap] = []
         self.trouble: list[str] = []
         self.clock_offset_ns = 0
+
+    def close(self) -> None:
+        """Close a file that was opened and not read."""
+        if self._first:
+            self._first.close()
+        self._first = None
 
     def __iter__(self) -> Iterator[Event]:
         """Make events in time order."""
@@ -74,7 +85,7 @@ class Recording:
         """Read batches in the order in which they were recorded."""
         self.gaps, self.trouble = [], []
         for source in self._sources:
-            stream, self._first = self._first or _Stream(source), None
+            stream, self._first = self._first or _Stream(source, self._fields), None
             try:
                 for batch in stream:
                     self.clock_offset_ns = batch.clock_offset_ns
@@ -103,7 +114,7 @@ def _sources(path: str | os.PathLike[str]) -> list[_Source]:
 class _Stream:
     """One file of a recording: iterate to get its batches."""
 
-    def __init__(self, source: _Source) -> None:
+    def __init__(self, source: _Source, fields: Collection[str] | None) -> None:
         self._name = source.name
         self._file = source.open()
         self.ledger: Ledger | None = None
@@ -113,6 +124,8 @@ class _Stream:
         self._clock_offset_ns = 0
         try:
             self._stream = pyarrow().ipc.open_stream(self._file)
+            if fields is not None:
+                self._stream = self._reopened(fields)
             self.facts = decode_facts(self._stream.schema.metadata)
         except RecordingError as error:
             self.close()
@@ -125,6 +138,15 @@ class _Stream:
 
     def close(self) -> None:
         self._file.close()
+
+    def _reopened(self, fields: Collection[str]) -> Any:
+        """Return a stream that unpacks some columns only."""
+        names = self._stream.schema.names
+        numbers = [number for number, name in enumerate(names) if name in fields]
+        self._file.seek(0)
+        ipc = pyarrow().ipc
+        options = ipc.IpcReadOptions(included_fields=numbers, use_threads=False)
+        return ipc.open_stream(self._file, options=options)
 
     def __iter__(self) -> Iterator[Batch]:
         parts: list[Part] = []

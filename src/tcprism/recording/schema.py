@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from tcprism.errors import RecordingError
 from tcprism.events import COLUMNS, KINDS, Part
-from tcprism.events.arrow import payload_array
+from tcprism.events.arrow import BYTES_OF, fields_read, payload_array
+from tcprism.events.columns import BY_NAME
 from tcprism.events.context import Context
 from tcprism.events.extras import pyarrow
 from tcprism.events.families import RECORDS
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 DERIVED = {column.name: column.json_type for column in COLUMNS if column.derived}
 _KIND_NUMBERS = 256  # a byte
 _TIME = "ts_ns"
+_ALWAYS = ("time", "kind", "cgroup_id")  # the order, the family, whose names come with a batch
 
 
 @cache
@@ -73,6 +75,15 @@ def _kind_names() -> pa.Array:
     """Return a name for each number that a byte can hold: the numbers of the records stay."""
     unknown = [f"unknown-{number}" for number in range(len(KINDS), _KIND_NUMBERS)]
     return pyarrow().array([*KINDS, *unknown])
+
+
+def fields_of(column: str) -> frozenset[str]:
+    """Return the columns of a recording that a public column is made of."""
+    if column in DERIVED:
+        return frozenset([column, *_ALWAYS])
+    read = fields_read(BY_NAME[BYTES_OF.get(column, column)])
+    payload = ["payload"] if "payload_length" in read else []
+    return frozenset([*map(_column_name, read), *payload, *_ALWAYS])
 
 
 def to_record_batch(part: Part, clock_offset_ns: int) -> pa.RecordBatch:
