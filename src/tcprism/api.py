@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, fields
-from functools import reduce
 from types import TracebackType
 from typing import Any, Self
 
@@ -118,9 +117,9 @@ class Monitor:
             "kinds": None if kinds is None else _checked(kinds),
             "payload": payload,
             "ring_size": ring_size,
+            "stages": tuple(stages),
         }
         self._filter = filters or Filter()
-        self._stages = tuple(stages)
         self._stopping = threading.Event()
 
     def __enter__(self) -> Self:
@@ -170,13 +169,10 @@ class Monitor:
         """Yield what each look at the rings brings, and the seconds until the next."""
         while not self._stopping.is_set():
             batch = self._monitor.read()
-            yield self._staged(batch), self._pause(len(batch), self._monitor.fill_level())
+            yield batch, self._pause(len(batch), self._monitor.fill_level())
         self._monitor.stop()
         while len(batch := self._monitor.drain()):
-            yield self._staged(batch), 0.0
-
-    def _staged(self, batch: Batch) -> Batch:
-        return reduce(lambda done, stage: stage(done), self._stages, batch)
+            yield batch, 0.0
 
 
 class Batches:

@@ -32,6 +32,7 @@ docs/export.md tells what is in each. `tcprism trace --format FORMAT` writes the
 )
 @click.option("-o", "--output", required=True, metavar="FILE", help="- for standard output.")
 @options.packets_option
+@options.stage_option
 @options.selection_options
 def command(**given: Any) -> None:
     """Write a recording in a format of other tools."""

@@ -57,6 +57,10 @@ packets_option = click.option(
     help="What pcapng has: the segments that left (if they are traced), or a stream of messages.",
 )
 
+stage_option = click.option(
+    "--stage", multiple=True, metavar="NAME", help="Send events through what you have installed."
+)
+
 _VIEW_OPTIONS = (
     click.option(
         "--payload-style",
@@ -73,6 +77,7 @@ _VIEW_OPTIONS = (
         help="text, json, csv, arrow, parquet, pcapng, or one that you have installed.",
     ),
     packets_option,
+    stage_option,
     click.option("--output", "-o", metavar="FILE", help="Write here, not to standard output."),
     click.option("--count-only", is_flag=True, help="Print rates and totals, no events."),
     click.option(
@@ -112,15 +117,14 @@ def filter_texts(given: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     return {name: value for name, value in values.items() if value}
 
 
-def to_filter(
-    texts: dict[str, tuple[str, ...]], follow: bool, command_pid: int | None = None
-) -> filters.Filter:
-    """Return the filter that the options make; with a command, its children are chosen too.
+def to_filter(given: dict[str, Any], command_pid: int | None = None) -> filters.Filter:
+    """Make a Filter of the filter options' values, taking them out of `given`.
 
-    Raises UsageError.
+    With `command_pid`, that process and its children are what is traced. Raises UsageError.
     """
     pids = () if command_pid is None else (command_pid,)
-    return filters.parse(texts, pids, follow or bool(pids))
+    follow = given.pop("follow")
+    return filters.parse(filter_texts(given), pids, follow or bool(pids))
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -75,7 +75,7 @@ def format_sink(form: str, packets: str | None, kinds: Sequence[str], output: Bi
         raise UsageError("--packets chooses what pcapng has: it needs the format pcapng")
     if form in BINARY and output.isatty():
         raise UsageError(f"{form} is not for a terminal: write it to a file with --output FILE")
-    make = sink_for(form)
+    make: Callable[..., Sink] = sink_for(form)
     if form == "pcapng":
         make = partial(make, source=packets or ("segments" if "transmit" in kinds else "messages"))
     return make(output)

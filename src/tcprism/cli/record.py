@@ -56,10 +56,10 @@ def command(**given: Any) -> None:
     """Record events to a file, to look at them later and elsewhere."""
     arguments: tuple[str, ...] = given.pop("command")
     limit = _limit(given)
-    texts, follow = options.filter_texts(given), given.pop("follow")
+    texts = options.filter_texts(dict(given))
     request = _request(given)
     with started(arguments, given["verbose"]) as child:
-        chosen = options.to_filter(texts, follow, child.pid if child else None)
+        chosen = options.to_filter(given, child.pid if child else None)
         status = _record(Request(filter=chosen, **request), given, texts, limit, child)
     sys.exit(status)
 

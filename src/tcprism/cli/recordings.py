@@ -11,18 +11,20 @@ from tcprism.cli import options
 from tcprism.recording.notes import Gap
 from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
+from tcprism.stages import stage_for, through
 
 
 def open_recording(given: dict[str, Any]) -> Recording:
     """Open what FILE or --sample names, with the options that choose events."""
     chosen = filters.parse_recorded(options.filter_texts(given), given.pop("follow"))
     kinds, payload = given.pop("kinds"), given.pop("payload")
+    stages = tuple(map(stage_for, given.pop("stage")))
     select = Selection(
         chosen,
         None if kinds is None else options.parse_kinds(kinds),
         None if payload is None else options.parse_payload(payload),
     )
-    return Recording(given["file"], select)
+    return Recording(given["file"], lambda batch: through(stages, select(batch)))
 
 
 def print_account(recording: Recording) -> None:

@@ -14,6 +14,7 @@ from tcprism.cli.session import Limits, Stop, print_ledger, run, started
 from tcprism.cli.tracing import parse_tracing, payload_option, tracing_options
 from tcprism.filters import Filter
 from tcprism.pipeline import DEFAULT_KINDS, DEFAULT_PAYLOAD, Monitor, Request
+from tcprism.stages import stage_for
 
 EPILOG = """\b
 Examples:
@@ -41,9 +42,8 @@ def command(**given: Any) -> None:
     """Show what processes send and receive with the bytes, and every segment sent again."""
     arguments: tuple[str, ...] = given.pop("command")
     request_options = _check(given)
-    texts, follow = options.filter_texts(given), given.pop("follow")
     with started(arguments, given["verbose"]) as child:
-        chosen = options.to_filter(texts, follow, child.pid if child else None)
+        chosen = options.to_filter(given, child.pid if child else None)
         status = _trace(_request(request_options, chosen), given, child)
     sys.exit(status)
 
@@ -57,6 +57,7 @@ def _check(given: dict[str, Any]) -> dict[str, Any]:
         "payload": _payload(given),
         **parse_tracing(given),
         "ordered": not given["count_only"],
+        "stages": tuple(map(stage_for, given.pop("stage"))),
     }
 
 

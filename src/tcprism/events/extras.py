@@ -1,8 +1,9 @@
-"""Libraries that do not come with tcprism alone: imported when used, missed with one sentence."""
+"""What does not come with tcprism alone: libraries, and what other packages add by entry points."""
 
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any
 
 from tcprism.errors import ExtraMissing
@@ -22,3 +23,15 @@ def need(module: str, extra: str) -> Any:
         raise ExtraMissing(
             f"this needs {library}, which is not here: run `pip install 'tcprism[{extra}]'`"
         ) from error
+
+
+def plugin(group: str, name: str) -> Any:
+    """Return what an installed package offers under a name, or None."""
+    for entry in entry_points(group=group, name=name):
+        return entry.load()
+    return None
+
+
+def plugins(group: str) -> list[str]:
+    """Return the names under which installed packages offer something."""
+    return sorted(entry.name for entry in entry_points(group=group))

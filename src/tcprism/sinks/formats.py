@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import BinaryIO
 
 from tcprism.errors import UsageError
+from tcprism.events.extras import plugin, plugins
 from tcprism.sinks import Sink
 
 GROUP = "tcprism.sinks"
@@ -29,13 +29,13 @@ BINARY = ("arrow", "parquet", "pcapng")
 
 def sink_for(name: str) -> Callable[[BinaryIO], Sink]:
     """Return what makes a sink of a format. Raises UsageError when there is none of the name."""
-    made: Callable[[BinaryIO], Sink]
+    made: Callable[[BinaryIO], Sink] | None
     if name in OURS:
         module, attribute = OURS[name]
         made = getattr(import_module(module), attribute)
-        return made
-    for entry in entry_points(group=GROUP, name=name):
-        made = entry.load()
-        return made
-    others = sorted(entry.name for entry in entry_points(group=GROUP))
-    raise UsageError(f"{name!r} is not a format; choose from {', '.join(['text', *OURS, *others])}")
+    else:
+        made = plugin(GROUP, name)
+    if made is None:
+        known = ", ".join(["text", *OURS, *plugins(GROUP)])
+        raise UsageError(f"{name!r} is not a format; choose from {known}")
+    return made
