@@ -46,6 +46,9 @@ class Gap:
     lost: int
 
 
+_TEXTS = ("host", "kernel", "architecture", "started", "tcprism")
+
+
 def encode(values: Mapping[str, Any]) -> dict[bytes, bytes]:
     """Return Arrow metadata."""
     return {KEY: json.dumps(values, separators=(",", ":")).encode()}
@@ -75,11 +78,18 @@ def decode_facts(metadata: Mapping[bytes, bytes] | None) -> Facts:
         raise RecordingError(
             f"its format has version {version}, this tcprism knows {VERSION}: take a newer tcprism"
         )
-    known = {name: values[name] for name in Facts.__dataclass_fields__ if name in values}
     try:
-        known["kinds"] = tuple(map(str, known["kinds"]))
-        return Facts(**known)
-    except (TypeError, KeyError) as error:
+        return Facts(
+            kinds=tuple(map(str, values["kinds"])),
+            payload=int(values.get("payload", 0)),
+            filters={
+                str(option): tuple(map(str, texts))
+                for option, texts in values.get("filters", {}).items()
+            },
+            hooks={str(family): str(hook) for family, hook in values.get("hooks", {}).items()},
+            **{name: str(values.get(name, "")) for name in _TEXTS},
+        )
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise RecordingError("its facts are damaged") from error
 
 

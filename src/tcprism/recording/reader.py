@@ -92,6 +92,8 @@ class Recording:
                     self.ledger = stream.ledger or self.ledger
                     self.gaps += stream.gaps
                     yield self._select(batch) if self._select else batch
+                self.ledger = stream.ledger or self.ledger
+                self.gaps += stream.gaps
             finally:
                 stream.close()
             if stream.trouble:
@@ -152,7 +154,7 @@ class _Stream:
         parts: list[Part] = []
         for part, left in self._steps():
             parts += [part] if part is not None and len(part) else []
-            if not left:
+            if parts and not left:
                 yield Batch(parts, self._clock_offset_ns)
                 parts, self.gaps = [], []
         if parts:

@@ -47,6 +47,7 @@ class Writer:
         self._flushed = time.monotonic()
         self._flushed_ns = time.monotonic_ns()
         self.events = 0
+        self._write([], {})  # the facts are in the file from the start
 
     @property
     def size(self) -> int:
