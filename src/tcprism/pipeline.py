@@ -46,7 +46,7 @@ _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h; it ticks once a jiffy
 # shown within 100 ms.
 _BUSY_PAUSE = 0.02
 _IDLE_PAUSE = 0.05
-_BUSY_LEVEL = 1 / 16  # a fuller ring is looked at again at once
+_BUSY_LEVEL = 1 / 64  # a fuller ring is looked at again at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +151,7 @@ class Monitor:
             for name in features.programs_of(choice.hook, kernel_types())
         ]
         programs = list(dict.fromkeys(programs + self._follow_programs()))
+        programs.sort(key="tracepoint_state".__eq__)  # last: it forgets sockets that are closed
         iterators = ["iterate_owners"] if self._tracks_owners() else []
         probed = any(name.startswith(("kprobe", "kretprobe")) for name in programs)
         storage = has_task_storage() and not probed

@@ -13,6 +13,8 @@ from tcprism.errors import Error
 
 COMMANDS = {
     "trace": "Show what processes send and receive, and what is sent again.",
+    "connections": "Show one line a connection as it ends.",
+    "retransmits": "Show what is sent again, why, and whose bytes.",
     "record": "Record events to a file, to look at them later and elsewhere.",
     "replay": "Show a recording as trace would have shown it.",
     "export": "Write a recording in a format of other tools.",

@@ -34,6 +34,34 @@ _FILTER_OPTIONS = (
 )
 
 
+format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="Lines to read, or one JSON object a line.",
+)
+output_option = click.option(
+    "--output", "-o", metavar="FILE", help="Write events here instead of to standard output."
+)
+count_option = click.option(
+    "--count", type=click.IntRange(1), metavar="N", help="Stop after N events."
+)
+duration_option = click.option("--duration", type=float, metavar="SECONDS", help="Stop then.")
+color_option = click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    help="Auto: on a terminal, unless NO_COLOR is set.",
+)
+verbose_option = click.option(
+    "-v", "--verbose", count=True, help="Tell the hooks in use; -vv: libbpf's log."
+)
+command_argument = click.argument(
+    "command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ARGS...]"
+)
+
+
 def kinds_option(default: str) -> Callable[[Command], Command]:
     """Return the option that chooses kinds of events."""
     return click.option(
@@ -78,14 +106,9 @@ _VIEW_OPTIONS = (
     ),
     packets_option,
     stage_option,
-    click.option("--output", "-o", metavar="FILE", help="Write here, not to standard output."),
+    output_option,
     click.option("--count-only", is_flag=True, help="Print rates and totals, no events."),
-    click.option(
-        "--color",
-        type=click.Choice(["auto", "always", "never"]),
-        default="auto",
-        help="Auto: on a terminal, unless NO_COLOR is set.",
-    ),
+    color_option,
 )
 
 
@@ -105,6 +128,7 @@ def filter_options(command: Command) -> Command:
 
 
 def with_options(added: Sequence[Callable[[Command], Command]], command: Command) -> Command:
+    """Add options to a command, in their order."""
     for option in reversed(added):
         command = option(command)
     return command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,14 +15,14 @@ from tcprism.recording.selection import Selection
 from tcprism.stages import stage_for, through
 
 
-def open_recording(given: dict[str, Any]) -> Recording:
-    """Open what FILE or --sample names, with the options that choose events."""
+def open_recording(given: dict[str, Any], default_kinds: Sequence[str] | None = None) -> Recording:
+    """Open FILE with the options that choose events; without --kinds, those kinds or all."""
     chosen = filters.parse_recorded(options.filter_texts(given), given.pop("follow"))
     kinds, payload = given.pop("kinds"), given.pop("payload")
     stages = tuple(map(stage_for, given.pop("stage")))
     select = Selection(
         chosen,
-        None if kinds is None else options.parse_kinds(kinds),
+        default_kinds if kinds is None else options.parse_kinds(kinds),
         None if payload is None else options.parse_payload(payload),
     )
     return Recording(given["file"], lambda batch: through(stages, select(batch)))

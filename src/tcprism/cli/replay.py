@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from tcprism.cli import options
-from tcprism.cli.output import make_sink, opened, write_all
+from tcprism.cli.looks import LOOKS, Look
+from tcprism.cli.output import opened, write_all
 from tcprism.cli.recordings import open_recording, print_account
 from tcprism.errors import UsageError
 from tcprism.events import Batch
@@ -21,6 +22,7 @@ EPILOG = """\b
 Examples:
   tcprism replay run.tcpr                          what trace would have printed
   tcprism replay run.tcpr --kinds retransmit --remote-port 443
+  tcprism replay run.tcpr --as connections         what connections would have printed
   tcprism replay run.tcpr --speed 1                at the pace at which it happened
   tcprism replay --sample                          a recording that comes with tcprism
   ssh host sudo tcprism record -o - | tcprism replay -
@@ -41,6 +43,14 @@ SAMPLE = "sample.tcpr"
     metavar="1|N|max",
     help="How many times as fast as it happened.",
 )
+@click.option(
+    "--as",
+    "look",
+    type=click.Choice([*LOOKS]),
+    default="trace",
+    show_default=True,
+    help="As which command shows it.",
+)
 @options.selection_options
 @options.view_options
 @click.option("--count", type=click.IntRange(1), metavar="N", help="Stop after N events.")
@@ -52,8 +62,9 @@ def command(**given: Any) -> None:
     if given.pop("sample") == bool(given["file"]):
         raise UsageError("name a recording, or give --sample for the one that comes with tcprism")
     given["file"] = given["file"] or str(files("tcprism").joinpath(SAMPLE))
-    recording = open_recording(given)
-    batches: Iterable[Batch] = recording.batches()
+    look = LOOKS[given["look"]]
+    recording = open_recording(given, look.kinds)
+    batches: Iterable[Batch] = map(look.choose, recording.batches())
     if given["count"]:
         batches = first(batches, given["count"])
     if given["duration"]:
@@ -61,7 +72,7 @@ def command(**given: Any) -> None:
     if speed:
         batches = paced(batches, speed)
     try:
-        _show(recording, batches, given)
+        _show(look, recording, batches, given)
     except KeyboardInterrupt:
         print(file=sys.stderr)
     print_account(recording)
@@ -80,6 +91,8 @@ def _parse_speed(text: str) -> float:
     return speed
 
 
-def _show(recording: Recording, batches: Iterable[Batch], given: dict[str, Any]) -> None:
+def _show(
+    look: Look, recording: Recording, batches: Iterable[Batch], given: dict[str, Any]
+) -> None:
     with opened(options.parse_output(given["output"])) as output:
-        write_all(batches, make_sink(given, recording.facts.kinds, output), output)
+        write_all(batches, look.make(given, recording.facts.kinds, output), output)

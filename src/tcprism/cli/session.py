@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from tcprism.cli.command import Command
+from tcprism.cli.looks import Choose, everything
 from tcprism.cli.output import Output, silence
 from tcprism.errors import KernelRefused, OutputError
 from tcprism.events import Batch
@@ -72,19 +73,26 @@ class Stop:
             self.reached = True
 
 
-def batches(monitor: Monitor, stop: Stop) -> Iterator[Batch]:
-    """Yield batches, empty ones too, until there is a reason to stop; then what is left."""
+def batches(monitor: Monitor, stop: Stop, choose: Choose = everything) -> Iterator[Batch]:
+    """Yield what `choose` takes of each batch until there is a reason to stop, then of the rest.
+
+    There are empty batches among them.
+    """
     left = stop.count
     while not stop.reached and left != 0:
-        batch = monitor.read()
+        batch = choose(monitor.read())
         if left is not None:
             batch = batch.between(0, left)
             left -= len(batch)
         yield batch
         if left != 0:
-            stop.wait(pause(len(batch), monitor.fill_level()))
+            urgent = (
+                len(batch) if monitor.request.ordered else 0
+            )  # a count is printed once a second
+            stop.wait(pause(urgent, monitor.fill_level()))
     monitor.stop()
     while left != 0 and len(batch := monitor.drain()):
+        batch = choose(batch)
         yield batch if left is None else batch.between(0, left)
         left = left if left is None else left - min(left, len(batch))
 
@@ -104,13 +112,18 @@ def started(arguments: tuple[str, ...], verbose: int) -> Iterator[Command | None
 
 
 def run(
-    monitor: Monitor, sink: Sink, output: Output, stop: Stop, command: Command | None = None
+    monitor: Monitor,
+    sink: Sink,
+    output: Output,
+    stop: Stop,
+    command: Command | None = None,
+    choose: Choose = everything,
 ) -> None:
     """Trace until there is a reason to stop; a reader that went away is one and no error."""
     if command:
         command.release()
     try:
-        for batch in batches(monitor, stop):
+        for batch in batches(monitor, stop, choose):
             sink.write(batch)
             output.flush()
         sink.close()

@@ -9,7 +9,8 @@ import click
 
 from tcprism.cli import options
 from tcprism.cli.command import Command
-from tcprism.cli.output import make_sink, opened
+from tcprism.cli.looks import TRACE, Look
+from tcprism.cli.output import opened
 from tcprism.cli.session import Limits, Stop, print_ledger, run, started
 from tcprism.cli.tracing import parse_tracing, payload_option, tracing_options
 from tcprism.filters import Filter
@@ -34,17 +35,18 @@ Ctrl-C stops and prints the ledger: what was seen, filtered, submitted and lost.
 @options.kinds_option(",".join(DEFAULT_KINDS))
 @payload_option(DEFAULT_PAYLOAD)
 @options.view_options
-@click.option("--count", type=click.IntRange(1), metavar="N", help="Stop after N events.")
-@click.option("--duration", type=float, metavar="SECONDS", help="Stop then.")
+@options.count_option
+@options.duration_option
 @tracing_options
-@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ARGS...]")
+@options.command_argument
 def command(**given: Any) -> None:
     """Show what processes send and receive with the bytes, and every segment sent again."""
     arguments: tuple[str, ...] = given.pop("command")
     request_options = _check(given)
     with started(arguments, given["verbose"]) as child:
         chosen = options.to_filter(given, child.pid if child else None)
-        status = _trace(_request(request_options, chosen), given, child)
+        request = _request(request_options, chosen)
+        status = trace(request, given, child, TRACE)
     sys.exit(status)
 
 
@@ -71,14 +73,20 @@ def _request(parsed: dict[str, Any], chosen: Filter) -> Request:
     return Request(filter=chosen, **parsed)
 
 
-def _trace(request: Request, given: dict[str, Any], child: Command | None) -> int:
+def trace(
+    request: Request,
+    given: dict[str, Any],
+    child: Command | None,
+    look: Look,
+) -> int:
+    """Trace as a command's options say, with a look at the events; return its exit status."""
     with opened(options.parse_output(given["output"])) as output, Monitor(request) as monitor:
-        sink = make_sink(given, request.kinds, output)
+        sink = look.make(given, request.kinds, output)
         limits = Limits(given["count"], given["duration"])
         try:
             with Stop(limits, output, child) as stop:
                 announce(monitor, given["verbose"])  # from here on a signal stops in good order
-                run(monitor, sink, output, stop, child)
+                run(monitor, sink, output, stop, child, look.choose)
         finally:
             print_ledger(monitor)
     return child.end() if child else 0

@@ -10,7 +10,7 @@ from tcprism.events import COLUMNS, Batch, Part
 from tcprism.events.batch import time_texts
 from tcprism.events.column import Column
 from tcprism.sinks.base64_payload import base64_payloads
-from tcprism.sinks.lines import keep_freed_memory, write_lines
+from tcprism.sinks.lines import write_lines
 
 _BOOLEANS = {True: "true", False: "false", None: None}
 
@@ -19,7 +19,6 @@ class Csv:
     """Writes a header and then each event as a line to a binary file; `payload` is base64."""
 
     def __init__(self, file: BinaryIO) -> None:
-        keep_freed_memory()
         self._file = file
         self._header = _lines([tuple(column.name for column in COLUMNS)])[0]
 

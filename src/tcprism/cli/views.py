@@ -1,0 +1,43 @@
+"""What `tcprism connections` and `tcprism retransmits` share: both show events that `trace` has."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+from tcprism.cli import options
+from tcprism.cli.looks import Look
+from tcprism.cli.session import started
+from tcprism.cli.trace import trace
+from tcprism.pipeline import Request
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_OPTIONS = (
+    options.format_option,
+    options.output_option,
+    options.count_option,
+    options.duration_option,
+    options.color_option,
+    options.verbose_option,
+    options.command_argument,
+)
+
+# What only trace can be told.
+_PLAIN = {"count_only": False, "packets": None, "payload_style": "text"}
+
+
+def view_options(command: Command) -> Command:
+    """Add the options that both views have, the filters apart."""
+    return options.with_options(_OPTIONS, command)
+
+
+def show(given: dict[str, Any], look: Look, more_kinds: tuple[str, ...] = ()) -> NoReturn:
+    """Trace what a look needs, and more kinds, as the options say; exit when it ends."""
+    options.parse_duration(given["duration"])
+    with started(given["command"], given["verbose"]) as child:
+        chosen = options.to_filter(given, child.pid if child else None)
+        kinds = (*(look.kinds or ()), *more_kinds)
+        status = trace(Request(kinds=kinds, filter=chosen), given | _PLAIN, child, look)
+    sys.exit(status)
