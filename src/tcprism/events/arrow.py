@@ -59,9 +59,9 @@ def _type(name: str) -> pa.DataType:
 
 
 def _integer(column: Column) -> pa.DataType:
-    if column.field is None:
-        return pyarrow().int64()
-    return pyarrow().from_numpy_dtype(RECORDS[column.families[0]][column.field])
+    """Return 64 bits for all: a sum in 32, as some libraries have it, would wrap around."""
+    wire = None if column.field is None else RECORDS[column.families[0]][column.field]
+    return pyarrow().uint64() if wire == np.uint64 else pyarrow().int64()
 
 
 def to_record_batch(batch: Batch, names: Sequence[str] | None = None) -> pa.RecordBatch:
@@ -114,7 +114,11 @@ def _dictionary(part: Part, column: Column) -> pa.Array:
 def _keys(part: Part, fields: Iterable[str]) -> NDArray[np.uint8]:
     """Return the bytes of some fields of each record, side by side."""
     columns = [np.ascontiguousarray(part.rows[field]) for field in sorted(fields)]
-    tables = [column.view(np.uint8).reshape(len(part), -1) for column in columns]
+    sizes = [part.rows.dtype[field].itemsize for field in sorted(fields)]
+    tables = [
+        column.view(np.uint8).reshape(len(part), size)
+        for column, size in zip(columns, sizes, strict=True)
+    ]
     return tables[0] if len(tables) == 1 else np.concatenate(tables, axis=1)
 
 
