@@ -1,4 +1,4 @@
-"""pcapng blocks of many packets at once (draft-ietf-opsawg-pcapng), with raw IP packets inside.
+"""pcapng blocks of many packets at once (draft-ietf-opsawg-pcapng), as Linux "cooked" captures.
 
 Packets are rows of a table of bytes as wide as the largest needs; what a row does not use is left
 out when the table becomes a string of bytes.
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from tcprism.sinks.pcapng.packets import Numbers, Packets
 
-LINKTYPE_RAW = 101  # an IP packet with nothing before it
+# A short header with the direction before the IP packet. LINKTYPE_RAW would have none, but libpcap
+# 1.10 refuses it in files with several interfaces.
+LINKTYPE_LINUX_SLL = 113
 NANOSECONDS = 9  # if_tsresol: 10 ** -9 seconds
 
 SECTION, INTERFACE, PACKET = 0x0A0D0D0A, 1, 6
@@ -32,6 +34,15 @@ _HEAD = np.dtype(
         ("low", "<u4"),
         ("captured", "<u4"),
         ("length", "<u4"),
+    ]
+)
+_SLL = np.dtype(
+    [
+        ("type", ">u2"),
+        ("device", ">u2"),
+        ("address_length", ">u2"),
+        ("address", "(8,)u1"),
+        ("protocol", ">u2"),
     ]
 )
 _IPV4 = np.dtype(
@@ -68,6 +79,9 @@ _TCP = np.dtype(
         ("urgent", ">u2"),
     ]
 )
+_TO_US, _FROM_US = 0, 4  # include/uapi/linux/if_packet.h
+_NO_DEVICE = 0xFFFE  # ARPHRD_NONE: no addresses of a link
+_ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _TTL = 64
 _DONT_FRAGMENT = 0x4000
 _DATA_OFFSET = 5 << 12  # no options: the hook does not see them
@@ -99,9 +113,11 @@ def section(application: str) -> bytes:
 
 
 def interface(name: str) -> bytes:
-    """Return the block of an interface that has raw IP packets with nanoseconds."""
+    """Return the block of an interface whose times have nanoseconds."""
     options = option(OPTION_NAME, name.encode()) + option(OPTION_RESOLUTION, bytes([NANOSECONDS]))
-    return block(INTERFACE, struct.pack("<HHI", LINKTYPE_RAW, 0, 0) + options + option(0, b""))
+    return block(
+        INTERFACE, struct.pack("<HHI", LINKTYPE_LINUX_SLL, 0, 0) + options + option(0, b"")
+    )
 
 
 def process(pid: int, name: bytes) -> bytes:
@@ -115,7 +131,7 @@ def encode(
 ) -> bytes:
     """Return the blocks of packets; `times` are nanoseconds since 1970."""
     head, data = _HEAD.itemsize, _packet_table(packets)
-    captured = _ip_sizes(packets) + _TCP.itemsize + packets.captured
+    captured = _SLL.itemsize + _ip_sizes(packets) + _TCP.itemsize + packets.captured
     room = -(-captured // 4) * 4
     tails, tail_sizes = _tails(options)
     total = head + room + tail_sizes
@@ -153,9 +169,9 @@ def _ip_sizes(packets: Packets) -> Numbers:
 
 
 def _packet_table(packets: Packets) -> Table:
-    """Return a table of IP packets, each from the first byte of its row, zeros behind."""
+    """Return a table of packets, each from the first byte of its row, zeros behind."""
     widest = int(packets.captured.max(initial=0))
-    width = _padded(_IPV6.itemsize + _TCP.itemsize + widest)
+    width = _padded(_SLL.itemsize + _IPV6.itemsize + _TCP.itemsize + widest)
     table = np.zeros((len(packets), width), np.uint8)
     for family, header in ((4, _IPV4), (6, _IPV6)):
         which = np.flatnonzero(packets.event["family"] == family)
@@ -168,20 +184,29 @@ def _one_family(
     packets: Packets, family: int, header: np.dtype[np.void], width: int, widest: int
 ) -> Table:
     table = np.zeros((len(packets), width), np.uint8)
-    start = header.itemsize + _TCP.itemsize
+    ip, tcp = _SLL.itemsize, _SLL.itemsize + header.itemsize
+    data = tcp + _TCP.itemsize
     known = np.arange(widest) < packets.captured[:, None]
-    table[:, start : start + widest] = np.where(known, packets.payload[:, :widest], 0)
+    table[:, data : data + widest] = np.where(known, packets.payload[:, :widest], 0)
     addresses = _ends(packets, "ip", 12 if family == 4 else 0)
+    _fill_sll(_fields(table, 0, _SLL), packets, family)
     if family == 4:
-        _fill_ipv4(_fields(table, 0, _IPV4), packets, addresses)
+        _fill_ipv4(_fields(table, ip, _IPV4), packets, addresses)
     else:
-        _fill_ipv6(_fields(table, 0, _IPV6), packets, addresses)
-    _fill_tcp(_fields(table, header.itemsize, _TCP), packets)
+        _fill_ipv6(_fields(table, ip, _IPV6), packets, addresses)
+    _fill_tcp(_fields(table, tcp, _TCP), packets)
     whole = packets.captured == packets.length
-    tcp = table[:, header.itemsize : start + widest]
-    sums = _sum_words(tcp) + _sum_words(addresses) + _PROTOCOL_TCP + _TCP.itemsize + packets.length
-    _fields(table, header.itemsize, _TCP)["checksum"] = np.where(whole, _folded(sums), 0)
+    segment = table[:, tcp : data + widest]
+    sums = _sum_words(segment) + _sum_words(addresses)
+    sums += _PROTOCOL_TCP + _TCP.itemsize + packets.length
+    _fields(table, tcp, _TCP)["checksum"] = np.where(whole, _folded(sums), 0)
     return table
+
+
+def _fill_sll(header: NDArray[np.void], packets: Packets, family: int) -> None:
+    header["type"] = np.where(packets.outgoing, _FROM_US, _TO_US)
+    header["device"] = _NO_DEVICE
+    header["protocol"] = _ETHERTYPES[family]
 
 
 def _ends(packets: Packets, what: str, start: int) -> Table:
