@@ -128,8 +128,10 @@ def _cell(value: Any) -> str:
     """Return a value for a terminal, without a control character."""
     if value is None:
         return "-"
-    data = bytes(value) if isinstance(value, bytes | bytearray) else str(value).encode()
-    text = escape(data)
+    if isinstance(value, bytes | bytearray):
+        text = escape(bytes(value))
+    else:  # what tcprism escaped already keeps its backslashes
+        text = escape(str(value).encode()).replace(r"\\", "\\")
     return text if len(text) <= _WIDEST else text[: _WIDEST - 3] + "..."
 
 

@@ -94,20 +94,23 @@ def decode_facts(metadata: Mapping[bytes, bytes] | None) -> Facts:
 
 
 def encode_ledger(ledger: Ledger) -> list[dict[str, Any]]:
-    """Return a ledger as JSON has it."""
-    return [asdict(entry) for entry in ledger.entries]
+    """Return a ledger as JSON has it; what is 0 is left out."""
+    return [
+        {name: value for name, value in asdict(entry).items() if value} for entry in ledger.entries
+    ]
 
 
 def decode_ledger(entries: Any) -> Ledger:
     """Return the ledger of a note. Raises RecordingError."""
     try:
         return Ledger(tuple(map(_entry, entries)))
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise RecordingError("its ledger is damaged") from error
 
 
 def _entry(values: Mapping[str, Any]) -> Entry:
-    numbers = {name: int(values[name]) for name in Entry.__dataclass_fields__ if name != "kind"}
+    counts = (name for name in Entry.__dataclass_fields__ if name != "kind")
+    numbers = {name: int(values.get(name, 0)) for name in counts}
     return Entry(kind=str(values["kind"]), **numbers)
 
 

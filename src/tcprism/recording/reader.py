@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tcprism.errors import RecordingError
-from tcprism.events import Batch, Event, Part
+from tcprism.events import Batch, Event
 from tcprism.events.extras import pyarrow
-from tcprism.events.families import RECORDS
 from tcprism.recording.names import NameBook
 from tcprism.recording.notes import (
     Gap,
@@ -20,7 +19,7 @@ from tcprism.recording.notes import (
     decode_gaps,
     decode_ledger,
 )
-from tcprism.recording.schema import to_part
+from tcprism.recording.schema import to_parts
 from tcprism.ring.ledger import Ledger
 
 SUFFIX = ".tcpr"
@@ -151,26 +150,18 @@ class _Stream:
         return ipc.open_stream(self._file, options=options)
 
     def __iter__(self) -> Iterator[Batch]:
-        parts: list[Part] = []
-        for part, left in self._steps():
-            parts += [part] if part is not None and len(part) else []
-            if parts and not left:
-                yield Batch(parts, self._clock_offset_ns)
-                parts, self.gaps = [], []
-        if parts:
-            yield Batch(parts, self._clock_offset_ns)
-
-    def _steps(self) -> Iterator[tuple[Part | None, int]]:
-        """Yield each record batch's records, and how many more belong to the same batch of ours."""
-        ended, left = False, 0
+        ended = False
         try:
-            while left or not ended:
+            while not ended:
                 read = self._stream.read_next_batch_with_custom_metadata()
                 read.batch.validate(full=True)
                 notes = decode(read.custom_metadata)
                 self._learn(notes)
-                ended, left = ended or "end" in notes, int(notes["left"])
-                yield self._part(read.batch, notes), left
+                ended = "end" in notes
+                parts = to_parts(read.batch, self._clock_offset_ns, self._names.context)
+                if parts:
+                    yield Batch(parts, self._clock_offset_ns)
+                    self.gaps = []
         except StopIteration:
             self.trouble = _UNFINISHED
         except RecordingError as error:
@@ -187,10 +178,3 @@ class _Stream:
         if "ledger" in notes:
             self.ledger = decode_ledger(notes["ledger"])
         self.gaps += decode_gaps(notes.get("gaps", ()))
-
-    def _part(self, batch: Any, notes: dict[str, Any]) -> Part | None:
-        """Return the records; None for a family that a later tcprism added."""
-        family = notes.get("family")
-        if family not in RECORDS:
-            return None
-        return to_part(batch, str(family), self._clock_offset_ns, self._names.context)

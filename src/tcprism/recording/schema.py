@@ -1,8 +1,8 @@
 """Records as Arrow columns and back.
 
-A record batch holds records of one family. Its columns are the wire fields of all families, so that
-a stream has one schema; those that the family lacks are null. A column is found by its name, never
-by its place, so that records may be laid out in another way in the next version.
+The columns are the wire fields of all families; those that a record's family lacks are null. A
+column is found by its name, never by its place, so that records may be laid out in another way in
+the next version.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.errors import RecordingError
-from tcprism.events import COLUMNS, KINDS, Part
+from tcprism.events import COLUMNS, FAMILIES, KINDS, Batch, Part
+from tcprism.events._wire import PAYLOAD_CLASSES
 from tcprism.events.arrow import BYTES_OF, fields_read, payload_array
 from tcprism.events.columns import BY_NAME
 from tcprism.events.context import Context
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DERIVED = {column.name: column.json_type for column in COLUMNS if column.derived}
+Places = NDArray[np.intp]
+
+_CLASSES = np.array([0, *PAYLOAD_CLASSES])
 _KIND_NUMBERS = 256  # a byte
 _TIME = "ts_ns"
 _ALWAYS = ("time", "kind", "cgroup_id")  # the order, the family, whose names come with a batch
@@ -59,6 +63,10 @@ def _column_name(field: str) -> str:
     return "time" if field == _TIME else field
 
 
+def _field(column: str) -> str:
+    return _TIME if column == "time" else column
+
+
 def _arrow_type(name: str, dtype: np.dtype[Any]) -> pa.DataType:
     pa = pyarrow()
     if name == _TIME:
@@ -86,97 +94,150 @@ def fields_of(column: str) -> frozenset[str]:
     return frozenset([*map(_column_name, read), *payload, *_ALWAYS])
 
 
-def to_record_batch(part: Part, clock_offset_ns: int) -> pa.RecordBatch:
-    """Return a part's records as Arrow columns."""
+def to_record_batch(batch: Batch) -> pa.RecordBatch:
+    """Return a batch's records in time order as Arrow columns."""
     pa = pyarrow()
-    columns = [_encode(part, name, clock_offset_ns) for name in fields()]
-    columns.append(payload_array(part))
-    columns += [_derived(part, name) for name in DERIVED]
+    columns = [_column(batch, field.name) for field in schema()]
     return pa.RecordBatch.from_arrays(columns, schema=schema())
+
+
+def _column(batch: Batch, name: str) -> pa.Array:
+    pa = pyarrow()
+    arrow_type = schema().field(name).type
+    if not any(_has(part, name) for part in batch.parts):
+        return pa.nulls(len(batch), arrow_type)
+    pieces = [
+        _encode(part, name, batch.clock_offset_ns)
+        if _has(part, name)
+        else pa.nulls(len(part), arrow_type)
+        for part in batch.parts
+    ]
+    if len(pieces) == 1 and batch.is_ordered:
+        return pieces[0]
+    return pa.concat_arrays(pieces).take(pa.array(batch.permutation))
+
+
+def _has(part: Part, name: str) -> bool:
+    if name == "payload":
+        return part.payload is not None
+    return name in part.derived or _field(name) in (part.rows.dtype.names or ())
 
 
 def _encode(part: Part, name: str, clock_offset_ns: int) -> pa.Array:
     pa = pyarrow()
-    arrow_type = schema().field(_column_name(name)).type
-    if name not in (part.rows.dtype.names or ()):
-        return pa.nulls(len(part), arrow_type)
-    values = np.ascontiguousarray(part.rows[name])
-    if name == _TIME:
-        return pa.array(values.view(np.int64) + clock_offset_ns).view(arrow_type)
+    arrow_type = schema().field(name).type
+    if name == "payload":
+        return payload_array(part)
+    if name in part.derived:
+        column = part.derived[name]
+        mask = np.ma.getmaskarray(column)
+        return pa.array(np.ma.getdata(column), type=arrow_type, mask=mask)
+    values = np.ascontiguousarray(part.rows[_field(name)])
+    if name == "time":
+        values = values.view(np.int64) + clock_offset_ns
     if name == "kind":
         return pa.DictionaryArray.from_arrays(pa.array(values), _kind_names())
-    if pa.types.is_fixed_size_binary(arrow_type):
-        return pa.Array.from_buffers(arrow_type, len(part), [None, pa.py_buffer(values)])
-    return pa.array(values)
+    return pa.Array.from_buffers(arrow_type, len(part), [None, pa.py_buffer(values)])
 
 
-def _derived(part: Part, name: str) -> pa.Array:
+def to_parts(batch: pa.RecordBatch, clock_offset_ns: int, context: Context) -> list[Part]:
+    """Return the records of a record batch. Raises RecordingError when they make no sense.
+
+    Records of a kind that is not known, which a later tcprism may have, are left out.
+    """
     pa = pyarrow()
-    arrow_type = schema().field(name).type
-    column = part.derived.get(name)
-    if column is None:
-        return pa.nulls(len(part), arrow_type)
-    mask = np.ma.getmaskarray(column)
-    return pa.array(np.ma.getdata(column), type=arrow_type, mask=mask)
+    columns = {field.name: _checked(batch, field) for field in batch.schema if _known(field.name)}
+    for name in _ALWAYS:
+        if name not in columns:
+            raise RecordingError(f"it has no column {name}")
+    kinds = _raw(columns["kind"].indices, np.dtype(np.uint8))
+    parts = []
+    for family, group in _groups(kinds, columns.get("payload")):
+        chosen = {name: column.take(pa.array(group)) for name, column in columns.items()}
+        parts.append(_part(chosen, family, clock_offset_ns, context))
+    return parts
 
 
-def to_part(batch: pa.RecordBatch, family: str, clock_offset_ns: int, context: Context) -> Part:
-    """Return the records of a record batch. Raises RecordingError when they make no sense."""
-    rows = np.zeros(batch.num_rows, RECORDS[family])
+def _known(name: str) -> bool:
+    return bool(schema().get_field_index(name) >= 0)
+
+
+def _checked(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    if field.type != schema().field(field.name).type:
+        raise RecordingError(f"its column {field.name} is not what tcprism writes")
+    return batch.column(field.name)
+
+
+def _groups(kinds: NDArray[np.uint8], payload: pa.Array | None) -> Iterator[tuple[str, Places]]:
+    """Yield the places of each family's records; messages apart by the size of their payload.
+
+    They come in the order of the rings, in which events of the same time stay.
+    """
+    for family, names in FAMILIES.items():
+        places = np.flatnonzero(np.isin(kinds, [KINDS.index(name) for name in names]))
+        if family != "message" or payload is None:
+            classes = np.zeros(len(places), np.intp)
+        else:
+            lengths = np.diff(_offsets(payload))[places]
+            classes = np.searchsorted(_CLASSES, lengths)
+        for number in np.unique(classes).tolist():
+            yield family, places[classes == number]
+
+
+def _part(columns: dict[str, pa.Array], family: str, offset_ns: int, context: Context) -> Part:
+    """Return records of one family from columns that have only theirs."""
+    rows = np.zeros(len(columns["kind"]), RECORDS[family])
     for name in rows.dtype.names or ():
-        column = _checked(batch, _column_name(name))
-        if column is not None and len(column):
-            rows[name] = _decode(column, name, rows.dtype[name], clock_offset_ns)
-    payload = _decode_payloads(_checked(batch, "payload"), rows) if family == "message" else None
-    return Part(rows, payload, dict(_derived_columns(batch)), context)
+        column = columns.get(_column_name(name))
+        if column is not None:
+            rows[name] = _decode(column, name, rows.dtype[name], offset_ns)
+    payload = columns.get("payload")
+    if family != "message" or payload is None or payload.null_count == len(payload):
+        return Part(rows, None, dict(_derived(columns)), context)
+    return Part(rows, _payload_table(payload, rows), dict(_derived(columns)), context)
 
 
-def _checked(batch: pa.RecordBatch, name: str) -> pa.Array | None:
-    """Return a column, or None where there is none."""
-    index = batch.schema.get_field_index(name)
-    if index < 0:
-        return None
-    if batch.schema.field(index).type != schema().field(name).type:
-        raise RecordingError(f"its column {name} is not what this version of tcprism writes")
-    return batch.column(index)
-
-
-def _decode(column: pa.Array, name: str, dtype: np.dtype[Any], clock_offset_ns: int) -> Any:
-    pa = pyarrow()
+def _decode(column: pa.Array, name: str, dtype: np.dtype[Any], offset_ns: int) -> Any:
     if name == "kind":
-        column = column.indices
-    if pa.types.is_fixed_size_binary(column.type):
-        width = column.type.byte_width
-        data = column.buffers()[1]
-        if data is None:
-            return np.zeros((), dtype)
-        raw = np.frombuffer(data, np.uint8)
-        raw = raw[column.offset * width : (column.offset + len(column)) * width]
-        return raw.reshape(len(column), width) if dtype.shape else raw.view(dtype)
+        return _raw(column.indices, dtype)
     if name == _TIME:
-        return (column.cast("int64").fill_null(0).to_numpy() - clock_offset_ns).view(np.uint64)
-    return column.fill_null(0).to_numpy()
+        return (_raw(column, np.dtype(np.int64)) - offset_ns).view(np.uint64)
+    return _raw(column, dtype)
 
 
-def _decode_payloads(column: pa.Array | None, rows: NDArray[np.void]) -> NDArray[np.uint8] | None:
+def _raw(column: pa.Array, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return the values of a column of fixed width; what is null has any value."""
+    data = column.buffers()[1]
+    if data is None:
+        return np.zeros((len(column), *dtype.shape), dtype.base)
+    values = np.frombuffer(data, dtype.base).reshape(-1, *dtype.shape)
+    return values[column.offset : column.offset + len(column)]
+
+
+def _offsets(column: pa.Array) -> NDArray[np.int32]:
+    """Return where each value of a binary column begins, and where the last ends."""
+    data = column.buffers()[1]
+    offsets = np.zeros(1, np.int32) if data is None else np.frombuffer(data, np.int32)
+    return offsets[column.offset : column.offset + len(column) + 1]
+
+
+def _payload_table(column: pa.Array, rows: NDArray[np.void]) -> NDArray[np.uint8]:
     """Return the payloads as a table; the records say how much of each row counts."""
-    if column is None or column.null_count == len(column):
-        return None
-    offsets = np.frombuffer(column.buffers()[1], np.int32)
-    offsets = offsets[column.offset : column.offset + len(column) + 1]
+    offsets = _offsets(column)
     lengths = np.diff(offsets)
     rows["payload_length"] = lengths
-    width = max(1, int(lengths.max(initial=0)))
-    payload = np.zeros((len(rows), width), np.uint8)
-    if data := column.buffers()[2]:
-        held = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]
-        payload[np.arange(width) < lengths[:, None]] = held
-    return payload
+    width = max(1, int(lengths.max()))
+    table = np.zeros((len(rows), width), np.uint8)
+    data = np.frombuffer(column.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+    table[np.arange(width) < lengths[:, None]] = data
+    return table
 
 
-def _derived_columns(batch: pa.RecordBatch) -> Iterator[tuple[str, np.ma.MaskedArray[Any, Any]]]:
+def _derived(
+    columns: dict[str, pa.Array],
+) -> Iterator[tuple[str, np.ma.MaskedArray[Any, Any]]]:
     for name, json_type in DERIVED.items():
-        column = _checked(batch, name)
+        column = columns.get(name)
         if column is None or column.null_count == len(column):
             continue
         mask = column.is_null().to_numpy(zero_copy_only=False)

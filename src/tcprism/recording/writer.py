@@ -43,11 +43,12 @@ class Writer:
         self._waiting: list[Part] = []
         self._clock_offset_ns = 0
         self._ledger: Ledger | None = None
+        self._ledger_written: Ledger | None = None
         self._gaps: list[Gap] = []
         self._flushed = time.monotonic()
         self._flushed_ns = time.monotonic_ns()
         self.events = 0
-        self._write([], {})  # the facts are in the file from the start
+        self._write({})  # the facts are in the file from the start
 
     @property
     def size(self) -> int:
@@ -85,16 +86,12 @@ class Writer:
         self._flushed_ns = now
 
     def flush(self) -> None:
-        """Write what waits, in the order of families and payload widths, as the rings have it."""
-        parts = list(_joined(self._waiting))
-        self._waiting = []
-        self._write(parts, self._notes(parts))
-        self._flushed = time.monotonic()
+        """Write what waits."""
+        self._write({})
 
     def close(self) -> None:
         """Write what is left and the last note, which says that the recording is whole."""
-        parts = list(_joined(self._waiting))
-        self._write(parts, self._notes(parts) | {"end": True})
+        self._write({"end": True})
         self._stream.close()
         self._file.flush()
 
@@ -102,8 +99,9 @@ class Writer:
         notes: dict[str, Any] = {"clock_offset_ns": self._clock_offset_ns}
         if names := self._names.news(parts):
             notes["names"] = names
-        if self._ledger:
+        if self._ledger and self._ledger != self._ledger_written:
             notes["ledger"] = encode_ledger(self._ledger)
+            self._ledger_written = self._ledger
         if self._gaps:
             notes["gaps"] = [
                 {name: getattr(gap, name) for name in Gap.__dataclass_fields__}
@@ -112,16 +110,13 @@ class Writer:
             self._gaps = []
         return notes
 
-    def _write(self, parts: Sequence[Part], notes: dict[str, Any]) -> None:
-        """Write a group: one record batch a part, the notes with the first of them."""
-        parts = parts or [Part(np.empty(0, next(iter(RECORDS.values()))))]
-        for left, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True):
-            said = {"family": part.family, "left": left, **notes}
-            self._stream.write_batch(
-                to_record_batch(part, self._clock_offset_ns), custom_metadata=encode(said)
-            )
-            notes = {}
+    def _write(self, more: dict[str, Any]) -> None:
+        batch = Batch(list(_joined(self._waiting)), self._clock_offset_ns)
+        self._waiting = []
+        notes = encode(self._notes(batch.parts) | more)
+        self._stream.write_batch(to_record_batch(batch), custom_metadata=notes)
         self._file.flush()
+        self._flushed = time.monotonic()
 
 
 def _joined(parts: Iterable[Part]) -> Iterator[Part]:

@@ -80,8 +80,9 @@ class Pcapng:
         keys = list(zip(*(column.tolist() for column in (*columns, *pieces)), strict=True))
         if len(self._options) > _OPTIONS:
             self._options.clear()
-        for key in set(keys) - self._options.keys():
-            self._options[key] = self._make_options(*key)
+        for key in keys:  # in their order, for they number the processes
+            if key not in self._options:
+                self._options[key] = self._make_options(*key)
         return list(map(self._options.__getitem__, keys))
 
     def _make_options(
