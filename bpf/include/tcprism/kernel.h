@@ -12,6 +12,7 @@
 #define AF_INET6 10
 #define SOCK_STREAM 1
 #define IPPROTO_TCP 6
+#define PACKET_OTHERHOST 3 /* include/uapi/linux/if_packet.h */
 #define EPIPE 32
 #define ECONNRESET 104
 #define ETIMEDOUT 110
@@ -182,6 +183,7 @@ struct sk_buff {
 	struct net_device *dev;
 	struct sock *sk;
 	char cb[48];
+	u8 pkt_type : 3;
 	u16 protocol;
 	u16 network_header;
 	u32 len;

@@ -15,7 +15,7 @@ from tcprism.cli.tracing import payload_option
 from tcprism.demo.traffic import Traffic
 from tcprism.features.machine import require_privileges
 from tcprism.filters import Filter, parse_netns
-from tcprism.pipeline import DEFAULT_PAYLOAD, Monitor, Request
+from tcprism.pipeline import DEFAULT_KINDS, DEFAULT_PAYLOAD, Monitor, Request
 from tcprism.ring.ledger import Ledger
 from tcprism.sinks.text import Text
 
@@ -45,7 +45,7 @@ The network namespace has nothing but its own loopback device and is gone when t
     metavar="PERCENT",
     help="Packets to lose.",
 )
-@options.kinds_option("all")
+@options.kinds_option(",".join(("transmit", *DEFAULT_KINDS)))
 @payload_option(DEFAULT_PAYLOAD)
 def command(duration: float, loss: float, kinds: str, payload: int) -> None:
     """Make a small lossy network of our own and trace what its processes do."""
