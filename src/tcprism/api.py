@@ -46,7 +46,7 @@ class Filter:
     follow: bool = False
 
     def __post_init__(self) -> None:
-        parsing.parse_recorded(self._texts())  # refuses nonsense; who is there now is asked later
+        parsing.check(self._texts())  # who is there now, or was, is asked later
 
     def live(self) -> parsing.Filter:
         """Return what the kernel is told to check. Raises UnknownTarget for who is not there."""
@@ -100,7 +100,8 @@ class Monitor:
 
     `async for` works as `for` does. `payload` is the bytes to capture of each message, `ring_size`
     the memory of each busy ring in bytes, a power of two; `stages` are callables from batch to
-    batch, applied in turn. Needs root. Raises PermissionMissing, LibraryMissing, KernelRefused or
+    batch, applied in turn; connections of this process are left out but with `include_self`. Needs
+    root. Raises PermissionMissing, LibraryMissing, KernelRefused or
     UnknownTarget when entered, UsageError when made.
     """
 
@@ -111,12 +112,14 @@ class Monitor:
         payload: int | None = None,
         *,
         ring_size: int | None = None,
+        include_self: bool = False,
         stages: Iterable[Stage] = (),
     ) -> None:
         self._options: dict[str, Any] = {
             "kinds": None if kinds is None else _checked(kinds),
             "payload": payload,
             "ring_size": ring_size,
+            "include_self": include_self,
             "stages": tuple(stages),
         }
         self._filter = filters or Filter()

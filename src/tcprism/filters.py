@@ -202,6 +202,12 @@ def parse_recorded(texts: Texts, follow: bool = False) -> Filter:
     )
 
 
+def check(texts: Texts) -> None:
+    """Refuse what makes no sense on any machine. Raises UsageError."""
+    _flatten(_recorded_pids(text) for text in texts.get("pid", ()))
+    _without_machine(texts)
+
+
 def _without_machine(texts: Texts) -> dict[str, Any]:
     """Parse what means the same everywhere."""
     ports = {
