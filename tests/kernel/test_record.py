@@ -67,7 +67,7 @@ class Recorder:
         """Wait for its end; return what it said."""
         assert self.process.stderr
         try:
-            said = self.process.stderr.read().splitlines()
+            said: list[str] = self.process.stderr.read().splitlines()
             self.process.wait(PATIENCE)
         finally:
             self.process.kill()
@@ -404,6 +404,6 @@ def listening(netns: Netns, act: Callable[..., object], *arguments: object) -> A
 
 
 DROP_ALL = (
-    "add table inet all; "
-    "add chain inet all input { type filter hook input priority 0; policy drop; }"
+    "add table inet closed; "
+    "add chain inet closed input { type filter hook input priority 0; policy drop; }"
 )

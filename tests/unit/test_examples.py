@@ -18,7 +18,7 @@ TCPRISM = str(Path(sys.executable).with_name("tcprism"))
 
 
 def test_reading_a_recording() -> None:
-    command = [sys.executable, EXAMPLES / "read_recording.py", SAMPLE]
+    command = [sys.executable, str(EXAMPLES / "read_recording.py"), SAMPLE]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stderr == ""
     assert "bytes again" in done.stdout

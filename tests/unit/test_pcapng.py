@@ -231,7 +231,7 @@ def test_arbitrary_events(made: list[Batch]) -> None:
     """Whatever the records say, the file is a whole number of blocks."""
     for source in ("segments", "messages"):
         file = io.BytesIO()
-        sink = Pcapng(file, source)  # type: ignore[arg-type]
+        sink = Pcapng(file, source)
         for batch in made:
             sink.write(batch)
         sink.close()

@@ -93,17 +93,18 @@ def decode_facts(metadata: Mapping[bytes, bytes] | None) -> Facts:
         raise RecordingError("its facts are damaged") from error
 
 
-def encode_ledger(ledger: Ledger) -> list[dict[str, Any]]:
+def encode_ledger(ledger: Ledger) -> dict[str, Any]:
     """Return a ledger as JSON has it; what is 0 is left out."""
-    return [
+    entries = [
         {name: value for name, value in asdict(entry).items() if value} for entry in ledger.entries
     ]
+    return {"entries": entries, "unremembered": ledger.unremembered}
 
 
-def decode_ledger(entries: Any) -> Ledger:
+def decode_ledger(values: Any) -> Ledger:
     """Return the ledger of a note. Raises RecordingError."""
     try:
-        return Ledger(tuple(map(_entry, entries)))
+        return Ledger(tuple(map(_entry, values["entries"])), int(values["unremembered"]))
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise RecordingError("its ledger is damaged") from error
 
