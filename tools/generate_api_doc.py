@@ -76,7 +76,8 @@ def signature(name: str, function: Any) -> str:
     """Return a call with the parameters and their defaults; types are in the source."""
     named = inspect.signature(function).parameters.values()
     texts = [
-        each.name if each.default in (each.empty, None) or callable(each.default)
+        each.name
+        if each.default in (each.empty, None) or callable(each.default)
         else f"{each.name}={each.default!r}"
         for each in named
         if each.name != "self"

@@ -8,7 +8,6 @@ import generate_api_doc
 import generate_docs
 import generate_hooks_doc
 
-
 GENERATORS = [generate_api_doc, generate_docs, generate_hooks_doc]
 
 
