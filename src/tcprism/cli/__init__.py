@@ -16,6 +16,10 @@ COMMANDS = {
     "trace": "Show what is sent and received, what gets lost, how connections begin and end.",
     "connections": "Show one line a connection as it ends.",
     "retransmits": "Show what is sent again, why, and whose bytes.",
+    "record": "Record events to a file, to look at them later and elsewhere.",
+    "replay": "Show a recording as trace would have shown it.",
+    "export": "Write a recording in a format of other tools.",
+    "query": "Ask a recording in SQL.",
     "doctor": "Tell what this machine can show, by which hook, and why no better one.",
     "demo": "Make a small lossy network of our own and trace it.",
 }
