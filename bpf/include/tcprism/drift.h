@@ -50,6 +50,22 @@ INLINE bool iter_is_flat(u32 type)
 	return enum_value_exists(enum iter_type, ITER_UBUF) && type == enum_value(enum iter_type, ITER_UBUF);
 }
 
+struct tcp_sock___before_6_18 {
+	u8 chrono_type : 2;
+} CORE;
+
+/* Bits of a byte became a byte of their own: how far a field must be shifted down tells which. */
+INLINE u32 chrono_type_of(struct tcp_sock *tp, enum reads reads)
+{
+	struct tcp_sock___before_6_18 *old = (void *)tp;
+	u8 type = 0;
+
+	if (__builtin_preserve_field_info(old->chrono_type, 5) != 56)
+		return READ_BITS(reads, old, chrono_type);
+	READ(reads, type, tp->chrono_type);
+	return type;
+}
+
 /* The tracepoint says whether the attempt failed since 6.16; before, it fired for successes alone. */
 typedef void (*btf_trace_tcp_retransmit_skb)(void *, const struct sock *, const struct sk_buff *, int);
 

@@ -87,8 +87,13 @@ struct inet_sock {
 	u16 inet_sport;
 } CORE;
 
+struct tcp_congestion_ops {
+	char name[16];
+} CORE;
+
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	const struct tcp_congestion_ops *icsk_ca_ops;
 	u8 icsk_ca_state : 5;
 	u8 icsk_pending;
 	u8 icsk_retransmits;
@@ -97,6 +102,15 @@ struct inet_connection_sock {
 
 struct tcp_options_received {
 	u16 rcv_wscale : 4;
+} CORE;
+
+/* The least of a window of time, in s[0]: lib/win_minmax.c */
+struct minmax_sample {
+	u32 v;
+} CORE;
+
+struct minmax {
+	struct minmax_sample s[3];
 } CORE;
 
 struct tcp_sock {
@@ -116,6 +130,24 @@ struct tcp_sock {
 	u32 lost_out;
 	u32 retrans_out;
 	u32 undo_marker;
+	u64 bytes_sent;
+	u64 bytes_acked;
+	u64 bytes_received;
+	u64 bytes_retrans;
+	u32 segs_out;
+	u32 segs_in;
+	u32 data_segs_out;
+	u32 data_segs_in;
+	u32 total_retrans;
+	u32 dsack_dups;
+	u32 reord_seen;
+	struct minmax rtt_min;
+	u32 mss_cache;
+	u32 rate_delivered;
+	u32 rate_interval_us;
+	u32 chrono_start;
+	u32 chrono_stat[3];
+	u8 chrono_type;
 } CORE;
 
 struct request_sock {

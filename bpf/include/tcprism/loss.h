@@ -5,7 +5,7 @@
 
 #include "segment.h"
 
-INLINE u32 jiffies_to_us(u32 jiffies)
+INLINE u64 jiffies_to_us(u32 jiffies)
 {
 	return (u64)jiffies * config.tick_ns / 1000;
 }
