@@ -7,6 +7,7 @@
 #include "probes/segment_egress.bpf.c"
 #include "probes/retransmit.bpf.c"
 #include "probes/owner.bpf.c"
+#include "probes/snapshot.bpf.c"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -23,5 +24,6 @@ struct wire {
 	struct segment segment;
 	struct loss loss;
 	struct connection_event connection_event;
+	struct snapshot snapshot;
 };
 const struct wire *const volatile wire = 0;

@@ -25,7 +25,6 @@ PROBES = (message.PROBE, segment.TRANSMIT, segment.RETRANSMIT)
 DEFAULT_KINDS = ("send", "recv", "retransmit")
 DEFAULT_PAYLOAD = 64
 _CLOCK_STEP_NS = 1_000_000
-_CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h; it ticks once a jiffy
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +133,7 @@ class Monitor:
             "track_owner": self._tracks_owners(),
             "local_storage": storage,
             "recvmsg_arguments": kernel_types().parameters("tcp_recvmsg"),
-            "tick_ns": round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e9),
+            "tick_ns": machine.tick_ns(),
             **self.request.filter.switches(),
         }
 

@@ -9,9 +9,13 @@
 
 #include "helpers.h"
 
+#define AF_INET 2
 #define AF_INET6 10
 #define SOCK_STREAM 1
 #define IPPROTO_TCP 6
+#define S_IFMT 0170000
+#define S_IFSOCK 0140000
+#define TCP_NAGLE_OFF 1 /* TCP_NODELAY, include/net/tcp.h */
 #define SOCK_DONE 1 /* enum sock_flags: the peer's FIN has arrived */
 
 #define MSG_PEEK 0x02
@@ -81,6 +85,28 @@ struct sock {
 	struct sock_common __sk_common;
 	u16 sk_protocol;
 	u16 sk_type;
+	int sk_sndbuf;
+	int sk_rcvbuf;
+	u32 sk_ack_backlog;
+	u32 sk_max_ack_backlog;
+} CORE;
+
+struct socket {
+	struct sock *sk;
+} CORE;
+
+struct inode {
+	u16 i_mode;
+	unsigned long i_ino;
+} CORE;
+
+struct file {
+	struct inode *f_inode;
+	void *private_data;
+} CORE;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
 } CORE;
 
 struct inet_sock {
@@ -97,6 +123,7 @@ struct inet_connection_sock {
 	u8 icsk_ca_state : 5;
 	u8 icsk_pending;
 	u8 icsk_retransmits;
+	u8 icsk_probes_out;
 	u32 icsk_rto;
 } CORE;
 
@@ -120,7 +147,11 @@ struct tcp_sock {
 	u32 copied_seq;
 	u32 rcv_nxt;
 	u32 rcv_wnd;
+	u32 rcv_wup;
+	u32 snd_una;
 	u32 snd_nxt;
+	u32 snd_wnd;
+	u8 nonagle : 4;
 	u32 snd_cwnd;
 	u32 srtt_us;
 	u32 rttvar_us;

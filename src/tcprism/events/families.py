@@ -12,6 +12,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "segment": ("transmit", "probe"),
     "loss": ("retransmit", "undo", "drop"),
     "connection": ("connect", "accept", "close", "reset", "state"),
+    "snapshot": ("snapshot",),
 }
 
 RECORDS: dict[str, np.dtype[np.void]] = {
@@ -20,6 +21,7 @@ RECORDS: dict[str, np.dtype[np.void]] = {
     "segment": _wire.SEGMENT,
     "loss": _wire.LOSS,
     "connection": _wire.CONNECTION_EVENT,
+    "snapshot": _wire.SNAPSHOT,
 }
 
 FAMILY_OF_KIND = {kind: family for family, kinds in FAMILIES.items() for kind in kinds}

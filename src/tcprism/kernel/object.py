@@ -103,6 +103,11 @@ class BpfObject:
                 link = self._try(step, "bpf_program__attach", programs[name])
             self._links.append(link)
 
+    def attach_iterator(self, name: str) -> int:
+        """Attach an iterator program; return its link's descriptor. Raises LoadError."""
+        self.attach((name,), cgroup=-1)
+        return int(self._library.call("bpf_link__fd", self._links[-1]))
+
     def detach(self) -> None:
         """Take every hook off; what is in the maps and rings stays readable."""
         while self._links:
