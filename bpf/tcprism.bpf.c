@@ -6,6 +6,9 @@
 #include "probes/segment.bpf.c"
 #include "probes/segment_egress.bpf.c"
 #include "probes/retransmit.bpf.c"
+#include "probes/connection.bpf.c"
+#include "probes/drop.bpf.c"
+#include "probes/ack.bpf.c"
 #include "probes/owner.bpf.c"
 #include "probes/snapshot.bpf.c"
 

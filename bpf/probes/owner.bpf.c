@@ -1,29 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* Who owns a socket before its first message, and which processes are followed. */
+/* Who owns a socket that is accepted or was there before, and which processes are followed. */
 #include "tcprism/emit.h"
-
-/* connect() enters SYN_SENT in the caller's context: its SYN and the SYN's retransmissions have an owner. */
-SEC("tp_btf/inet_sock_set_state") int tracepoint_state(u64 *ctx)
-{
-	struct sock *sk = (void *)ctx[0];
-	u64 thread = bpf_get_current_pid_tgid();
-	struct owner current;
-	int state = ctx[2];
-
-	if (sk->sk_protocol != IPPROTO_TCP)
-		return 0;
-	if (state == TCP_CLOSE)
-		owner_forget(sk);
-	if (state != TCP_SYN_SENT)
-		return 0;
-	if (task_passes(HIGH32(thread))) {
-		read_current(&current, thread, true);
-		owner_remember(sk, &current, READS_BTF);
-	} else {
-		owner_turn_away(sk, thread, READS_BTF);
-	}
-	return 0;
-}
 
 SEC("tp_btf/sched_process_fork") int tracepoint_fork(u64 *ctx)
 {
@@ -43,5 +20,75 @@ SEC("tp_btf/sched_process_exit") int tracepoint_exit(u64 *ctx)
 
 	if (chosen && task->signal->live.counter == 0)
 		*chosen = 0;
+	return 0;
+}
+
+/*
+ * The process that accepts a connection has it from here on. inet_csk_accept() has two parameters since 6.10
+ * (92ef0fd55ac8), four before.
+ */
+SEC("fexit/inet_csk_accept") int fexit_accept(u64 *ctx)
+{
+	struct sock *sk = config.accept_arguments == 4 ? (void *)SLOT(ctx, 4) : (void *)SLOT(ctx, 2);
+
+	if (is_there(sk))
+		owner_is_current(sk, READS_BTF);
+	return 0;
+}
+
+SEC("kretprobe/inet_csk_accept") int kretprobe_accept(struct pt_regs *ctx)
+{
+	struct sock *sk = (void *)ctx->ax;
+
+	if (is_there(sk))
+		owner_is_current(sk, READS_PROBED);
+	return 0;
+}
+
+/* As task_passes(), of a task that is not the current one. */
+INLINE bool other_task_passes(const struct task_struct *task)
+{
+	const struct cgroup *cgroup = task->cgroups->dfl_cgrp;
+	struct comm comm = {};
+
+	if (config.self_pid == (u32)task->tgid)
+		return false;
+	if (config.by_pid) {
+		const u8 *chosen = pid_chosen(task->tgid);
+
+		if (!chosen || !*chosen)
+			return false;
+	}
+	if (config.by_comm) {
+		bpf_probe_read_kernel_str(&comm, sizeof(comm), task->comm);
+		if (!bpf_map_lookup_elem(&comms, &comm))
+			return false;
+	}
+	return !config.cgroups || cgroup_chosen(cgroup);
+}
+
+/* Once, at the start: whoever has a socket open owns it, unless a hook knows better by now. */
+SEC("iter/task_file") int iterate_owners(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct socket *socket;
+	struct note *note;
+	struct sock *sk;
+
+	if (!task || !file)
+		return 0;
+	socket = bpf_sock_from_file(file);
+	sk = socket ? socket->sk : NULL;
+	if (!sk || sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	note = note_create(sk, READS_BTF);
+	if (!note || note->owner.pid)
+		return 0;
+	note->owner.pid = task->tgid;
+	note->owner.tid = task->pid;
+	note->owner.source = OWNER_ITERATOR;
+	note->owner.passes = other_task_passes(task);
+	read_task(&note->owner, task);
 	return 0;
 }

@@ -1,21 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /* Retransmissions: equal to RetransSegs, tail loss probes included, on every kernel. */
-#include "tcprism/loss.h"
+#include "tcprism/undo.h"
 
 INLINE void retransmit_event(struct sock *sk, const struct sk_buff *skb, int error)
 {
 	struct counters *counters = counters_of(KIND_RETRANSMIT);
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-	struct owner *owner = owner_of(sk, READS_BTF);
+	struct note *note = kind_wanted(KIND_UNDO) ? note_create(sk, READS_BTF) : note_of(sk, READS_BTF);
+	struct owner *owner = note ? &note->owner : NULL;
 	struct pending pending = {};
 	struct connection c;
 	struct loss l = {};
 
 	if (!counters || !tp)
 		return;
-	if (!segment_passes(counters, &c, &sk->__sk_common, owner, READS_BTF))
-		return;
 	read_control_block(&pending, skb, READS_BTF);
+	if (note && kind_wanted(KIND_UNDO))
+		undo_note(note, tp, &pending);
+	if (!kind_wanted(KIND_RETRANSMIT) || !segment_passes(counters, &c, &sk->__sk_common, owner, READS_BTF))
+		return;
 	pending.ack = pending.flags & TCPHDR_ACK ? tp->rcv_nxt : 0;
 	event_begin(&l.segment.event, KIND_RETRANSMIT, &c, owner);
 	l.segment.event.socket = cookie_of(sk, READS_BTF);
@@ -24,6 +27,10 @@ INLINE void retransmit_event(struct sock *sk, const struct sk_buff *skb, int err
 	l.segment.window = window_of(tp, pending.flags, READS_BTF);
 	read_evidence(&l, tp);
 	l.cause = cause_of(tp, l.segment.ca_state, pending.flags);
+	if (note && note->written) {
+		l.call_seq = note->written_seq;
+		l.call_seq_known = true;
+	}
 	SUBMIT(loss, struct loss, counters, *record = l);
 }
 

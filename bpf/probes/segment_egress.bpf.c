@@ -1,19 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /* Without fentry and kprobes: each packet as it leaves IP, once, with its true headers. */
-#include "tcprism/segment.h"
+#include "tcprism/packet.h"
 
-#define ETH_P_IP 0x0008 /* network order */
-#define ETH_P_IPV6 0xdd86
 #define IPV4_MINIMUM 20
 #define IPV6_LENGTH 40
 #define HEADERS_MAX 512 /* IP's, with any options */
-
-struct tcp_header {
-	u16 source, dest;
-	u32 seq, ack;
-	u8 offset_and_flags, flags;
-	u16 window;
-};
 
 struct packet {
 	const u8 *start, *end; /* what lies in one piece: all headers of a packet that was made here do */

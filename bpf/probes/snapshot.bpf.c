@@ -35,14 +35,12 @@ INLINE bool is_tcp_socket(struct sock *sk)
 	return (family == AF_INET || family == AF_INET6) && protocol == IPPROTO_TCP && type == SOCK_STREAM;
 }
 
-INLINE void read_holder(struct owner *to, struct task_struct *task)
+INLINE void read_holder(struct owner *to, const struct task_struct *task)
 {
 	to->pid = task->tgid;
 	to->tid = task->tgid;
-	to->uid = task->cred->uid.val;
-	to->cgroup_id = task->cgroups->dfl_cgrp->kn->id;
 	to->source = OWNER_ITERATOR;
-	bpf_probe_read_kernel_str(&to->comm, sizeof(to->comm), task->comm);
+	read_task(to, task);
 }
 
 INLINE void read_queues(struct snapshot *to, struct tcp_sock *tp)
@@ -86,7 +84,7 @@ INLINE void read_recovery(struct snapshot *to, struct tcp_sock *tp)
 	to->nodelay = READ_BITS(READS_PROBED, tp, nonagle) & TCP_NAGLE_OFF;
 }
 
-INLINE void read_socket(struct snapshot *to, struct sock *sk)
+INLINE void read_snapshot(struct snapshot *to, struct sock *sk)
 {
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
 
@@ -103,11 +101,10 @@ INLINE void read_socket(struct snapshot *to, struct sock *sk)
 	read_recovery(to, tp);
 }
 
-SEC("iter/task_file") int iterate_snapshot(u64 *ctx)
+SEC("iter/task_file") int iterate_snapshot(struct bpf_iter__task_file *ctx)
 {
-	struct bpf_iter_meta *meta = (void *)ctx[0];
-	struct task_struct *task = (void *)ctx[1];
-	struct file *file = (void *)ctx[3];
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
 	struct connection c = {};
 	struct owner holder = {};
 	struct snapshot *s;
@@ -117,7 +114,7 @@ SEC("iter/task_file") int iterate_snapshot(u64 *ctx)
 	if (!task || !file)
 		return 0;
 	sk = sock_of_file(file);
-	if (!sk || !is_tcp_socket(sk) || !socket_ports_pass(&sk->__sk_common, READS_PROBED))
+	if (!sk || !is_tcp_socket(sk) || !socket_ports_pass(&sk->__sk_common, READS_PROBED) || !other_task_passes(task))
 		return 0;
 	read_connection(&c, &sk->__sk_common, READS_PROBED);
 	s = bpf_map_lookup_elem(&snapshot_buffer, &zero);
@@ -128,7 +125,7 @@ SEC("iter/task_file") int iterate_snapshot(u64 *ctx)
 	event_begin(&s->event, KIND_SNAPSHOT, &c, &holder);
 	s->event.socket = cookie_of(sk, READS_PROBED);
 	s->inode = file->f_inode->i_ino;
-	read_socket(s, sk);
-	bpf_seq_write(meta->seq, s, sizeof(*s));
+	read_snapshot(s, sk);
+	bpf_seq_write(ctx->meta->seq, s, sizeof(*s));
 	return 0;
 }

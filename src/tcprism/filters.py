@@ -87,6 +87,7 @@ class Filter:
             "by_remote_port": bool(self.remote_ports),
             "family": self.family,
             "cgroups": len(self.cgroups),
+            "cgroup_ids": _cgroup_ids(self.cgroups),
             "port": _port_bits(self.ports),
             "local_port": _port_bits(self.local_ports),
             "remote_port": _port_bits(self.remote_ports),
@@ -121,6 +122,14 @@ def _port_bits(ranges: Iterable[tuple[int, int]]) -> np.ndarray[tuple[int], np.d
     for first, last in ranges:
         bits[first : last + 1] = 1
     return np.packbits(bits, bitorder="little").view(np.uint64)
+
+
+def _cgroup_ids(paths: Iterable[Path]) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    """Return the ids of cgroups: the inodes of their directories (kernfs, 64 bits)."""
+    ids = np.zeros(CGROUPS_MAX, np.uint64)
+    for index, path in enumerate(paths):
+        ids[index] = path.stat().st_ino
+    return ids
 
 
 def _comm_key(comm: str) -> bytes:

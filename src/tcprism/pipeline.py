@@ -5,24 +5,37 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from tcprism import features
+from tcprism.containers import Names, Owners
 from tcprism.errors import KernelRefused
 from tcprism.events import KINDS, Batch, Part
+from tcprism.events.context import Context
 from tcprism.features import machine
 from tcprism.filters import Filter, descendants, pid_rows
-from tcprism.kernel.cgroup import open_cgroup_root
+from tcprism.kernel.cgroup import open_cgroup_root, path_of
 from tcprism.kernel.object import BpfObject, has_task_storage
 from tcprism.kernel.types import kernel_types
-from tcprism.probes import Probe, message, segment
+from tcprism.probes import Probe, connection, loss, message, segment
 from tcprism.ring import rings
 from tcprism.ring.ledger import Ledger, Received, close_accounts
+from tcprism.stages import Stage
+from tcprism.stages.retransmits import Retransmits
 
-PROBES = (message.PROBE, segment.TRANSMIT, segment.RETRANSMIT)
-DEFAULT_KINDS = ("send", "recv", "retransmit")
+PROBES = (
+    message.PROBE,
+    segment.PROBE,
+    loss.RETRANSMIT,
+    loss.UNDO,
+    loss.DROP,
+    connection.CONNECTION,
+    connection.RESET,
+)
+DEFAULT_KINDS = ("send", "recv", "retransmit", "drop", "connect", "accept", "close", "reset")
 DEFAULT_PAYLOAD = 64
 _CLOCK_STEP_NS = 1_000_000
 
@@ -43,14 +56,23 @@ class Request:
     ordered: bool = True
 
 
+# Who uses a socket is known where a process is at work: at its messages and at its connections.
+# How a connection ended is known from the resets, too.
+_NEEDS = {
+    "transmit": (message.PROBE, connection.CONNECTION),
+    "probe": (message.PROBE, connection.CONNECTION),
+    "retransmit": (message.PROBE, connection.CONNECTION),
+    "undo": (message.PROBE, connection.CONNECTION),
+    "drop": (message.PROBE, connection.CONNECTION),
+    "close": (connection.RESET,),
+    "reset": (connection.CONNECTION,),
+}
+
+
 def probes_for(kinds: Sequence[str]) -> list[Probe]:
-    """Return the probes to load; segments need the message hooks, which know whose socket it is."""
-    wants_segments = bool(set(kinds) & {"transmit", "retransmit"})
-    return [
-        probe
-        for probe in PROBES
-        if set(probe.kinds) & set(kinds) or (wants_segments and probe is message.PROBE)
-    ]
+    """Return the probes to load: those of the kinds, and those that the kinds depend on."""
+    needed = {probe.family for kind in kinds for probe in _NEEDS.get(kind, ())}
+    return [probe for probe in PROBES if set(probe.kinds) & set(kinds) or probe.family in needed]
 
 
 class Monitor:
@@ -69,7 +91,10 @@ class Monitor:
         machine.require_privileges()
         self._sizes = rings.sizes(self.request.kinds, self.request.payload, self.request.ring_size)
         probes = probes_for(self.request.kinds)
+        self._cgroup_root = cgroup_root()
         self.choices, self._object = features.choose(probes, self._forced(probes), self._load)
+        self._context = machine_context(self._cgroup_root)
+        self._stages = stages_for(self.request)
         return self
 
     def _forced(self, probes: Sequence[Probe]) -> dict[str, str]:
@@ -87,6 +112,8 @@ class Monitor:
     ) -> None:
         self._rings.close()
         self._object.close()
+        if self._cgroup_root >= 0:
+            os.close(self._cgroup_root)
 
     def _load(self, choices: Sequence[features.Choice]) -> BpfObject:
         bpf = BpfObject()
@@ -104,9 +131,10 @@ class Monitor:
             if choice.hook
             for name in features.programs_of(choice.hook, kernel_types())
         ]
-        programs += self._owner_programs()
+        programs = list(dict.fromkeys(programs + self._follow_programs()))
+        iterators = ["iterate_owners"] if self._tracks_owners() and has_task_storage() else []
         storage = has_task_storage() and not any(name.startswith("kprobe") for name in programs)
-        bpf.select(programs)
+        bpf.select(programs + iterators)
         bpf.configure(self._config(storage), self._sizes)
         if not has_task_storage():
             bpf.without_storage()
@@ -115,15 +143,14 @@ class Monitor:
         self._rings = rings.Rings(self._sizes, bpf.map_fd, self.request.ordered)
         self._attach(bpf, programs)
         self._follow_descendants(bpf)
+        for name in iterators:  # after the hooks are on, so that no socket is in neither
+            bpf.iterate(name)
 
-    def _owner_programs(self) -> list[str]:
-        programs = ["tracepoint_state"] if self._tracks_owners() else []
-        if self.request.filter.follow:
-            programs += ["tracepoint_fork", "tracepoint_exit"]
-        return programs
+    def _follow_programs(self) -> list[str]:
+        return ["tracepoint_fork", "tracepoint_exit"] if self.request.filter.follow else []
 
     def _tracks_owners(self) -> bool:
-        return bool(set(self.request.kinds) & {"transmit", "retransmit"})
+        return bool(set(self.request.kinds) - {"send", "recv"})
 
     def _config(self, storage: bool) -> dict[str, object]:
         return {
@@ -133,6 +160,7 @@ class Monitor:
             "track_owner": self._tracks_owners(),
             "local_storage": storage,
             "recvmsg_arguments": kernel_types().parameters("tcp_recvmsg"),
+            "accept_arguments": kernel_types().parameters("inet_csk_accept"),
             "tick_ns": machine.tick_ns(),
             **self.request.filter.switches(),
         }
@@ -157,19 +185,9 @@ class Monitor:
                 bpf.put("pids", key, value)
 
     def _attach(self, bpf: BpfObject, programs: list[str]) -> None:
-        try:
-            root = open_cgroup_root()
-        except OSError as error:
-            if "cgroup_transmit" in programs:
-                raise KernelRefused(
-                    f"transmit needs cgroup v2: {error.strerror}; mount it"
-                ) from error
-            root = -1
-        try:
-            bpf.attach(programs, root)
-        finally:
-            if root >= 0:
-                os.close(root)
+        if self._cgroup_root < 0 and "cgroup_transmit" in programs:
+            raise KernelRefused("transmit needs cgroup v2, which this kernel does not have")
+        bpf.attach(programs, self._cgroup_root)
 
     def read(self) -> Batch:
         """Return the events that are ready, possibly none. Never blocks."""
@@ -184,7 +202,10 @@ class Monitor:
         now = _clock_offset_ns()
         if abs(now - self._clock_offset_ns) > _CLOCK_STEP_NS:  # somebody set the clock
             self._clock_offset_ns = now
-        return Batch(parts, self._clock_offset_ns)
+        batch = Batch([replace(p, context=self._context) for p in parts], self._clock_offset_ns)
+        for stage in self._stages:
+            batch = stage(batch)
+        return batch
 
     def fill_level(self) -> float:
         """Return how full the fullest ring is, 0 to 1."""
@@ -210,6 +231,28 @@ def survey(probe: Probe) -> features.Choice:
     request = Request(kinds=probe.kinds, filter=nobody, ring_size=rings.SMALLEST)
     with Monitor(request) as monitor:
         return next(choice for choice in monitor.choices if choice.probe is probe)
+
+
+def stages_for(request: Request) -> tuple[Stage, ...]:
+    """Return the stages that events go through; events that are only counted need none."""
+    explains = request.ordered and "retransmit" in request.kinds
+    return (Retransmits(),) if explains else ()
+
+
+def cgroup_root() -> int:
+    """Return a descriptor of the cgroup v2 root, or -1 where there is none."""
+    try:
+        return open_cgroup_root()
+    except OSError:
+        return -1
+
+
+def machine_context(root: int) -> Context:
+    """Return the look-ups of the machine that we run on; `root` is a descriptor of cgroup v2's."""
+    drops = kernel_types().enum("skb_drop_reason", "SKB_DROP_REASON_")
+    drops |= kernel_types().enum("qdisc_drop_reason")
+    resets = kernel_types().enum("sk_rst_reason", "SK_RST_REASON_")
+    return Context(Owners(partial(path_of, root), Names()), drops.get, resets.get)
 
 
 def _clock_offset_ns() -> int:

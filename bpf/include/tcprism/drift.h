@@ -50,18 +50,18 @@ INLINE bool iter_is_flat(u32 type)
 	return enum_value_exists(enum iter_type, ITER_UBUF) && type == enum_value(enum iter_type, ITER_UBUF);
 }
 
-struct tcp_sock___before_6_18 {
+struct tcp_sock___with_bits { /* later a byte of its own, in 6.18 at the latest */
 	u8 chrono_type : 2;
 } CORE;
 
-/* Bits of a byte became a byte of their own: how far a field must be shifted down tells which. */
+#define SHIFT_OF_A_BYTE 56
+
 INLINE u32 chrono_type_of(struct tcp_sock *tp, enum reads reads)
 {
-	struct tcp_sock___before_6_18 *old = (void *)tp;
 	u8 type = 0;
 
-	if (__builtin_preserve_field_info(old->chrono_type, 5) != 56)
-		return READ_BITS(reads, old, chrono_type);
+	if (__builtin_preserve_field_info(tp->chrono_type, 4) != SHIFT_OF_A_BYTE)
+		return READ_BITS(reads, (struct tcp_sock___with_bits *)tp, chrono_type);
 	READ(reads, type, tp->chrono_type);
 	return type;
 }
@@ -70,6 +70,18 @@ INLINE u32 chrono_type_of(struct tcp_sock *tp, enum reads reads)
 typedef void (*btf_trace_tcp_retransmit_skb)(void *, const struct sock *, const struct sk_buff *, int);
 
 #define RETRANSMIT_HAS_ERROR() type_matches(btf_trace_tcp_retransmit_skb)
+
+/* kfree_skb's reason came with 5.17, that of a reset with 6.10, each with its enum. */
+#define DROP_HAS_REASON() enum_value_exists(enum skb_drop_reason, SKB_DROP_REASON_NOT_SPECIFIED)
+#define RESET_HAS_REASON() enum_value_exists(enum sk_rst_reason, SK_RST_REASON_NOT_SPECIFIED)
+
+/* The socket that a dropped packet was found to belong to came with 6.11 (c53795d48ee8). */
+typedef void (*btf_trace_kfree_skb)(void *, struct sk_buff *, void *, enum skb_drop_reason, struct sock *);
+
+#define DROP_HAS_SOCKET() type_matches(btf_trace_kfree_skb)
+
+/* bpf_sock_from_file() came with 5.11. */
+#define HAS_SOCK_FROM_FILE() enum_value_exists(enum bpf_func_id, BPF_FUNC_sock_from_file)
 
 /* bpf_get_current_task_btf() came with 5.11. */
 #define HAS_TASK_BTF() enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)

@@ -275,8 +275,10 @@ struct config {
 	u8 cgroups; /* entries of the cgroup array */
 	u8 local_storage; /* the kernel has socket and task storage for tracing programs */
 	u8 recvmsg_arguments; /* parameters of tcp_recvmsg() in this kernel */
-	u8 reserved[3];
+	u8 accept_arguments; /* parameters of inet_csk_accept() */
+	u8 reserved[2];
 	u32 tick_ns; /* a jiffy */
+	u64 cgroup_ids[CGROUPS_MAX];
 	u64 port[PORT_WORDS];
 	u64 local_port[PORT_WORDS];
 	u64 remote_port[PORT_WORDS];

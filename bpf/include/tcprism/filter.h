@@ -153,6 +153,24 @@ INLINE bool in_cgroups(void)
 	return false;
 }
 
+#define CGROUP_DEPTH 32
+
+/* Whether a cgroup is one of the chosen or lies below one. */
+INLINE bool cgroup_chosen(const struct cgroup *cgroup)
+{
+	for (u32 depth = 0; depth < CGROUP_DEPTH && cgroup; depth++) {
+		const struct cgroup_subsys_state *parent = cgroup->self.parent;
+		u64 id = cgroup->kn->id;
+
+		for (u32 i = 0; i < CGROUPS_MAX; i++) {
+			if (i < config.cgroups && config.cgroup_ids[i] == id)
+				return true;
+		}
+		cgroup = parent ? parent->cgroup : NULL;
+	}
+	return false;
+}
+
 #define FILTERS_BY_TASK() (config.by_pid || config.by_comm || config.cgroups)
 
 /* Whether a process is chosen, to be read or set. */

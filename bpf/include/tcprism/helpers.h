@@ -31,7 +31,7 @@ enum {
 	MAP_RINGBUF = 27,
 	MAP_TASK_STORAGE = 29,
 };
-enum { MAP_NO_PREALLOC = 1 };
+enum { MAP_NO_PREALLOC = 1, MAP_CLONE = 1 << 9 };
 enum { STORAGE_CREATE = 1 };
 enum { RING_NO_WAKEUP = 1 };
 
@@ -40,6 +40,8 @@ struct sock;
 struct task_struct;
 struct pt_regs;
 struct tcp_sock;
+struct socket;
+struct file;
 struct __sk_buff;
 
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
@@ -64,6 +66,7 @@ static void (*bpf_ringbuf_submit)(void *record, u64 flags) = (void *)132;
 static struct tcp_sock *(*bpf_skc_to_tcp_sock)(void *sk) = (void *)137;
 static void *(*bpf_task_storage_get)(void *map, struct task_struct *task, void *value, u64 flags) = (void *)156;
 static struct task_struct *(*bpf_get_current_task_btf)(void) = (void *)158;
+static struct socket *(*bpf_sock_from_file)(struct file *file) = (void *)162;
 static struct pt_regs *(*bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 
 /* CO-RE questions (clang builtins; the numbers are enum bpf_core_relo_kind's). */

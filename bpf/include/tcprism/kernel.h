@@ -16,6 +16,10 @@
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 #define TCP_NAGLE_OFF 1 /* TCP_NODELAY, include/net/tcp.h */
+#define EPIPE 32
+#define ECONNRESET 104
+#define ETIMEDOUT 110
+
 #define SOCK_DONE 1 /* enum sock_flags: the peer's FIN has arrived */
 
 #define MSG_PEEK 0x02
@@ -28,9 +32,17 @@
 #define ERESTARTSYS 512 /* to 516: the call is made again or becomes EINTR, without any data */
 #define ERESTART_LAST 516
 
+#define TCP_ESTABLISHED 1 /* include/net/tcp_states.h */
 #define TCP_SYN_SENT 2
+#define TCP_SYN_RECV 3
+#define TCP_FIN_WAIT1 4
+#define TCP_FIN_WAIT2 5
+#define TCP_TIME_WAIT 6
 #define TCP_CLOSE 7
+#define TCP_LAST_ACK 9
 #define TCP_LISTEN 10
+#define TCP_CLOSING 11
+#define TCP_NEW_SYN_RECV 12
 
 #define TCP_CA_RECOVERY 3 /* enum tcp_ca_state, include/uapi/linux/tcp.h */
 #define TCP_CA_LOSS 4
@@ -85,6 +97,7 @@ struct sock {
 	struct sock_common __sk_common;
 	u16 sk_protocol;
 	u16 sk_type;
+	int sk_err;
 	int sk_sndbuf;
 	int sk_rcvbuf;
 	u32 sk_ack_backlog;
@@ -172,10 +185,10 @@ struct tcp_sock {
 	u32 total_retrans;
 	u32 dsack_dups;
 	u32 reord_seen;
-	struct minmax rtt_min;
 	u32 mss_cache;
 	u32 rate_delivered;
 	u32 rate_interval_us;
+	struct minmax rtt_min;
 	u32 chrono_start;
 	u32 chrono_stat[3];
 	u8 chrono_type;
@@ -190,8 +203,18 @@ struct tcp_request_sock {
 	u32 snt_isn;
 } CORE;
 
+struct net_device {
+	possible_net_t nd_net;
+} CORE;
+
 struct sk_buff {
+	struct net_device *dev;
+	struct sock *sk;
 	char cb[48];
+	u16 protocol;
+	u16 network_header;
+	u32 len;
+	unsigned char *head;
 } CORE;
 
 struct tcp_skb_cb {
@@ -199,6 +222,13 @@ struct tcp_skb_cb {
 	u32 end_seq;
 	u16 tcp_gso_segs;
 	u8 tcp_flags; /* 16 bits since 6.15; the low byte is where it was (little endian) */
+} CORE;
+
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	u32 fd;
+	struct file *file;
 } CORE;
 
 struct iovec {
@@ -244,7 +274,15 @@ struct kernfs_node {
 	u64 id;
 } CORE;
 
+struct cgroup;
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+	struct cgroup_subsys_state *parent;
+} CORE;
+
 struct cgroup {
+	struct cgroup_subsys_state self;
 	struct kernfs_node *kn;
 } CORE;
 
@@ -255,6 +293,7 @@ struct css_set {
 struct task_struct {
 	struct thread_info thread_info;
 	u32 flags;
+	int pid;
 	int tgid;
 	struct signal_struct *signal;
 	const struct cred *cred;
@@ -274,6 +313,15 @@ enum iter_type {
 
 enum bpf_func_id {
 	BPF_FUNC_get_current_task_btf,
+	BPF_FUNC_sock_from_file,
+};
+
+enum skb_drop_reason {
+	SKB_DROP_REASON_NOT_SPECIFIED,
+};
+
+enum sk_rst_reason {
+	SK_RST_REASON_NOT_SPECIFIED,
 };
 
 struct __sk_buff { /* user-space interface: a fixed layout */
@@ -338,6 +386,12 @@ INLINE u64 untyped(const void *pointer)
 
 	bpf_probe_read_kernel(&address, sizeof(address), &pointer);
 	return address;
+}
+
+/* For a typed pointer that can be null: later verifiers know and want to see it tested, earlier ones drop the test. */
+INLINE bool is_there(const void *pointer)
+{
+	return pointer && untyped(pointer);
 }
 
 INLINE struct tcp_sock *tcp_sock_of(struct sock *sk, enum reads reads)

@@ -4,11 +4,7 @@
 #define TCPRISM_LOSS_H
 
 #include "segment.h"
-
-INLINE u64 jiffies_to_us(u32 jiffies)
-{
-	return (u64)jiffies * config.tick_ns / 1000;
-}
+#include "totals.h"
 
 INLINE void no_evidence(struct loss *to)
 {

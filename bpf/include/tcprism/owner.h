@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * Whose socket it is. Written in process context (connect, send, recv), read where segments leave,
- * which is often softirq on behalf of somebody else. Socket storage where tracing programs may use
- * it (5.11+) and no kprobe is in play; else a table by socket address, emptied as sockets close.
+ * What is remembered of a socket, above all whose it is. Written in process context (connect, listen, send,
+ * recv, close), read where segments leave, which is often softirq on behalf of somebody else. Socket storage
+ * where tracing programs may use it (5.11+) and no kprobe is in play; an accepted socket inherits its
+ * listener's (MAP_CLONE). Else a table by socket address, emptied as sockets close, and one of listeners.
  */
 #ifndef TCPRISM_OWNER_H
 #define TCPRISM_OWNER_H
@@ -18,53 +19,101 @@ struct owner {
 	struct comm comm;
 };
 
+struct note {
+	struct owner owner;
+	u64 began_ns;      /* SYN sent, then established; 0: not seen */
+	u32 written_seq;   /* write_seq as the last send returned */
+	u32 undo_marker;   /* the kernel's, as of the first retransmission that it may undo; 0: none */
+	u32 undo_end;      /* end of what has been sent again since */
+	u32 undo_segs;
+	u8 written;        /* written_seq is known */
+	u8 active;         /* this end connected */
+	u8 reset;          /* ending: ENDING_RESET_SENT, ENDING_RESET_RECEIVED */
+	u8 reserved[5];
+};
+
 struct {
 	MAP_UINT(type, MAP_SK_STORAGE);
-	MAP_UINT(map_flags, MAP_NO_PREALLOC);
+	MAP_UINT(map_flags, MAP_NO_PREALLOC | MAP_CLONE);
 	MAP_TYPE(key, int);
-	MAP_TYPE(value, struct owner);
-} owners SEC(".maps");
+	MAP_TYPE(value, struct note);
+} notes SEC(".maps");
 
 struct {
 	MAP_UINT(type, MAP_LRU_HASH);
 	MAP_UINT(max_entries, 65536);
 	MAP_TYPE(key, u64);
+	MAP_TYPE(value, struct note);
+} notes_by_address SEC(".maps");
+
+struct listener {
+	u32 netns;
+	u32 port;
+};
+
+struct {
+	MAP_UINT(type, MAP_LRU_HASH);
+	MAP_UINT(max_entries, 4096);
+	MAP_TYPE(key, struct listener);
 	MAP_TYPE(value, struct owner);
-} owners_by_address SEC(".maps");
+} listeners SEC(".maps");
+
+INLINE bool has_storage(enum reads reads)
+{
+	return reads == READS_BTF && config.local_storage;
+}
+
+INLINE struct note *note_of(struct sock *sk, enum reads reads)
+{
+	u64 key;
+
+	if (has_storage(reads))
+		return bpf_sk_storage_get(&notes, sk, NULL, 0);
+	key = (u64)sk;
+	return bpf_map_lookup_elem(&notes_by_address, &key);
+}
 
 INLINE struct owner *owner_of(struct sock *sk, enum reads reads)
 {
-	u64 key;
+	struct note *note = note_of(sk, reads);
 
-	if (reads == READS_BTF && config.local_storage)
-		return bpf_sk_storage_get(&owners, sk, NULL, 0);
-	key = (u64)sk;
-	return bpf_map_lookup_elem(&owners_by_address, &key);
+	return note ? &note->owner : NULL;
 }
 
-INLINE struct owner *owner_create(struct sock *sk, enum reads reads)
+INLINE struct note *note_create(struct sock *sk, enum reads reads)
 {
-	struct owner *owner, empty = {};
+	struct note *note, empty = {};
 	u64 key;
 
-	if (reads == READS_BTF && config.local_storage)
-		return bpf_sk_storage_get(&owners, sk, NULL, STORAGE_CREATE);
+	empty.owner.passes = !FILTERS_BY_TASK();
+	if (has_storage(reads))
+		return bpf_sk_storage_get(&notes, sk, &empty, STORAGE_CREATE);
 	key = (u64)sk;
-	owner = bpf_map_lookup_elem(&owners_by_address, &key);
-	if (owner)
-		return owner;
-	bpf_map_update_elem(&owners_by_address, &key, &empty, 0);
-	return bpf_map_lookup_elem(&owners_by_address, &key);
+	note = bpf_map_lookup_elem(&notes_by_address, &key);
+	if (note)
+		return note;
+	bpf_map_update_elem(&notes_by_address, &key, &empty, 0);
+	return bpf_map_lookup_elem(&notes_by_address, &key);
 }
 
-INLINE void owner_forget(struct sock *sk)
+INLINE void note_forget(struct sock *sk)
 {
 	u64 key;
 
 	if (config.local_storage)
 		return;
 	key = (u64)sk;
-	bpf_map_delete_elem(&owners_by_address, &key);
+	bpf_map_delete_elem(&notes_by_address, &key);
+}
+
+INLINE void read_task(struct owner *to, const struct task_struct *task)
+{
+	const u64 *comm = (const void *)task->comm;
+
+	to->uid = task->cred->uid.val;
+	to->cgroup_id = task->cgroups->dfl_cgrp->kn->id;
+	to->comm.word[0] = comm[0];
+	to->comm.word[1] = comm[1];
 }
 
 INLINE void read_current(struct owner *to, u64 thread, u32 passes)
@@ -74,13 +123,7 @@ INLINE void read_current(struct owner *to, u64 thread, u32 passes)
 	to->passes = passes;
 	to->source = OWNER_TASK;
 	if (HAS_TASK_BTF()) { /* loads of a nanosecond or two; the helpers cost 56 to 85 ns each */
-		struct task_struct *task = bpf_get_current_task_btf();
-		const u64 *comm = (const void *)task->comm;
-
-		to->uid = task->cred->uid.val;
-		to->cgroup_id = task->cgroups->dfl_cgrp->kn->id;
-		to->comm.word[0] = comm[0];
-		to->comm.word[1] = comm[1];
+		read_task(to, bpf_get_current_task_btf());
 	} else {
 		to->uid = LOW32(bpf_get_current_uid_gid());
 		to->cgroup_id = bpf_get_current_cgroup_id();
@@ -91,25 +134,39 @@ INLINE void read_current(struct owner *to, u64 thread, u32 passes)
 /* The last user of a socket owns it. */
 INLINE void owner_remember(struct sock *sk, const struct owner *current, enum reads reads)
 {
-	struct owner *owner = owner_create(sk, reads);
+	struct note *note = note_create(sk, reads);
 
-	if (!owner)
+	if (!note)
 		return;
-	*owner = *current;
-	owner->source = OWNER_SOCKET;
+	note->owner = *current;
+	note->owner.source = OWNER_SOCKET;
 }
 
 /* A user whom the task filters turn away takes a socket over, but none is remembered for its sake. */
 INLINE void owner_turn_away(struct sock *sk, u64 thread, enum reads reads)
 {
-	struct owner *owner = owner_of(sk, reads);
+	struct note *note = note_of(sk, reads);
 
-	if (!owner && !FILTERS_BY_TASK()) /* tcprism itself */
-		owner = owner_create(sk, reads);
-	if (!owner)
+	if (!note && !FILTERS_BY_TASK()) /* tcprism itself */
+		note = note_create(sk, reads);
+	if (!note)
 		return;
-	read_current(owner, thread, false);
-	owner->source = OWNER_SOCKET;
+	read_current(&note->owner, thread, false);
+	note->owner.source = OWNER_SOCKET;
+}
+
+/* In the context of the process that uses the socket now. */
+INLINE void owner_is_current(struct sock *sk, enum reads reads)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	struct owner current = {};
+
+	if (!task_passes(HIGH32(thread))) {
+		owner_turn_away(sk, thread, reads);
+		return;
+	}
+	read_current(&current, thread, true);
+	owner_remember(sk, &current, reads);
 }
 
 /* In any context: does the socket's owner, as far as known, pass the task filters? */

@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* What the kernel counts in the life of a connection, read off its tcp_sock. */
+/* What the kernel has counted for a connection: struct totals out of a tcp_sock. */
 #ifndef TCPRISM_TOTALS_H
 #define TCPRISM_TOTALS_H
 
-#include "loss.h"
+#include "emit.h"
 
-enum tcp_chrono { /* include/linux/tcp.h */
+enum tcp_chrono { /* include/net/tcp.h */
 	TCP_CHRONO_BUSY = 1,
 	TCP_CHRONO_RWND_LIMITED,
 	TCP_CHRONO_SNDBUF_LIMITED,
 };
+
+INLINE u64 jiffies_to_us(u32 jiffies)
+{
+	return (u64)jiffies * config.tick_ns / 1000;
+}
 
 INLINE void read_counts(struct totals *to, struct tcp_sock *tp, enum reads reads)
 {

@@ -281,12 +281,14 @@ _CONFIG: Fields = {
     "cgroups": ("u1", 22),
     "local_storage": ("u1", 23),
     "recvmsg_arguments": ("u1", 24),
+    "accept_arguments": ("u1", 25),
     "tick_ns": ("<u4", 28),
-    "port": ("(1024,)<u8", 32),
-    "local_port": ("(1024,)<u8", 8224),
-    "remote_port": ("(1024,)<u8", 16416),
+    "cgroup_ids": ("(16,)<u8", 32),
+    "port": ("(1024,)<u8", 160),
+    "local_port": ("(1024,)<u8", 8352),
+    "remote_port": ("(1024,)<u8", 16544),
 }
-CONFIG = _dtype(_CONFIG, 24608)
+CONFIG = _dtype(_CONFIG, 24736)
 
 DOCS = {
     "event.ts_ns": "when the hook fired, CLOCK_MONOTONIC, nanoseconds: for a message, as its call returned",

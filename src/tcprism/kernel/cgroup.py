@@ -6,6 +6,9 @@ import ctypes
 import os
 from pathlib import Path
 
+# struct file_handle of a kernfs directory: include/linux/exportfs.h, fs/kernfs/mount.c (5.5+).
+_FILEID_KERNFS = 0xFE
+
 # The same on every architecture: include/uapi/asm-generic/unistd.h.
 _FSOPEN = 430
 _FSCONFIG = 431
@@ -38,6 +41,33 @@ def mount_detached() -> int:
         return _syscall(_FSMOUNT, context, _FSMOUNT_CLOEXEC, 0)
     finally:
         os.close(context)
+
+
+class _Handle(ctypes.Structure):
+    """struct file_handle with a kernfs id behind it."""
+
+    _fields_ = (
+        ("handle_bytes", ctypes.c_uint),
+        ("handle_type", ctypes.c_int),
+        ("id", ctypes.c_uint64),
+    )
+
+
+def path_of(root: int, cgroup_id: int) -> str | None:
+    """Return the path of a cgroup below the mounted root behind a descriptor; None if it is gone.
+
+    Needs CAP_DAC_READ_SEARCH.
+    """
+    handle = _Handle(8, _FILEID_KERNFS, cgroup_id)
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = libc.open_by_handle_at(root, ctypes.byref(handle), os.O_PATH)
+    if descriptor < 0:
+        return None
+    try:
+        path, top = (os.readlink(f"/proc/self/fd/{number}") for number in (descriptor, root))
+    finally:
+        os.close(descriptor)
+    return "/" + path.removeprefix(top).lstrip("/")
 
 
 def _syscall(number: int, *arguments: int | bytes | None) -> int:

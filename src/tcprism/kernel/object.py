@@ -80,7 +80,7 @@ class BpfObject:
 
     def without_storage(self) -> None:
         """Leave out the socket and task storage maps, for a kernel that does not know them."""
-        for name in ("owners", "calls", "batches"):
+        for name in ("notes", "calls", "batches"):
             self._library.checked("bpf_map__set_autocreate", self._map(name), False)
 
     # load -> attach
@@ -103,10 +103,19 @@ class BpfObject:
                 link = self._try(step, "bpf_program__attach", programs[name])
             self._links.append(link)
 
-    def attach_iterator(self, name: str) -> int:
-        """Attach an iterator program; return its link's descriptor. Raises LoadError."""
-        self.attach((name,), cgroup=-1)
-        return int(self._library.call("bpf_link__fd", self._links[-1]))
+    def iterate(self, name: str) -> bytes:
+        """Run an iterator program once over all that it iterates, and return what it wrote.
+
+        Raises LoadError.
+        """
+        step = f"iterate {name}"
+        link = self._try(step, "bpf_program__attach_iter", self._programs()[name], None)
+        try:
+            link_fd = self._library.call("bpf_link__fd", link)
+            with open(self._try(step, "bpf_iter_create", link_fd), "rb") as output:
+                return output.read()
+        finally:
+            self._library.call("bpf_link__destroy", link)
 
     def detach(self) -> None:
         """Take every hook off; what is in the maps and rings stays readable."""

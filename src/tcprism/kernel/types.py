@@ -12,6 +12,7 @@ from tcprism.kernel import libbpf
 VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 
 # enum of BTF kinds, include/uapi/linux/btf.h
+_KIND_ENUM = 6
 _KIND_TYPEDEF = 8
 _KIND_FUNC = 12
 
@@ -24,6 +25,12 @@ class _Type(ctypes.Structure):
         ("info", ctypes.c_uint32),
         ("size_or_type", ctypes.c_uint32),
     )
+
+
+class _Member(ctypes.Structure):
+    """struct btf_enum."""
+
+    _fields_ = (("name_off", ctypes.c_uint32), ("value", ctypes.c_int32))
 
 
 class KernelTypes:
@@ -60,6 +67,21 @@ class KernelTypes:
             return 0
         prototype = self._type(self._type(identifier).size_or_type)
         return int(prototype.info) & 0xFFFF
+
+    def enum(self, name: str, prefix: str = "") -> dict[int, str]:
+        """Return an enum's names by value, less a prefix; empty where there is no such enum."""
+        identifier = self._find(name, _KIND_ENUM)
+        if identifier <= 0:
+            return {}
+        address = self._library.call("btf__type_by_id", self._btf, identifier)
+        count = _Type.from_address(address).info & 0xFFFF
+        members = (_Member * count).from_address(address + ctypes.sizeof(_Type))
+        return {
+            member.value: self._name(member.name_off).removeprefix(prefix) for member in members
+        }
+
+    def _name(self, offset: int) -> str:
+        return str(self._library.call("btf__name_by_offset", self._btf, offset).decode())
 
     def _type(self, identifier: int) -> _Type:
         address = self._library.call("btf__type_by_id", self._btf, identifier)

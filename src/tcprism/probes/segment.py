@@ -4,9 +4,9 @@ from tcprism.probes import Hook, Probe
 
 _NO_SOCKET = "resets and ACKs (of TIME-WAIT) that are sent without a socket, and SYN-ACKs"
 
-TRANSMIT = Probe(
-    family="transmit",
-    kinds=("transmit",),
+PROBE = Probe(
+    family="segment",
+    kinds=("transmit", "probe"),
     hooks=(
         Hook(
             mechanism="fentry",
@@ -33,20 +33,6 @@ TRANSMIT = Probe(
                 "SYN-ACKs by IPv6 on 5.10 and 6.1",
                 "error",
             ),
-        ),
-    ),
-)
-
-RETRANSMIT = Probe(
-    family="retransmit",
-    kinds=("retransmit",),
-    hooks=(
-        Hook(
-            mechanism="tracepoint",
-            name="tracepoints tcp_retransmit_skb and tcp_retransmit_synack",
-            programs=("tracepoint_retransmit", "tracepoint_retransmit_synack"),
-            since="5.5",
-            cannot_tell=("attempts that failed, before 6.16 (the tracepoint fires for successes)",),
         ),
     ),
 )

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* The headers of a packet that somewhere in the kernel is in somebody's hands: read with care, as plain memory. */
+#ifndef TCPRISM_PACKET_H
+#define TCPRISM_PACKET_H
+
+#include "loss.h"
+
+#define ETH_P_IP 0x0008 /* network order */
+#define ETH_P_IPV6 0xdd86
+
+struct ipv4_header {
+	u8 version_and_length, tos;
+	u16 total_length;
+	u16 id, fragment;
+	u8 ttl, protocol;
+	u16 checksum;
+	u32 source, destination;
+};
+
+struct ipv6_header {
+	u32 version_and_flow;
+	u16 payload_length;
+	u8 next, hops;
+	struct address source, destination;
+};
+
+struct tcp_header {
+	u16 source, dest;
+	u32 seq, ack;
+	u8 offset_and_flags, flags;
+	u16 window;
+};
+
+struct seen_packet {
+	struct address source, destination;
+	struct tcp_header tcp;
+	u32 length; /* of TCP header and payload */
+	u8 family;
+};
+
+/* Returns where the TCP header begins; 0: not TCP. */
+INLINE u64 read_ipv4(struct seen_packet *to, u64 at)
+{
+	struct ipv4_header ip;
+
+	if (bpf_probe_read_kernel(&ip, sizeof(ip), (void *)at) || ip.version_and_length >> 4 != 4)
+		return 0;
+	if (ip.protocol != IPPROTO_TCP || __builtin_bswap16(ip.fragment) & 0x1fff)
+		return 0;
+	map_ipv4(&to->source, ip.source);
+	map_ipv4(&to->destination, ip.destination);
+	to->family = 4;
+	to->length = __builtin_bswap16(ip.total_length) - (ip.version_and_length & 15) * 4;
+	return at + (ip.version_and_length & 15) * 4;
+}
+
+/* Extension headers are not followed: dropped segments that have some are not told. */
+INLINE u64 read_ipv6(struct seen_packet *to, u64 at)
+{
+	struct ipv6_header ip;
+
+	if (bpf_probe_read_kernel(&ip, sizeof(ip), (void *)at) || ip.next != IPPROTO_TCP)
+		return 0;
+	to->source = ip.source;
+	to->destination = ip.destination;
+	to->family = 6;
+	to->length = __builtin_bswap16(ip.payload_length);
+	return at + sizeof(ip);
+}
+
+INLINE bool read_seen_packet(struct seen_packet *to, const struct sk_buff *skb)
+{
+	u64 at = untyped(skb->head) + skb->network_header;
+
+	if (skb->protocol == ETH_P_IP)
+		at = read_ipv4(to, at);
+	else if (skb->protocol == ETH_P_IPV6)
+		at = read_ipv6(to, at);
+	else
+		return false;
+	return at && !bpf_probe_read_kernel(&to->tcp, sizeof(to->tcp), (void *)at);
+}
+
+/* The connection as this host sees it: the packet comes in or goes out. */
+INLINE void packet_connection(struct connection *to, const struct seen_packet *packet, bool outgoing)
+{
+	to->local = outgoing ? packet->source : packet->destination;
+	to->remote = outgoing ? packet->destination : packet->source;
+	to->local_port = __builtin_bswap16(outgoing ? packet->tcp.source : packet->tcp.dest);
+	to->remote_port = __builtin_bswap16(outgoing ? packet->tcp.dest : packet->tcp.source);
+	to->family = packet->family;
+}
+
+INLINE u32 netns_of_device(const struct sk_buff *skb)
+{
+	struct net_device *dev = (void *)untyped(skb->dev);
+	struct net *net = NULL;
+	u32 inum = 0;
+
+	if (!dev)
+		return 0;
+	READ(READS_PROBED, net, dev->nd_net.net);
+	READ(READS_PROBED, inum, net->ns.inum);
+	return inum;
+}
+
+INLINE bool is_full_socket(const struct sock *sk)
+{
+	u8 state = sk->__sk_common.skc_state;
+
+	return state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV;
+}
+
+#endif

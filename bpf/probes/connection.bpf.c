@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* The life of a connection: its transitions, how it came about, its totals as it ends, and resets. */
+#include "tcprism/packet.h"
+#include "tcprism/undo.h"
+
+/* What a hook knows of the moment. */
+struct moment {
+	u32 kind;
+	u8 old_state, new_state;
+	u8 sent; /* reset */
+	u8 ending;
+	u32 reason;
+	u64 elapsed_ns;
+};
+
+INLINE bool connection_admit(struct counters *counters, const struct connection *c, const struct owner *owner)
+{
+	COUNT(counters->seen, 1);
+	if (ports_pass(c->local_port, c->remote_port) && owner_passes(owner) && connection_passes(c))
+		return true;
+	COUNT(counters->filtered, 1);
+	return false;
+}
+
+INLINE void fill_moment(struct connection_event *to, const struct moment *m)
+{
+	to->elapsed_ns = m->elapsed_ns;
+	to->reset_reason = m->reason;
+	to->old_state = m->old_state;
+	to->new_state = m->new_state;
+	to->ending = m->ending;
+	to->sent = m->sent;
+}
+
+/* The kernel's totals where there is a connection, else unknown ones. */
+INLINE void fill_totals(struct connection_event *to, struct sock *sk)
+{
+	struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+
+	if (tp) {
+		read_totals(&to->totals, tp);
+		return;
+	}
+	to->totals.delivery_rate = RATE_UNKNOWN;
+	to->totals.min_rtt_us = MICROSECONDS_UNKNOWN;
+	to->totals.srtt_us = MICROSECONDS_UNKNOWN;
+}
+
+/* A subprogram: each kind's events go through one copy of it. `sk` is a full socket or NULL. */
+static __attribute__((noinline)) int connection_submit(struct sock *sk, const struct moment *m, const struct connection *c,
+						       const struct owner *owner)
+{
+	struct counters *counters = counters_of(m->kind);
+	struct connection_event *record;
+
+	if (!counters || !connection_admit(counters, c, owner))
+		return 0;
+	record = bpf_ringbuf_reserve(&connection, sizeof(*record), 0);
+	if (!record) {
+		COUNT(counters->ring_full, 1);
+		return 0;
+	}
+	__builtin_memset(record, 0, sizeof(*record));
+	event_begin(&record->event, m->kind, c, owner);
+	fill_moment(record, m);
+	fill_totals(record, sk);
+	if (sk) {
+		record->event.socket = cookie_of(sk, READS_BTF);
+		record->event.error = -sk->sk_err;
+	}
+	bpf_ringbuf_submit(record, RING_NO_WAKEUP);
+	COUNT(counters->submitted, 1);
+	return 0;
+}
+
+INLINE void connection_happened(struct sock *sk, struct note *note, struct moment *m)
+{
+	struct connection c;
+
+	if (!kind_wanted(m->kind))
+		return;
+	read_connection(&c, &sk->__sk_common, READS_BTF);
+	connection_submit(sk, m, &c, note ? &note->owner : NULL);
+}
+
+INLINE u32 ending_of(const struct sock *sk, const struct note *note, u32 old_state)
+{
+	if (note && note->reset)
+		return note->reset;
+	if (sk->sk_err == ETIMEDOUT)
+		return ENDING_TIMEOUT;
+	if (sk->sk_err == ECONNRESET || sk->sk_err == EPIPE)
+		return ENDING_RESET_RECEIVED;
+	if (sk->sk_err)
+		return ENDING_ERROR;
+	if (old_state == TCP_LAST_ACK || old_state == TCP_FIN_WAIT2 || old_state == TCP_CLOSING || old_state == TCP_TIME_WAIT)
+		return ENDING_FIN;
+	return ENDING_ABORTED;
+}
+
+/*
+ * The process is there as it connects or listens, and as it closes: the transitions into these states are made
+ * by nobody else (tcp_close_state()).
+ */
+INLINE bool made_by_owner(u32 state)
+{
+	return state == TCP_SYN_SENT || state == TCP_LISTEN || state == TCP_FIN_WAIT1 || state == TCP_LAST_ACK;
+}
+
+INLINE void listener_remember(struct sock *sk, const struct note *note)
+{
+	struct listener key = {};
+
+	if (config.local_storage)
+		return;
+	key.netns = read_netns(&sk->__sk_common, READS_BTF);
+	key.port = sk->__sk_common.skc_num;
+	bpf_map_update_elem(&listeners, &key, &note->owner, 0);
+}
+
+/* Where an accepted socket has not inherited its listener's note. */
+INLINE void owner_from_listener(struct sock *sk, struct note *note)
+{
+	struct listener key = {};
+	struct owner *owner;
+
+	if (config.local_storage || note->owner.pid)
+		return;
+	key.netns = read_netns(&sk->__sk_common, READS_BTF);
+	key.port = sk->__sk_common.skc_num;
+	owner = bpf_map_lookup_elem(&listeners, &key);
+	if (owner)
+		note->owner = *owner;
+}
+
+/* A socket can be used for one connection after another. */
+INLINE void note_begins(struct note *note, bool active)
+{
+	note->active = active;
+	note->written = false;
+	note->reset = ENDING_NONE;
+	note->undo_marker = 0;
+	note->began_ns = 0;
+}
+
+INLINE void note_establishes(struct sock *sk, struct note *note)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+
+	if (!note->active)
+		owner_from_listener(sk, note);
+	if (tp) {
+		note->written_seq = tp->write_seq;
+		note->written = true;
+	}
+}
+
+/* Notes who and when; returns what is known of the socket. */
+INLINE struct note *note_transition(struct sock *sk, struct moment *m, u64 now)
+{
+	struct note *note;
+
+	if (made_by_owner(m->new_state))
+		owner_is_current(sk, READS_BTF);
+	note = m->new_state == TCP_ESTABLISHED ? note_create(sk, READS_BTF) : note_of(sk, READS_BTF);
+	if (!note)
+		return NULL;
+	if (m->new_state == TCP_LISTEN)
+		listener_remember(sk, note);
+	if (m->new_state == TCP_SYN_SENT)
+		note_begins(note, true);
+	if (m->new_state == TCP_ESTABLISHED)
+		note_establishes(sk, note);
+	if (note->began_ns)
+		m->elapsed_ns = now - note->began_ns;
+	if (m->new_state == TCP_SYN_SENT || m->new_state == TCP_ESTABLISHED)
+		note->began_ns = now;
+	return note;
+}
+
+INLINE u32 kind_of_transition(const struct moment *m, const struct note *note)
+{
+	if (m->old_state == TCP_SYN_SENT && (m->new_state == TCP_ESTABLISHED || m->new_state == TCP_CLOSE))
+		return KIND_CONNECT;
+	if (m->old_state == TCP_SYN_RECV && m->new_state == TCP_ESTABLISHED)
+		return note && note->active ? KIND_CONNECT : KIND_ACCEPT;
+	if (m->new_state == TCP_CLOSE && m->old_state != TCP_LISTEN && m->old_state != TCP_SYN_RECV)
+		return KIND_CLOSE;
+	return KIND_STATE;
+}
+
+SEC("tp_btf/inet_sock_set_state") int tracepoint_state(u64 *ctx)
+{
+	struct sock *sk = (void *)ctx[0];
+	struct moment m = { .elapsed_ns = ELAPSED_UNKNOWN, .reason = REASON_UNKNOWN };
+	struct note *note;
+
+	if (sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	m.old_state = ctx[1];
+	m.new_state = ctx[2];
+	note = note_transition(sk, &m, bpf_ktime_get_ns());
+	m.kind = kind_of_transition(&m, note);
+	if (note)
+		undo_check(sk, note);
+	if (m.kind == KIND_CLOSE)
+		m.ending = ending_of(sk, note, m.old_state);
+	if (m.kind != KIND_STATE)
+		connection_happened(sk, note, &m);
+	m.kind = KIND_STATE;
+	m.elapsed_ns = ELAPSED_UNKNOWN;
+	m.ending = ENDING_NONE;
+	connection_happened(sk, note, &m);
+	if (m.new_state == TCP_CLOSE)
+		note_forget(sk);
+	return 0;
+}
+
+INLINE void reset_of_socket(struct sock *sk, u32 sent, u32 reason)
+{
+	struct note *note = note_of(sk, READS_BTF);
+	struct moment m = { .kind = KIND_RESET, .sent = sent, .reason = reason, .elapsed_ns = ELAPSED_UNKNOWN };
+
+	m.old_state = sk->__sk_common.skc_state;
+	if (note)
+		note->reset = sent ? ENDING_RESET_SENT : ENDING_RESET_RECEIVED;
+	connection_happened(sk, note, &m);
+}
+
+/* To whom there is no connection: told by the packet that is answered. */
+INLINE void reset_of_packet(const struct sk_buff *skb, u32 reason)
+{
+	struct moment m = { .kind = KIND_RESET, .sent = true, .reason = reason, .elapsed_ns = ELAPSED_UNKNOWN };
+	struct seen_packet packet;
+	struct connection c;
+
+	if (!kind_wanted(KIND_RESET) || !read_seen_packet(&packet, skb))
+		return;
+	packet_connection(&c, &packet, false);
+	c.netns = netns_of_device(skb);
+	connection_submit(NULL, &m, &c, NULL);
+}
+
+/* Without a socket since 6.10; without a packet where the socket resets by itself. */
+SEC("tp_btf/tcp_send_reset") int tracepoint_reset_sent(u64 *ctx)
+{
+	struct sock *sk = (void *)ctx[0];
+	const struct sk_buff *skb = (void *)ctx[1];
+	u32 reason = RESET_HAS_REASON() ? ctx[2] : REASON_UNKNOWN;
+
+	if (is_there(sk) && is_full_socket(sk) && sk->__sk_common.skc_state != TCP_LISTEN)
+		reset_of_socket(sk, true, reason);
+	else if (is_there(skb))
+		reset_of_packet(skb, reason);
+	return 0;
+}
+
+SEC("tp_btf/tcp_receive_reset") int tracepoint_reset_received(u64 *ctx)
+{
+	reset_of_socket((void *)ctx[0], false, REASON_UNKNOWN);
+	return 0;
+}

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* A segment that this host threw away, on its way out or in. */
+#include "tcprism/packet.h"
+
+INLINE void packet_into_loss(struct loss *to, const struct seen_packet *packet)
+{
+	struct segment *s = &to->segment;
+	u32 flags = packet->tcp.flags;
+
+	s->event.flags = flags;
+	s->event.seq = __builtin_bswap32(packet->tcp.seq);
+	s->event.bytes = packet->length - (packet->tcp.offset_and_flags >> 4) * 4;
+	s->end_seq = s->event.seq + s->event.bytes + !!(flags & TCPHDR_SYN) + !!(flags & TCPHDR_FIN);
+	s->ack = flags & TCPHDR_ACK ? __builtin_bswap32(packet->tcp.ack) : 0;
+	s->window = __builtin_bswap16(packet->tcp.window);
+	s->segs = 1;
+}
+
+/* A packet that goes out has its sender's socket; one that came in may have the one that it was found for. */
+INLINE bool is_outgoing(const struct sock *sk, const struct seen_packet *packet)
+{
+	return sk->__sk_common.skc_num == __builtin_bswap16(packet->tcp.source);
+}
+
+struct dropped {
+	struct seen_packet packet;
+	struct connection connection;
+	const struct owner *owner;
+	u64 socket;
+	bool outgoing;
+};
+
+/* A socket that is gone lets go of what TCP had taken in and nobody has read, a FIN at least: no loss. */
+INLINE bool was_received(const struct sock *sk, const struct dropped *d)
+{
+	return !d->outgoing && is_full_socket(sk) && sk->__sk_common.skc_state == TCP_CLOSE;
+}
+
+/* The socket is one out of a packet: no cookie can be made for it. */
+INLINE void read_socket(struct dropped *to, struct sock *sk)
+{
+	to->outgoing = is_outgoing(sk, &to->packet);
+	to->connection.netns = read_netns(&sk->__sk_common, READS_BTF);
+	if (!is_full_socket(sk))
+		return;
+	to->owner = owner_of(sk, READS_BTF);
+	to->socket = cookie_of(sk, READS_PROBED);
+}
+
+INLINE void drop_event(struct dropped *d, const struct sk_buff *skb, u32 reason)
+{
+	struct counters *counters = counters_of(KIND_DROP);
+	struct connection *c = &d->connection;
+	struct loss l = {};
+
+	if (!counters)
+		return;
+	COUNT(counters->seen, 1);
+	if (!c->netns)
+		c->netns = netns_of_device(skb);
+	packet_connection(c, &d->packet, d->outgoing);
+	if (!ports_pass(c->local_port, c->remote_port) || !owner_passes(d->owner) || !connection_passes(c)) {
+		COUNT(counters->filtered, 1);
+		return;
+	}
+	event_begin(&l.segment.event, KIND_DROP, c, d->owner);
+	no_evidence(&l);
+	packet_into_loss(&l, &d->packet);
+	l.segment.event.socket = d->socket;
+	l.outgoing = d->outgoing;
+	l.reason = reason;
+	SUBMIT(loss, struct loss, counters, *record = l);
+}
+
+SEC("tp_btf/kfree_skb") int tracepoint_drop(u64 *ctx)
+{
+	const struct sk_buff *skb = (void *)ctx[0];
+	struct sock *sender = skb->sk;
+	struct dropped d = {};
+
+	if (!read_seen_packet(&d.packet, skb))
+		return 0;
+	if (is_there(sender)) {
+		read_socket(&d, sender);
+		if (was_received(sender, &d))
+			return 0;
+	} else if (DROP_HAS_SOCKET()) {
+		struct sock *receiver = (void *)ctx[3];
+
+		if (is_there(receiver))
+			read_socket(&d, receiver);
+	}
+	drop_event(&d, skb, DROP_HAS_REASON() ? ctx[2] : REASON_UNKNOWN);
+	return 0;
+}

@@ -1,0 +1,135 @@
+"""Containers, pods and units, read off the paths of cgroups; names from the container engine."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from tcprism.errors import UnknownTarget
+from tcprism.events.context import Owner
+from tcprism.events.escape import escape
+
+# Docker, Podman, containerd and CRI-O all name a container's cgroup after its 64 digits.
+_CONTAINER = re.compile(r"(?:^|[/:-])([0-9a-f]{64})(?=[./]|$)")
+_POD = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
+_UNIT = re.compile(r"/([^/]+\.(?:service|scope|socket|mount))(?=/|$)")
+
+# They speak the same HTTP (Docker Engine API, GET /containers/json).
+_ENGINES = (Path("/run/docker.sock"), Path("/run/podman/podman.sock"))
+_PATIENCE = 1.0  # seconds to wait for an engine
+_REFRESH = 5.0  # seconds before an engine is asked again
+
+
+def describe(path: str, names: Callable[[str], str | None]) -> Owner:
+    """Return what the path of a cgroup says; `names` takes a container's id."""
+    container = _CONTAINER.findall(path)
+    pod = _POD.search(path)
+    units = [] if container else _UNIT.findall(path)
+    return Owner(
+        cgroup=escape(path.encode(errors="surrogateescape")),
+        container_id=container[-1] if container else None,
+        pod_uid=pod[1].replace("_", "-") if pod else None,
+        unit=escape(units[-1].encode(errors="surrogateescape")) if units else None,
+        container=names(container[-1]) if container else None,
+    )
+
+
+class Names:
+    """Names of containers as their engines tell them, asked for beside the stream.
+
+    A name that is not known yet is None, and known a moment later if an engine knows it.
+    """
+
+    def __init__(self, engines: Iterable[Path] = _ENGINES) -> None:
+        self._engines = tuple(engines)
+        self._known: dict[str, str] = {}
+        self._asked_at = -_REFRESH
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, container_id: str) -> str | None:
+        """Return the name of a container, or None."""
+        name = self._known.get(container_id)
+        due = time.monotonic() - self._asked_at > _REFRESH
+        if name is None and due and (self._thread is None or not self._thread.is_alive()):
+            self._asked_at = time.monotonic()
+            self._thread = threading.Thread(target=self.refresh, daemon=True)
+            self._thread.start()
+        return name
+
+    def refresh(self) -> dict[str, str]:
+        """Ask every engine now; one that does not answer is left out."""
+        for engine in self._engines:
+            self._known.update(_ask(engine))
+        return self._known
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_PATIENCE)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_PATIENCE)
+        self.sock.connect(str(self._path))
+
+
+def _ask(engine: Path) -> dict[str, str]:
+    """Return the names of an engine's containers by id; none if it does not answer as it should."""
+    if not engine.is_socket():
+        return {}
+    try:
+        connection = _UnixConnection(engine)
+        connection.request("GET", "/containers/json")
+        found = json.loads(connection.getresponse().read(1 << 24))
+        return {
+            str(each["Id"]): escape(str(each["Names"][0]).lstrip("/").encode())
+            for each in found
+            if each.get("Names")
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, http.client.HTTPException):
+        return {}
+
+
+class Owners:
+    """From a cgroup v2 id to its owner. `path_of` finds the path of an id, None when it is gone."""
+
+    def __init__(self, path_of: Callable[[int], str | None], names: Callable[[str], str | None]):
+        self._path_of = path_of
+        self._names = names
+        self._paths: dict[int, str | None] = {}
+
+    def __call__(self, cgroup_id: int) -> Owner:
+        """Return where the processes of a cgroup run."""
+        if cgroup_id not in self._paths:
+            self._paths[cgroup_id] = self._path_of(cgroup_id) if cgroup_id else None
+        path = self._paths[cgroup_id]
+        return Owner() if path is None else describe(path, self._names)
+
+
+def find_cgroups(text: str, roots: Iterable[Path], names: Names) -> tuple[Path, ...]:
+    """Return the cgroups of a container given by id, the beginning of one, or name.
+
+    Raises UnknownTarget.
+    """
+    wanted = {name: identity for identity, name in names.refresh().items()}.get(text, text)
+    found = [
+        path
+        for root in roots
+        for path in root.rglob("*")
+        if path.is_dir() and any(each.startswith(wanted) for each in _CONTAINER.findall(path.name))
+    ]
+    if not found or len(wanted) < 4:
+        raise UnknownTarget(
+            f"--container: no running container is called {text!r}; give its name (where Docker or"
+            " Podman runs it), its id, or the first 4 or more digits of that"
+        )
+    return tuple(found)

@@ -1,0 +1,52 @@
+"""Losses: segments sent again, found to have been sent again in vain, dropped on this host.
+
+See bpf/probes/retransmit.bpf.c, ack.bpf.c and drop.bpf.c.
+"""
+
+from tcprism.probes import Hook, Probe
+
+RETRANSMIT = Probe(
+    family="retransmit",
+    kinds=("retransmit",),
+    hooks=(
+        Hook(
+            mechanism="tracepoint",
+            name="tracepoints tcp_retransmit_skb and tcp_retransmit_synack",
+            programs=("tracepoint_retransmit", "tracepoint_retransmit_synack"),
+            since="5.5",
+            cannot_tell=("attempts that failed, before 6.16 (the tracepoint fires for successes)",),
+        ),
+    ),
+)
+
+UNDO = Probe(
+    family="undo",
+    kinds=("undo",),
+    hooks=(
+        Hook(
+            mechanism="tracepoint",
+            name="tracepoints tcp_retransmit_skb, tcp_probe and inet_sock_set_state",
+            programs=("tracepoint_retransmit", "tracepoint_ack", "tracepoint_state"),
+            since="5.5",
+            cannot_tell=("the moment: it is found as the next segment arrives",),
+        ),
+    ),
+)
+
+DROP = Probe(
+    family="drop",
+    kinds=("drop",),
+    hooks=(
+        Hook(
+            mechanism="tracepoint",
+            name="tracepoint kfree_skb",
+            programs=("tracepoint_drop",),
+            since="5.5",
+            cannot_tell=(
+                "the reason, before 5.17",
+                "segments dropped by the device or on the network",
+                "segments whose IPv6 header has extensions",
+            ),
+        ),
+    ),
+)

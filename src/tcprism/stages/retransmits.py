@@ -1,0 +1,177 @@
+"""Which write a retransmission repeats, and how often its first byte has been sent by now."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcprism.events import Batch, Part
+from tcprism.events._wire import EventKind, MessageFlag
+from tcprism.events.escape import escape
+from tcprism.events.part import Rows
+
+# A send in short: what is needed when some of it is sent again.
+SENDS_MAX = 1_000_000
+FIRST_BYTES = 32
+CONNECTIONS_MAX = 65_536
+REPETITIONS_MAX = 64  # of one connection: later ones push out the first
+
+_WRITE = np.dtype(
+    [
+        ("connection", np.uint64),
+        ("ts_ns", np.uint64),
+        ("seq", np.uint32),
+        ("bytes", np.uint32),
+        ("pid", np.uint32),
+        ("comm", "S16"),
+        ("length", np.uint8),
+        ("first", f"V{FIRST_BYTES}"),
+    ]
+)
+_DERIVED: dict[str, type] = {
+    "attempt": np.int64,
+    "message_pid": np.int64,
+    "message_comm": object,
+    "message_ts_ns": np.int64,
+    "message_offset": np.int64,
+    "message_bytes": np.int64,
+    "message_text": object,
+}
+_SEQ = 1 << 32
+
+
+class Retransmits:
+    """A stage that fills `attempt` and the `message_` columns of retransmissions.
+
+    It remembers the latest SENDS_MAX sends that were traced; `evicted` counts those that had to
+    go. Sequence numbers are compared modulo 2 ** 32 (RFC 9293, section 3.4).
+    """
+
+    def __init__(self) -> None:
+        self._writes: deque[NDArray[np.void]] = deque()
+        self._remembered = 0
+        self.evicted = 0
+        self._repeated: OrderedDict[int, deque[tuple[int, int]]] = OrderedDict()
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the batch with the columns filled."""
+        for part in batch.parts:
+            if part.family == "message":
+                self._remember(part)
+        if not any(part.family == "loss" for part in batch.parts):
+            return batch
+        parts = [self._explain(part) if part.family == "loss" else part for part in batch.parts]
+        return Batch(parts, batch.clock_offset_ns)
+
+    def _remember(self, part: Part) -> None:
+        rows = part.rows
+        unknown = np.uint16(MessageFlag.SEQ_UNKNOWN)
+        wanted = (rows["kind"] == EventKind.SEND) & (rows["bytes"] > 0)
+        wanted &= (rows["flags"] & unknown) == 0
+        sends = part if wanted.all() else part.take(wanted)
+        if len(sends):
+            self._writes.append(_writes(sends))
+            self._remembered += len(sends)
+        while self._remembered > SENDS_MAX:
+            oldest = len(self._writes.popleft())
+            self._remembered -= oldest
+            self.evicted += oldest
+
+    def _explain(self, part: Part) -> Part:
+        columns: dict[str, np.ma.MaskedArray[Any, Any]] = {
+            name: np.ma.masked_all(len(part), np.dtype(kind)) for name, kind in _DERIVED.items()
+        }
+        connections = connection_keys(part.rows)
+        for index in np.flatnonzero(part.rows["kind"] == EventKind.RETRANSMIT).tolist():
+            row = part.rows[index]
+            found = self._message(row, connections[index])
+            found["attempt"] = self._attempt(row, int(connections[index]))
+            for name, value in found.items():
+                columns[name][index] = value
+        return part.derive(**columns)
+
+    def _attempt(self, row: np.void, connection: int) -> int:
+        seq, end_seq = int(row["seq"]), int(row["end_seq"])
+        before = self._repeated.setdefault(connection, deque(maxlen=REPETITIONS_MAX))
+        self._repeated.move_to_end(connection)
+        if len(self._repeated) > CONNECTIONS_MAX:
+            self._repeated.popitem(last=False)
+        times = sum((seq - start) % _SEQ < (end - start) % _SEQ for start, end in before)
+        if row["error"] == 0:
+            before.append((seq, end_seq))
+        return 2 + times
+
+    def _message(self, row: np.void, connection: np.uint64) -> dict[str, Any]:
+        if not row["bytes"]:
+            return {}
+        for writes in reversed(self._writes):
+            offsets = row["seq"] - writes["seq"]  # wraps as sequence numbers do
+            same = writes["connection"] == connection
+            matches = np.flatnonzero(same & (offsets < writes["bytes"]))
+            if len(matches):
+                return _of_write(writes[matches[-1]], int(offsets[matches[-1]]))
+        return _of_call(row)
+
+
+def connection_keys(rows: Rows) -> NDArray[np.uint64]:
+    """Return a number a record that stands for its connection: addresses, ports and namespace.
+
+    Not the socket cookie, which some hooks do not know.
+    """
+    keys: NDArray[np.uint64]
+    ports = rows["local_port"].astype(np.uint64) << np.uint64(16) | rows["remote_port"]
+    keys = ports << np.uint64(32) | rows["netns"]
+    for name in ("local_ip", "remote_ip"):
+        words = np.ascontiguousarray(rows[name]).view(np.uint64)
+        for place in (0, 1):
+            keys = (keys ^ words[:, place]) * np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing
+            keys ^= keys >> np.uint64(32)
+    return keys
+
+
+def _writes(sends: Part) -> NDArray[np.void]:
+    writes = np.zeros(len(sends), _WRITE)
+    for name in ("ts_ns", "seq", "bytes", "pid", "comm"):
+        writes[name] = sends.rows[name]
+    writes["connection"] = connection_keys(sends.rows)
+    if sends.payload is not None:
+        width = min(FIRST_BYTES, sends.payload.shape[1])
+        first = np.zeros((len(sends), FIRST_BYTES), np.uint8)
+        first[:, :width] = sends.payload[:, :width]
+        writes["first"] = first.view(f"V{FIRST_BYTES}")[:, 0]
+        writes["length"] = np.minimum(sends.payload_lengths(), width)
+    return writes
+
+
+def _of_write(write: np.void, offset: int) -> dict[str, Any]:
+    """Return the columns of a segment that begins so far inside a write."""
+    found: dict[str, Any] = {
+        "message_ts_ns": int(write["ts_ns"]),
+        "message_offset": offset,
+        "message_bytes": int(write["bytes"]),
+    }
+    if write["pid"]:
+        found["message_pid"] = int(write["pid"])
+        found["message_comm"] = _comm_text(write["comm"])
+    if write["length"]:
+        found["message_text"] = escape(write["first"].tobytes()[: write["length"]])
+    return found
+
+
+def _of_call(row: np.void) -> dict[str, Any]:
+    """Return the columns of a segment of a send that has not returned yet, or none."""
+    offset = (int(row["seq"]) - int(row["call_seq"])) % _SEQ
+    if not row["call_seq_known"] or offset >= _SEQ // 2 or not row["pid"]:
+        return {}
+    return {
+        "message_pid": int(row["pid"]),
+        "message_comm": _comm_text(row["comm"]),
+        "message_offset": offset,
+    }
+
+
+def _comm_text(comm: bytes) -> str:
+    return escape(bytes(comm).split(b"\0")[0])
