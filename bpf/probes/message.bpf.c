@@ -8,14 +8,16 @@
 /* fentry and kprobe: the entry has the iterator before it moves, and the time. */
 INLINE void call_enter(struct sock *sk, const struct msghdr *msg, u64 size, u32 flags, u32 kind, enum reads reads)
 {
-	u64 thread = bpf_get_current_pid_tgid();
-	bool wanted = call_wanted(sk, thread, kind, reads);
+	struct thread thread;
+	bool wanted = call_wanted(sk, kind, &thread, reads);
 	struct call *call;
 
 	/* A kretprobe learns here alone which socket it is: it counts what is filtered, too. */
 	if (!wanted && (reads == READS_BTF || (!kind_wanted(kind) && !config.track_owner)))
 		return;
-	call = current_call(thread, true);
+	if (!wanted)
+		read_thread(&thread);
+	call = current_call(&thread, true);
 	if (!call)
 		return;
 	call_open(call, sk, kind, flags, size, reads);
@@ -39,7 +41,7 @@ INLINE void call_leave(struct sock *sk, int result, u32 kind, u32 flags, enum re
 
 	if (!is_message(kind, result, flags) || !message_admit(&caller, sk, kind, reads))
 		return;
-	call = current_call(caller.thread, true);
+	call = current_call(&caller.thread, true);
 	if (!call) {
 		COUNT(caller.counters->map_full, 1);
 		return;
@@ -112,8 +114,11 @@ SEC("fexit/tcp_recvmsg") int fexit_recv(u64 *ctx)
 /* A kretprobe has no arguments: the socket comes from the entry. */
 INLINE void kretprobe_leave(const struct pt_regs *ctx, u32 kind)
 {
-	struct call *call = current_call(bpf_get_current_pid_tgid(), false);
+	struct thread thread;
+	struct call *call;
 
+	read_thread(&thread);
+	call = current_call(&thread, false);
 	if (call && call->sk)
 		call_leave((void *)call->sk, ctx->ax, kind, call->flags, READS_PROBED);
 }

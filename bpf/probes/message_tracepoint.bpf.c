@@ -11,8 +11,8 @@ SEC("tp_btf/tcp_sendmsg_locked") int tracepoint_send_buffer(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
 	const struct msghdr *msg = (void *)ctx[1];
-	u64 thread = bpf_get_current_pid_tgid();
-	struct call *call = call_wanted(sk, thread, KIND_SEND, READS_BTF) ? current_call(thread, true) : NULL;
+	struct thread thread;
+	struct call *call = call_wanted(sk, KIND_SEND, &thread, READS_BTF) ? current_call(&thread, true) : NULL;
 
 	if (!call || call->sk == (u64)sk) /* the loop inside one call comes round again */
 		return 0;
@@ -22,13 +22,10 @@ SEC("tp_btf/tcp_sendmsg_locked") int tracepoint_send_buffer(u64 *ctx)
 	return 0;
 }
 
-/* The call that returns: filled and used within one run of one program. */
-PER_DIRECTION(ending_calls, struct call);
-
-INLINE void find_buffer(struct call *call, int result, u32 flags, u32 kind)
+INLINE void find_buffer(struct call *call, struct task_struct *task, int result, u32 flags, u32 kind)
 {
 	call_unseen(call, flags);
-	buffer_from_syscall(&call->buffer, &call->requested, kind == KIND_SEND ? &call->flags : NULL, result < 0);
+	buffer_from_syscall(&call->buffer, task, &call->requested, kind == KIND_SEND ? &call->flags : NULL, result < 0);
 	if (kind == KIND_RECV && flags & MSG_TRUNC)
 		buffer_none(&call->buffer, PAYLOAD_DISCARDED);
 }
@@ -52,9 +49,9 @@ SEC("tp_btf/sock_recv_length") int tracepoint_recv(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
 	int result = ctx[1];
-	u32 flags = ctx[2], kind = KIND_RECV;
+	u32 flags = ctx[2];
 	struct caller caller;
-	struct call *call;
+	struct call call;
 
 	if (!is_traced(sk, KIND_RECV))
 		return 0;
@@ -64,19 +61,19 @@ SEC("tp_btf/sock_recv_length") int tracepoint_recv(u64 *ctx)
 	}
 	if (!message_admit(&caller, sk, KIND_RECV, READS_BTF))
 		return 0;
-	call = bpf_map_lookup_elem(&ending_calls, &kind);
-	if (!call)
-		return 0;
-	find_buffer(call, result, flags, kind);
-	message_record(&caller, call, sk, kind, result, READS_BTF);
+	find_buffer(&call, caller.thread.task, result, flags, KIND_RECV);
+	message_record(&caller, &call, sk, KIND_RECV, result, READS_BTF);
 	return 0;
 }
 
 /* A send that blocks no more, or is made again, has left what its entry knew. */
 INLINE void send_abandoned(void)
 {
-	struct call *call = current_call(bpf_get_current_pid_tgid(), false);
+	struct thread thread;
+	struct call *call;
 
+	read_thread(&thread);
+	call = current_call(&thread, false);
 	if (call)
 		call->sk = 0;
 	batch_end();
@@ -85,9 +82,8 @@ INLINE void send_abandoned(void)
 SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
-	struct call *call, *begun;
+	struct call *begun, *call, unseen;
 	int result = ctx[1];
-	u32 kind = KIND_SEND;
 	struct caller caller;
 
 	if (!is_traced(sk, KIND_SEND))
@@ -98,18 +94,16 @@ SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
 	}
 	if (!message_admit(&caller, sk, KIND_SEND, READS_BTF))
 		return 0;
-	call = bpf_map_lookup_elem(&ending_calls, &kind);
-	if (!call)
-		return 0;
-	begun = current_call(caller.thread, false);
+	begun = current_call(&caller.thread, false);
 	if (begun && begun->sk == (u64)sk) {
-		*call = *begun;
-		begun->sk = 0;
+		call = begun;
 	} else {
-		find_buffer(call, result, 0, kind);
+		find_buffer(&unseen, caller.thread.task, result, 0, KIND_SEND);
+		call = &unseen;
 	}
-	message_record(&caller, call, sk, kind, result, READS_BTF);
+	message_record(&caller, call, sk, KIND_SEND, result, READS_BTF);
 	if (!call->sk && call->buffer.shape != BUFFER_FLAT)
 		end_partial_batch(result);
+	call->sk = 0;
 	return 0;
 }

@@ -37,25 +37,29 @@ INLINE void transmit_enter(struct sock *sk, struct sk_buff *skb, u32 rcv_nxt, u6
 	}
 }
 
+INLINE void transmit_fill(struct segment *s, const struct pending *pending, const struct connection *c,
+			  const struct owner *owner, struct tcp_sock *tp, int error, enum reads reads)
+{
+	event_begin(&s->event, KIND_TRANSMIT, c, owner);
+	s->event.socket = cookie_of((struct sock *)tp, reads);
+	s->event.error = error < 0 ? error : 0;
+	pending_into(s, pending);
+	s->window = window_of(tp, pending->flags, reads);
+	read_congestion(s, tp, reads);
+}
+
 INLINE void transmit_event(const struct pending *pending, struct sock *sk, int error, enum reads reads)
 {
 	struct counters *counters = counters_of(KIND_TRANSMIT);
 	struct tcp_sock *tp = tcp_sock_of(sk, reads);
 	struct owner *owner = owner_of(sk, reads);
 	struct connection c;
-	struct segment s = {};
 
 	if (!counters || !tp)
 		return;
 	if (!segment_passes(counters, &c, &sk->__sk_common, owner, reads))
 		return;
-	event_begin(&s.event, KIND_TRANSMIT, &c, owner);
-	s.event.socket = cookie_of(sk, reads);
-	s.event.error = error < 0 ? error : 0;
-	pending_into(&s, pending);
-	s.window = window_of(tp, pending->flags, reads);
-	read_congestion(&s, tp, reads);
-	SUBMIT(segment, struct segment, counters, *record = s);
+	SUBMIT(segment, struct segment, counters, transmit_fill(record, pending, &c, owner, tp, error, reads));
 }
 
 INLINE void transmit_leave(struct sock *sk, int error, u64 key, enum reads reads)

@@ -104,19 +104,26 @@ INLINE u32 netns_of_other(struct sock *sk)
 	return address ? read_netns(&address->__sk_common, READS_PROBED) : 0;
 }
 
-INLINE void egress_record(struct __sk_buff *skb, const struct packet *packet, const struct connection *c,
-			  struct tcp_sock *tp, const struct owner *owner, struct counters *counters)
+/* Read from the socket where it has been made already: the helper costs more. */
+INLINE u64 cookie_of_packet(struct __sk_buff *skb, struct tcp_sock *tp)
 {
-	struct segment s = {};
+	struct sock *sk = (void *)tp;
+	u64 cookie = tp ? sk->__sk_common.skc_cookie.counter : 0;
 
-	event_begin(&s.event, KIND_TRANSMIT, c, owner);
-	s.event.socket = bpf_get_socket_cookie(skb);
-	packet_into(&s, packet, skb->gso_segs);
+	return cookie ? cookie : bpf_get_socket_cookie(skb);
+}
+
+INLINE void egress_fill(struct segment *s, struct __sk_buff *skb, const struct packet *packet,
+			const struct connection *c, struct tcp_sock *tp, const struct owner *owner)
+{
+	event_begin(&s->event, KIND_TRANSMIT, c, owner);
+	s->event.socket = cookie_of_packet(skb, tp);
+	s->event.error = 0;
+	packet_into(s, packet, skb->gso_segs);
 	if (tp)
-		read_congestion(&s, tp, READS_BTF);
+		read_congestion(s, tp, READS_BTF);
 	else
-		no_congestion(&s);
-	SUBMIT(segment, struct segment, counters, *record = s);
+		no_congestion(s);
 }
 
 INLINE bool egress_passes(struct connection *c, const struct packet *packet, struct __sk_buff *skb, struct tcp_sock *tp,
@@ -160,7 +167,7 @@ INLINE void egress(struct __sk_buff *skb)
 	if (tp)
 		owner = owner_of((struct sock *)tp, READS_BTF);
 	if (egress_passes(&c, &packet, skb, tp, owner)) {
-		egress_record(skb, &packet, &c, tp, owner, counters);
+		SUBMIT(segment, struct segment, counters, egress_fill(record, skb, &packet, &c, tp, owner));
 		return;
 	}
 filtered:

@@ -6,16 +6,29 @@ from typing import Any
 
 import numpy as np
 
-from tcprism.events import Part
-from tcprism.events._wire import (
-    DURATION_UNKNOWN,
-    MESSAGE,
-    REQUESTED_UNKNOWN,
-    SEGMENT,
-    EventKind,
-)
+from tcprism.events import FAMILIES, Part
+from tcprism.events import _wire as wire
+from tcprism.events.families import RECORDS
+from tcprism.events.names import KINDS
 
 Fields = dict[str, Any]
+
+# What the kernel side writes where it does not know.
+UNKNOWN: Fields = {
+    "requested": wire.REQUESTED_UNKNOWN,
+    "unread_us": wire.MICROSECONDS_UNKNOWN,
+    "duration_ns": wire.DURATION_UNKNOWN,
+    "unsent_us": wire.MICROSECONDS_UNKNOWN,
+    "unacked_us": wire.MICROSECONDS_UNKNOWN,
+    "rto_us": wire.MICROSECONDS_UNKNOWN,
+    "rttvar_us": wire.MICROSECONDS_UNKNOWN,
+    "reason": wire.REASON_UNKNOWN,
+    "elapsed_ns": wire.ELAPSED_UNKNOWN,
+    "reset_reason": wire.REASON_UNKNOWN,
+    "delivery_rate": wire.RATE_UNKNOWN,
+    "min_rtt_us": wire.MICROSECONDS_UNKNOWN,
+    "srtt_us": wire.MICROSECONDS_UNKNOWN,
+}
 
 
 def packed(address: str) -> list[int]:
@@ -24,20 +37,38 @@ def packed(address: str) -> list[int]:
     return list(ip.packed if isinstance(ip, IPv6Address) else bytes(10) + b"\xff\xff" + ip.packed)
 
 
-def message_rows(events: Sequence[Fields]) -> Any:
-    """Return message records: sends over IPv4 unless the fields say otherwise."""
-    rows = np.zeros(len(events), MESSAGE)
-    rows["kind"] = EventKind.SEND
-    rows["requested"] = REQUESTED_UNKNOWN
-    rows["duration_ns"] = DURATION_UNKNOWN
-    return _filled(rows, events)
+def rows_of(family: str, events: Sequence[Fields]) -> Any:
+    """Return records: of the family's first kind, over IPv4, unless the fields say otherwise."""
+    rows = np.zeros(len(events), RECORDS[family])
+    rows["kind"] = KINDS.index(FAMILIES[family][0])
+    rows["family"] = 4
+    for name in UNKNOWN.keys() & set(rows.dtype.names or ()):
+        rows[name] = UNKNOWN[name]
+    for index, event in enumerate(events):
+        for name, value in event.items():
+            is_address = name in ("local_ip", "remote_ip")
+            rows[name][index] = packed(value) if is_address else value
+    return rows
+
+
+def deliveries(*events: Fields) -> Part:
+    """Return a part of deliveries."""
+    return Part(rows_of("delivery", events))
 
 
 def segments(*events: Fields) -> Part:
-    """Return a part of segments, transmissions over IPv4 unless the fields say otherwise."""
-    rows = np.zeros(len(events), SEGMENT)
-    rows["kind"] = EventKind.TRANSMIT
-    return Part(_filled(rows, events))
+    """Return a part of segments, transmissions unless the fields say otherwise."""
+    return Part(rows_of("segment", events))
+
+
+def losses(*events: Fields) -> Part:
+    """Return a part of losses, retransmissions unless the fields say otherwise."""
+    return Part(rows_of("loss", events))
+
+
+def connections(*events: Fields) -> Part:
+    """Return a part of connection events, connects unless the fields say otherwise."""
+    return Part(rows_of("connection", events))
 
 
 def messages(*events: Fields, payload_class: int = 64) -> Part:
@@ -49,13 +80,13 @@ def messages(*events: Fields, payload_class: int = 64) -> Part:
         payload[index, : len(captured)] = list(captured)
         event.setdefault("payload_length", len(captured))
         event.setdefault("bytes", len(captured))
-    return Part(message_rows(fields), payload)
+    return Part(rows_of("message", fields), payload)
 
 
-def _filled(rows: Any, events: Sequence[Fields]) -> Any:
-    rows["family"] = 4
-    for index, event in enumerate(events):
-        for name, value in event.items():
-            is_address = name in ("local_ip", "remote_ip")
-            rows[name][index] = packed(value) if is_address else value
-    return rows
+MAKERS = {
+    "message": messages,
+    "delivery": deliveries,
+    "segment": segments,
+    "loss": losses,
+    "connection": connections,
+}

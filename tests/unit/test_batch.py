@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcprism.events import COLUMNS, Batch, Part
-from tcprism.events._wire import MESSAGE, SEGMENT
+from tcprism.events._wire import MESSAGE
+from tcprism.events.columns import columns_of
 
-from .records import messages, segments
+from .records import MAKERS, messages, segments
 
 OFFSET = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
 
@@ -84,7 +85,13 @@ def test_time_is_the_wall_clock() -> None:
     ]
 
 
-@pytest.mark.parametrize("parts", [[], [segments()], [messages()], [messages(), segments({})]])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        *([], [messages(), segments({})], [make({}) for make in MAKERS.values()]),
+        *([make()] for make in MAKERS.values()),
+    ],
+)
 def test_every_column_of_a_poor_batch(parts: list[Part]) -> None:
     batch = Batch(parts)
     assert {len(batch[column.name]) for column in COLUMNS} == {len(batch)}
@@ -100,6 +107,8 @@ def test_parts_are_checked() -> None:
         Part(np.zeros(1, np.uint8))
     with pytest.raises(ValueError, match="1 rows but 2 payloads"):
         Part(np.zeros(1, MESSAGE), np.zeros((2, 64), np.uint8))
+    with pytest.raises(ValueError, match="does not have 1 values"):
+        Part(np.zeros(1, MESSAGE), derived={"attempt": np.ma.MaskedArray([1, 2])})
 
 
 def test_part_over_the_rows_of_a_ring() -> None:
@@ -141,8 +150,7 @@ def test_event_as_dict_has_the_keys_of_its_family() -> None:
     assert "ack" in segment.as_dict()
     assert "payload" not in segment.as_dict()
     assert event(payload=b"\0").as_dict()["payload"] == "AA=="
+    for family, make in MAKERS.items():
+        (one,) = Batch([make({})])
+        assert list(one.as_dict()) == [column.name for column in columns_of(family)]
     json.dumps(event(payload=b"\0").as_dict())
-
-
-def test_dtypes_have_the_sizes_of_the_c_structs() -> None:
-    assert (MESSAGE.itemsize, SEGMENT.itemsize) == (136, 144)

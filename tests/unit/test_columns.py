@@ -7,33 +7,54 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tcprism.events import COLUMNS, KINDS, Event
+from tcprism.events import COLUMNS, FAMILIES, KINDS, Event, Part
 from tcprism.events import _wire as wire
 from tcprism.events.columns import BY_NAME, columns_of
+from tcprism.events.context import Context, Owner
 
-from .records import messages, segments
+from .records import MAKERS, connections, losses, messages, segments
 
 # The keys as the issue that asked for them lists them; they are stable.
 EVENT_KEYS = [
-    *("time", "ts_ns", "kind", "pid", "tid", "comm", "uid", "cgroup_id", "netns", "socket"),
-    *("family", "local_ip", "local_port", "remote_ip", "remote_port", "bytes", "error", "flags"),
-]
-MESSAGE_KEYS = [
-    *("requested", "duration_ns", "seq", "payload", "payload_text"),
-    *("payload_truncated", "payload_unavailable"),
+    *("time", "ts_ns", "kind", "pid", "tid", "comm", "uid", "cgroup_id", "cgroup"),
+    *("container_id", "container", "pod_uid", "unit", "owner_source", "netns", "socket"),
+    *("family", "local_ip", "local_port", "remote_ip", "remote_port", "bytes", "error"),
 ]
 SEGMENT_KEYS = [
-    *("seq", "end_seq", "ack", "window", "segs", "cwnd", "srtt_us", "packets_out", "ca_state"),
+    *("flags", "seq", "end_seq", "ack", "window", "segs", "packets_out", "ca_state", "cwnd"),
+    "srtt_us",
 ]
+FAMILY_KEYS = {
+    "message": [
+        *("flags", "requested", "duration_ns", "unread_us", "seq", "payload", "payload_text"),
+        *("payload_truncated", "payload_unavailable"),
+    ],
+    "delivery": ["seq", "send_ts_ns", "unsent_us", "unacked_us"],
+    "segment": SEGMENT_KEYS,
+    "loss": [
+        *SEGMENT_KEYS,
+        *("cause", "attempt", "icsk_retransmits", "rto_us", "rttvar_us", "ssthresh"),
+        *("sacked_out", "lost_out", "retrans_out", "undone", "outgoing", "reason"),
+        *("message_pid", "message_comm", "message_ts_ns", "message_offset", "message_bytes"),
+        "message_text",
+    ],
+    "connection": [
+        *("cwnd", "srtt_us", "old_state", "new_state", "elapsed_ns", "ending", "sent"),
+        *("reset_reason", "bytes_sent", "bytes_acked", "bytes_received", "bytes_retrans"),
+        *("busy_us", "rwnd_limited_us", "sndbuf_limited_us", "segs_out", "segs_in"),
+        *("data_segs_out", "data_segs_in", "total_retrans", "dsack_dups", "reord_seen"),
+        *("min_rtt_us", "delivery_rate", "congestion"),
+    ],
+}
 
 
 def values(name: str, part: Any) -> list[Any]:
     return BY_NAME[name].to_list(part)
 
 
-def test_keys() -> None:
-    assert [column.name for column in columns_of("message")] == EVENT_KEYS + MESSAGE_KEYS
-    assert [column.name for column in columns_of("segment")] == EVENT_KEYS + SEGMENT_KEYS
+@pytest.mark.parametrize("family", FAMILIES)
+def test_keys(family: str) -> None:
+    assert [column.name for column in columns_of(family)] == EVENT_KEYS + FAMILY_KEYS[family]
 
 
 def test_event_has_an_attribute_for_each_column() -> None:
@@ -44,9 +65,19 @@ def test_every_column_is_explained() -> None:
     assert [column.name for column in COLUMNS if len(column.doc) < 10] == []
 
 
-def test_kinds() -> None:
-    assert KINDS == ("send", "recv", "transmit", "retransmit")
-    assert values("kind", segments({"kind": 2}, {"kind": 3})) == ["transmit", "retransmit"]
+def test_every_kind_has_a_family() -> None:
+    assert tuple(kind for kinds in FAMILIES.values() for kind in kinds) == KINDS
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_kinds(family: str) -> None:
+    part = MAKERS[family](*({"kind": KINDS.index(kind)} for kind in FAMILIES[family]))
+    assert part.family == family
+    assert values("kind", part) == list(FAMILIES[family])
+
+
+def test_kind_of_a_newer_kernel_side() -> None:
+    assert values("kind", segments({"kind": len(KINDS)})) == [f"unknown-{len(KINDS)}"]
 
 
 def test_owner_is_null_when_unknown() -> None:
@@ -81,11 +112,21 @@ def test_comm(comm: bytes, shown: str) -> None:
         ("window", wire.WINDOW_UNKNOWN, 0),
         ("cwnd", 0, 10),
         ("srtt_us", wire.MICROSECONDS_UNKNOWN, 0),
+        ("unread_us", wire.MICROSECONDS_UNKNOWN, 0),
+        ("unsent_us", wire.MICROSECONDS_UNKNOWN, 0),
+        ("unacked_us", wire.MICROSECONDS_UNKNOWN, 0),
+        ("rto_us", wire.MICROSECONDS_UNKNOWN, 200_000),
+        ("rttvar_us", wire.MICROSECONDS_UNKNOWN, 0),
+        ("ssthresh", 0x7FFFFFFF, 7),
+        ("ssthresh", 0, 7),
+        ("elapsed_ns", wire.ELAPSED_UNKNOWN, 0),
+        ("min_rtt_us", wire.MICROSECONDS_UNKNOWN, 0),
+        ("delivery_rate", wire.RATE_UNKNOWN, 0),
     ],
 )
 def test_sentinels_are_null(name: str, unknown: int, known: int) -> None:
-    make = messages if "message" in BY_NAME[name].families else segments
-    assert values(name, make({name: unknown}, {name: known})) == [None, known]
+    for family in BY_NAME[name].families:
+        assert values(name, MAKERS[family]({name: unknown}, {name: known})) == [None, known]
 
 
 def test_addresses() -> None:
@@ -146,6 +187,70 @@ def test_congestion_states() -> None:
     assert values("ca_state", part) == ["Open", "Disorder", "CWR", "Recovery", "Loss", None]
 
 
+@pytest.mark.parametrize(
+    ("name", "shown", "make"),
+    [
+        ("owner_source", ["none", "task", "socket", "iterator"], segments),
+        ("cause", [None, "rto", "fast", "tlp", "syn", "syn-ack", "unknown"], losses),
+        (
+            "ending",
+            [None, "fin", "reset_sent", "reset_received", "timeout", "error", "aborted"],
+            connections,
+        ),
+        ("old_state", [None, "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1"], connections),
+        ("new_state", [None, "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1"], connections),
+    ],
+)
+def test_numbers_that_have_names(name: str, shown: list[str | None], make: Any) -> None:
+    assert values(name, make(*({name: number} for number in range(len(shown))))) == shown
+    assert values(name, make({name: 99})) == ["unknown-99"]
+
+
+@pytest.mark.parametrize("name", ["cause", "ending", "owner_source"])
+def test_names_are_those_of_the_documentation(name: str) -> None:
+    part = MAKERS[BY_NAME[name].families[0]](*({name: number} for number in range(7)))
+    known = [text for text in values(name, part) if text and not text.startswith("unknown-")]
+    assert all(text in BY_NAME[name].doc for text in known)
+
+
+def test_what_only_one_kind_has_is_null_in_the_others() -> None:
+    kinds = [{"kind": kind} for kind in wire.EventKind]
+    undone = values("undone", losses(*({**kind, "undone": 2} for kind in kinds)))
+    outgoing = values("outgoing", losses(*({**kind, "outgoing": 1} for kind in kinds)))
+    sent = values("sent", connections(*kinds))
+    for kind in wire.EventKind:
+        assert undone[kind] == (2 if kind == wire.EventKind.UNDO else None)
+        assert outgoing[kind] is (True if kind == wire.EventKind.DROP else None)
+        assert sent[kind] is (False if kind == wire.EventKind.RESET else None)
+
+
+def test_a_look_up_names_what_it_knows() -> None:
+    web = Owner(cgroup="/web", container_id="c0ffee", unit="web.service")
+    context = Context(
+        lambda number: web if number == 7 else Owner(),
+        {2: "NOT_SPECIFIED"}.get,
+        {4: "TCP_STATE"}.get,
+    )
+    part = Part(losses({"cgroup_id": 7, "reason": 2}, {"cgroup_id": 8}).rows, context=context)
+    assert values("cgroup", part) == ["/web", None]
+    assert values("container_id", part) == ["c0ffee", None]
+    assert values("container", part) == [None, None]
+    assert values("unit", part) == ["web.service", None]
+    assert values("reason", part) == ["NOT_SPECIFIED", None]
+    resets = Part(connections({"reset_reason": 4}, {}).rows, context=context)
+    assert values("reset_reason", resets) == ["TCP_STATE", None]
+
+
+def test_derived_columns_are_null_until_a_stage_adds_them() -> None:
+    part = losses({}, {}, {})
+    assert values("attempt", part) == [None, None, None]
+    assert values("message_text", part) == [None, None, None]
+    derived = part.derive(attempt=np.ma.MaskedArray([2, 9, 3], [False, True, False]))
+    assert values("attempt", derived) == [2, None, 3]
+    assert values("attempt", derived.take(slice(1, None))) == [None, 3]
+    assert values("message_text", derived) == [None, None, None]
+
+
 def test_payload() -> None:
     part = messages(
         {"payload": b"all of it"},
@@ -171,6 +276,7 @@ def test_payload_reasons_are_those_of_the_documentation() -> None:
 def test_columns_of_the_other_family_are_null() -> None:
     assert values("ack", messages({}, {})) == [None, None]
     assert values("payload", segments({})) == [None]
+    assert values("cause", segments({})) == [None]
     assert BY_NAME["ack"].mask(messages({}, {})).tolist() == [True, True]
 
 

@@ -11,10 +11,10 @@ import generate_wire
 ROOT = Path(__file__).resolve().parents[2]
 ANCHORS = """
 #include "tcprism/events.h"
-struct message anchor_message; struct segment anchor_segment;
-struct counters anchor_counters; struct config anchor_config;
-enum event_kind anchor_kind; enum message_flag anchor_flag; enum payload_reason anchor_reason;
+struct counters counters; struct config config;
 """
+ANCHORS += "".join(f"struct {name} {name};" for name in generate_wire.RECORDS)
+ANCHORS += "".join(f"enum {name} {name};" for name in generate_wire.ENUMS)
 
 
 def compile_bpf(source: str, output: Path) -> Path:

@@ -9,20 +9,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcprism.events import Batch, Part
+from tcprism.events import FAMILIES, KINDS, Batch, Part
 from tcprism.events._wire import PAYLOAD_CLASSES
 from tcprism.ring import rings
 from tcprism.ring.buffer import Chunk, RingBuffer
 from tcprism.ring.rings import Rings
 
 from .fake_ring import BUSY, DISCARD, FakeRing, records_of
-from .records import messages, segments
+from .records import losses, messages, segments
 
 UNUSED = 4096
 SIZE = 64 << 10
 MS = 1_000_000
 SETTLE = rings.SETTLE_NS
-NAMES = ("message_0", "message_64", "segment", "retransmit")
+NAMES = ("message_0", "message_64", "segment", "loss")
+MAKERS: dict[str, Callable[..., Part]] = {
+    "message_0": messages,
+    "message_64": messages,
+    "segment": segments,
+    "loss": losses,
+}
 
 
 class Machine:
@@ -36,8 +42,7 @@ class Machine:
 
     def write(self, name: str, ts_ns: int, flags: int = 0, **fields: object) -> tuple[int, int]:
         """Put one record into a ring; return its position and length."""
-        make: Callable[..., Part] = messages if name.startswith("message") else segments
-        (record,) = records_of(make({"ts_ns": ts_ns, **fields}))
+        (record,) = records_of(MAKERS[name]({"ts_ns": ts_ns, **fields}))
         if name == "message_0":
             record = record[:-64]
         return self.fakes[name].append(record, flags), len(record)
@@ -74,8 +79,12 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
         ({"send", "recv"}, 64, {"message_0": 16, "message_64": 64}),
         ({"send"}, 65, {"message_0": 16, "message_64": 64, "message_256": 64}),
         ({"transmit"}, 64, {"segment": 64}),
-        ({"retransmit"}, 64, {"retransmit": 8}),
-        ({"transmit", "retransmit"}, 0, {"segment": 64, "retransmit": 8}),
+        ({"probe"}, 64, {"segment": 64}),
+        ({"acked"}, 64, {"delivery": 64}),
+        ({"retransmit"}, 64, {"loss": 8}),
+        ({"undo", "drop"}, 64, {"loss": 8}),
+        ({"connect", "state"}, 64, {"connection": 8}),
+        ({"transmit", "retransmit"}, 0, {"segment": 64, "loss": 8}),
     ],
 )
 def test_only_the_rings_in_use_are_large(
@@ -83,10 +92,9 @@ def test_only_the_rings_in_use_are_large(
 ) -> None:
     sizes = rings.sizes(kinds, payload, 64 << 20)
     assert {name: size >> 20 for name, size in sizes.items() if size != UNUSED} == used
-    assert set(sizes) == {f"message_{limit}" for limit in (0, *PAYLOAD_CLASSES)} | {
-        "segment",
-        "retransmit",
-    }
+    assert set(sizes) == {f"message_{limit}" for limit in (0, *PAYLOAD_CLASSES)} | (
+        FAMILIES.keys() - {"message"}
+    )
 
 
 def test_the_longest_payload_uses_every_ring_of_messages() -> None:
@@ -96,10 +104,10 @@ def test_the_longest_payload_uses_every_ring_of_messages() -> None:
 
 @pytest.mark.parametrize("size", [rings.SMALLEST, rings.DEFAULT_SIZE, rings.LARGEST])
 def test_sizes_are_powers_of_two_and_no_ring_in_use_is_too_small(size: int) -> None:
-    sizes = rings.sizes(("send", "recv", "transmit", "retransmit"), 16384, size)
+    sizes = rings.sizes(KINDS, 16384, size)
     assert all(value & (value - 1) == 0 for value in sizes.values())
     assert min(sizes.values()) >= rings.SMALLEST
-    assert sizes["retransmit"] == min(size, 8 << 20)
+    assert sizes["loss"] == sizes["connection"] == min(size, 8 << 20)
 
 
 def test_rings_of_one_page_are_not_mapped() -> None:
@@ -110,7 +118,7 @@ def test_rings_of_one_page_are_not_mapped() -> None:
         asked.append(name)
         return fake.descriptor
 
-    Rings({"message_0": UNUSED, "segment": SIZE, "retransmit": UNUSED}, descriptor).close()
+    Rings({"message_0": UNUSED, "segment": SIZE, "loss": UNUSED}, descriptor).close()
     assert asked == ["segment"]
     fake.close()
 
@@ -151,7 +159,7 @@ def test_a_ring_that_is_behind_holds_back_the_others(
     monkeypatch.setattr(rings, "_READ_AT_ONCE", 1 << 10)
     expected = [moment * 10 * MS for moment in range(1, 41)]
     for moment in expected:
-        machine.write("segment" if moment % (20 * MS) else "retransmit", moment)
+        machine.write("segment" if moment % (20 * MS) else "loss", moment)
     machine.write("message_0", 399 * MS)
     found = machine.read()
     assert 0 < len(found) < 20
@@ -182,7 +190,7 @@ def test_discarded_records_are_no_events(machine: Machine, monkeypatch: pytest.M
 
 
 def test_drain_gives_what_is_left_and_then_nothing(machine: Machine) -> None:
-    for name, moment in (("segment", 999), ("message_64", 100), ("retransmit", 998)):
+    for name, moment in (("segment", 999), ("message_64", 100), ("loss", 998)):
         machine.write(name, moment * MS)
     assert times(machine.rings.drain()) == [100 * MS]
     assert times(machine.rings.drain()) == [998 * MS, 999 * MS]
@@ -195,7 +203,7 @@ def test_without_order_everything_comes_at_once(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(rings, "time", SimpleNamespace(monotonic_ns=lambda: machine.now))
     machine.write("segment", 1000 * MS)
     machine.write("message_0", 999 * MS)
-    machine.write("retransmit", 10 * MS, BUSY)
+    machine.write("loss", 10 * MS, BUSY)
     assert machine.read() == [999 * MS, 1000 * MS]
     machine.close()
 
@@ -204,7 +212,7 @@ def test_payload_comes_with_its_message(machine: Machine) -> None:
     machine.write("message_64", 1 * MS, payload=b"x" * 64, bytes=64)
     machine.write("message_0", 2 * MS, bytes=5)
     machine.write("message_64", 3 * MS, payload=b"\0short", remote_port=443)
-    machine.write("retransmit", 4 * MS, end_seq=7)
+    machine.write("loss", 4 * MS, end_seq=7)
     events = list(Batch(machine.rings.read()))
     assert [event.payload for event in events] == [b"x" * 64, None, b"\0short", None]
     assert [event.bytes for event in events] == [64, 5, 6, 0]

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcprism.events import Batch, Part
-from tcprism.events._wire import MESSAGE, SEGMENT, MessageFlag
+from tcprism.events import FAMILIES, KINDS, Batch, Part
+from tcprism.events._wire import EventKind, MessageFlag
+from tcprism.events.families import RECORDS
 from tcprism.sinks import Sink
 from tcprism.sinks.count import Count
 from tcprism.sinks.json_lines import JsonLines
 from tcprism.sinks.text import RESET, Text
 
-from .records import messages, segments
+from .records import MAKERS, connections, deliveries, losses, messages, segments
 
 OFFSET = 1_767_225_600_000_000_000
 SGR = re.compile(r"\x1b\[[0-9;]*m")
@@ -31,28 +32,42 @@ def written(make: Any, batch: Batch) -> str:
     return file.getvalue().decode("ascii")
 
 
-def random_part(dtype: "np.dtype[np.void]", seed: int, count: int, payload: bool) -> Part:
+def random_part(family: str, seed: int, count: int, payload: bool, any_kind: bool) -> Part:
     random = np.random.default_rng(seed)
-    rows = np.frombuffer(random.bytes(count * dtype.itemsize), dtype)
+    dtype = RECORDS[family]
+    rows = np.frombuffer(bytearray(random.bytes(count * dtype.itemsize)), dtype)
+    if not any_kind:
+        rows["kind"] = random.choice([KINDS.index(kind) for kind in FAMILIES[family]], count)
     return Part(rows, random.integers(0, 256, (count, 64), np.uint8) if payload else None)
 
 
-random_batches = st.builds(
-    lambda seed, counts, payload, offset: Batch(
-        [
-            random_part(MESSAGE, seed, counts[0], payload),
-            random_part(SEGMENT, seed + 1, counts[1], False),
-        ],
-        offset,
-    ),
-    st.integers(0, 1 << 32),
-    st.tuples(st.integers(0, 20), st.integers(0, 20)),
-    st.booleans(),
-    st.integers(-(1 << 62), 1 << 62),
-)
+def random_batch(seed: int, counts: list[int], payload: bool, offset: int, any_kind: bool) -> Batch:
+    parts = [
+        random_part(family, seed + number, count, payload and family == "message", any_kind)
+        for number, (family, count) in enumerate(zip(FAMILIES, counts, strict=True))
+    ]
+    return Batch(parts, offset)
 
 
-@given(random_batches)
+def random_batches(any_kind: bool) -> st.SearchStrategy[Batch]:
+    """Return batches of random bytes; `any_kind` leaves the kind to chance too."""
+    return st.builds(
+        random_batch,
+        st.integers(0, 1 << 32),
+        st.lists(st.integers(0, 20), min_size=len(FAMILIES), max_size=len(FAMILIES)),
+        st.booleans(),
+        st.integers(-(1 << 62), 1 << 62),
+        st.just(any_kind),
+    )
+
+
+@given(random_batches(any_kind=True))
+def test_json_of_records_of_no_kind_parses(batch: Batch) -> None:
+    lines = written(JsonLines, batch).splitlines()
+    assert [json.loads(line)["ts_ns"] for line in lines] == batch["ts_ns"].tolist()
+
+
+@given(random_batches(any_kind=False))
 def test_json_of_random_records_parses_and_equals_the_events(batch: Batch) -> None:
     lines = written(JsonLines, batch).splitlines()
     assert [json.loads(line) for line in lines] == [event.as_dict() for event in batch]
@@ -60,7 +75,7 @@ def test_json_of_random_records_parses_and_equals_the_events(batch: Batch) -> No
         assert list(json.loads(line)) == list(event.columns)
 
 
-@given(random_batches, st.sampled_from(["text", "hex", "none"]), st.booleans())
+@given(random_batches(any_kind=True), st.sampled_from(["text", "hex", "none"]), st.booleans())
 def test_text_of_random_records_has_no_control_characters(
     batch: Batch, style: Literal["text", "hex", "none"], color: bool
 ) -> None:
@@ -84,11 +99,15 @@ def test_identities_are_not_mixed_up() -> None:
     varied: dict[str, Any] = {
         "socket": 2, "cgroup_id": 3, "pid": 4, "tid": 5, "uid": 6, "netns": 7, "comm": b"other",
         "local_ip": "192.0.2.9", "remote_ip": "192.0.2.8", "local_port": 9, "remote_port": 10,
-        "kind": 1, "family": 6,
+        "owner_source": 1, "family": 6,
     }  # fmt: skip
     base = {"pid": 1, "comm": b"base"}
     events = [base, *({**base, name: value} for name, value in varied.items()), base]
-    batch = Batch([messages(*events), segments(*events)])
+    kinds = {
+        family: [{**base, "kind": KINDS.index(kind)} for kind in kinds]
+        for family, kinds in FAMILIES.items()
+    }
+    batch = Batch([make(*events, *kinds[family]) for family, make in MAKERS.items()])
     for make in (JsonLines, lambda file: Text(file, color=False)):
         file = io.BytesIO()
         sink = make(file)
@@ -136,7 +155,11 @@ def test_a_payload_cannot_fake_a_line_of_ours() -> None:
 
 
 def test_colors_of_a_line_end_with_it() -> None:
-    batch = Batch([segments({"kind": 2}, {"kind": 3}), messages({"kind": 0}, {"kind": 1})])
+    parts = [
+        make(*({"kind": KINDS.index(kind)} for kind in FAMILIES[family]))
+        for family, make in MAKERS.items()
+    ]
+    batch = Batch(parts)
     for line in written(lambda file: Text(file, color=True), batch).splitlines():
         assert line.count("\x1b[") == 2
         assert line.count(RESET) == 1
@@ -158,7 +181,7 @@ def count_rows(text: str) -> list[list[str]]:
 def test_count_prints_rates_and_totals_each_second() -> None:
     clock, file = Clock(), io.BytesIO()
     sink = Count(file, clock)
-    peek = {"kind": 1, "bytes": 1000, "flags": MessageFlag.PEEK}
+    peek = {"kind": EventKind.RECV, "bytes": 1000, "flags": MessageFlag.PEEK}
     sink.write(Batch([messages({"bytes": 10}, {"bytes": 20}, peek), segments({"bytes": 5})]))
     assert file.getvalue() == b""
     clock.now += 2
@@ -176,15 +199,19 @@ def test_count_prints_rates_and_totals_each_second() -> None:
 
 
 def test_count_prints_what_is_left_when_it_ends() -> None:
-    text = written(Count, Batch([segments({"kind": 3, "bytes": 7})]))
-    assert count_rows(text)[-1][0] == "retransmit"
-    assert count_rows(text)[-1][-2:] == ["1", "7"]
+    parts = [deliveries({"bytes": 5}), losses({"bytes": 7}), connections({}, {})]
+    rows = count_rows(written(Count, Batch(parts)))[1:]
+    assert [[kind, events, size] for kind, *_, events, size in rows] == [
+        ["acked", "1", "5"],
+        ["retransmit", "1", "7"],
+        ["connect", "2", "0"],
+    ]
 
 
 def test_count_of_nothing() -> None:
     assert len(written(Count, Batch([])).splitlines()) == 1
 
 
-@given(random_batches)
+@given(random_batches(any_kind=True))
 def test_count_of_random_records(batch: Batch) -> None:
     written(Count, batch)

@@ -30,8 +30,7 @@ struct compat_iovec {
 
 INLINE void buffer_none(struct buffer *to, u32 reason)
 {
-	to->shape = BUFFER_NONE;
-	to->unavailable = reason;
+	*to = (struct buffer){ .shape = BUFFER_NONE, .unavailable = reason };
 }
 
 /* The iterator must not have moved yet. */

@@ -32,17 +32,19 @@ struct {
 	MAP_TYPE(value, struct call);
 } calls_by_thread SEC(".maps");
 
-INLINE struct call *current_call(u64 thread, bool create)
+INLINE struct call *current_call(const struct thread *thread, bool create)
 {
 	struct call *call, empty = {};
+	u64 key;
 
 	if (config.local_storage)
-		return bpf_task_storage_get(&calls, bpf_get_current_task_btf(), NULL, create);
-	call = bpf_map_lookup_elem(&calls_by_thread, &thread);
+		return bpf_task_storage_get(&calls, thread->task, NULL, create);
+	key = thread->tid;
+	call = bpf_map_lookup_elem(&calls_by_thread, &key);
 	if (call || !create)
 		return call;
-	bpf_map_update_elem(&calls_by_thread, &thread, &empty, 0);
-	return bpf_map_lookup_elem(&calls_by_thread, &thread);
+	bpf_map_update_elem(&calls_by_thread, &key, &empty, 0);
+	return bpf_map_lookup_elem(&calls_by_thread, &key);
 }
 
 INLINE u32 sequence_of(struct sock *sk, u32 kind, enum reads reads)

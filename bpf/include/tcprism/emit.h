@@ -15,9 +15,22 @@ INLINE bool kind_wanted(u32 kind)
 	return config.kinds >> kind & 1;
 }
 
-INLINE void event_begin(struct event *event, u32 kind, const struct connection *c, const struct owner *owner)
+INLINE void event_owner(struct event *event, const struct owner *owner)
 {
 	struct comm *comm = (void *)event->comm;
+
+	event->pid = owner->pid;
+	event->tid = owner->tid;
+	event->owner_source = owner->source;
+	event->uid = owner->uid;
+	event->cgroup_id = owner->cgroup_id;
+	*comm = owner->comm;
+}
+
+/* All but socket, flags, bytes, seq and error. A ring's memory is not zeroed: every field is written. */
+INLINE void event_begin(struct event *event, u32 kind, const struct connection *c, const struct owner *owner)
+{
+	const struct owner unknown = {};
 
 	event->ts_ns = bpf_ktime_get_ns();
 	event->kind = kind;
@@ -27,14 +40,10 @@ INLINE void event_begin(struct event *event, u32 kind, const struct connection *
 	event->remote_port = c->remote_port;
 	*(struct address *)event->local_ip = c->local;
 	*(struct address *)event->remote_ip = c->remote;
-	if (!owner)
-		return;
-	event->pid = owner->pid;
-	event->tid = owner->tid;
-	event->owner_source = owner->source;
-	event->uid = owner->uid;
-	event->cgroup_id = owner->cgroup_id;
-	*comm = owner->comm;
+	if (owner)
+		event_owner(event, owner);
+	else
+		event_owner(event, &unknown);
 }
 
 /* Null (0) until something asks for it where no helper may: kprobes, and tracing before 5.12. */
@@ -48,7 +57,10 @@ INLINE u64 cookie_of(struct sock *sk, enum reads reads)
 	return cookie;
 }
 
-/* Wakes nobody: user space reads on a timer, because a wake-up per record costs more than the record. */
+/*
+ * `fill` writes all fields of `record` where it lies. Wakes nobody: user space reads on a timer, because a
+ * wake-up per record costs more than the record.
+ */
 #define SUBMIT(ring, record_type, counters, fill)                                                  \
 	do {                                                                                       \
 		record_type *record = bpf_ringbuf_reserve(&(ring), sizeof(record_type), 0);        \

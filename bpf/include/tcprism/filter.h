@@ -133,13 +133,26 @@ INLINE bool in_prefixes(void *map, u32 family, const struct address *address)
 /* All but the ports. */
 INLINE bool connection_passes(const struct connection *c)
 {
+	u32 netns = c->netns; /* a copy: what a helper is given the address of must lie on the stack */
+
 	if (config.family && config.family != c->family)
 		return false;
-	if (config.by_netns && !bpf_map_lookup_elem(&network_namespaces, &c->netns))
+	if (config.by_netns && !bpf_map_lookup_elem(&network_namespaces, &netns))
 		return false;
 	if (config.by_remote_host && !in_prefixes(&remote_hosts, c->family, &c->remote))
 		return false;
 	return !config.by_host || in_prefixes(&hosts, c->family, &c->remote) || in_prefixes(&hosts, c->family, &c->local);
+}
+
+/* The same of a socket, of which nothing is read that no filter asks for. */
+INLINE bool socket_connection_passes(const struct sock_common *sk, enum reads reads)
+{
+	struct connection connection;
+
+	if (!FILTERS_BY_CONNECTION())
+		return true;
+	read_connection(&connection, sk, reads);
+	return connection_passes(&connection);
 }
 
 INLINE bool in_cgroups(void)

@@ -25,83 +25,76 @@ INLINE u32 taken_fin(struct sock *sk, u32 copied_seq, enum reads reads)
 }
 
 /* Exact where the sequence number moved by what this call moved: no other thread was in between. */
-INLINE void set_sequence(struct message *m, const struct call *call, struct sock *sk, enum reads reads)
+INLINE void set_sequence(struct event *event, u32 flags, const struct call *call, struct sock *sk, u32 kind, u32 bytes,
+			 enum reads reads)
 {
-	struct event *event = &m->event;
-	u32 now = sequence_of(sk, event->kind, reads);
-	u32 fin = event->kind == KIND_RECV ? taken_fin(sk, now, reads) : 0;
-	u32 moved = event->flags & MESSAGE_PEEK ? 0 : event->bytes;
+	u32 now = sequence_of(sk, kind, reads);
+	u32 fin = kind == KIND_RECV ? taken_fin(sk, now, reads) : 0;
+	u32 moved = flags & MESSAGE_PEEK ? 0 : bytes;
+	u32 seq = call->sk ? call->seq : now - moved - fin;
 
-	event->seq = call->sk ? call->seq : now - moved - fin;
-	if (!now || (now - event->seq != moved && now - event->seq != moved + fin))
-		event->flags |= MESSAGE_SEQ_UNKNOWN;
+	if (!now || (now - seq != moved && now - seq != moved + fin))
+		flags |= MESSAGE_SEQ_UNKNOWN;
+	event->seq = seq;
+	event->flags = flags;
 }
 
-#define EMIT_CLASS(size)                                                                           \
-	if (want <= size) {                                                                        \
-		struct message_##size {                                                            \
-			struct message message;                                                    \
-			u8 payload[size];                                                          \
-		};                                                                                 \
-		SUBMIT(message_##size, struct message_##size, counters, {                          \
-			u32 length = want;                                                         \
-			asm volatile("" : "+r"(length));                                           \
-			if (length > size)                                                         \
-				length = size;                                                     \
-			if (gathered)                                                              \
-				bpf_probe_read_kernel(record->payload, length, gathered->bytes);   \
-			else if (bpf_probe_read_user(record->payload, length, (void *)(call->buffer.base + call->buffer.offset))) \
-				set_payload(m, 0, PAYLOAD_FAULT);                                  \
-			record->message = *m;                                                      \
-		});                                                                                \
-		return;                                                                            \
-	}
-
-INLINE void set_payload(struct message *m, u32 length, u32 reason)
-{
-	m->payload_length = length;
-	m->payload_unavailable = reason;
-}
-
-/* How much payload this message gets; an iovec's segments are gathered on the way. */
-INLINE u32 choose_payload(struct message *m, const struct call *call, struct gathered **gathered)
+/* How many bytes of payload can be recorded; an iovec's segments are gathered on the way. */
+INLINE u32 payload_length(struct call *call, u32 direction, u32 bytes, struct gathered **gathered)
 {
 	const struct buffer *buffer = &call->buffer;
-	u32 direction = m->event.kind;
-	u32 want = MIN(m->event.bytes, config.payload_limit);
+	u32 want = MIN(bytes, config.payload_limit);
 	struct gathering *state;
 
-	if (buffer->shape == BUFFER_NONE) {
-		set_payload(m, 0, want ? buffer->unavailable : PAYLOAD_AVAILABLE);
+	if (buffer->shape == BUFFER_NONE)
 		return 0;
-	}
-	if (buffer->shape != BUFFER_FLAT) {
-		*gathered = bpf_map_lookup_elem(&gathered_bytes, &direction);
-		state = bpf_map_lookup_elem(&gathering, &direction);
-		if (!*gathered || !state)
-			return 0;
-		gather(state, direction, buffer, want);
-		want = MIN(want, state->bytes);
-		if (m->requested == REQUESTED_UNKNOWN)
-			m->requested = state->requested;
-	}
-	set_payload(m, want, want || !m->event.bytes || !config.payload_limit ? PAYLOAD_AVAILABLE : PAYLOAD_FAULT);
-	return want;
+	if (buffer->shape == BUFFER_FLAT)
+		return want;
+	*gathered = bpf_map_lookup_elem(&gathered_bytes, &direction);
+	state = bpf_map_lookup_elem(&gathering, &direction);
+	if (!*gathered || !state)
+		return 0;
+	gather(state, direction, buffer, want);
+	if (call->requested == REQUESTED_UNKNOWN)
+		call->requested = state->requested;
+	return MIN(want, state->bytes);
 }
 
-/* Into the ring of the smallest payload class that holds it. */
-INLINE void message_submit(struct message *m, const struct call *call, struct counters *counters)
+INLINE u32 payload_unavailable(const struct buffer *buffer, u32 bytes, u32 length)
 {
-	struct gathered *gathered = NULL;
-	u32 want = choose_payload(m, call, &gathered);
+	if (length || !bytes || !config.payload_limit)
+		return PAYLOAD_AVAILABLE;
+	return buffer->shape == BUFFER_NONE ? buffer->unavailable : PAYLOAD_FAULT;
+}
 
-	if (config.payload_limit)
-		COUNT(counters->payload_cut, m->event.bytes - want);
-	if (!want) {
-		SUBMIT(message_0, struct message, counters, *record = *m);
-		return;
+INLINE long read_payload(void *to, u32 length, const struct buffer *from, const struct gathered *gathered)
+{
+	if (gathered)
+		return bpf_probe_read_kernel(to, length, gathered->bytes);
+	return bpf_probe_read_user(to, length, (void *)(from->base + from->offset));
+}
+
+/* The barrier keeps the verifier's bound: the compiler knows it already, and would drop the comparison. */
+#define RESERVE_CLASS(size)                                                                        \
+	if (*length <= size) {                                                                     \
+		struct message *m = bpf_ringbuf_reserve(&message_##size, sizeof(*m) + size, 0);    \
+		u32 bounded = *length;                                                             \
+                                                                                                   \
+		asm volatile("" : "+r"(bounded));                                                  \
+		if (bounded > size)                                                                \
+			bounded = size;                                                            \
+		if (m && read_payload(m + 1, bounded, from, gathered))                             \
+			*length = 0;                                                               \
+		return m;                                                                          \
 	}
-	PAYLOAD_CLASSES(EMIT_CLASS)
+
+/* Room in the ring of the smallest payload class that holds it, with the payload there already. */
+INLINE struct message *message_reserve(u32 *length, const struct buffer *from, const struct gathered *gathered)
+{
+	if (!*length)
+		return bpf_ringbuf_reserve(&message_0, sizeof(struct message), 0);
+	PAYLOAD_CLASSES(RESERVE_CLASS)
+	return NULL;
 }
 
 INLINE u32 message_flags(u32 kind, u32 flags)
@@ -128,37 +121,27 @@ INLINE bool is_tcp(struct sock *sk, enum reads reads)
 	return protocol == IPPROTO_TCP && type == SOCK_STREAM;
 }
 
-INLINE void message_build(struct message *m, const struct call *call, struct sock *sk, int result, enum reads reads)
-{
-	m->event.socket = cookie_of(sk, reads);
-	m->event.bytes = result > 0 ? result : 0;
-	m->event.error = result < 0 ? result : 0;
-	m->event.flags = message_flags(m->event.kind, call->flags);
-	m->requested = call->requested;
-	m->unread_us = MICROSECONDS_UNKNOWN;
-	m->duration_ns = call->start_ns ? m->event.ts_ns - call->start_ns : DURATION_UNKNOWN;
-	set_sequence(m, call, sk, reads);
-}
-
-/* The thread that is in the call, and what passed the filters. */
+/* The thread that is in the call, and the account of its kind. */
 struct caller {
-	u64 thread;
+	struct thread thread;
 	struct counters *counters;
-	struct connection connection;
-	struct owner current;
 };
 
 /* At the entry of a call, before it counts: the same filters as at its end, or its memory would outlive it. */
-INLINE bool call_wanted(struct sock *sk, u64 thread, u32 kind, enum reads reads)
+INLINE bool call_wanted(struct sock *sk, u32 kind, struct thread *thread, enum reads reads)
 {
-	struct connection connection;
-
-	if (!kind_wanted(kind) || !socket_ports_pass(&sk->__sk_common, reads) || !task_passes(HIGH32(thread)))
+	if (!kind_wanted(kind) || !socket_ports_pass(&sk->__sk_common, reads))
 		return false;
-	if (!FILTERS_BY_CONNECTION())
-		return true;
-	read_connection(&connection, &sk->__sk_common, reads);
-	return connection_passes(&connection);
+	read_thread(thread);
+	return task_passes(thread->pid) && socket_connection_passes(&sk->__sk_common, reads);
+}
+
+INLINE void remember_caller(struct sock *sk, const struct thread *thread, enum reads reads)
+{
+	struct owner current;
+
+	read_current(&current, thread, true);
+	owner_remember(sk, &current, reads);
 }
 
 /* Cheapest questions first; who passes them all becomes the socket's owner. */
@@ -166,17 +149,16 @@ INLINE bool caller_passes(struct caller *caller, struct sock *sk, enum reads rea
 {
 	if (!socket_ports_pass(&sk->__sk_common, reads))
 		return false;
-	if (!task_passes(HIGH32(caller->thread))) {
+	read_thread(&caller->thread);
+	if (!task_passes(caller->thread.pid)) {
 		if (config.track_owner)
-			owner_turn_away(sk, caller->thread, reads);
+			owner_turn_away(sk, &caller->thread, reads);
 		return false;
 	}
-	read_connection(&caller->connection, &sk->__sk_common, reads);
-	if (!connection_passes(&caller->connection))
+	if (!socket_connection_passes(&sk->__sk_common, reads))
 		return false;
-	read_current(&caller->current, caller->thread, true);
 	if (config.track_owner)
-		owner_remember(sk, &caller->current, reads);
+		remember_caller(sk, &caller->thread, reads);
 	return true;
 }
 
@@ -185,7 +167,6 @@ INLINE bool message_admit(struct caller *caller, struct sock *sk, u32 kind, enum
 {
 	bool wanted = kind_wanted(kind), passes;
 
-	caller->thread = bpf_get_current_pid_tgid();
 	caller->counters = counters_of(kind);
 	if (!caller->counters)
 		return false;
@@ -197,14 +178,45 @@ INLINE bool message_admit(struct caller *caller, struct sock *sk, u32 kind, enum
 	return wanted && passes;
 }
 
-INLINE void message_record(const struct caller *caller, const struct call *call, struct sock *sk, u32 kind, int result,
+INLINE void message_fill(struct message *m, const struct thread *thread, const struct call *call, struct sock *sk,
+			 u32 kind, int result, enum reads reads)
+{
+	u32 bytes = result > 0 ? result : 0;
+	struct connection connection;
+	struct owner current;
+
+	read_connection(&connection, &sk->__sk_common, reads);
+	read_current(&current, thread, true);
+	event_begin(&m->event, kind, &connection, &current);
+	m->event.socket = cookie_of(sk, reads);
+	m->event.bytes = bytes;
+	m->event.error = result < 0 ? result : 0;
+	m->requested = call->requested;
+	m->unread_us = MICROSECONDS_UNKNOWN;
+	m->duration_ns = call->start_ns ? m->event.ts_ns - call->start_ns : DURATION_UNKNOWN;
+	set_sequence(&m->event, message_flags(kind, call->flags), call, sk, kind, bytes, reads);
+}
+
+INLINE void message_record(const struct caller *caller, struct call *call, struct sock *sk, u32 kind, int result,
 			   enum reads reads)
 {
-	struct message m = {};
+	u32 bytes = result > 0 ? result : 0;
+	struct gathered *gathered = NULL;
+	u32 length = payload_length(call, kind, bytes, &gathered);
+	struct message *m;
 
-	event_begin(&m.event, kind, &caller->connection, &caller->current);
-	message_build(&m, call, sk, result, reads);
-	message_submit(&m, call, caller->counters);
+	if (config.payload_limit && length < bytes)
+		COUNT(caller->counters->payload_cut, bytes - length);
+	m = message_reserve(&length, &call->buffer, gathered);
+	if (!m) {
+		COUNT(caller->counters->ring_full, 1);
+		return;
+	}
+	message_fill(m, &caller->thread, call, sk, kind, result, reads);
+	m->payload_length = length;
+	m->payload_unavailable = payload_unavailable(&call->buffer, bytes, length);
+	bpf_ringbuf_submit(m, RING_NO_WAKEUP);
+	COUNT(caller->counters->submitted, 1);
 }
 
 /* Of a call whose entry nobody saw: it had begun before the start, or the hook fires at its end alone. */

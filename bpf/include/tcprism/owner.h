@@ -67,8 +67,8 @@ INLINE struct note *note_of(struct sock *sk, enum reads reads)
 {
 	u64 key;
 
-	if (has_storage(reads))
-		return bpf_sk_storage_get(&notes, sk, NULL, 0);
+	if (has_storage(reads)) /* the helper costs more than to see that there is nothing */
+		return sk->sk_bpf_storage ? bpf_sk_storage_get(&notes, sk, NULL, 0) : NULL;
 	key = (u64)sk;
 	return bpf_map_lookup_elem(&notes_by_address, &key);
 }
@@ -116,14 +116,14 @@ INLINE void read_task(struct owner *to, const struct task_struct *task)
 	to->comm.word[1] = comm[1];
 }
 
-INLINE void read_current(struct owner *to, u64 thread, u32 passes)
+INLINE void read_current(struct owner *to, const struct thread *thread, u32 passes)
 {
-	to->pid = HIGH32(thread);
-	to->tid = LOW32(thread);
+	to->pid = thread->pid;
+	to->tid = thread->tid;
 	to->passes = passes;
 	to->source = OWNER_TASK;
 	if (HAS_TASK_BTF()) { /* loads of a nanosecond or two; the helpers cost 56 to 85 ns each */
-		read_task(to, bpf_get_current_task_btf());
+		read_task(to, thread->task);
 	} else {
 		to->uid = LOW32(bpf_get_current_uid_gid());
 		to->cgroup_id = bpf_get_current_cgroup_id();
@@ -143,7 +143,7 @@ INLINE void owner_remember(struct sock *sk, const struct owner *current, enum re
 }
 
 /* A user whom the task filters turn away takes a socket over, but none is remembered for its sake. */
-INLINE void owner_turn_away(struct sock *sk, u64 thread, enum reads reads)
+INLINE void owner_turn_away(struct sock *sk, const struct thread *thread, enum reads reads)
 {
 	struct note *note = note_of(sk, reads);
 
@@ -158,14 +158,15 @@ INLINE void owner_turn_away(struct sock *sk, u64 thread, enum reads reads)
 /* In the context of the process that uses the socket now. */
 INLINE void owner_is_current(struct sock *sk, enum reads reads)
 {
-	u64 thread = bpf_get_current_pid_tgid();
 	struct owner current = {};
+	struct thread thread;
 
-	if (!task_passes(HIGH32(thread))) {
-		owner_turn_away(sk, thread, reads);
+	read_thread(&thread);
+	if (!task_passes(thread.pid)) {
+		owner_turn_away(sk, &thread, reads);
 		return;
 	}
-	read_current(&current, thread, true);
+	read_current(&current, &thread, true);
 	owner_remember(sk, &current, reads);
 }
 

@@ -53,6 +53,8 @@ INLINE void read_congestion(struct segment *to, struct tcp_sock *tp, enum reads 
 
 INLINE void no_congestion(struct segment *to)
 {
+	to->cwnd = 0;
+	to->packets_out = 0;
 	to->srtt_us = MICROSECONDS_UNKNOWN;
 	to->ca_state = CA_STATE_UNKNOWN;
 }

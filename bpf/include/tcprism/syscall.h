@@ -206,9 +206,9 @@ INLINE u32 send_flags_of(const struct arguments *a, enum call_shape shape)
 }
 
 /* `requested` is left alone where only the buffer's segments can tell. */
-INLINE void buffer_from_syscall(struct buffer *to, u32 *requested, u32 *send_flags, bool failed)
+INLINE void buffer_from_syscall(struct buffer *to, struct task_struct *task, u32 *requested, u32 *send_flags,
+				bool failed)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
 	struct arguments a = {};
 	enum call_shape shape;
 	bool compat;

@@ -9,7 +9,7 @@ import click
 
 from tcprism.cli import options
 from tcprism.cli.session import Limits, Stop, print_ledger, run
-from tcprism.cli.trace import announce, wants_color
+from tcprism.cli.trace import announce, opened, wants_color
 from tcprism.demo.traffic import Traffic
 from tcprism.features.machine import require_privileges
 from tcprism.filters import Filter, parse_netns
@@ -63,8 +63,7 @@ def _introduction(traffic: Traffic) -> str:
 
 
 def _trace(request: Request, traffic: Traffic, duration: float) -> None:
-    output = sys.stdout.buffer
-    with Monitor(request) as monitor:
+    with opened(None) as output, Monitor(request) as monitor:
         sink = Text(output, color=wants_color("auto", output))
         try:
             with Stop(Limits(duration=duration), output, None) as stop:

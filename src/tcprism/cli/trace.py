@@ -133,7 +133,9 @@ def opened(path: Path | None) -> Iterator[BinaryIO]:
     Raises OutputError.
     """
     if path is None:
-        yield sys.stdout.buffer
+        # Not sys.stdout.buffer: with PYTHONUNBUFFERED that writes what fits and forgets the rest.
+        with open(sys.stdout.fileno(), "wb", closefd=False) as output:
+            yield output
         return
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

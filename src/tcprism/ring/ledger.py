@@ -18,8 +18,9 @@ class Entry:
     """One kind's account: seen = filtered + submitted + ring_full + map_full; received = submitted.
 
     `missed` are hook runs that the kernel skipped because the same hook was interrupted (counted
-    for fentry and tracepoints since 5.12, for kprobes since 6.7); they are not in `seen`. `bytes`
-    and `payload_cut` are bytes, all else events.
+    for fentry and tracepoints since 5.12, for kprobes since 6.7); they are not in `seen`. A run of
+    a hook that makes several kinds of events is missed in each. `bytes` and `payload_cut` are
+    bytes, all else events.
     """
 
     kind: str
@@ -105,7 +106,7 @@ def close_accounts(
         tuple(
             Entry(
                 kind=kind,
-                missed=sum(count for name, count in missed.items() if _kind_of(name) == kind),
+                missed=sum(count for name, count in missed.items() if kind in kinds_of(name)),
                 received=int(received.events[KINDS.index(kind)]),
                 bytes=int(received.bytes[KINDS.index(kind)]),
                 **{name: int(counters[KINDS.index(kind)][name]) for name in COUNTERS.names or ()},
@@ -116,7 +117,18 @@ def close_accounts(
     )
 
 
-def _kind_of(program: str) -> str:
-    """Programs are called MECHANISM_KIND, with a suffix for the special case."""
-    kind = program.split("_")[1]
-    return "send" if kind == "sendpage" else kind
+# Programs are called MECHANISM_KIND, with a suffix for the special case. These make other kinds of
+# events than the one they are called after, or several.
+_MAKES: dict[str, tuple[str, ...]] = {
+    "sendpage": ("send",),
+    "transmit": ("transmit", "probe"),
+    "ack": ("undo",),
+    "accept": (),
+    "state": ("connect", "accept", "close", "state", "undo"),
+}
+
+
+def kinds_of(program: str) -> tuple[str, ...]:
+    """Return the kinds of events that a program makes, by its name."""
+    what = program.split("_")[1]
+    return _MAKES.get(what, (what,))

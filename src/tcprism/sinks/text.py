@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
-from tcprism.events._wire import EventKind
 from tcprism.events.columns import BY_NAME
 from tcprism.events.escape import escape_payloads_in_lines
 from tcprism.events.names import endpoint
@@ -19,16 +18,28 @@ from tcprism.sinks.lines import (
     keep_freed_memory,
     write_lines,
 )
+from tcprism.sinks.text_details import details
 
 PayloadStyle = Literal["text", "hex", "none"]
 
-# ECMA-48 "select graphic rendition". A retransmission's colour goes on to the end of the line.
+# ECMA-48 "select graphic rendition".
 COLORS = {
     "send": "\x1b[32m",
     "recv": "\x1b[36m",
+    "acked": "\x1b[2;32m",
     "transmit": "\x1b[34m",
+    "probe": "\x1b[33m",
     "retransmit": "\x1b[1;31m",
+    "undo": "\x1b[33m",
+    "drop": "\x1b[1;31m",
+    "connect": "\x1b[35m",
+    "accept": "\x1b[35m",
+    "close": "\x1b[35m",
+    "reset": "\x1b[31m",
+    "state": "\x1b[2;35m",
 }
+INCOMING = {"recv", "accept"}
+LOUD = {"retransmit", "drop"}  # their colour goes on to the end of the line
 DIM = "\x1b[2m"
 RESET = "\x1b[0m"
 
@@ -61,26 +72,30 @@ class Text:
         self._file.flush()
 
     def _lines(self, part: Part, clock_offset_ns: int) -> list[str]:
-        line = LineBuilder()
-        moments = part.rows["ts_ns"].astype(np.int64) + clock_offset_ns
-        line.texts(self._seconds.texts((moments // NANOSECONDS).tolist()))
-        line.text(".")
-        line.texts(digits(moments % NANOSECONDS // 1000, 6))
+        def clock(moments: NDArray[np.uint64]) -> list[str]:
+            return self._times(moments, clock_offset_ns).lines()
+
+        line = self._times(part.rows["ts_ns"], clock_offset_ns)
         line.text(" ")
         line.texts(self._identities.texts(part))
+        line.texts(details(part, clock))
+        self._end_line(line, part)
         if part.family == "message":
-            line.texts(_message_texts(part))
-            self._end_line(line, part)
             self._add_payload(line, part)
-        else:
-            line.texts(_segment_texts(part))
-            self._end_line(line, part)
         return line.lines()
+
+    def _times(self, moments: NDArray[np.uint64], clock_offset_ns: int) -> LineBuilder:
+        """Begin lines with moments of CLOCK_MONOTONIC as the time of day."""
+        since_epoch = moments.astype(np.int64) + clock_offset_ns
+        line = LineBuilder()
+        line.texts(self._seconds.texts((since_epoch // NANOSECONDS).tolist()))
+        line.text(".")
+        line.texts(digits(since_epoch % NANOSECONDS // 1000, 6))
+        return line
 
     def _end_line(self, line: LineBuilder, part: Part) -> None:
         if self._color and part.family == "loss":
-            retransmit = BY_NAME["kind"].values(part) == "retransmit"
-            line.texts(map(("", RESET).__getitem__, retransmit.tolist()))
+            line.texts([RESET if kind in LOUD else "" for kind in BY_NAME["kind"].to_list(part)])
         line.text("\n")
 
     def _identity_texts(self, part: Part) -> list[str]:
@@ -99,10 +114,10 @@ class Text:
         remote_port: int,
     ) -> str:
         who = "-" if pid is None else f"{comm}[{pid}]"
-        arrow = "<-" if kind == "recv" else "->"
+        arrow = "<-" if kind in INCOMING else "->"
         local, remote = endpoint(local_ip, local_port), endpoint(remote_ip, remote_port)
         start = COLORS.get(kind, "") if self._color else ""
-        end = RESET if start and kind != "retransmit" else ""
+        end = RESET if start and kind not in LOUD else ""
         return f"{start}{kind:<10}{end} {who:<20} {local:>21} {arrow} {remote:<21} "
 
     def _add_payload(self, line: LineBuilder, part: Part) -> None:
@@ -125,49 +140,6 @@ class Text:
             notes[index] = f"{note}: {reasons[index]}" if reasons[index] else note
         start, end = (DIM, RESET) if self._color else ("", "")
         return [f"{NOTE_INDENT}{start}{note}{end}\n" if note else "" for note in notes]
-
-
-def _message_texts(part: Part) -> list[str]:
-    """Return the bytes of each message, and what is unusual about it."""
-    texts = [f"{count:>7} bytes" for count in part.rows["bytes"].tolist()]
-    requested = part.rows["requested"]
-    for index in np.flatnonzero(_partly_sent(part)).tolist():
-        texts[index] += f" of {requested[index]}"
-    _append(texts, part, "flags")
-    _append(texts, part, "error")
-    return texts
-
-
-def _partly_sent(part: Part) -> NDArray[np.bool_]:
-    """Return which calls sent less than asked. To receive less than the buffer holds is usual."""
-    sent = (part.rows["kind"] == EventKind.SEND) & (part.rows["error"] == 0)
-    less = part.rows["bytes"] < part.rows["requested"]
-    partly: NDArray[np.bool_] = sent & less & ~BY_NAME["requested"].mask(part)
-    return partly
-
-
-def _segment_texts(part: Part) -> list[str]:
-    """Return the TCP header of each segment, as far as it is recorded."""
-    names = ("bytes", "seq", "end_seq", "ack", "flags", "window")
-    columns = [BY_NAME[name].to_list(part) for name in names]
-    texts = [
-        f"{count:>7} bytes {seq}:{end_seq} ack {ack} {flags or '-'} win {window}"
-        for count, seq, end_seq, ack, flags, window in zip(*columns, strict=True)
-    ]
-    for index in np.flatnonzero(BY_NAME["window"].mask(part)).tolist():
-        texts[index] = texts[index].removesuffix("None") + "-"
-    for index in np.flatnonzero(part.rows["segs"] > 1).tolist():
-        texts[index] += f" segs {part.rows['segs'][index]}"
-    _append(texts, part, "error")
-    return texts
-
-
-def _append(texts: list[str], part: Part, name: str) -> None:
-    """Append a column to the texts where it is not null."""
-    column = BY_NAME[name]
-    present = np.flatnonzero(~column.mask(part))
-    for index, word in zip(present.tolist(), column.to_list(part.take(present)), strict=True):
-        texts[index] += f" {word}"
 
 
 def _hex_dump(data: bytes) -> str:

@@ -31,7 +31,7 @@ _WRITE = np.dtype(
         ("first", f"V{FIRST_BYTES}"),
     ]
 )
-_DERIVED: dict[str, type] = {
+_DERIVED: dict[str, Any] = {
     "attempt": np.int64,
     "message_pid": np.int64,
     "message_comm": object,
@@ -82,7 +82,8 @@ class Retransmits:
 
     def _explain(self, part: Part) -> Part:
         columns: dict[str, np.ma.MaskedArray[Any, Any]] = {
-            name: np.ma.masked_all(len(part), np.dtype(kind)) for name, kind in _DERIVED.items()
+            name: np.ma.MaskedArray(np.zeros(len(part), kind), True)
+            for name, kind in _DERIVED.items()
         }
         connections = connection_keys(part.rows)
         for index in np.flatnonzero(part.rows["kind"] == EventKind.RETRANSMIT).tolist():
