@@ -34,10 +34,17 @@ class Change:
     def __len__(self) -> int:
         return len(self.after)
 
+    def only(self, place: int) -> Change:
+        """Return the change of one connection."""
+        here = slice(place, place + 1)
+        seen = {name: shares[here] for name, shares in self.seen.items()}
+        return Change(self.before[here], self.after[here], self.elapsed_us[here], seen)
+
     def delta(self, name: str) -> Numbers:
         """Return how much a counter has grown."""
         grown = self.after[name] - self.before[name]  # unsigned: right across a wrap
-        return grown.astype(np.float64)
+        numbers: Numbers = grown.astype(np.float64)
+        return numbers
 
     def share_of_time(self, name: str) -> Numbers:
         """Return the share of the time that a counter of microseconds has grown by, 0 to 1."""
@@ -56,7 +63,8 @@ class Change:
 
 def ratio(part: NDArray[Any], whole: NDArray[Any]) -> Numbers:
     """Return part / whole, 0 where there is no whole."""
-    return np.divide(part, whole, out=np.zeros(len(part)), where=np.asarray(whole) > 0)
+    quotient: Numbers = np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+    return quotient
 
 
 def microseconds(rows: Rows, name: str) -> Numbers:

@@ -15,7 +15,8 @@ from tcprism.events.names import endpoint
 from tcprism.live.change import LISTEN, microseconds
 from tcprism.live.rules import LABELS, limits
 from tcprism.live.table import Table
-from tcprism.live.units import bytes_text, duration_text, percent, rate_text, sparkline
+from tcprism.live.units import known_duration, percent, rate_text, sparkline
+from tcprism.sinks.units import size
 
 Places = NDArray[np.intp]
 Keys = NDArray[Any]
@@ -184,7 +185,7 @@ COLUMNS = (
         "RTT",
         7,
         "The smoothed round-trip time (srtt), measured on what is sent.",
-        _numbers(_rtt, duration_text),
+        _numbers(_rtt, known_duration),
         lambda table: np.nan_to_num(_rtt(table), nan=-1),
         rank=1,
     ),
@@ -202,7 +203,7 @@ COLUMNS = (
         "SENDQ",
         8,
         "Bytes written by the process that the peer has not acknowledged yet.",
-        _numbers(send_queue, _some(bytes_text)),
+        _numbers(send_queue, _some(size)),
         send_queue,
         rank=4,
     ),
@@ -211,7 +212,7 @@ COLUMNS = (
         "RECVQ",
         8,
         "Bytes that have come and that the process has not read yet.",
-        _numbers(receive_queue, _some(bytes_text)),
+        _numbers(receive_queue, _some(size)),
         receive_queue,
         rank=4,
     ),

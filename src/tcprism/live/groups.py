@@ -57,7 +57,9 @@ def group(table: Table, grouping: str) -> Groups:
     labels, places = np.unique(np.array(GROUPINGS[grouping](table), str), return_inverse=True)
 
     def total(values: NDArray[np.generic]) -> Numbers:
-        return np.bincount(places, values.astype(np.float64), len(labels))
+        sums = np.zeros(len(labels))
+        np.add.at(sums, places, values.astype(np.float64))
+        return sums
 
     again, sent = (table.history[:, channel].sum(axis=1) for channel in (3, 2))
     all_sent = np.maximum(total(sent), total(again))

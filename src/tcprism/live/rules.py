@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.live.change import Change, Numbers, microseconds, ratio
-from tcprism.live.units import bytes_text, duration_text, percent
+from tcprism.live.units import known_duration, percent
+from tcprism.sinks.units import size
 
 MUCH_RETRANSMITTED = 0.01
 STORM_RETRANSMITTED = 0.2
@@ -102,19 +103,17 @@ def _nothing_to_send(change: Change) -> Numbers:
 
 def _queue_words(change: Change, index: int) -> str:
     row = change.after[index]
-    return (
-        f"{bytes_text(row['unread'])} lie unread, the window left is {bytes_text(row['rcv_wnd'])}"
-    )
+    return f"{size(row['unread'])} lie unread, the window left is {size(row['rcv_wnd'])}"
 
 
 def _window_words(change: Change, index: int) -> str:
     closed = change.share_seen("zero_window")[index]
     zero = f", closed in {percent(closed)} of the looks" if closed else ""
-    return f"the window is {bytes_text(change.after['snd_wnd'][index])}{zero}"
+    return f"the window is {size(change.after['snd_wnd'][index])}{zero}"
 
 
 def _buffer_words(change: Change, index: int) -> str:
-    return f"the send buffer has room for {bytes_text(change.after['sndbuf'][index])}"
+    return f"the send buffer has room for {size(change.after['sndbuf'][index])}"
 
 
 def _retransmit_words(change: Change, index: int) -> str:
@@ -125,7 +124,8 @@ def _retransmit_words(change: Change, index: int) -> str:
 
 def _rtt_words(change: Change, index: int) -> str:
     srtt, least = (
-        duration_text(microseconds(change.after, name)[index]) for name in ("srtt_us", "min_rtt_us")
+        known_duration(microseconds(change.after, name)[index])
+        for name in ("srtt_us", "min_rtt_us")
     )
     return f"a round trip takes {srtt}, at the least {least}"
 
@@ -138,21 +138,19 @@ def _path_words(change: Change, index: int) -> str:
 
 def _timeout_words(change: Change, index: int) -> str:
     row = change.after[index]
-    after = duration_text(row["rto_us"])
+    after = known_duration(row["rto_us"])
     return f"{row['icsk_retransmits']} timeouts in a row, the next after {after}"
 
 
 def _nagle_words(change: Change, index: int) -> str:
     waits = percent(change.share_seen("nagle_waits")[index])
-    return f"a piece below {bytes_text(change.after['mss'][index])} waited in {waits} of the looks"
+    return f"a piece below {size(change.after['mss'][index])} waited in {waits} of the looks"
 
 
 def _small_words(change: Change, index: int) -> str:
     sent, segments = change.delta("bytes_sent")[index], change.delta("data_segs_out")[index]
-    room = bytes_text(change.after["mss"][index])
-    return (
-        f"{bytes_text(sent / segments)} a segment, {int(segments)} segments, room for {room} each"
-    )
+    room = size(change.after["mss"][index])
+    return f"{size(sent / segments)} a segment, {int(segments)} segments, room for {room} each"
 
 
 def _application_words(change: Change, index: int) -> str:

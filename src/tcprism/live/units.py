@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import math
 
-
-def _scaled(value: float, step: float, units: tuple[str, ...]) -> str:
-    place = 0
-    while value >= step * 0.9995 and place < len(units) - 1:
-        value /= step
-        place += 1
-    digits = 0 if value >= 100 or (not place and value == int(value)) else 1
-    return f"{value:.{digits}f}{units[place]}"
-
-
-def bytes_text(value: float) -> str:
-    """Return 1536 as "1.5 KiB"."""
-    return _scaled(float(value), 1024, (" B", " KiB", " MiB", " GiB", " TiB"))
+from tcprism.sinks.units import duration, size
 
 
 def rate_text(value: float) -> str:
-    """Return bytes a second as "1.5M", and nothing for none: a column of these is easy to read."""
-    return _scaled(float(value), 1000, ("", "K", "M", "G", "T")) if value else ""
-
-
-def duration_text(microseconds: float) -> str:
-    """Return 1500 as "1.5 ms", nothing where it is unknown."""
-    if math.isnan(microseconds):
+    """Return bytes a second as "1.5M", and nothing for none: such a column is easy to read."""
+    if not value:
         return ""
-    if microseconds >= 1e6:
-        return f"{microseconds / 1e6:.{0 if microseconds >= 1e8 else 1}f} s"
-    return _scaled(float(microseconds), 1000, (" us", " ms"))
+    number, unit = size(value).split()
+    return number + unit.rstrip("B").upper()
+
+
+def known_duration(microseconds: float) -> str:
+    """Return a time, nothing where it is unknown (nan)."""
+    return "" if math.isnan(microseconds) else duration(microseconds)
 
 
 def percent(share: float) -> str:

@@ -124,7 +124,7 @@ class Text:
         if self._style == "none":
             return
         if self._style == "hex":
-            line.texts(list(map(_hex_dump, part.payloads())))
+            line.texts(list(map(hex_dump, part.payloads())))
         else:
             texts = escape_payloads_in_lines(part, PAYLOAD_INDENT)
             line.texts([f"{PAYLOAD_INDENT}{text}\n" if text else "" for text in texts])
@@ -142,7 +142,7 @@ class Text:
         return [f"{NOTE_INDENT}{start}{note}{end}\n" if note else "" for note in notes]
 
 
-def _hex_dump(data: bytes) -> str:
+def hex_dump(data: bytes) -> str:
     """Return lines of offset, bytes in hexadecimal, and the same bytes as ASCII."""
     lines = []
     for offset in range(0, len(data), HEX_BYTES):

@@ -16,6 +16,8 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from tcprism.live.fit import fitting, printable
+
 Line = list[str]
 Lines = Callable[[int, int], list[Line]]
 
@@ -29,21 +31,6 @@ class GridColumn:
     width: int
     right: bool = False
     rank: int = 0
-
-
-def fitting(columns: Sequence[GridColumn], width: int) -> list[int]:
-    """Return which columns fit into a width, in their order."""
-    chosen = list(range(len(columns)))
-    while len(chosen) > 1 and sum(columns[place].width + 1 for place in chosen) - 1 > width:
-        chosen.remove(max(chosen, key=lambda place: (columns[place].rank, place)))
-    return chosen
-
-
-def printable(text: str) -> str:
-    """Return text without what a terminal could take for a command."""
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 class Grid(ScrollView, can_focus=True):
@@ -194,10 +181,8 @@ class Grid(ScrollView, can_focus=True):
         segments = []
         for place in chosen:
             column, text = self.columns[place], printable(line[place])
-            if place == chosen[-1] and not column.right:
-                cell = text
-            else:
-                cell = _cell(text, column)
+            last = place == chosen[-1] and not column.right
+            cell = text if last else _cell(text, column)
             name = "" if at_cursor else self._style_of(column.name, text)
             segments += [Segment(cell, self._style(name) if name else base), Segment(" ", base)]
         return Strip(segments).adjust_cell_length(width, base)

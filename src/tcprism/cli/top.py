@@ -1,0 +1,109 @@
+"""`tcprism top`."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Iterable
+from contextlib import closing
+from typing import Any
+
+import click
+
+from tcprism.cli import options
+from tcprism.cli.session import Limits, Stop, silence
+from tcprism.errors import MachineError, UsageError
+from tcprism.filters import Filter
+from tcprism.live.connections import COLUMNS
+from tcprism.tui.feeds import Feed, Live
+from tcprism.tui.model import Model
+from tcprism.tui.plain import Printer, json_line, table_text
+
+EPILOG = """\b
+Examples:
+  tcprism top                            all connections; ? explains keys and columns
+  tcprism top --port 443 --sort rtt      some of them, the slowest path first
+  tcprism top --plain | less             a table each second, for pipes and small terminals
+  tcprism top --format json              one JSON object each second
+
+Rates and totals come from the kernel's own counters, so watching costs the connections nothing.
+Hooks are on only while a view shows events. docs/top.md tells more."""
+
+
+@click.command(epilog=EPILOG)
+@options.filter_options
+@click.option(
+    "--interval", default="1s", show_default=True, metavar="TIME", help="Between two looks."
+)
+@click.option(
+    "--sort",
+    type=click.Choice([column.name for column in COLUMNS]),
+    default="out",
+    show_default=True,
+    help="The column to order by.",
+)
+@click.option("--plain", is_flag=True, help="Print a table at each look instead of the screens.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="For people, or one JSON object at each look.",
+)
+def command(**given: Any) -> None:
+    """Show the connections of this machine as they are, and what limits each."""
+    interval = parse_interval(given["interval"])
+    chosen = options.to_filter(given)
+    with closing(open_feed(chosen)) as feed:
+        model = Model(feed, chosen, given["sort"])
+        if given["form"] == "json":
+            _print(model, interval, json_line)
+        elif given["plain"] or not sys.stdout.isatty():
+            _print(model, interval, table_text)
+        else:
+            _show(model, interval)
+
+
+def open_feed(chosen: Filter) -> Feed:
+    """Return what is to be shown."""
+    return Live(chosen)
+
+
+def parse_interval(text: str) -> float:
+    """Parse "1s", "500ms" or "2" into seconds. Raises UsageError."""
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(s|ms|)", text.strip(), re.ASCII)
+    seconds = float(match[1]) / (1000 if match[2] == "ms" else 1) if match else 0.0
+    if not 0.05 <= seconds <= 3600:
+        raise UsageError(
+            f"--interval: {text!r} is not a time from 50ms to 3600s; write for example 2s"
+        )
+    return seconds
+
+
+def _show(model: Model, interval: float) -> None:
+    try:
+        app = importlib.import_module("tcprism.tui.app")
+    except ModuleNotFoundError as error:
+        raise MachineError(
+            f"the screens need {error.name}: run `python3 -m pip install 'tcprism[tui]'`,"
+            " or use --plain"
+        ) from error
+    app.Top(model, interval).run()
+
+
+def _print(model: Model, interval: float, printer: Printer) -> None:
+    output = sys.stdout.buffer
+    try:
+        with Stop(Limits(), output, None) as stop:
+            while not stop.reached:
+                model.table = model.feed.table(model.table if len(model.table) else None)
+                output.writelines(_encoded(printer(model)))
+                output.flush()
+                stop.wait(interval)
+    except BrokenPipeError:
+        silence(output)
+
+
+def _encoded(lines: Iterable[str]) -> Iterable[bytes]:
+    return (line.encode() + b"\n" for line in lines)
