@@ -9,9 +9,9 @@ from tcprism.sinks.units import duration, size
 
 def rate_text(value: float) -> str:
     """Return bytes a second as "1.5M", and nothing for none: such a column is easy to read."""
-    if not value:
+    if value < 0.5:
         return ""
-    number, unit = size(value).split()
+    number, unit = size(round(value)).split()
     return number + unit.rstrip("B").upper()
 
 

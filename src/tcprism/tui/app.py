@@ -12,6 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import ContentSwitcher, Footer, Input, Static, Tab, Tabs
 
 from tcprism.errors import Error
+from tcprism.filters import Filter
 from tcprism.live.connections import COLUMNS
 from tcprism.live.explain import lines, verdicts
 from tcprism.live.fit import printable
@@ -29,7 +30,7 @@ from tcprism.tui.views.events import EventsView
 from tcprism.tui.views.health import HealthView
 from tcprism.tui.views.retransmits import RetransmitsView
 
-EVENTS_PAUSE = 0.25  # seconds between two looks at the rings
+EVENTS_PAUSE = 0.5  # seconds between two looks at the rings
 VIEWS: dict[str, type[View]] = {
     "connections": ConnectionsView,
     "connection": ConnectionView,
@@ -88,7 +89,8 @@ class Top(App[None]):
         self.model = model
         self.interval = interval
         self.held = False
-        self._feed_lock = asyncio.Lock()
+        self._looking = False
+        self._hooks = asyncio.Lock()
         self._wanted: tuple[object, ...] | None = None
 
     # what is on the screen
@@ -115,45 +117,53 @@ class Top(App[None]):
         name = self.query_one(ContentSwitcher).current or "connections"
         return self.query_one(f"#{name}", View)
 
-    async def on_mount(self) -> None:
+    def on_mount(self) -> None:
         self.query_one(Tabs).can_focus = False
         if self.recorded:
             self.recorded.seek(self.recorded.span[1])
             self.held = True
         self.set_interval(self.interval, self._tick)
         self.set_interval(EVENTS_PAUSE, self._read_events)
-        await self._look()
-        await self._focus_view()
+        self._tick_once()
+        self._focus_view()
 
-    async def _tick(self) -> None:
+    def _tick(self) -> None:
         """Look again, unless that is to be held."""
         if self.held:
             return
         if self.recorded:
             self.recorded.step(round(self.interval * 1e9))
             self.held = self.recorded.now_ns() >= self.recorded.span[1]
-        await self._look()
+        self._tick_once()
+
+    def _tick_once(self) -> None:
+        if not self._looking:
+            self.run_worker(self._look())
 
     async def _look(self) -> None:
         """Take a snapshot in a thread, for one of many sockets takes its time, and show it."""
-        model = self.model
+        model, self._looking = self.model, True
         try:
-            async with self._feed_lock:
-                model.table = await asyncio.to_thread(model.feed.table, model.table)
+            model.table = await asyncio.to_thread(model.feed.table, model.table)
         except Error as error:
-            self.notify(printable(str(error)), severity="error", markup=False)
+            self._complain(error)
+        finally:
+            self._looking = False
         model.look()
+        self._read_events()
         self._update()
-        await self._read_events()
 
-    async def _read_events(self) -> None:
-        if self.held and not self.recorded:
+    def _read_events(self) -> None:
+        """Take what has come, unless hooks are being changed in this moment."""
+        if self._hooks.locked() or (self.held and not self.recorded):
             return
-        async with self._feed_lock:
-            batch = self.model.feed.events()
+        batch = self.model.feed.events()
         if len(batch):
             self.model.add_events(batch)
             self.view.update_view()
+
+    def _complain(self, error: Error) -> None:
+        self.notify(printable(str(error)), severity="error", markup=False)
 
     def _update(self) -> None:
         self.query_one("#status", Static).update(self._status())
@@ -175,42 +185,46 @@ class Top(App[None]):
 
     # views
 
-    async def action_view(self, name: str) -> None:
+    def action_view(self, name: str) -> None:
         """Show a view."""
         self.query_one(Tabs).active = f"tab-{name}"
 
-    async def on_tabs_tab_activated(self, event: Tabs.TabActivated) -> None:
+    def on_tabs_tab_activated(self, event: Tabs.TabActivated) -> None:
         name = (event.tab.id or "").removeprefix("tab-")
         self.query_one(ContentSwitcher).current = name
-        await self._want_events()
+        self._want_events()
         self._update()
-        await self._focus_view()
+        self._focus_view()
 
-    async def _focus_view(self) -> None:
+    def _focus_view(self) -> None:
         if self.view.grid_id:
             self.view.grid.focus()
 
-    async def _want_events(self) -> None:
+    def _want_events(self) -> None:
         """Have hooks on for the events of the view, and for no others."""
         view, model = self.view, self.model
         one = isinstance(view, ConnectionView)
         kinds = view.kinds if model.watch or not one else ()
         if isinstance(view, HealthView):
             return  # it tells about the hooks that are on
-        chosen = model.watch_filter() if one else model.chosen
+        chosen = model.watch_filter() if one else model.filters
         wanted = (kinds, chosen, view.payload)
         if wanted == self._wanted:
             return
         self._wanted = wanted
         if not self.recorded:
             model.forget_events()
-        try:
-            async with self._feed_lock:
-                await asyncio.to_thread(model.feed.want, kinds, chosen, view.payload)
-        except Error as error:
-            self.notify(printable(str(error)), severity="error", markup=False)
+        self.run_worker(self._change_hooks(kinds, chosen, view.payload))
 
-    async def on_grid_chosen(self) -> None:
+    async def _change_hooks(self, kinds: tuple[str, ...], chosen: Filter, payload: int) -> None:
+        """In a thread: the kernel takes its time for it."""
+        async with self._hooks:
+            try:
+                await asyncio.to_thread(self.model.feed.want, kinds, chosen, payload)
+            except Error as error:
+                self._complain(error)
+
+    def on_grid_chosen(self) -> None:
         view = self.view
         if not isinstance(view, ConnectionsView):
             return
@@ -222,7 +236,7 @@ class Top(App[None]):
             if self.recorded:
                 self.recorded.seek(self.recorded.now_ns())
                 self.model.forget_events()
-            await self.action_view("connection")
+            self.action_view("connection")
 
     async def action_back(self) -> None:
         """Close the filter, then go back to the connections."""
@@ -230,7 +244,7 @@ class Top(App[None]):
             self._set_search("")
             self._close_search()
         else:
-            await self.action_view("connections")
+            self.action_view("connections")
 
     # filter, order, groups
 
@@ -245,10 +259,10 @@ class Top(App[None]):
             self.model.search = event.value
             self._update()
 
-    async def on_input_submitted(self, event: Input.Submitted) -> None:
+    def on_input_submitted(self, event: Input.Submitted) -> None:
         if event.input.id == "search":
             self._close_search()
-            await self._focus_view()
+            self._focus_view()
 
     def _set_search(self, text: str) -> None:
         self.query_one("#search", Input).value = text
@@ -300,7 +314,7 @@ class Top(App[None]):
         if self.recorded:
             self.recorded.seek(moment_ns)
             self.model.forget_events()
-            self.run_worker(self._look(), exclusive=True)
+            self._tick_once()
 
     def action_step(self, intervals: int) -> None:
         """Go back or on in a recording."""
@@ -342,7 +356,7 @@ class Top(App[None]):
                 export(batch, Path(given).expanduser())
                 self.notify(printable(f"written: {given}"), markup=False)
             except Error as error:
-                self.notify(printable(str(error)), severity="error", markup=False)
+                self._complain(error)
 
         self.push_screen(Export(name, ", ".join(WRITERS)), write)
 

@@ -20,7 +20,7 @@ COLUMNS = [
     GridColumn("owner", "OWNER", 18),
     GridColumn("local", "LOCAL", 21, rank=2),
     GridColumn("remote", "REMOTE", 21, rank=1),
-    GridColumn("detail", "WHAT", 24),
+    GridColumn("detail", "WHAT", 10),
 ]
 
 _STYLES = {

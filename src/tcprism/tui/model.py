@@ -7,7 +7,7 @@ import numpy as np
 from tcprism.events import Batch
 from tcprism.events.columns import BY_NAME
 from tcprism.filters import Filter, parse_network
-from tcprism.live.book import Book
+from tcprism.live.book import Book, chosen
 from tcprism.live.connections import BY_COLUMN, Places, matching, order, search_texts
 from tcprism.live.groups import GROUPINGS, Groups, group
 from tcprism.live.losses import Losses
@@ -22,9 +22,9 @@ ALL_GROUPINGS = (NO_GROUPING, *GROUPINGS)
 class Model:
     """The connections now, the events so far, and how both are to be shown."""
 
-    def __init__(self, feed: Feed, chosen: Filter, sort: str) -> None:
+    def __init__(self, feed: Feed, filters: Filter, sort: str) -> None:
         self.feed = feed
-        self.chosen = chosen
+        self.filters = filters
         self.sort = sort
         self.reverse = False
         self.search = ""
@@ -39,7 +39,13 @@ class Model:
         self.book = Book()
         self.losses = Losses()
         self.loss_book = Book(lambda part: np.full(len(part), part.family == "loss"))
-        self.conversation = Book(self.watch.concerns if self.watch else None)
+        self.follow()
+
+    def follow(self) -> None:
+        """Begin anew with the events of the watched connection."""
+        watch = self.watch
+        self.timeline = Book(watch.concerns if watch else None)
+        self.talk = Book(lambda part: np.full(len(part), part.family == "message"))
 
     def add_events(self, batch: Batch) -> None:
         """Take events that have come."""
@@ -47,7 +53,8 @@ class Model:
         self.losses.add(batch)
         self.loss_book.add(batch)
         if self.watch:
-            self.conversation.add(batch)
+            self.timeline.add(batch)
+            self.talk.add(chosen(batch, self.watch.concerns))
 
     def look(self) -> None:
         """Have the watched connection follow the table."""
@@ -80,12 +87,12 @@ class Model:
         """Watch a connection of the table from now on."""
         self.watch = Watch(self.table.part.take(np.array([place])))
         self.watch_gone = False
-        self.conversation = Book(self.watch.concerns)
+        self.follow()
 
     def watch_filter(self) -> Filter:
         """Return the filter that only the watched connection passes."""
         if not self.watch:
-            return self.chosen
+            return self.filters
         row = self.watch.part.rows[0]
         remote = BY_NAME["remote_ip"].to_list(self.watch.part)[0]
         local, peer = int(row["local_port"]), int(row["remote_port"])

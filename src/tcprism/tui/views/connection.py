@@ -27,7 +27,7 @@ from tcprism.tui.views import View
 
 _TIMELINE = [column for column in COLUMNS if column.name not in ("owner", "local", "remote")]
 _PLACES = [COLUMNS.index(column) for column in _TIMELINE]
-_TALK = 30  # messages of the conversation on the screen
+_TALK = 12  # messages of the conversation on the screen
 _CHARTS = 4
 
 
@@ -108,7 +108,7 @@ class ConnectionView(View):
             area.update("\n".join(lines))
 
     def _update_timeline(self) -> None:
-        grid, book = self.grid, self.model.conversation
+        grid, book = self.grid, self.model.timeline
         follows = grid.cursor >= grid.count - 1
 
         def lines(first: int, last: int) -> list[list[str]]:
@@ -119,7 +119,7 @@ class ConnectionView(View):
             grid.move_to(grid.count - 1)
 
     def _update_conversation(self) -> None:
-        book = self.model.conversation
+        book = self.model.talk
         key = (len(book) + book.forgotten, self._hex)
         if key != self._talk:
             self._talk = key
@@ -128,10 +128,9 @@ class ConnectionView(View):
     def _conversation(self) -> Text:
         """Return the last messages with their payload, each direction in a colour of its own."""
         text = Text()
-        book = self.model.conversation
-        recent = book.between(max(0, len(book) - 10 * _TALK), len(book))
-        messages = [event for batch in recent for event in batch if event.kind in ("send", "recv")]
-        for event in messages[-_TALK:]:
+        book = self.model.talk
+        recent = book.between(max(0, len(book) - _TALK), len(book))
+        for event in (event for batch in recent for event in batch):
             colour = "green" if event.kind == "send" else "cyan"
             text.append(_heading(event) + "\n", style=f"bold {colour}")
             if event.payload:
@@ -144,7 +143,7 @@ class ConnectionView(View):
         self._update_conversation()
 
     def selection(self) -> Batch:
-        found = self.model.conversation.batches()
+        found = self.model.timeline.batches()
         parts = [part for batch in found for part in batch.parts]
         watch = self.model.watch
         if watch:
