@@ -67,28 +67,42 @@ INLINE bool other_task_passes(const struct task_struct *task)
 	return !config.cgroups || cgroup_chosen(cgroup);
 }
 
+INLINE void label(struct sock *sk, const struct task_struct *task, enum reads reads)
+{
+	struct note *note;
+	u16 protocol = 0;
+
+	READ(reads, protocol, sk->sk_protocol);
+	note = protocol == IPPROTO_TCP ? note_create(sk, reads) : NULL;
+	if (!note || note->owner.pid)
+		return;
+	note->owner.pid = task->tgid;
+	note->owner.tid = task->pid;
+	note->owner.source = OWNER_ITERATOR;
+	note->owner.passes = other_task_passes(task);
+	read_task(&note->owner, task);
+}
+
 /* Once, at the start: whoever has a socket open owns it, unless a hook knows better by now. */
 SEC("iter/task_file") int iterate_owners(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 	struct socket *socket;
-	struct note *note;
-	struct sock *sk;
+	struct sock *sk = NULL;
 
 	if (!task || !file)
 		return 0;
-	socket = bpf_sock_from_file(file);
-	sk = socket ? socket->sk : NULL;
-	if (!sk || sk->sk_protocol != IPPROTO_TCP)
-		return 0;
-	note = note_create(sk, READS_BTF);
-	if (!note || note->owner.pid)
-		return 0;
-	note->owner.pid = task->tgid;
-	note->owner.tid = task->pid;
-	note->owner.source = OWNER_ITERATOR;
-	note->owner.passes = other_task_passes(task);
-	read_task(&note->owner, task);
+	if (HAS_SOCK_FROM_FILE()) {
+		socket = bpf_sock_from_file(file);
+		sk = socket ? socket->sk : NULL;
+		if (sk)
+			label(sk, task, READS_BTF);
+	} else if ((u64)file->f_op == config.socket_file_ops) {
+		socket = file->private_data;
+		READ(READS_PROBED, sk, socket->sk);
+		if (sk)
+			label(sk, task, READS_PROBED);
+	}
 	return 0;
 }

@@ -27,9 +27,9 @@ INLINE void retransmit_event(struct sock *sk, const struct sk_buff *skb, int err
 	l.segment.window = window_of(tp, pending.flags, READS_BTF);
 	read_evidence(&l, tp);
 	l.cause = cause_of(tp, l.segment.ca_state, pending.flags);
-	if (note && note->written) {
-		l.call_seq = note->written_seq;
-		l.call_seq_known = true;
+	if (note && note->established) {
+		l.first_seq = note->first_seq;
+		l.first_seq_known = true;
 	}
 	SUBMIT(loss, struct loss, counters, *record = l);
 }

@@ -37,10 +37,10 @@ INLINE void transmit_enter(struct sock *sk, struct sk_buff *skb, u32 rcv_nxt, u6
 	}
 }
 
-INLINE void transmit_fill(struct segment *s, const struct pending *pending, const struct connection *c,
+INLINE void transmit_fill(struct segment *s, u32 kind, const struct pending *pending, const struct connection *c,
 			  const struct owner *owner, struct tcp_sock *tp, int error, enum reads reads)
 {
-	event_begin(&s->event, KIND_TRANSMIT, c, owner);
+	event_begin(&s->event, kind, c, owner);
 	s->event.socket = cookie_of((struct sock *)tp, reads);
 	s->event.error = error < 0 ? error : 0;
 	pending_into(s, pending);
@@ -50,16 +50,21 @@ INLINE void transmit_fill(struct segment *s, const struct pending *pending, cons
 
 INLINE void transmit_event(const struct pending *pending, struct sock *sk, int error, enum reads reads)
 {
-	struct counters *counters = counters_of(KIND_TRANSMIT);
 	struct tcp_sock *tp = tcp_sock_of(sk, reads);
+	u32 kind = tp ? kind_of_segment(tp, pending->seq, pending->end_seq, reads) : KIND_TRANSMIT;
+	struct counters *counters = counters_of(kind);
 	struct owner *owner = owner_of(sk, reads);
 	struct connection c;
 
 	if (!counters || !tp)
 		return;
+	if (kind_wanted(KIND_ACKED))
+		delivery_left(sk, pending->end_seq, reads);
+	if (!kind_wanted(kind))
+		return;
 	if (!segment_passes(counters, &c, &sk->__sk_common, owner, reads))
 		return;
-	SUBMIT(segment, struct segment, counters, transmit_fill(record, pending, &c, owner, tp, error, reads));
+	SUBMIT(segment, struct segment, counters, transmit_fill(record, kind, pending, &c, owner, tp, error, reads));
 }
 
 INLINE void transmit_leave(struct sock *sk, int error, u64 key, enum reads reads)

@@ -113,10 +113,10 @@ INLINE u64 cookie_of_packet(struct __sk_buff *skb, struct tcp_sock *tp)
 	return cookie ? cookie : bpf_get_socket_cookie(skb);
 }
 
-INLINE void egress_fill(struct segment *s, struct __sk_buff *skb, const struct packet *packet,
+INLINE void egress_fill(struct segment *s, u32 kind, struct __sk_buff *skb, const struct packet *packet,
 			const struct connection *c, struct tcp_sock *tp, const struct owner *owner)
 {
-	event_begin(&s->event, KIND_TRANSMIT, c, owner);
+	event_begin(&s->event, kind, c, owner);
 	s->event.socket = cookie_of_packet(skb, tp);
 	s->event.error = 0;
 	packet_into(s, packet, skb->gso_segs);
@@ -152,14 +152,22 @@ INLINE struct tcp_sock *connection_of(struct __sk_buff *skb)
 INLINE void egress(struct __sk_buff *skb)
 {
 	struct tcp_sock *tp = connection_of(skb);
-	struct counters *counters = counters_of(KIND_TRANSMIT);
 	struct owner *owner = NULL;
+	u32 kind = KIND_TRANSMIT;
+	struct counters *counters;
 	struct connection c;
 	struct packet packet;
 
-	if (!counters || !read_packet(&packet, skb))
+	if (!read_packet(&packet, skb))
 		return;
 	if (tp && !is_first_transmission(packet.seq, packet.end_seq, tp->snd_nxt))
+		return;
+	if (tp)
+		kind = kind_of_segment(tp, packet.seq, packet.end_seq, READS_BTF);
+	if (tp && kind_wanted(KIND_ACKED))
+		delivery_left((struct sock *)tp, packet.end_seq, READS_BTF);
+	counters = counters_of(kind);
+	if (!counters || !kind_wanted(kind))
 		return;
 	COUNT(counters->seen, 1);
 	if (!ports_pass(__builtin_bswap16(packet.tcp->source), __builtin_bswap16(packet.tcp->dest)))
@@ -167,7 +175,7 @@ INLINE void egress(struct __sk_buff *skb)
 	if (tp)
 		owner = owner_of((struct sock *)tp, READS_BTF);
 	if (egress_passes(&c, &packet, skb, tp, owner)) {
-		SUBMIT(segment, struct segment, counters, egress_fill(record, skb, &packet, &c, tp, owner));
+		SUBMIT(segment, struct segment, counters, egress_fill(record, kind, skb, &packet, &c, tp, owner));
 		return;
 	}
 filtered:

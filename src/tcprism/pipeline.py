@@ -12,14 +12,14 @@ from typing import Self
 
 from tcprism import features
 from tcprism.containers import Names, Owners
-from tcprism.errors import KernelRefused
+from tcprism.errors import KernelRefused, UsageError
 from tcprism.events import KINDS, Batch, Part
 from tcprism.events.context import Context
 from tcprism.features import machine
 from tcprism.filters import Filter, descendants, pid_rows
 from tcprism.kernel.cgroup import open_cgroup_root, path_of
 from tcprism.kernel.object import BpfObject, has_task_storage
-from tcprism.kernel.types import kernel_types
+from tcprism.kernel.types import has_socket_from_file, kernel_types, symbol_address
 from tcprism.probes import Probe, connection, loss, message, segment
 from tcprism.ring import rings
 from tcprism.ring.ledger import Ledger, Received, close_accounts
@@ -32,11 +32,13 @@ PROBES = (
     loss.RETRANSMIT,
     loss.UNDO,
     loss.DROP,
+    segment.DELIVERY,
     connection.CONNECTION,
     connection.RESET,
 )
 DEFAULT_KINDS = ("send", "recv", "retransmit", "drop", "connect", "accept", "close", "reset")
 DEFAULT_PAYLOAD = 64
+DEFAULT_MAX_CONNECTIONS = 65_536
 _CLOCK_STEP_NS = 1_000_000
 
 
@@ -45,6 +47,8 @@ class Request:
     """What to trace: kinds of events, filter, payload bytes a message, bytes a busy ring.
 
     `mechanism` forces "fentry", "kprobe" or "tracepoint". `ordered=False` gives up the time order.
+    `max_connections` bounds what is remembered where the kernel has no storage at the socket.
+    Raises UsageError when the kinds make no sense together.
     """
 
     kinds: tuple[str, ...] = DEFAULT_KINDS
@@ -54,11 +58,17 @@ class Request:
     mechanism: str | None = None
     include_self: bool = False
     ordered: bool = True
+    max_connections: int = DEFAULT_MAX_CONNECTIONS
+
+    def __post_init__(self) -> None:
+        if "acked" in self.kinds and "send" not in self.kinds:
+            raise UsageError("--kinds: acked tells what became of each send: add send to the kinds")
 
 
 # Who uses a socket is known where a process is at work: at its messages and at its connections.
 # How a connection ended is known from the resets, too.
 _NEEDS = {
+    "acked": (message.PROBE, segment.PROBE, connection.CONNECTION),
     "transmit": (message.PROBE, connection.CONNECTION),
     "probe": (message.PROBE, connection.CONNECTION),
     "retransmit": (message.PROBE, connection.CONNECTION),
@@ -132,10 +142,11 @@ class Monitor:
             for name in features.programs_of(choice.hook, kernel_types())
         ]
         programs = list(dict.fromkeys(programs + self._follow_programs()))
-        iterators = ["iterate_owners"] if self._tracks_owners() and has_task_storage() else []
-        storage = has_task_storage() and not any(name.startswith("kprobe") for name in programs)
+        iterators = ["iterate_owners"] if self._tracks_owners() else []
+        probed = any(name.startswith(("kprobe", "kretprobe")) for name in programs)
+        storage = has_task_storage() and not probed
         bpf.select(programs + iterators)
-        bpf.configure(self._config(storage), self._sizes)
+        bpf.configure(self._config(storage), self._sizes | self._tables(storage))
         if not has_task_storage():
             bpf.without_storage()
         bpf.load()
@@ -152,6 +163,14 @@ class Monitor:
     def _tracks_owners(self) -> bool:
         return bool(set(self.request.kinds) - {"send", "recv"})
 
+    def _tables(self, storage: bool) -> dict[str, int]:
+        """Return the sizes of the tables by socket address, which stand in for storage."""
+        room = 1 if storage else self.request.max_connections
+        return {
+            "notes_by_address": room,
+            "deliveries_by_address": room if "acked" in self.request.kinds else 1,
+        }
+
     def _config(self, storage: bool) -> dict[str, object]:
         return {
             "kinds": sum(1 << KINDS.index(kind) for kind in self.request.kinds),
@@ -161,6 +180,7 @@ class Monitor:
             "local_storage": storage,
             "recvmsg_arguments": kernel_types().parameters("tcp_recvmsg"),
             "accept_arguments": kernel_types().parameters("inet_csk_accept"),
+            "socket_file_ops": 0 if has_socket_from_file() else symbol_address("socket_file_ops"),
             "tick_ns": machine.tick_ns(),
             **self.request.filter.switches(),
         }
@@ -218,7 +238,11 @@ class Monitor:
     def ledger(self) -> Ledger:
         """Return the account of every event so far."""
         return close_accounts(
-            self.request.kinds, self._object.counters(), self._object.missed(), self._received
+            self.request.kinds,
+            self._object.counters(),
+            self._object.missed(),
+            self._received,
+            self._object.unremembered(),
         )
 
 

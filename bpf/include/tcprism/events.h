@@ -148,11 +148,11 @@ struct loss {
 	u32 retrans_out DOC("retransmitted segments in flight before this one");
 	u32 undone DOC("undo: retransmissions that it revokes; else 0");
 	u32 reason DOC("drop: the kernel's reason as a name; null where the kernel gives none");
-	u32 call_seq; /* write_seq as the last send returned: what lies behind is of a send still going on */
+	u32 first_seq; /* of the first byte that the connection sends */
 	u8 cause DOC("why it was sent again: rto, fast, tlp, syn, syn-ack, unknown; null for undo and drop");
 	u8 icsk_retransmits DOC("timeouts in a row of the socket, this one counted");
 	u8 outgoing DOC("drop: out (on its way out) or in (on its way in), else null");
-	u8 call_seq_known;
+	u8 first_seq_known;
 };
 
 /* What the kernel's tcp_sock counts in the life of a connection. */
@@ -279,6 +279,7 @@ struct config {
 	u8 reserved[2];
 	u32 tick_ns; /* a jiffy */
 	u64 cgroup_ids[CGROUPS_MAX];
+	u64 socket_file_ops; /* its address, before bpf_sock_from_file() */
 	u64 port[PORT_WORDS];
 	u64 local_port[PORT_WORDS];
 	u64 remote_port[PORT_WORDS];

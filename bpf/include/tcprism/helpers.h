@@ -75,6 +75,12 @@ static struct pt_regs *(*bpf_task_pt_regs)(struct task_struct *task) = (void *)1
 #define enum_value_exists(type, value) __builtin_preserve_enum_value(*(typeof(type) *)value, 0)
 #define type_matches(type) __builtin_preserve_type_info(*(typeof(type) *)0, 2)
 
+/* Sequence numbers are compared modulo 2 ** 32. */
+INLINE bool after(u32 a, u32 b)
+{
+	return (s32)(b - a) < 0;
+}
+
 #define LOW32(x) ((u32)(x))
 #define HIGH32(x) ((u32)((x) >> 32))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))

@@ -115,6 +115,7 @@ struct inode {
 } CORE;
 
 struct file {
+	const void *f_op;
 	struct inode *f_inode;
 	void *private_data;
 } CORE;
@@ -221,6 +222,7 @@ struct sk_buff {
 struct tcp_skb_cb {
 	u32 seq;
 	u32 end_seq;
+	u32 ack_seq;
 	u16 tcp_gso_segs;
 	u8 tcp_flags; /* 16 bits since 6.15; the low byte is where it was (little endian) */
 } CORE;

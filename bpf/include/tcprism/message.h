@@ -7,6 +7,7 @@
 #define TCPRISM_MESSAGE_H
 
 #include "call.h"
+#include "delivery.h"
 
 /* A read that ends with the peer's FIN takes the FIN's sequence number along. */
 INLINE u32 taken_fin(struct sock *sk, u32 copied_seq, enum reads reads)
@@ -197,6 +198,14 @@ INLINE void message_fill(struct message *m, const struct thread *thread, const s
 	set_sequence(&m->event, message_flags(kind, call->flags), call, sk, kind, bytes, reads);
 }
 
+INLINE void follow_bytes(struct message *m, struct sock *sk, u32 kind, enum reads reads)
+{
+	if (kind == KIND_SEND)
+		delivery_sent(sk, &m->event, reads);
+	else if (!(m->event.flags & MESSAGE_SEQ_UNKNOWN))
+		m->unread_us = delivery_unread(sk, m->event.seq + m->event.bytes, m->event.ts_ns, reads);
+}
+
 INLINE void message_record(const struct caller *caller, struct call *call, struct sock *sk, u32 kind, int result,
 			   enum reads reads)
 {
@@ -213,6 +222,8 @@ INLINE void message_record(const struct caller *caller, struct call *call, struc
 		return;
 	}
 	message_fill(m, &caller->thread, call, sk, kind, result, reads);
+	if (kind_wanted(KIND_ACKED) && bytes)
+		follow_bytes(m, sk, kind, reads);
 	m->payload_length = length;
 	m->payload_unavailable = payload_unavailable(&call->buffer, bytes, length);
 	bpf_ringbuf_submit(m, RING_NO_WAKEUP);

@@ -22,11 +22,11 @@ struct owner {
 struct note {
 	struct owner owner;
 	u64 began_ns;      /* SYN sent, then established; 0: not seen */
-	u32 written_seq;   /* write_seq as the last send returned */
+	u32 first_seq;     /* write_seq as the connection was established */
 	u32 undo_marker;   /* the kernel's, as of the first retransmission that it may undo; 0: none */
 	u32 undo_end;      /* end of what has been sent again since */
 	u32 undo_segs;
-	u8 written;        /* written_seq is known */
+	u8 established;    /* first_seq is known */
 	u8 active;         /* this end connected */
 	u8 reset;          /* ending: ENDING_RESET_SENT, ENDING_RESET_RECEIVED */
 	u8 reserved[5];
@@ -39,12 +39,20 @@ struct {
 	MAP_TYPE(value, struct note);
 } notes SEC(".maps");
 
+/* Its size is --max-connections where it is used. Not LRU: what finds no room is counted. */
 struct {
-	MAP_UINT(type, MAP_LRU_HASH);
-	MAP_UINT(max_entries, 65536);
+	MAP_UINT(type, MAP_HASH);
+	MAP_UINT(max_entries, 1);
 	MAP_TYPE(key, u64);
 	MAP_TYPE(value, struct note);
 } notes_by_address SEC(".maps");
+
+struct {
+	MAP_UINT(type, MAP_ARRAY);
+	MAP_UINT(max_entries, 1);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, u64);
+} unremembered SEC(".maps");
 
 struct listener {
 	u32 netns;
@@ -80,20 +88,31 @@ INLINE struct owner *owner_of(struct sock *sk, enum reads reads)
 	return note ? &note->owner : NULL;
 }
 
-INLINE struct note *note_create(struct sock *sk, enum reads reads)
+INLINE struct note *note_insert(struct sock *sk, struct note *empty, enum reads reads)
 {
-	struct note *note, empty = {};
 	u64 key;
 
-	empty.owner.passes = !FILTERS_BY_TASK();
 	if (has_storage(reads))
-		return bpf_sk_storage_get(&notes, sk, &empty, STORAGE_CREATE);
+		return bpf_sk_storage_get(&notes, sk, empty, STORAGE_CREATE);
 	key = (u64)sk;
-	note = bpf_map_lookup_elem(&notes_by_address, &key);
+	bpf_map_update_elem(&notes_by_address, &key, empty, 0);
+	return bpf_map_lookup_elem(&notes_by_address, &key);
+}
+
+INLINE struct note *note_create(struct sock *sk, enum reads reads)
+{
+	struct note *note = note_of(sk, reads), empty = {};
+	u32 zero = 0;
+	u64 *failed;
+
 	if (note)
 		return note;
-	bpf_map_update_elem(&notes_by_address, &key, &empty, 0);
-	return bpf_map_lookup_elem(&notes_by_address, &key);
+	empty.owner.passes = !FILTERS_BY_TASK();
+	note = note_insert(sk, &empty, reads);
+	failed = note ? NULL : bpf_map_lookup_elem(&unremembered, &zero);
+	if (failed)
+		COUNT(*failed, 1);
+	return note;
 }
 
 INLINE void note_forget(struct sock *sk)

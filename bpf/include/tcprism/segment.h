@@ -3,7 +3,7 @@
 #ifndef TCPRISM_SEGMENT_H
 #define TCPRISM_SEGMENT_H
 
-#include "emit.h"
+#include "delivery.h"
 
 /* What is known when the segment is handed over; the window is chosen on the way down. */
 struct pending {
@@ -12,15 +12,28 @@ struct pending {
 	u16 segs, flags;
 };
 
-INLINE bool after(u32 a, u32 b)
-{
-	return (s32)(b - a) < 0;
-}
-
 /* As OutSegs in __tcp_transmit_skb(): new data, or nothing that takes a sequence number. */
 INLINE bool is_first_transmission(u32 seq, u32 end_seq, u32 snd_nxt)
 {
 	return seq == end_seq || after(end_seq, snd_nxt);
+}
+
+/*
+ * tcp_xmit_probe_skb() sends an empty segment from before what is acknowledged. With nothing to send that is a
+ * keepalive; with data that may not be sent it asks for the window.
+ */
+INLINE u32 kind_of_segment(struct tcp_sock *tp, u32 seq, u32 end_seq, enum reads reads)
+{
+	u32 snd_una = 0, snd_nxt = 0, write_seq = 0;
+
+	if (seq != end_seq)
+		return KIND_TRANSMIT;
+	READ(reads, snd_una, tp->snd_una);
+	if (seq != snd_una - 1)
+		return KIND_TRANSMIT;
+	READ(reads, snd_nxt, tp->snd_nxt);
+	READ(reads, write_seq, tp->write_seq);
+	return write_seq != snd_nxt ? KIND_PROBE : KIND_TRANSMIT;
 }
 
 INLINE u32 payload_bytes(u32 seq, u32 end_seq, u32 flags)

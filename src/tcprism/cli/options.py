@@ -30,6 +30,7 @@ _FILTER_OPTIONS = (
     click.option("--local-port", multiple=True, metavar="N[-M]", help="The local end."),
     click.option("--remote-port", multiple=True, metavar="N[-M]", help="The remote end."),
     click.option("--cgroup", multiple=True, metavar="PATH", help="Processes below a cgroup v2."),
+    click.option("--container", multiple=True, metavar="ID|NAME", help="Processes in a container."),
     click.option("--netns", multiple=True, metavar="PATH|PID", help="Network namespaces."),
     click.option("--family", type=click.Choice(["4", "6"]), help="Only IPv4 or only IPv6."),
 )
@@ -87,10 +88,20 @@ def to_filter(given: dict[str, Any], command_pid: int | None = None) -> filters.
         remote_ports=_flatten(
             filters.parse_ports(text, "--remote-port") for text in given.pop("remote_port")
         ),
-        cgroups=tuple(map(filters.parse_cgroup, given.pop("cgroup"))),
+        cgroups=(
+            *map(filters.parse_cgroup, given.pop("cgroup")),
+            *_flatten(map(find_container, given.pop("container"))),
+        ),
         netns=tuple(map(filters.parse_netns, given.pop("netns"))),
         family=int(given.pop("family") or 0),
     )
+
+
+def find_container(text: str) -> tuple[Path, ...]:
+    """Return the cgroups of a container. Raises UnknownTarget."""
+    from tcprism.containers import Names, find_cgroups
+
+    return find_cgroups(text, filters.cgroup_roots(), Names())
 
 
 Value = TypeVar("Value")

@@ -16,7 +16,7 @@ from tcprism.cli.command import Command
 from tcprism.cli.session import Limits, Stop, print_ledger, run
 from tcprism.errors import KernelRefused, OutputError, UsageError
 from tcprism.filters import Filter
-from tcprism.pipeline import DEFAULT_KINDS, Monitor, Request
+from tcprism.pipeline import DEFAULT_KINDS, DEFAULT_MAX_CONNECTIONS, Monitor, Request
 from tcprism.probes import MECHANISMS
 from tcprism.sinks import Sink
 
@@ -61,6 +61,14 @@ Ctrl-C stops and prints the ledger: what was seen, filtered, submitted and lost.
     metavar="BYTES",
     help="Memory of each busy ring, a power of two; larger ones survive longer bursts.",
 )
+@click.option(
+    "--max-connections",
+    type=click.IntRange(1, 1 << 24),
+    default=DEFAULT_MAX_CONNECTIONS,
+    show_default=True,
+    metavar="N",
+    help="Sockets to remember the owners of, where the kernel cannot keep them at the socket.",
+)
 @click.option("--hooks", type=click.Choice(MECHANISMS), help="Force one way to hook (support).")
 @click.option("--include-self", is_flag=True, help="Trace tcprism's own connections too.")
 @click.option(
@@ -99,6 +107,7 @@ def _check(given: dict[str, Any]) -> dict[str, Any]:
         "ring_size": options.parse_ring_size(given.pop("ring_size")),
         "mechanism": given.pop("hooks"),
         "include_self": given.pop("include_self"),
+        "max_connections": given.pop("max_connections"),
         "ordered": not given["count_only"],
     }
 

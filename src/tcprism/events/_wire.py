@@ -205,11 +205,11 @@ _LOSS: Fields = {
     "retrans_out": ("<u4", 164),
     "undone": ("<u4", 168),
     "reason": ("<u4", 172),
-    "call_seq": ("<u4", 176),
+    "first_seq": ("<u4", 176),
     "cause": ("u1", 180),
     "icsk_retransmits": ("u1", 181),
     "outgoing": ("u1", 182),
-    "call_seq_known": ("u1", 183),
+    "first_seq_known": ("u1", 183),
 }
 LOSS = _dtype(_LOSS, 184)
 
@@ -284,11 +284,12 @@ _CONFIG: Fields = {
     "accept_arguments": ("u1", 25),
     "tick_ns": ("<u4", 28),
     "cgroup_ids": ("(16,)<u8", 32),
-    "port": ("(1024,)<u8", 160),
-    "local_port": ("(1024,)<u8", 8352),
-    "remote_port": ("(1024,)<u8", 16544),
+    "socket_file_ops": ("<u8", 160),
+    "port": ("(1024,)<u8", 168),
+    "local_port": ("(1024,)<u8", 8360),
+    "remote_port": ("(1024,)<u8", 16552),
 }
-CONFIG = _dtype(_CONFIG, 24736)
+CONFIG = _dtype(_CONFIG, 24744)
 
 DOCS = {
     "event.ts_ns": "when the hook fired, CLOCK_MONOTONIC, nanoseconds: for a message, as its call returned",

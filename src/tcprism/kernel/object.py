@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
-from ctypes import byref, c_size_t, c_uint32
+from ctypes import byref, c_size_t, c_uint32, c_uint64
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -67,20 +67,23 @@ class BpfObject:
             self._library.call("bpf_program__set_autoload", program, name in chosen)
         self.loaded = tuple(sorted(chosen))
 
-    def configure(self, fields: dict[str, object], ring_sizes: dict[str, int]) -> None:
-        """Write the read-only configuration (struct config) and the rings' sizes in bytes."""
+    def configure(self, fields: dict[str, object], sizes: dict[str, int]) -> None:
+        """Write the read-only configuration (struct config) and the sizes of maps.
+
+        A ring's is in bytes, a table's in entries.
+        """
         values = np.zeros((), dtype=_wire.CONFIG)
         for name, value in fields.items():
             values[name] = value
         size = c_size_t()
         address = self._library.checked("bpf_map__initial_value", self._map(".rodata"), byref(size))
         ctypes.memmove(address, values.tobytes(), values.nbytes)
-        for name, ring_size in ring_sizes.items():
-            self._library.checked("bpf_map__set_max_entries", self._map(name), ring_size)
+        for name, size_of_map in sizes.items():
+            self._library.checked("bpf_map__set_max_entries", self._map(name), size_of_map)
 
     def without_storage(self) -> None:
         """Leave out the socket and task storage maps, for a kernel that does not know them."""
-        for name in ("notes", "calls", "batches"):
+        for name in ("notes", "deliveries", "calls", "batches"):
             self._library.checked("bpf_map__set_autocreate", self._map(name), False)
 
     # load -> attach
@@ -152,6 +155,14 @@ class BpfObject:
             for name in _wire.COUNTERS.names or ():
                 total[kind][name] = per_cpu[name].sum()
         return total
+
+    def unremembered(self) -> int:
+        """Return how many sockets there was no room to remember."""
+        count, key = c_uint64(), c_uint32(0)
+        self._library.checked(
+            "bpf_map_lookup_elem", self.map_fd("unremembered"), byref(key), byref(count)
+        )
+        return count.value
 
     def missed(self) -> dict[str, int]:
         """Return, per program, the runs that the kernel skipped as it was already running.

@@ -36,3 +36,20 @@ PROBE = Probe(
         ),
     ),
 )
+
+DELIVERY = Probe(
+    family="delivery",
+    kinds=("acked",),
+    hooks=(
+        Hook(
+            mechanism="tracepoint",
+            name="tracepoints tcp_probe and inet_sock_set_state",
+            programs=("tracepoint_ack", "tracepoint_state"),
+            since="5.5",
+            cannot_tell=(
+                "of more than 16 sends of a connection under way, the latest (counted: map_full)",
+                "unread_us where more than 16 segments wait to be read, or after the peer's FIN",
+            ),
+        ),
+    ),
+)

@@ -68,9 +68,14 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The accounts of all kinds that were traced."""
+    """The accounts of all kinds that were traced.
+
+    `unremembered` are sockets that there was no room to remember: nothing of them is lost but
+    their owner, where no process was at work.
+    """
 
     entries: tuple[Entry, ...]
+    unremembered: int = 0
 
     @property
     def lost(self) -> int:
@@ -85,9 +90,14 @@ class Ledger:
         return table + list(self._advice())
 
     def _advice(self) -> Iterable[str]:
-        return (
-            text for name, text in _ADVICE.items() if any(getattr(e, name) for e in self.entries)
-        )
+        for name, text in _ADVICE.items():
+            if any(getattr(entry, name) for entry in self.entries):
+                yield text
+        if self.unremembered:
+            yield (
+                f"the owners of {self.unremembered} sockets were not remembered:"
+                " use a larger --max-connections"
+            )
 
 
 _ADVICE = {
@@ -99,7 +109,11 @@ _ADVICE = {
 
 
 def close_accounts(
-    kinds: Iterable[str], counters: Counters, missed: Mapping[str, int], received: Received
+    kinds: Iterable[str],
+    counters: Counters,
+    missed: Mapping[str, int],
+    received: Received,
+    unremembered: int = 0,
 ) -> Ledger:
     """Put the kernel's counters (struct counters, a row a kind) and ours together."""
     return Ledger(
@@ -113,7 +127,8 @@ def close_accounts(
             )
             for kind in KINDS
             if kind in set(kinds)
-        )
+        ),
+        unremembered,
     )
 
 
@@ -122,9 +137,9 @@ def close_accounts(
 _MAKES: dict[str, tuple[str, ...]] = {
     "sendpage": ("send",),
     "transmit": ("transmit", "probe"),
-    "ack": ("undo",),
+    "ack": ("acked", "undo"),
     "accept": (),
-    "state": ("connect", "accept", "close", "state", "undo"),
+    "state": ("connect", "accept", "close", "state", "acked", "undo"),
 }
 
 

@@ -106,15 +106,24 @@ class Retransmits:
         return 2 + times
 
     def _message(self, row: np.void, connection: np.uint64) -> dict[str, Any]:
+        """Find the write that has the segment's first byte: the latest, for numbers come again."""
         if not row["bytes"]:
             return {}
         for writes in reversed(self._writes):
-            offsets = row["seq"] - writes["seq"]  # wraps as sequence numbers do
-            same = writes["connection"] == connection
-            matches = np.flatnonzero(same & (offsets < writes["bytes"]))
-            if len(matches):
-                return _of_write(writes[matches[-1]], int(offsets[matches[-1]]))
-        return _of_call(row)
+            places = np.flatnonzero(writes["connection"] == connection)
+            if not len(places):
+                continue
+            offsets = row["seq"] - writes["seq"][places]  # wraps as sequence numbers do
+            inside = np.flatnonzero(offsets < writes["bytes"][places])
+            if len(inside):
+                return _of_write(writes[places[inside[-1]]], int(offsets[inside[-1]]))
+            last = writes[places[-1]]
+            end = (int(last["seq"]) + int(last["bytes"])) % _SEQ
+            if (int(row["seq"]) - end) % _SEQ < _SEQ // 2:
+                return _of_call(row, end)
+        if row["first_seq_known"] and not self.evicted:
+            return _of_call(row, int(row["first_seq"]))
+        return {}
 
 
 def connection_keys(rows: Rows) -> NDArray[np.uint64]:
@@ -162,15 +171,14 @@ def _of_write(write: np.void, offset: int) -> dict[str, Any]:
     return found
 
 
-def _of_call(row: np.void) -> dict[str, Any]:
-    """Return the columns of a segment of a send that has not returned yet, or none."""
-    offset = (int(row["seq"]) - int(row["call_seq"])) % _SEQ
-    if not row["call_seq_known"] or offset >= _SEQ // 2 or not row["pid"]:
+def _of_call(row: np.void, start: int) -> dict[str, Any]:
+    """Return the columns of a segment of a send that has not returned yet; it began at `start`."""
+    if not row["pid"]:
         return {}
     return {
         "message_pid": int(row["pid"]),
         "message_comm": _comm_text(row["comm"]),
-        "message_offset": offset,
+        "message_offset": (int(row["seq"]) - start) % _SEQ,
     }
 
 

@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * How long the last byte of a message waited: a send's until it left and until it was acknowledged, a recv's from
+ * its arrival until it was copied. Per socket a short queue of each; what does not fit is counted or unknown.
+ */
+#ifndef TCPRISM_DELIVERY_H
+#define TCPRISM_DELIVERY_H
+
+#include "emit.h"
+
+#define QUEUED 16 /* of each kind and socket; a power of two */
+#define AT(position) ((position) & (QUEUED - 1))
+
+struct outstanding {
+	u64 send_ts_ns;
+	u64 left_ts_ns; /* 0: still in the send queue */
+	u32 seq, end_seq;
+};
+
+struct arrival {
+	u64 ts_ns; /* 0: several, too many to keep apart */
+	u32 end_seq;
+	u32 reserved;
+};
+
+struct deliveries {
+	u32 acked, left, sent;   /* positions: acked <= left <= sent, and at most QUEUED between the ends */
+	u32 read, arrived;
+	u32 reserved;
+	struct outstanding outstanding[QUEUED];
+	struct arrival arrivals[QUEUED];
+};
+
+struct {
+	MAP_UINT(type, MAP_SK_STORAGE);
+	MAP_UINT(map_flags, MAP_NO_PREALLOC);
+	MAP_TYPE(key, int);
+	MAP_TYPE(value, struct deliveries);
+} deliveries SEC(".maps");
+
+struct {
+	MAP_UINT(type, MAP_LRU_HASH);
+	MAP_UINT(max_entries, 16384);
+	MAP_TYPE(key, u64);
+	MAP_TYPE(value, struct deliveries);
+} deliveries_by_address SEC(".maps");
+
+/* Too large for the stack: what a new entry of the table is made from. */
+struct {
+	MAP_UINT(type, MAP_ARRAY);
+	MAP_UINT(max_entries, 1);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, struct deliveries);
+} no_deliveries SEC(".maps");
+
+INLINE struct deliveries *deliveries_of(struct sock *sk, enum reads reads)
+{
+	u64 key;
+
+	if (has_storage(reads))
+		return bpf_sk_storage_get(&deliveries, sk, NULL, 0);
+	key = (u64)sk;
+	return bpf_map_lookup_elem(&deliveries_by_address, &key);
+}
+
+INLINE struct deliveries *deliveries_create(struct sock *sk, enum reads reads)
+{
+	struct deliveries *d, *none;
+	u32 zero = 0;
+	u64 key;
+
+	if (has_storage(reads))
+		return bpf_sk_storage_get(&deliveries, sk, NULL, STORAGE_CREATE);
+	d = deliveries_of(sk, reads);
+	none = bpf_map_lookup_elem(&no_deliveries, &zero);
+	if (d || !none)
+		return d;
+	key = (u64)sk;
+	bpf_map_update_elem(&deliveries_by_address, &key, none, 0);
+	return bpf_map_lookup_elem(&deliveries_by_address, &key);
+}
+
+INLINE void deliveries_forget(struct sock *sk)
+{
+	u64 key = (u64)sk;
+
+	if (!config.local_storage)
+		bpf_map_delete_elem(&deliveries_by_address, &key);
+}
+
+/* A send returned, its bytes in the send queue or gone already. */
+INLINE void delivery_sent(struct sock *sk, const struct event *send, enum reads reads)
+{
+	struct counters *counters = counters_of(KIND_ACKED);
+	struct deliveries *d = deliveries_create(sk, reads);
+	struct tcp_sock *tp = tcp_sock_of(sk, reads);
+	struct outstanding *o;
+	u32 snd_nxt = 0;
+
+	if (!counters || !tp || send->flags & MESSAGE_SEQ_UNKNOWN)
+		return;
+	if (!d || d->sent - d->acked >= QUEUED) {
+		COUNT(counters->seen, 1);
+		COUNT(counters->map_full, 1);
+		return;
+	}
+	READ(reads, snd_nxt, tp->snd_nxt);
+	o = &d->outstanding[AT(d->sent)];
+	o->send_ts_ns = send->ts_ns;
+	o->seq = send->seq;
+	o->end_seq = send->seq + send->bytes;
+	o->left_ts_ns = after(o->end_seq, snd_nxt) ? 0 : send->ts_ns;
+	if (o->left_ts_ns && d->left == d->sent)
+		d->left++;
+	d->sent++;
+}
+
+/* A segment leaves that ends there. */
+INLINE void delivery_left(struct sock *sk, u32 end_seq, enum reads reads)
+{
+	struct deliveries *d = deliveries_of(sk, reads);
+	u64 now;
+
+	if (!d || d->left == d->sent)
+		return;
+	now = bpf_ktime_get_ns();
+	for (u32 i = 0; i < QUEUED && d->left != d->sent; i++) {
+		struct outstanding *o = &d->outstanding[AT(d->left)];
+
+		if (after(o->end_seq, end_seq))
+			break;
+		o->left_ts_ns = now;
+		d->left++;
+	}
+}
+
+INLINE u32 elapsed_us(u64 from, u64 to)
+{
+	u64 us = from < to ? (to - from) / 1000 : 0;
+
+	return MIN(us, MICROSECONDS_UNKNOWN - 1);
+}
+
+INLINE void delivery_fill(struct delivery *to, const struct outstanding *o, const struct connection *c,
+			  const struct owner *owner)
+{
+	event_begin(&to->event, KIND_ACKED, c, owner);
+	to->event.flags = 0;
+	to->event.error = 0;
+	to->event.seq = o->seq;
+	to->event.bytes = o->end_seq - o->seq;
+	to->send_ts_ns = o->send_ts_ns;
+	to->unsent_us = o->left_ts_ns ? elapsed_us(o->send_ts_ns, o->left_ts_ns) : MICROSECONDS_UNKNOWN;
+	to->unacked_us = o->left_ts_ns ? elapsed_us(o->left_ts_ns, to->event.ts_ns) : MICROSECONDS_UNKNOWN;
+}
+
+/* Bounded on its own, so that the verifier walks the loop round it quickly. */
+static __attribute__((noinline)) int delivery_submit(const struct outstanding *o, const struct connection *c,
+						     const struct owner *owner, u64 cookie)
+{
+	struct counters *counters = counters_of(KIND_ACKED);
+
+	if (!counters)
+		return 0;
+	COUNT(counters->seen, 1);
+	SUBMIT(delivery, struct delivery, counters, {
+		delivery_fill(record, o, c, owner);
+		record->event.socket = cookie;
+	});
+	return 0;
+}
+
+/* The peer has everything before `una`. Its sends passed the filters when they were put here. */
+INLINE void delivery_acked(struct sock *sk, u32 una, const struct owner *owner)
+{
+	struct deliveries *d = deliveries_of(sk, READS_BTF);
+	struct connection c;
+	u64 cookie;
+
+	if (!d || d->acked == d->sent)
+		return;
+	if (after(d->outstanding[AT(d->acked)].end_seq, una))
+		return;
+	read_connection(&c, &sk->__sk_common, READS_BTF);
+	cookie = cookie_of(sk, READS_BTF);
+	for (u32 i = 0; i < QUEUED && d->acked != d->sent; i++) {
+		struct outstanding o = d->outstanding[AT(d->acked)];
+
+		if (after(o.end_seq, una))
+			break;
+		delivery_submit(&o, &c, owner, cookie);
+		if (d->left == d->acked)
+			d->left++;
+		d->acked++;
+	}
+}
+
+/* A segment came, and TCP will put it into the receive queue. */
+INLINE void delivery_arrived(struct sock *sk, u32 end_seq)
+{
+	struct deliveries *d = deliveries_create(sk, READS_BTF);
+	struct arrival *last;
+
+	if (!d)
+		return;
+	if (d->arrived - d->read >= QUEUED) {
+		last = &d->arrivals[AT(d->arrived - 1)];
+		last->ts_ns = 0;
+		last->end_seq = end_seq;
+		return;
+	}
+	last = &d->arrivals[AT(d->arrived)];
+	last->ts_ns = bpf_ktime_get_ns();
+	last->end_seq = end_seq;
+	d->arrived++;
+}
+
+/*
+ * How long the byte before `end` had been there to read: since the segment that has it came, or a later one that
+ * filled a gap before it.
+ */
+INLINE u32 delivery_unread(struct sock *sk, u32 end, u64 now, enum reads reads)
+{
+	struct deliveries *d = deliveries_of(sk, reads);
+	bool found = false, known = true;
+	u64 latest = 0;
+
+	if (!d)
+		return MICROSECONDS_UNKNOWN;
+	for (u32 i = 0; i < QUEUED && d->read != d->arrived && !found; i++) {
+		const struct arrival *a = &d->arrivals[AT(d->read)];
+
+		latest = a->ts_ns > latest ? a->ts_ns : latest;
+		known = known && a->ts_ns;
+		found = !after(end, a->end_seq);
+		if (after(a->end_seq, end))
+			break; /* the rest of it is yet to be read */
+		d->read++;
+	}
+	return found && known ? elapsed_us(latest, now) : MICROSECONDS_UNKNOWN;
+}
+
+#endif
