@@ -14,6 +14,7 @@ from tcprism.errors import Error
 COMMANDS = {
     "trace": "Show what processes send and receive, and what is sent again.",
     "top": "Show all connections as they are, and what limits each.",
+    "explain": "Tell what limits connections, with the numbers that prove it.",
     "doctor": "Tell what this machine can show, by which hook, and why no better one.",
     "demo": "Make a small lossy network of our own and trace it.",
 }

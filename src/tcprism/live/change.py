@@ -106,9 +106,11 @@ def _nagle_waits(rows: Rows) -> Flags:
     return waits
 
 
-def _window_full(rows: Rows) -> Flags:
-    full: Flags = (rows["packets_out"] >= rows["cwnd"]) & (rows["unsent"] > 0)
-    return full
+def _held_back(rows: Rows) -> Flags:
+    """A segment waits, and neither the peer's window nor Nagle's algorithm keeps it."""
+    room = rows["unacked"].astype(np.int64) + rows["mss"] <= rows["snd_wnd"]
+    held: Flags = (rows["unsent"] >= rows["mss"]) & room & (rows["mss"] > 0)
+    return held
 
 
 def _backlog_full(rows: Rows) -> Flags:
@@ -122,6 +124,6 @@ CONDITIONS: dict[str, Callable[[Rows], Flags]] = {
     "zero_window": _zero_window,
     "reader_behind": _reader_behind,
     "nagle_waits": _nagle_waits,
-    "window_full": _window_full,
+    "held_back": _held_back,
     "backlog_full": _backlog_full,
 }

@@ -84,8 +84,8 @@ def _queueing(change: Change) -> Numbers:
 
 
 def _path(change: Change) -> Numbers:
-    full = change.share_seen("window_full")
-    return np.where(_again(change) < MUCH_RETRANSMITTED, np.minimum(full, _unheld(change)), 0)
+    held = np.minimum(change.share_seen("held_back"), _unheld(change))
+    return np.where(_again(change) < MUCH_RETRANSMITTED, held, 0)
 
 
 def _small(change: Change) -> Numbers:
@@ -98,7 +98,8 @@ def _small(change: Change) -> Numbers:
 
 def _nothing_to_send(change: Change) -> Numbers:
     idle = 1 - change.share_of_time("busy_us")
-    return np.where(change.new_bytes > 0, idle, 0)
+    counted = (change.after["sndbuf"] > 0) & (change.elapsed_us > 0)  # else rebuilt from events
+    return np.where((change.new_bytes > 0) & counted, idle, 0)
 
 
 def _queue_words(change: Change, index: int) -> str:
@@ -132,7 +133,8 @@ def _rtt_words(change: Change, index: int) -> str:
 
 def _path_words(change: Change, index: int) -> str:
     row = change.after[index]
-    window = f"the congestion window of {row['cwnd']} segments is full"
+    control = row["congestion"].split(b"\0")[0].decode("ascii", "replace")
+    window = f"{control} holds data back, its window is {row['cwnd']} segments"
     return f"{window}, {_rtt_words(change, index)}"
 
 
@@ -248,7 +250,7 @@ RULES = (
     Rule(
         "path",
         "path",
-        "the path carries no more: the congestion window is full",
+        "the path carries no more",
         MOST,
         _path,
         _path_words,

@@ -77,7 +77,7 @@ def advance(previous: Table | None, part: Part) -> Table:
         return Table(now, holders, change, np.zeros((len(now), 4, HISTORY), np.float32))
     known, places = _find(previous.rows, now.rows)
     before = np.zeros(len(now), SNAPSHOT)
-    _raw(before)[known] = _raw(previous.rows)[places]
+    raw(before)[known] = raw(previous.rows)[places]
     before["ts_ns"][~known] = previous.rows["ts_ns"].max(initial=0)
     elapsed = (now.rows["ts_ns"] - before["ts_ns"]).astype(np.float64) / 1000
     change = Change(before, now.rows, elapsed)
@@ -106,7 +106,7 @@ def _find(old: Rows, new: Rows) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
     return known, places[known]
 
 
-def _raw(rows: Rows) -> Rows:
+def raw(rows: Rows) -> Rows:
     """View records as bytes: NumPy copies a structured array field by field."""
     return rows.view(f"V{rows.itemsize}")
 

@@ -14,7 +14,8 @@ from tcprism.live.table import Table
 
 LONGEST = 600  # looks
 
-_END = ("netns", "local_ip", "local_port", "remote_ip", "remote_port")
+_ENDS = ("local_ip", "local_port", "remote_ip", "remote_port")
+_OTHER_ENDS = ("remote_ip", "remote_port", "local_ip", "local_port")
 
 
 @dataclass(slots=True)
@@ -72,8 +73,18 @@ class Watch:
 
 def same_connection(rows: Rows, of: np.void) -> NDArray[np.bool_]:
     """Tell which records have the ends and the namespace of another."""
+    same: NDArray[np.bool_] = _with_ends(rows, of, _ENDS) & (rows["netns"] == of["netns"])
+    return same
+
+
+def other_end(rows: Rows, of: np.void) -> NDArray[np.bool_]:
+    """Tell which records are of the peer's socket, where that is on this host, too."""
+    return _with_ends(rows, of, _OTHER_ENDS)
+
+
+def _with_ends(rows: Rows, of: np.void, names: tuple[str, ...]) -> NDArray[np.bool_]:
     same = np.ones(len(rows), np.bool_)
-    for name in _END:
-        equal = rows[name] == of[name]
+    for name, wanted in zip(_ENDS, names, strict=True):
+        equal = rows[name] == of[wanted]
         same &= equal.all(axis=1) if equal.ndim > 1 else equal
     return same
