@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -18,7 +17,8 @@ from tcprism.cli.session import Limits, Stop
 from tcprism.cli.targets import find_target
 from tcprism.errors import UsageError
 from tcprism.events import Batch, Part
-from tcprism.filters import Filter
+from tcprism.events._wire import PREFIXES_MAX
+from tcprism.filters import Filter, parse_network
 from tcprism.live.change import LISTEN, Change
 from tcprism.live.evidence import evidence
 from tcprism.live.explain import NOTHING, Verdict, lines, verdicts
@@ -27,9 +27,9 @@ from tcprism.pipeline import Monitor, Request
 from tcprism.ports import Exhaustion, exhausted
 from tcprism.snapshots import Snapshots
 
-KINDS = ("send", "recv", "retransmit", "drop")
+KINDS = ("send", "recv", "retransmit")
 PAUSE = 0.1  # seconds between two looks
-MANY = 1000  # sockets; more of them are looked at once a second
+MANY, MANY_PAUSE = 1000, 1.0  # so many sockets are looked at less often
 
 EPILOG = """\b
 Examples:
@@ -85,23 +85,43 @@ def watch(chosen: Filter, duration: float) -> tuple[Part, Change, Batch]:
     """Look at connections for some time, with hooks on for what the counters do not tell."""
     survey, parts = Survey(), list[Part]()
     with ExitStack() as stack:
-        monitor = stack.enter_context(Monitor(Request(KINDS, chosen, payload=0)))
         snapshots = stack.enter_context(Snapshots(chosen))
+        monitors = [
+            stack.enter_context(Monitor(Request(KINDS, chosen, payload=0))),
+            stack.enter_context(Monitor(Request(("drop",), _hosts(snapshots.take()), payload=0))),
+        ]
         stop = stack.enter_context(Stop(Limits(duration=duration), sys.stderr.buffer, None))
         print(f"watching for {duration:g} s; Ctrl-C ends it sooner", file=sys.stderr, flush=True)
         while not stop.reached:
-            begun = time.monotonic()
-            (look,) = snapshots.take().parts
-            survey.add(look)
-            parts += monitor.read().parts
-            pause = PAUSE if len(look) < MANY else 1.0
-            stop.wait(max(0.0, begun + pause - time.monotonic()))
-        (look,) = snapshots.take().parts
-        survey.add(look)
-        monitor.stop()
-        while len(batch := monitor.drain()):
-            parts += batch.parts
+            look = _look(snapshots, survey)
+            parts += [part for monitor in monitors for part in monitor.read().parts]
+            stop.wait(PAUSE if len(look) < MANY else MANY_PAUSE)
+        _look(snapshots, survey)
+        for monitor in monitors:
+            parts += _rest(monitor)
     return *survey.result(), Batch(parts)
+
+
+def _look(snapshots: Snapshots, survey: Survey) -> Part:
+    (part,) = snapshots.take().parts
+    survey.add(part)
+    return part
+
+
+def _rest(monitor: Monitor) -> Iterator[Part]:
+    """Take the hooks off and yield what they left."""
+    monitor.stop()
+    while len(batch := monitor.drain()):
+        yield from batch.parts
+
+
+def _hosts(batch: Batch) -> Filter:
+    """Return the filter that the connections' own addresses pass.
+
+    What a host drops has no owner yet, and the peer may be another namespace of this host.
+    """
+    hosts = sorted(set(batch["local_ip"].tolist()))
+    return Filter(hosts=tuple(map(parse_network, hosts[:PREFIXES_MAX])))
 
 
 def read(path: Path) -> tuple[Part, Change, Batch]:

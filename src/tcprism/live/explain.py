@@ -86,7 +86,7 @@ def where_lost(found: Evidence) -> str:
     causes = ", ".join(f"{count} {name}" for name, count in found.retransmits.most_common())
     because = f" (sent again: {causes})" if causes else ""
     if not found.drops:
-        return f"this host dropped none, so they were lost out there{because}"
+        return f"this host is not seen to drop any: they were lost out there{because}"
     reasons = ", ".join(f"{count} {name}" for name, count in found.drops.most_common(3))
     return f"this host dropped {found.drops.total()}: {reasons}{because}"
 
