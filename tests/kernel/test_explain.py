@@ -1,4 +1,4 @@
-"""`tcprism explain`: each verdict from what truly produces it, and none for a healthy connection."""
+"""`tcprism explain`: each verdict from what truly produces it; healthy connections get none."""
 
 import json
 import os
