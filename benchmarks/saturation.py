@@ -24,7 +24,8 @@ SINKS = {
     "json": ("--format", "json"),
 }
 READ_RATE = 200_000
-_CALM_NS = 20_000_000  # of CPU in the 0.2 s between two looks: there is nothing left to do
+_CALM_LOOKS = 10  # so often asleep in a row, looked at so many seconds apart: nothing is left to do
+_LOOK_SECONDS = 0.02
 _LADDER = (50_000, 75_000, 100_000, 150_000, 200_000, 250_000, 300_000, 400_000, 500_000, 700_000)
 _LADDER_RING = ("--ring-size", "16M")  # so that losing begins within seconds
 
@@ -64,12 +65,15 @@ def trace_flood(netns: Netns, seconds: float, rate: int, *arguments: str) -> Run
 
 
 def _settled(tracer: Tracer) -> int:
-    """Wait until a sink has caught up; return its CPU time then."""
-    spent = 0
-    while tracer.cpu_ns - spent > _CALM_NS:
-        spent = tracer.cpu_ns
-        time.sleep(0.2)
-    return spent
+    """Wait until a sink has caught up; return its CPU time then.
+
+    Not to use the CPU is no sign: somebody else may be using it.
+    """
+    asleep = 0
+    while asleep < _CALM_LOOKS:
+        asleep = asleep + 1 if tracer.sleeps() else 0
+        time.sleep(_LOOK_SECONDS)
+    return tracer.cpu_ns
 
 
 def idle_percent(netns: Netns, seconds: float) -> float:

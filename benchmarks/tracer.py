@@ -46,6 +46,11 @@ class Tracer:
         """Nanoseconds of CPU of its main thread."""
         return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[0])
 
+    def sleeps(self) -> bool:
+        """Tell whether it waits for something, and not just for a CPU."""
+        state = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state == "S"
+
     def resident_bytes(self) -> tuple[int, int]:
         """Return the resident memory: without the mapped rings, and of the rings."""
         rings = other = 0

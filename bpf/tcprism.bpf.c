@@ -8,7 +8,8 @@
 #include "probes/retransmit.bpf.c"
 #include "probes/connection.bpf.c"
 #include "probes/drop.bpf.c"
-#include "probes/ack.bpf.c"
+#include "probes/undo.bpf.c"
+#include "probes/delivery.bpf.c"
 #include "probes/owner.bpf.c"
 #include "probes/snapshot.bpf.c"
 

@@ -91,7 +91,7 @@ delete table inet $table
 table inet $table {
     chain arriving {
         type filter hook prerouting priority raw
-        iifname "$device" numgen random mod 1000000 < $(millionths) drop
+        iifname "$device" numgen random mod 1000000 <= $(($(millionths) - 1)) drop
     }
 }
 TEXT

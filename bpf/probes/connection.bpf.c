@@ -189,15 +189,6 @@ INLINE u32 kind_of_transition(const struct moment *m, const struct note *note)
 	return KIND_STATE;
 }
 
-/* Past ESTABLISHED no hook tells of ACKs; the one that ends a state has come by now. */
-INLINE void acked_so_far(struct sock *sk, const struct note *note)
-{
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-
-	if (tp)
-		delivery_acked(sk, tp->snd_una, note ? &note->owner : NULL);
-}
-
 SEC("tp_btf/inet_sock_set_state") int tracepoint_state(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
@@ -212,8 +203,6 @@ SEC("tp_btf/inet_sock_set_state") int tracepoint_state(u64 *ctx)
 	m.kind = kind_of_transition(&m, note);
 	if (note)
 		undo_check(sk, note);
-	if (kind_wanted(KIND_ACKED))
-		acked_so_far(sk, note);
 	if (m.kind == KIND_CLOSE)
 		m.ending = ending_of(sk, note, m.old_state);
 	if (m.kind != KIND_STATE)
@@ -222,10 +211,8 @@ SEC("tp_btf/inet_sock_set_state") int tracepoint_state(u64 *ctx)
 	m.elapsed_ns = ELAPSED_UNKNOWN;
 	m.ending = ENDING_NONE;
 	connection_happened(sk, note, &m);
-	if (m.new_state == TCP_CLOSE) {
+	if (m.new_state == TCP_CLOSE)
 		note_forget(sk);
-		deliveries_forget(sk);
-	}
 	return 0;
 }
 

@@ -142,6 +142,7 @@ class Monitor:
             for name in features.programs_of(choice.hook, kernel_types())
         ]
         programs = list(dict.fromkeys(programs + self._follow_programs()))
+        programs.sort(key="tracepoint_state".__eq__)  # last: it forgets sockets that are closed
         iterators = ["iterate_owners"] if self._tracks_owners() else []
         probed = any(name.startswith(("kprobe", "kretprobe")) for name in programs)
         storage = has_task_storage() and not probed

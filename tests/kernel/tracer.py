@@ -1,4 +1,4 @@
-"""Runs `tcprism trace` as its users do: command, output file, stderr, signals."""
+"""Runs `tcprism trace`, or a view, as its users do: command, output file, stderr, signals."""
 
 import json
 import re
@@ -40,9 +40,11 @@ def read_fdinfo(pid: int) -> str:
 class Tracer:
     """One run of tcprism."""
 
-    def __init__(self, output: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, output: Path, *arguments: str, prefix: tuple[str, ...] = (), view: str = "trace"
+    ) -> None:
         self.output = output
-        command = [TCPRISM, "trace", "--format", "json", "--output", str(output), *arguments]
+        command = [TCPRISM, view, "--format", "json", "--output", str(output), *arguments]
         self.process = subprocess.Popen(
             [*prefix, *command], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )

@@ -78,6 +78,13 @@ def run(*arguments: str) -> int:
         (("trace", "--ring-size", "3"), "tcprism: --ring-size: '3' is not a power of two"),
         (("trace", "--follow"), "tcprism: --follow needs the processes"),
         (("trace", "--netns", "nowhere"), "tcprism: --netns: nowhere is no network namespace"),
+        (("connections", "--duration", "0"), "--duration"),
+        (
+            ("connections", "--netns", "nowhere"),
+            "tcprism: --netns: nowhere is no network",
+        ),
+        (("retransmits", "--count", "0"), "--count"),
+        (("retransmits", "--kinds", "send"), "--kinds"),
         (("trace", "--no-such-option"), "--no-such-option"),
         (("trace", "--count", "0"), "--count"),
         (("trace", "--duration", "0"), "--duration"),

@@ -97,7 +97,7 @@ def test_the_pause_is_short_enough_and_a_ring_that_fills_up_is_not_waited_for(
     events: int, fill_level: float
 ) -> None:
     seconds = pause(events, fill_level)
-    assert (seconds == 0) == (fill_level > 1 / 16)
+    assert (seconds == 0) == (fill_level > 1 / 64)
     assert seconds == 0 or 0.002 <= seconds <= 0.05
     assert pause(events, 0) <= pause(0, 0)
 
@@ -186,6 +186,26 @@ def test_no_more_than_count(running: list[list[int]], left: list[list[int]], cou
         found = [moment for each in batches(monitor, stop) for moment in moments(each)]
     expected = [moment for each in (*running, *left) for moment in sorted(each)]
     assert found == expected[:count]
+
+
+@settings(max_examples=50)
+@given(st.lists(times, min_size=1, max_size=4), st.lists(times, max_size=3), st.integers(1, 30))
+def test_count_counts_what_is_chosen(
+    running: list[list[int]], left: list[list[int]], count: int
+) -> None:
+    """The drained batches of which nothing is chosen are not taken for the end."""
+    left = [each for each in left if each]
+    monitor = FakeMonitor([batch(*each) for each in running], [batch(*each) for each in left])
+    with open(os.devnull, "wb") as output, Stop(Limits(count=count), output, None) as stop:
+        found = [moment for each in batches(monitor, stop, odd) for moment in moments(each)]
+    expected = [m for each in (*running, *left) for m in sorted(each) if m % 2]
+    assert found == expected[:count]
+
+
+def odd(all_of_them: Batch) -> Batch:
+    """Choose the events at odd times."""
+    parts = [part.take(part.rows["ts_ns"] % 2 == 1) for part in all_of_them.parts]
+    return Batch(parts, all_of_them.clock_offset_ns)
 
 
 def test_run_writes_and_closes(output: BinaryIO, tmp_path: Path) -> None:

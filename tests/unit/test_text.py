@@ -120,8 +120,10 @@ def test_losses(kind: int, fields: dict[str, Any], shown: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "fields", "shown"),
     [
-        (EventKind.CONNECT, {"elapsed_ns": 1_200_000}, "in 1.2 ms"),
-        (EventKind.CONNECT, {}, "established"),
+        (EventKind.CONNECT, {"elapsed_ns": 1_200_000, "new_state": 1}, "in 1.2 ms"),
+        (EventKind.CONNECT, {"new_state": 1}, "established"),
+        (EventKind.CONNECT, {"new_state": 7, "elapsed_ns": 10**9},
+         "failed: given up after 1 s, 1 SYN"),
         (EventKind.CONNECT, {"elapsed_ns": 3_100_000_000, "error": -111, "total_retrans": 2},
          "failed: ECONNREFUSED after 3.1 s, 3 SYNs"),
         (EventKind.CONNECT, {"error": 111}, "failed: ECONNREFUSED, 1 SYN"),

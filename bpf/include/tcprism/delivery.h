@@ -17,8 +17,10 @@ struct outstanding {
 	u32 seq, end_seq;
 };
 
+#define ARRIVAL_UNKNOWN 0xffffffffffffffffULL /* of several, too many to keep apart */
+
 struct arrival {
-	u64 ts_ns; /* 0: several, too many to keep apart */
+	u64 ts_ns;
 	u32 end_seq;
 	u32 reserved;
 };
@@ -27,6 +29,7 @@ struct deliveries {
 	u32 acked, left, sent;   /* positions: acked <= left <= sent, and at most QUEUED between the ends */
 	u32 read, arrived;
 	u32 reserved;
+	u64 latest_ns;           /* while a recv is looked at; here, for in registers it costs the verifier dear */
 	struct outstanding outstanding[QUEUED];
 	struct arrival arrivals[QUEUED];
 };
@@ -141,60 +144,6 @@ INLINE u32 elapsed_us(u64 from, u64 to)
 	return MIN(us, MICROSECONDS_UNKNOWN - 1);
 }
 
-INLINE void delivery_fill(struct delivery *to, const struct outstanding *o, const struct connection *c,
-			  const struct owner *owner)
-{
-	event_begin(&to->event, KIND_ACKED, c, owner);
-	to->event.flags = 0;
-	to->event.error = 0;
-	to->event.seq = o->seq;
-	to->event.bytes = o->end_seq - o->seq;
-	to->send_ts_ns = o->send_ts_ns;
-	to->unsent_us = o->left_ts_ns ? elapsed_us(o->send_ts_ns, o->left_ts_ns) : MICROSECONDS_UNKNOWN;
-	to->unacked_us = o->left_ts_ns ? elapsed_us(o->left_ts_ns, to->event.ts_ns) : MICROSECONDS_UNKNOWN;
-}
-
-/* Bounded on its own, so that the verifier walks the loop round it quickly. */
-static __attribute__((noinline)) int delivery_submit(const struct outstanding *o, const struct connection *c,
-						     const struct owner *owner, u64 cookie)
-{
-	struct counters *counters = counters_of(KIND_ACKED);
-
-	if (!counters)
-		return 0;
-	COUNT(counters->seen, 1);
-	SUBMIT(delivery, struct delivery, counters, {
-		delivery_fill(record, o, c, owner);
-		record->event.socket = cookie;
-	});
-	return 0;
-}
-
-/* The peer has everything before `una`. Its sends passed the filters when they were put here. */
-INLINE void delivery_acked(struct sock *sk, u32 una, const struct owner *owner)
-{
-	struct deliveries *d = deliveries_of(sk, READS_BTF);
-	struct connection c;
-	u64 cookie;
-
-	if (!d || d->acked == d->sent)
-		return;
-	if (after(d->outstanding[AT(d->acked)].end_seq, una))
-		return;
-	read_connection(&c, &sk->__sk_common, READS_BTF);
-	cookie = cookie_of(sk, READS_BTF);
-	for (u32 i = 0; i < QUEUED && d->acked != d->sent; i++) {
-		struct outstanding o = d->outstanding[AT(d->acked)];
-
-		if (after(o.end_seq, una))
-			break;
-		delivery_submit(&o, &c, owner, cookie);
-		if (d->left == d->acked)
-			d->left++;
-		d->acked++;
-	}
-}
-
 /* A segment came, and TCP will put it into the receive queue. */
 INLINE void delivery_arrived(struct sock *sk, u32 end_seq)
 {
@@ -205,7 +154,7 @@ INLINE void delivery_arrived(struct sock *sk, u32 end_seq)
 		return;
 	if (d->arrived - d->read >= QUEUED) {
 		last = &d->arrivals[AT(d->arrived - 1)];
-		last->ts_ns = 0;
+		last->ts_ns = ARRIVAL_UNKNOWN;
 		last->end_seq = end_seq;
 		return;
 	}
@@ -215,6 +164,19 @@ INLINE void delivery_arrived(struct sock *sk, u32 end_seq)
 	d->arrived++;
 }
 
+/* Takes the oldest arrival as far as it has been read; returns whether the last byte came with it. */
+static __attribute__((noinline)) int arrival_read(struct deliveries *d, u32 end)
+{
+	const struct arrival *a = &d->arrivals[AT(d->read)];
+	u32 left = a->end_seq - end;
+
+	if (d->latest_ns < a->ts_ns)
+		d->latest_ns = a->ts_ns;
+	if (!left || after(end, a->end_seq))
+		d->read++; /* else the rest of it is yet to be read */
+	return !after(end, a->end_seq);
+}
+
 /*
  * How long the byte before `end` had been there to read: since the segment that has it came, or a later one that
  * filled a gap before it.
@@ -222,22 +184,15 @@ INLINE void delivery_arrived(struct sock *sk, u32 end_seq)
 INLINE u32 delivery_unread(struct sock *sk, u32 end, u64 now, enum reads reads)
 {
 	struct deliveries *d = deliveries_of(sk, reads);
-	bool found = false, known = true;
-	u64 latest = 0;
 
 	if (!d)
 		return MICROSECONDS_UNKNOWN;
-	for (u32 i = 0; i < QUEUED && d->read != d->arrived && !found; i++) {
-		const struct arrival *a = &d->arrivals[AT(d->read)];
-
-		latest = a->ts_ns > latest ? a->ts_ns : latest;
-		known = known && a->ts_ns;
-		found = !after(end, a->end_seq);
-		if (after(a->end_seq, end))
-			break; /* the rest of it is yet to be read */
-		d->read++;
+	d->latest_ns = 0;
+	for (u32 i = 0; i < QUEUED && d->read != d->arrived; i++) {
+		if (arrival_read(d, end))
+			return d->latest_ns == ARRIVAL_UNKNOWN ? MICROSECONDS_UNKNOWN : elapsed_us(d->latest_ns, now);
 	}
-	return found && known ? elapsed_us(latest, now) : MICROSECONDS_UNKNOWN;
+	return MICROSECONDS_UNKNOWN;
 }
 
 #endif

@@ -23,24 +23,31 @@ INLINE void undo_note(struct note *note, const struct tcp_sock *tp, const struct
 		note->undo_end = again->end_seq;
 }
 
+INLINE void undo_fill(struct loss *to, struct sock *sk, struct tcp_sock *tp, const struct note *note,
+		      const struct connection *c)
+{
+	struct segment *s = &to->segment;
+
+	__builtin_memset(to, 0, sizeof(*to));
+	event_begin(&s->event, KIND_UNDO, c, &note->owner);
+	s->event.socket = cookie_of(sk, READS_BTF);
+	s->event.seq = note->undo_marker;
+	s->event.bytes = note->undo_end - note->undo_marker;
+	s->end_seq = note->undo_end;
+	s->ack = tp->rcv_nxt;
+	s->window = WINDOW_UNKNOWN;
+	to->undone = note->undo_segs;
+	read_evidence(to, tp);
+}
+
 INLINE void undo_event(struct sock *sk, struct tcp_sock *tp, const struct note *note)
 {
 	struct counters *counters = counters_of(KIND_UNDO);
 	struct connection c;
-	struct loss l = {};
 
 	if (!counters || !segment_passes(counters, &c, &sk->__sk_common, &note->owner, READS_BTF))
 		return;
-	event_begin(&l.segment.event, KIND_UNDO, &c, &note->owner);
-	l.segment.event.socket = cookie_of(sk, READS_BTF);
-	l.segment.event.seq = note->undo_marker;
-	l.segment.event.bytes = note->undo_end - note->undo_marker;
-	l.segment.end_seq = note->undo_end;
-	l.segment.ack = tp->rcv_nxt;
-	l.segment.window = WINDOW_UNKNOWN;
-	l.undone = note->undo_segs;
-	read_evidence(&l, tp);
-	SUBMIT(loss, struct loss, counters, *record = l);
+	SUBMIT(loss, struct loss, counters, undo_fill(record, sk, tp, note, &c));
 }
 
 INLINE void undo_check(struct sock *sk, struct note *note)

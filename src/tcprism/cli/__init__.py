@@ -13,6 +13,8 @@ from tcprism.errors import Error
 
 COMMANDS = {
     "trace": "Show what processes send and receive, and what is sent again.",
+    "connections": "Show one line a connection as it ends.",
+    "retransmits": "Show what is sent again, why, and whose bytes.",
     "top": "Show all connections as they are, and what limits each.",
     "explain": "Tell what limits connections, with the numbers that prove it.",
     "doctor": "Tell what this machine can show, by which hook, and why no better one.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +46,34 @@ payload_option = click.option(
 )
 
 
+format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="Lines to read, or one JSON object a line.",
+)
+output_option = click.option(
+    "--output", metavar="FILE", help="Write events here instead of to standard output."
+)
+count_option = click.option(
+    "--count", type=click.IntRange(1), metavar="N", help="Stop after N events."
+)
+duration_option = click.option("--duration", type=float, metavar="SECONDS", help="Stop then.")
+color_option = click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    help="Auto: on a terminal, unless NO_COLOR is set.",
+)
+verbose_option = click.option(
+    "-v", "--verbose", count=True, help="Tell the hooks in use; -vv: libbpf's log."
+)
+command_argument = click.argument(
+    "command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ARGS...]"
+)
+
+
 def kinds_option(default: str) -> Callable[[Command], Command]:
     """Return the option that chooses kinds of events."""
     return click.option(
@@ -59,7 +87,12 @@ def kinds_option(default: str) -> Callable[[Command], Command]:
 
 def filter_options(command: Command) -> Command:
     """Add the filter options to a command."""
-    for option in reversed(_FILTER_OPTIONS):
+    return with_options(_FILTER_OPTIONS, command)
+
+
+def with_options(added: Sequence[Callable[[Command], Command]], command: Command) -> Command:
+    """Add options to a command, in their order."""
+    for option in reversed(added):
         command = option(command)
     return command
 

@@ -7,13 +7,14 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import BinaryIO
 
 from tcprism.cli.command import Command
-from tcprism.errors import OutputError
+from tcprism.errors import KernelRefused, OutputError
 from tcprism.events import Batch
 from tcprism.pipeline import Monitor
 from tcprism.sinks import Sink
@@ -22,7 +23,7 @@ from tcprism.sinks import Sink
 # shown within 100 ms.
 _BUSY_PAUSE = 0.02
 _IDLE_PAUSE = 0.05
-_BUSY_LEVEL = 1 / 16  # a fuller ring is looked at again at once
+_BUSY_LEVEL = 1 / 64  # a fuller ring is looked at again at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,31 +97,65 @@ def first(batch: Batch, count: int) -> Batch:
     return Batch(chosen, batch.clock_offset_ns)
 
 
-def batches(monitor: Monitor, stop: Stop) -> Iterator[Batch]:
-    """Yield batches, empty ones too, until there is a reason to stop; then what is left."""
+Choose = Callable[[Batch], Batch]
+
+
+def everything(batch: Batch) -> Batch:
+    """Choose all events."""
+    return batch
+
+
+def batches(monitor: Monitor, stop: Stop, choose: Choose = everything) -> Iterator[Batch]:
+    """Yield what `choose` takes of each batch until there is a reason to stop, then of the rest.
+
+    There are empty batches among them.
+    """
     left = stop.count
     while not stop.reached and left != 0:
-        batch = monitor.read()
+        batch = choose(monitor.read())
         if left is not None:
             batch = first(batch, left)
             left -= len(batch)
         yield batch
         if left != 0:
-            stop.wait(pause(len(batch), monitor.fill_level()))
+            urgent = (
+                len(batch) if monitor.request.ordered else 0
+            )  # a count is printed once a second
+            stop.wait(pause(urgent, monitor.fill_level()))
     monitor.stop()
     while left != 0 and len(batch := monitor.drain()):
+        batch = choose(batch)
         yield batch if left is None else first(batch, left)
         left = left if left is None else left - min(left, len(batch))
 
 
+@contextmanager
+def started(arguments: tuple[str, ...], verbose: int) -> Iterator[Command | None]:
+    """Have the command, if any, wait for its release; end it when something goes wrong."""
+    command = Command(arguments) if arguments else None
+    try:
+        yield command
+    except BaseException as error:
+        if verbose > 1 and isinstance(error, KernelRefused):
+            print("\n".join(error.log), file=sys.stderr)
+        if command:
+            command.end()
+        raise
+
+
 def run(
-    monitor: Monitor, sink: Sink, output: BinaryIO, stop: Stop, command: Command | None = None
+    monitor: Monitor,
+    sink: Sink,
+    output: BinaryIO,
+    stop: Stop,
+    command: Command | None = None,
+    choose: Choose = everything,
 ) -> None:
     """Trace until there is a reason to stop; a reader that went away is one and no error."""
     if command:
         command.release()
     try:
-        for batch in batches(monitor, stop):
+        for batch in batches(monitor, stop, choose):
             sink.write(batch)
             output.flush()
         sink.close()

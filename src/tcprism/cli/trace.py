@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,8 +14,8 @@ import click
 
 from tcprism.cli import options
 from tcprism.cli.command import Command
-from tcprism.cli.session import Limits, Stop, print_ledger, run
-from tcprism.errors import KernelRefused, OutputError, UsageError
+from tcprism.cli.session import Choose, Limits, Stop, everything, print_ledger, run, started
+from tcprism.errors import OutputError, UsageError
 from tcprism.filters import Filter
 from tcprism.pipeline import DEFAULT_KINDS, DEFAULT_MAX_CONNECTIONS, Monitor, Request
 from tcprism.probes import MECHANISMS
@@ -43,16 +44,10 @@ Ctrl-C stops and prints the ledger: what was seen, filtered, submitted and lost.
     default="text",
     help="How payload is shown below its line.",
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    help="Lines to read, or one JSON object a line.",
-)
-@click.option("--output", metavar="FILE", help="Write events here instead of to standard output.")
-@click.option("--count", type=click.IntRange(1), metavar="N", help="Stop after N events.")
-@click.option("--duration", type=float, metavar="SECONDS", help="Stop then.")
+@options.format_option
+@options.output_option
+@options.count_option
+@options.duration_option
 @click.option("--count-only", is_flag=True, help="Print rates and totals each second, no events.")
 @click.option(
     "--ring-size",
@@ -71,29 +66,17 @@ Ctrl-C stops and prints the ledger: what was seen, filtered, submitted and lost.
 )
 @click.option("--hooks", type=click.Choice(MECHANISMS), help="Force one way to hook (support).")
 @click.option("--include-self", is_flag=True, help="Trace tcprism's own connections too.")
-@click.option(
-    "--color",
-    type=click.Choice(["auto", "always", "never"]),
-    default="auto",
-    help="Auto: on a terminal, unless NO_COLOR is set.",
-)
-@click.option("-v", "--verbose", count=True, help="Tell the hooks in use; -vv: libbpf's log.")
-@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ARGS...]")
+@options.color_option
+@options.verbose_option
+@options.command_argument
 def command(**given: Any) -> None:
     """Show what processes send and receive with the bytes, and every segment sent again."""
     arguments: tuple[str, ...] = given.pop("command")
     request_options = _check(given)
-    child = Command(arguments) if arguments else None
-    verbose: int = given["verbose"]
-    try:
+    with started(arguments, given["verbose"]) as child:
         chosen = options.to_filter(given, child.pid if child else None)
-        status = _trace(_request(request_options, chosen), given, child)
-    except BaseException as error:
-        if verbose > 1 and isinstance(error, KernelRefused):
-            print("\n".join(error.log), file=sys.stderr)
-        if child:
-            child.end()
-        raise
+        request = _request(request_options, chosen)
+        status = trace(request, given, child, partial(make_sink, given))
     sys.exit(status)
 
 
@@ -122,14 +105,24 @@ def _request(parsed: dict[str, Any], chosen: Filter) -> Request:
     return Request(filter=chosen, **parsed)
 
 
-def _trace(request: Request, given: dict[str, Any], child: Command | None) -> int:
+def trace(
+    request: Request,
+    given: dict[str, Any],
+    child: Command | None,
+    make: Callable[[BinaryIO], Sink],
+    choose: Choose = everything,
+) -> int:
+    """Trace as a command's options say; return its exit status.
+
+    `make` makes the sink for the output, `choose` takes of each batch the events to write.
+    """
     with opened(options.parse_output(given["output"])) as output, Monitor(request) as monitor:
-        sink = make_sink(given, output)
+        sink = make(output)
         limits = Limits(given["count"], given["duration"])
         try:
             with Stop(limits, output, child) as stop:
                 announce(monitor, given["verbose"])  # from here on a signal stops in good order
-                run(monitor, sink, output, stop, child)
+                run(monitor, sink, output, stop, child, choose)
         finally:
             print_ledger(monitor)
     return child.end() if child else 0

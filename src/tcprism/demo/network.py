@@ -15,7 +15,7 @@ _RULES = """
 table inet tcprism_demo {{
     chain arriving {{
         type filter hook prerouting priority raw
-        numgen random mod {million} < {lost} drop
+        numgen random mod {million} <= {last} drop
     }}
 }}
 """
@@ -36,7 +36,8 @@ def lose(percent: float) -> str:
     netem = _complaint("tc", "qdisc", "add", "dev", "lo", "root", "netem", "loss", f"{percent}%")
     if not netem:
         return f"lo loses {percent:g} % of its packets (netem)"
-    rules = _RULES.format(million=_MILLION, lost=round(percent * _MILLION / 100))
+    lost = max(1, round(percent * _MILLION / 100))
+    rules = _RULES.format(million=_MILLION, last=lost - 1)
     nftables = _complaint("nft", "-f", "-", given=rules)
     if not nftables:
         return f"lo loses {percent:g} % of its packets (nftables; netem: {netem})"

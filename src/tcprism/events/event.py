@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tcprism.events.columns import columns_of
 from tcprism.events.families import FAMILY_OF_KIND
-from tcprism.events.names import endpoint
+from tcprism.events.names import endpoint, process
 
 JsonValue = str | int | bool | None
 Payload = bytes  # inside Event the name `bytes` is an attribute
@@ -136,7 +136,7 @@ class Event:
         )
 
     def __str__(self) -> str:
-        who = f"{self.comm}[{self.pid}]" if self.pid else "-"
+        who = process(self.comm, self.pid)
         local = endpoint(self.local_ip, self.local_port)
         remote = endpoint(self.remote_ip, self.remote_port)
         return f"{self.time} {self.kind} {who} {local} - {remote} {self.bytes} bytes"

@@ -126,6 +126,11 @@ def address(family: int, packed: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET6, packed)
 
 
+def process(comm: str | None, pid: int | None) -> str:
+    """Return a process as one text, as in curl[812]; a dash for nobody known."""
+    return "-" if pid is None else f"{comm}[{pid}]"
+
+
 def endpoint(ip: str, port: int) -> str:
     """Return an address and a port as one text, an IPv6 address in brackets."""
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"

@@ -1,6 +1,6 @@
 """Losses: segments sent again, found to have been sent again in vain, dropped on this host.
 
-See bpf/probes/retransmit.bpf.c, ack.bpf.c and drop.bpf.c.
+See bpf/probes/retransmit.bpf.c, undo.bpf.c and drop.bpf.c.
 """
 
 from tcprism.probes import Hook, Probe
@@ -26,7 +26,7 @@ UNDO = Probe(
         Hook(
             mechanism="tracepoint",
             name="tracepoints tcp_retransmit_skb, tcp_probe and inet_sock_set_state",
-            programs=("tracepoint_retransmit", "tracepoint_ack", "tracepoint_state"),
+            programs=("tracepoint_retransmit", "tracepoint_undo", "tracepoint_state"),
             since="5.5",
             cannot_tell=("the moment: it is found as the next segment arrives",),
         ),

@@ -44,7 +44,7 @@ DELIVERY = Probe(
         Hook(
             mechanism="tracepoint",
             name="tracepoints tcp_probe and inet_sock_set_state",
-            programs=("tracepoint_ack", "tracepoint_state"),
+            programs=("tracepoint_acked", "tracepoint_acked_at_end"),
             since="5.5",
             cannot_tell=(
                 "of more than 16 sends of a connection under way, the latest (counted: map_full)",

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_HEADER = 8  # u32 length and flags, u32 page offset
+HEADER = 8  # u32 length and flags, u32 page offset
 _BUSY = 0x80000000
 _DISCARDED = 0x40000000
-# More than this at once falls out of the CPU's cache and is read at half the speed or less.
+# More than this at once falls out of the CPU's cache and is read at half the speed or less; of less
+# than this, NumPy's calls cost more than the records.
 CHUNK = 4096
 CHUNK_BYTES = 1 << 20
 
@@ -27,12 +28,19 @@ Words = NDArray[np.uint64]
 class Chunk:
     """Records as 8-byte words, one row each, out of `taken` that were read.
 
-    `complete` if no unfinished one stopped the reader. Discarded ones are taken and give no row.
+    `table` has the kernel's header in its first column: to copy it along is quicker than to leave
+    it out. `complete` if no unfinished record stopped the reader. Discarded ones are taken and give
+    no row.
     """
 
-    rows: Words
+    table: Words
     taken: int
     complete: bool
+
+    @property
+    def rows(self) -> Words:
+        """The records without the header."""
+        return self.table[:, 1:]
 
 
 class RingBuffer:
@@ -41,7 +49,7 @@ class RingBuffer:
     def __init__(self, descriptor: int, size: int, record_size: int) -> None:
         page = mmap.PAGESIZE
         self.size = size
-        self.stride = _HEADER + (record_size + 7) // 8 * 8
+        self.stride = HEADER + (record_size + 7) // 8 * 8
         self._chunk = max(1, min(CHUNK, CHUNK_BYTES // self.stride))
         self._consumer_map = mmap.mmap(descriptor, page, mmap.MAP_SHARED, offset=0)
         self._producer_map = mmap.mmap(
@@ -50,7 +58,9 @@ class RingBuffer:
         # One aligned load or store each, so that a position is never torn.
         self._consumer = memoryview(self._consumer_map).cast("Q")
         self._producer = memoryview(self._producer_map)[:8].cast("Q")
-        self._data = np.frombuffer(self._producer_map, dtype=np.uint8, offset=page)
+        self._data = np.frombuffer(self._producer_map, dtype=np.uint64, offset=page)
+        self._lengths = self._data.view(np.uint32)
+        self._finished_length = record_size
 
     def available(self) -> int:
         """Return how many records wait to be read; the last ones may be unfinished."""
@@ -63,24 +73,19 @@ class RingBuffer:
     def read(self, limit: int) -> Chunk:
         """Copy out at most `limit` records, and not more than the cache takes; free their room."""
         count = min(self.available(), limit, self._chunk)
-        if not count:
-            return Chunk(np.empty((0, self.stride // 8 - 1), np.uint64), 0, True)
         start = self._consumer[0]
-        table = self._table(start & (self.size - 1), count)
-        lengths = table[:, 0].astype(np.uint32)
-        finished = _finished(lengths)
-        rows = table[:finished, 1:].copy()  # always a copy, of a single record too
+        first, words = (start & (self.size - 1)) // 8, self.stride // 8
+        lengths = self._lengths[2 * first : 2 * (first + count * words) : 2 * words]
+        whole = bool((lengths == self._finished_length).all())
+        finished = count if whole else _finished(lengths)
+        kept = None if whole else (lengths[:finished] & _DISCARDED) == 0
+        table = self._data[first : first + finished * words].copy().reshape(finished, words)
         self._consumer[0] = start + finished * self.stride
-        kept = (lengths[:finished] & _DISCARDED) == 0
-        return Chunk(rows if kept.all() else rows[kept], finished, finished == count)
-
-    def _table(self, offset: int, count: int) -> Words:
-        span = self._data[offset : offset + count * self.stride]
-        return span.view(np.uint64).reshape(count, self.stride // 8)
+        return Chunk(table if kept is None else table[kept], finished, finished == count)
 
     def close(self) -> None:
         """Let go of the maps; they are unmapped once no view of them is left."""
-        del self._consumer, self._producer, self._data
+        del self._consumer, self._producer, self._data, self._lengths
         del self._consumer_map, self._producer_map
 
 

@@ -137,9 +137,8 @@ def close_accounts(
 _MAKES: dict[str, tuple[str, ...]] = {
     "sendpage": ("send",),
     "transmit": ("transmit", "probe"),
-    "ack": ("acked", "undo"),
     "accept": (),
-    "state": ("connect", "accept", "close", "state", "acked", "undo"),
+    "state": ("connect", "accept", "close", "state", "undo"),
 }
 
 

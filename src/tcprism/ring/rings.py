@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from tcprism.events import Part
 from tcprism.events._wire import PAYLOAD_CLASSES
 from tcprism.events.families import FAMILIES, RECORDS
-from tcprism.ring.buffer import RingBuffer, Words
+from tcprism.events.memory import keep_freed_memory
+from tcprism.ring.buffer import HEADER, Chunk, RingBuffer
 
 DEFAULT_SIZE = 64 << 20
 SMALLEST = 64 << 10
@@ -21,8 +22,9 @@ _RARE = 8 << 20  # losses and connections: precious, never many
 
 # How long a record may take from its time stamp to its ring; later ones are sorted in as they come.
 SETTLE_NS = 20_000_000
-# Copied out of one ring in one go, so that memory stays bounded while a sink falls behind.
-_READ_AT_ONCE = 8 << 20
+# Copied out of one ring in one go: what is used again before it has left the cache, in memory that
+# the C library keeps, costs a third. It also keeps memory bounded while a sink falls behind.
+_READ_AT_ONCE = 1 << 21
 
 
 def sizes(kinds: Iterable[str], payload: int, size: int) -> dict[str, int]:
@@ -54,16 +56,16 @@ def _dtype(name: str) -> np.dtype[np.void]:
     return RECORDS[name.partition("_")[0]]
 
 
-def _to_part(name: str, rows: Words) -> Part:
+def _to_part(name: str, chunk: Chunk) -> Part:
     """View records as what they are: no copy."""
     dtype = _dtype(name)
-    raw = rows.view(np.uint8)
+    raw = chunk.table.view(np.uint8)
     heads: NDArray[np.void] = np.ndarray(
-        len(rows), dtype, buffer=raw.data, strides=(raw.strides[0],)
+        len(raw), dtype, buffer=raw.data, offset=HEADER, strides=(raw.strides[0],)
     )
     if not _payload_class(name):
         return Part(heads)
-    return Part(heads, raw[:, dtype.itemsize :])
+    return Part(heads, raw[:, HEADER + dtype.itemsize :])
 
 
 class _Source:
@@ -84,8 +86,8 @@ class _Source:
             chunk = self.ring.read(left)
             complete = chunk.complete
             left -= chunk.taken
-            if len(chunk.rows):
-                part = _to_part(self.name, chunk.rows)
+            if len(chunk.table):
+                part = _to_part(self.name, chunk)
                 self.waiting.append(part)
                 latest = int(part.rows["ts_ns"][-1])
         exhausted = not self.ring.available()
@@ -122,6 +124,7 @@ class Rings:
     def __init__(
         self, sizes: dict[str, int], descriptor: Callable[[str], int], ordered: bool = True
     ) -> None:
+        keep_freed_memory()
         self._ordered = ordered
         self._sources = [
             _Source(name, RingBuffer(descriptor(name), size, _record_size(name)))

@@ -10,6 +10,7 @@ from tcprism.events import COLUMNS, FAMILIES, Batch, Part
 from tcprism.events.column import Column
 from tcprism.events.columns import BY_NAME, columns_of
 from tcprism.events.escape import escape_payloads_for_json
+from tcprism.events.memory import keep_freed_memory
 from tcprism.sinks.base64_payload import base64_payloads
 from tcprism.sinks.lines import (
     NANOSECONDS,
@@ -18,7 +19,6 @@ from tcprism.sinks.lines import (
     Memo,
     SecondTexts,
     digits,
-    keep_freed_memory,
     write_lines,
 )
 

@@ -4,6 +4,8 @@ A line is joined from fragments, a list of strings a column: joining strings cos
 formatting them, and texts that repeat (who talks to whom) are made once and looked up.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterable
 from itertools import repeat
@@ -21,7 +23,6 @@ NANOSECONDS = 1_000_000_000
 
 CACHE_ENTRIES = 1 << 16
 EVENTS_AT_ONCE = 2048  # keeps the fragments in the processor's cache
-KEPT_BYTES = 4 << 20
 LINES_AT_ONCE = 128
 PAYLOAD_BYTES_AT_ONCE = 1 << 20  # keeps memory small when payloads are long
 
@@ -53,6 +54,22 @@ class SecondTexts(Memo[int]):
     def __init__(self, form: str, *, local: bool) -> None:
         convert = time.localtime if local else time.gmtime
         super().__init__(lambda second: time.strftime(form, convert(second)))
+
+
+class TimeOfDay:
+    """Moments of CLOCK_MONOTONIC in nanoseconds as the local time of day, to the microsecond."""
+
+    def __init__(self) -> None:
+        self._seconds = SecondTexts("%H:%M:%S", local=True)
+
+    def begin(self, moments: NDArray[np.uint64], clock_offset_ns: int) -> LineBuilder:
+        """Return lines that begin with the times."""
+        since_epoch = moments.astype(np.int64) + clock_offset_ns
+        line = LineBuilder()
+        line.texts(self._seconds.texts((since_epoch // NANOSECONDS).tolist()))
+        line.text(".")
+        line.texts(digits(since_epoch % NANOSECONDS // 1000, 6))
+        return line
 
 
 class LineBuilder:
@@ -134,15 +151,6 @@ def _identities(part: Part) -> list[bytes]:
     )
     identities: list[bytes] = part.rows.view(view)["identity"].tolist()
     return identities
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep freed memory for the next batch.
-
-    glibc gives large blocks back to the kernel and gets them again as fresh pages, which costs a
-    quarter of the time of a batch. Freeing one block of this size makes it keep up to twice that.
-    """
-    bytearray(KEPT_BYTES)
 
 
 def write_lines(file: BinaryIO, batch: Batch, render: Callable[[Part, int], list[str]]) -> None:

@@ -8,14 +8,12 @@ from numpy.typing import NDArray
 from tcprism.events import Batch, Part
 from tcprism.events.columns import BY_NAME
 from tcprism.events.escape import escape_payloads_in_lines
-from tcprism.events.names import endpoint
+from tcprism.events.memory import keep_freed_memory
+from tcprism.events.names import endpoint, process
 from tcprism.sinks.lines import (
-    NANOSECONDS,
     IdentityCache,
     LineBuilder,
-    SecondTexts,
-    digits,
-    keep_freed_memory,
+    TimeOfDay,
     write_lines,
 )
 from tcprism.sinks.text_details import details
@@ -60,7 +58,7 @@ class Text:
         self._file = file
         self._color = color
         self._style = style
-        self._seconds = SecondTexts("%H:%M:%S", local=True)
+        self._time = TimeOfDay()
         self._identities = IdentityCache(self._identity_texts)
 
     def write(self, batch: Batch) -> None:
@@ -73,9 +71,9 @@ class Text:
 
     def _lines(self, part: Part, clock_offset_ns: int) -> list[str]:
         def clock(moments: NDArray[np.uint64]) -> list[str]:
-            return self._times(moments, clock_offset_ns).lines()
+            return self._time.begin(moments, clock_offset_ns).lines()
 
-        line = self._times(part.rows["ts_ns"], clock_offset_ns)
+        line = self._time.begin(part.rows["ts_ns"], clock_offset_ns)
         line.text(" ")
         line.texts(self._identities.texts(part))
         line.texts(details(part, clock))
@@ -83,15 +81,6 @@ class Text:
         if part.family == "message":
             self._add_payload(line, part)
         return line.lines()
-
-    def _times(self, moments: NDArray[np.uint64], clock_offset_ns: int) -> LineBuilder:
-        """Begin lines with moments of CLOCK_MONOTONIC as the time of day."""
-        since_epoch = moments.astype(np.int64) + clock_offset_ns
-        line = LineBuilder()
-        line.texts(self._seconds.texts((since_epoch // NANOSECONDS).tolist()))
-        line.text(".")
-        line.texts(digits(since_epoch % NANOSECONDS // 1000, 6))
-        return line
 
     def _end_line(self, line: LineBuilder, part: Part) -> None:
         if self._color and part.family == "loss":
@@ -113,7 +102,7 @@ class Text:
         remote_ip: str,
         remote_port: int,
     ) -> str:
-        who = "-" if pid is None else f"{comm}[{pid}]"
+        who = process(comm, pid)
         arrow = "<-" if kind in INCOMING else "->"
         local, remote = endpoint(local_ip, local_port), endpoint(remote_ip, remote_port)
         start = COLORS.get(kind, "") if self._color else ""

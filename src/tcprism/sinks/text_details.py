@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tcprism.events import Part
 from tcprism.events._wire import EventKind
 from tcprism.events.columns import BY_NAME
+from tcprism.events.names import process
 from tcprism.sinks.units import duration, size
 
 # Takes moments of CLOCK_MONOTONIC in nanoseconds, returns the time of day.
@@ -44,10 +45,10 @@ def _of_kind(kind: int, part: Part, clock: Clock) -> list[str]:
     if part.family == "loss" and kind == EventKind.RETRANSMIT:
         return _retransmit_texts(part, clock)
     write = _WRITERS[part.family].get(kind)
-    return [""] * len(part) if write is None else _each(write, part)
+    return [""] * len(part) if write is None else each(write, part)
 
 
-def _each(write: Callable[..., str], part: Part, *given: Iterable[str]) -> list[str]:
+def each(write: Callable[..., str], part: Part, *given: Iterable[str]) -> list[str]:
     """Call a function for each event with what is given and with the columns it names."""
     names = _parameters(write)[len(given) :]
     return list(map(write, *given, *(BY_NAME[name].to_list(part) for name in names)))
@@ -104,7 +105,7 @@ def _append(texts: list[str], part: Part, name: str, write: Callable[..., str] =
 
 def _retransmit_texts(part: Part, clock: Clock) -> list[str]:
     sent_at = clock(BY_NAME["message_ts_ns"].values(part))
-    columns = (_segment_texts(part), _each(_cause, part), _each(_repeated, part, sent_at))
+    columns = (_segment_texts(part), each(_cause, part), each(_repeated, part, sent_at))
     return list(map("".join, zip(*columns, strict=True)))
 
 
@@ -126,7 +127,7 @@ def _repeated(
     if message_offset is None:
         return ""
     when = "a send still going on" if message_ts_ns is None else f"send {sent_at}"
-    who = "" if message_pid is None else f" {message_comm}[{message_pid}]"
+    who = "" if message_pid is None else f" {process(message_comm, message_pid)}"
     return f" {_range(message_offset, bytes, message_bytes)} of {when}{who}{_quoted(message_text)}"
 
 
@@ -164,11 +165,18 @@ def _drop(
     return f"{where}{because} {bytes} bytes {seq}:{end_seq} {flags or '-'}"
 
 
-def _connect(error: str | None, elapsed_ns: int | None, total_retrans: int) -> str:
-    if error:
-        tries = counted(1 + total_retrans, "SYN")
-        return f"failed: {error}{_since(' after', elapsed_ns)}, {tries}"
-    return _since("in", elapsed_ns) or "established"
+def _connect(
+    new_state: str | None, error: str | None, elapsed_ns: int | None, total_retrans: int
+) -> str:
+    if new_state == "ESTABLISHED":
+        return _since("in", elapsed_ns) or "established"
+    tries = counted(1 + total_retrans, "SYN")
+    return f"failed: {why_not_established(error)}{_since(' after', elapsed_ns)}, {tries}"
+
+
+def why_not_established(error: str | None) -> str:
+    """Return why a connect failed; without an error, its process did not wait for the outcome."""
+    return error or "given up"
 
 
 def _accept(srtt_us: int | None) -> str:

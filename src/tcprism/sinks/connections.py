@@ -1,0 +1,105 @@
+"""One line a connection, below a header: who, how long, how much, and how it ended."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+from tcprism.events import Batch, Part
+from tcprism.events.names import endpoint, process
+from tcprism.sinks.lines import TimeOfDay, write_lines
+from tcprism.sinks.text import COLORS, RESET
+from tcprism.sinks.text_details import counted, each, how_it_ended, why_not_established
+from tcprism.sinks.units import duration, size
+
+_ENDS = "{:<20} {:<21} {:<21}"
+_LIFE = "{:>8} {:>8} {:>8} {:>11} {:>7} {:>8}"
+HEADER = (
+    f"{'time':<15} {_ENDS.format('process', 'local', 'remote')} "
+    + _LIFE.format("duration", "sent", "received", "segs", "retrans", "rtt")
+    + " ended\n"
+)
+WELL = {"fin", "open"}
+
+
+class Connections:
+    """Writes a line for each event of the connection family to a binary file.
+
+    A `close` is a connection that ended and a `connect` one that failed; any other is open. With
+    `color`, those that did not end well stand out.
+    """
+
+    def __init__(self, file: BinaryIO, *, color: bool) -> None:
+        self._file = file
+        self._color = color
+        self._time = TimeOfDay()
+        self._header = HEADER
+
+    def write(self, batch: Batch) -> None:
+        """Write a batch in time order."""
+        self._begin()
+        write_lines(self._file, batch, self._lines)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._begin()
+        self._file.flush()
+
+    def _begin(self) -> None:
+        self._file.write(self._header.encode("ascii"))
+        self._header = ""
+
+    def _lines(self, part: Part, clock_offset_ns: int) -> list[str]:
+        line = self._time.begin(part.rows["ts_ns"], clock_offset_ns)
+        line.text(" ")
+        line.texts(each(_ends, part))
+        line.text(" ")
+        line.texts(each(_life, part))
+        line.text(" ")
+        line.texts(map(self._colored, each(_ended, part)))
+        line.text("\n")
+        return line.lines()
+
+    def _colored(self, ended: str) -> str:
+        return ended if ended in WELL or not self._color else f"{COLORS['reset']}{ended}{RESET}"
+
+
+def _ends(
+    comm: str | None,
+    pid: int | None,
+    local_ip: str,
+    local_port: int,
+    remote_ip: str,
+    remote_port: int,
+) -> str:
+    local, remote = endpoint(local_ip, local_port), endpoint(remote_ip, remote_port)
+    return _ENDS.format(process(comm, pid), local, remote)
+
+
+def _life(
+    elapsed_ns: int | None,
+    bytes_sent: int,
+    bytes_retrans: int,
+    bytes_received: int,
+    segs_out: int,
+    segs_in: int,
+    total_retrans: int,
+    srtt_us: int | None,
+) -> str:
+    return _LIFE.format(
+        "-" if elapsed_ns is None else duration(elapsed_ns / 1000),
+        size(bytes_sent - bytes_retrans),
+        size(bytes_received),
+        f"{segs_out}/{segs_in}",
+        total_retrans,
+        "-" if srtt_us is None else duration(srtt_us),
+    )
+
+
+def _ended(
+    kind: str, new_state: str | None, ending: str | None, error: str | None, total_retrans: int
+) -> str:
+    if kind == "close":
+        return how_it_ended(ending, error)
+    if kind == "connect" and new_state != "ESTABLISHED":
+        return f"{why_not_established(error)}, {counted(1 + total_retrans, 'SYN')}"
+    return "open"

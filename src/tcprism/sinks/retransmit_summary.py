@@ -1,0 +1,95 @@
+"""What was sent again, added up by cause, peer and owner; and what this host dropped, by reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TextIO
+
+from tcprism.events import Batch, Part
+from tcprism.events._wire import EventKind
+from tcprism.events.columns import BY_NAME
+from tcprism.events.names import process
+from tcprism.sinks import Sink
+from tcprism.sinks.text_details import each
+
+TOP = 10
+KEYS_MAX = 65_536  # a flood of peers must not fill the memory
+OTHERS = "others"
+
+
+class Sums:
+    """Segments and bytes for each key; keys beyond KEYS_MAX are taken together."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._sums: dict[str, tuple[int, int]] = {}
+
+    def add(self, keys: Iterable[str], part: Part) -> None:
+        """Add events, a key each."""
+        columns = (part.rows["segs"].tolist(), part.rows["bytes"].tolist())
+        for key, segments, size in zip(keys, *columns, strict=True):
+            place = key if key in self._sums or len(self._sums) < KEYS_MAX else OTHERS
+            before = self._sums.get(place, (0, 0))
+            self._sums[place] = (before[0] + segments, before[1] + size)
+
+    def lines(self) -> Iterator[str]:
+        """Yield a table of the largest, none where there is nothing."""
+        if not self._sums:
+            return
+        largest = sorted(self._sums.items(), key=lambda item: item[1], reverse=True)
+        yield f"{self._title:<40} {'segments':>10} {'bytes':>14}"
+        for key, (segments, size) in largest[:TOP]:
+            yield f"  {key:<38} {segments:>10} {size:>14}"
+        if len(largest) > TOP:
+            yield f"  ... and {len(largest) - TOP} more"
+
+
+class RetransmitSummary:
+    """Passes batches on to another sink; when that is closed, prints the sums to a second file.
+
+    Attempts that failed are left out, as in the kernel's own RetransSegs.
+    """
+
+    def __init__(self, sink: Sink, file: TextIO) -> None:
+        self._sink = sink
+        self._file = file
+        self._causes = Sums("sent again, by cause")
+        self._peers = Sums("sent again, by peer")
+        self._owners = Sums("sent again, by owner")
+        self._drops = Sums("dropped on this host, by reason")
+        self._undone = 0
+
+    def write(self, batch: Batch) -> None:
+        """Add a batch to the sums and pass it on."""
+        for part in batch.parts:
+            if part.family == "loss":
+                self._add(part)
+        self._sink.write(batch)
+
+    def close(self) -> None:
+        """Close the other sink and print the sums."""
+        self._sink.close()
+        for line in self.lines():
+            print(line, file=self._file)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the tables."""
+        yield from self._causes.lines()
+        if self._undone:
+            yield f"  {'in vain (undo)':<38} {self._undone:>10}"
+        for sums in (self._peers, self._owners, self._drops):
+            yield from sums.lines()
+
+    def _add(self, part: Part) -> None:
+        kinds = part.rows["kind"]
+        self._undone += int(part.rows["undone"][kinds == EventKind.UNDO].sum())
+        again = part.take((kinds == EventKind.RETRANSMIT) & (part.rows["error"] == 0))
+        self._causes.add(_names(again, "cause"), again)
+        self._peers.add(_names(again, "remote_ip"), again)
+        self._owners.add(each(process, again), again)
+        drops = part.take(kinds == EventKind.DROP)
+        self._drops.add(_names(drops, "reason"), drops)
+
+
+def _names(part: Part, column: str) -> list[str]:
+    return [name or "-" for name in BY_NAME[column].to_list(part)]
