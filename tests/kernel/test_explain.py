@@ -83,7 +83,8 @@ def small_sends(client: Socket, _server: Socket) -> None:
 
 
 # Port: who does what, and the options that the client's and the server's sockets have before.
-SCENARIOS: dict[int, tuple[Talk, Talk, dict[int, int], dict[int, int]]] = {
+Scenario = tuple[Talk, Talk, dict[int, int], dict[int, int]]
+SCENARIOS: dict[int, Scenario] = {
     7001: (send_all, read_slowly, {}, {}),
     7002: (send_now_and_then, read_all, {}, {}),
     7003: (ask, answer, {}, {}),
@@ -92,9 +93,9 @@ SCENARIOS: dict[int, tuple[Talk, Talk, dict[int, int], dict[int, int]]] = {
     7006: (small_sends, read_all, {}, {}),
     7007: (send_all, read_all, {}, {socket.SO_RCVBUF: 2304}),
 }
-SHAPED = {7011: (send_all, read_all, {}, {})}
-SMALL_BUFFER = {7012: (send_all, read_all, {socket.SO_SNDBUF: 4608}, {})}
-LOSSY = {7021: (send_all, read_all, {}, {})}
+SHAPED: dict[int, Scenario] = {7011: (send_all, read_all, {}, {})}
+SMALL_BUFFER: dict[int, Scenario] = {7012: (send_all, read_all, {socket.SO_SNDBUF: 4608}, {})}
+LOSSY: dict[int, Scenario] = {7021: (send_all, read_all, {}, {})}
 
 
 @contextmanager

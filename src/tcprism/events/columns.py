@@ -25,10 +25,10 @@ from tcprism.events.column import (
     wire_column,
 )
 from tcprism.events.escape import escape, escape_payloads
-from tcprism.events.families import FAMILIES
+from tcprism.events.families import RECORDS
 from tcprism.events.part import Part, row_bytes
 
-ALL = tuple(FAMILIES)
+ALL = tuple(RECORDS)
 MESSAGE = ("message",)
 DELIVERY = ("delivery",)
 LOSS = ("loss",)

@@ -12,9 +12,9 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "segment": ("transmit", "probe"),
     "loss": ("retransmit", "undo", "drop"),
     "connection": ("connect", "accept", "close", "reset", "state"),
-    "snapshot": ("snapshot",),
 }
 
+# A snapshot is asked for, where the others are made by hooks as things happen.
 RECORDS: dict[str, np.dtype[np.void]] = {
     "message": _wire.MESSAGE,
     "delivery": _wire.DELIVERY,
@@ -24,7 +24,9 @@ RECORDS: dict[str, np.dtype[np.void]] = {
     "snapshot": _wire.SNAPSHOT,
 }
 
-FAMILY_OF_KIND = {kind: family for family, kinds in FAMILIES.items() for kind in kinds}
+FAMILY_OF_KIND = {kind: family for family, kinds in FAMILIES.items() for kind in kinds} | {
+    "snapshot": "snapshot"
+}
 
 _FAMILY_OF_SIZE = {dtype.itemsize: family for family, dtype in RECORDS.items()}
 
