@@ -14,9 +14,11 @@ from tcprism.events.columns import BY_NAME
 from tcprism.events.names import endpoint
 from tcprism.live.change import LISTEN, microseconds
 from tcprism.live.rules import LABELS, limits
-from tcprism.live.table import Table
+from tcprism.live.table import HISTORY, Table
 from tcprism.live.units import known_duration, percent, rate_text, sparkline
 from tcprism.sinks.units import size
+
+TREND = 10  # intervals
 
 Places = NDArray[np.intp]
 Keys = NDArray[Any]
@@ -77,7 +79,7 @@ def _numbers(
 
 
 def _sparklines(table: Table, places: Places) -> list[str]:
-    return list(map(sparkline, table.throughput[places].tolist()))
+    return list(map(sparkline, table.throughput[places, -TREND:].tolist()))
 
 
 def _some(text: Callable[[float], str]) -> Callable[[float], str]:
@@ -119,7 +121,7 @@ COLUMNS = (
     Column(
         "owner",
         "OWNER",
-        20,
+        18,
         "The process that has the socket open, with its pid; +1: one more process has it, too.",
         _owner_texts,
         _text_keys(_owner_texts),
@@ -173,12 +175,12 @@ COLUMNS = (
     Column(
         "trend",
         "TREND",
-        16,
-        "Both rates together over the last 16 intervals, against the highest of them.",
+        TREND,
+        f"Both rates together over the last {TREND} intervals, against the highest of them.",
         _sparklines,
-        lambda table: table.throughput.sum(axis=1),
+        lambda table: table.throughput[:, -TREND:].sum(axis=1),
         right=False,
-        rank=6,
+        rank=3,
     ),
     Column(
         "rtt",
@@ -193,7 +195,7 @@ COLUMNS = (
         "retransmits",
         "RETR",
         5,
-        "Segments sent again, of the data segments sent in the last 16 intervals.",
+        f"Segments sent again, of the data segments sent in the last {HISTORY} intervals.",
         _numbers(lambda table: table.retransmit_share, _some(percent)),
         lambda table: table.retransmit_share,
         rank=2,
@@ -201,7 +203,7 @@ COLUMNS = (
     Column(
         "send_queue",
         "SENDQ",
-        8,
+        7,
         "Bytes written by the process that the peer has not acknowledged yet.",
         _numbers(send_queue, _some(size)),
         send_queue,
@@ -210,7 +212,7 @@ COLUMNS = (
     Column(
         "receive_queue",
         "RECVQ",
-        8,
+        7,
         "Bytes that have come and that the process has not read yet.",
         _numbers(receive_queue, _some(size)),
         receive_queue,

@@ -56,7 +56,7 @@ class Top(App[None]):
     #event-detail { height: 30%; border-top: solid $primary; }
     #losses-summary { max-height: 12; }
     #connection-charts { height: 5; }
-    .chart { width: 1fr; height: 5; color: $accent; padding: 0 1; }
+    .chart { width: 1fr; height: 5; color: $text-primary; padding: 0 1; }
     #connection-events { height: 1fr; border-top: solid $primary; }
     #timeline { width: 1fr; }
     #conversation { width: 1fr; height: 1fr; padding: 0 1; border-left: solid $primary; }

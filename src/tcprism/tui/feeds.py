@@ -10,6 +10,7 @@ from tcprism.events import Batch, Part
 from tcprism.features import Choice
 from tcprism.filters import Filter
 from tcprism.live.book import pick
+from tcprism.live.change import Rows
 from tcprism.live.rebuild import rebuild
 from tcprism.live.table import HISTORY, Table, advance, empty
 from tcprism.pipeline import Monitor, Request
@@ -44,6 +45,9 @@ class Feed(Protocol):
 
     def ledger(self) -> Ledger | None:
         """Return the account of the events, if any were asked for."""
+
+    def past(self, inode: int) -> list[Rows]:
+        """Return the records of a socket up to this moment, as far as they are known."""
 
     def close(self) -> None:
         """Take all hooks off."""
@@ -101,6 +105,10 @@ class Live:
         """Return the account of the hooks that are on."""
         return self._monitor.ledger() if self._monitor else None
 
+    def past(self, inode: int) -> list[Rows]:
+        """Nothing: what was is not kept."""
+        return []
+
     def close(self) -> None:
         """Take all hooks off."""
         self._stop()
@@ -150,8 +158,11 @@ class Recorded:
         if not self._states:
             moments = [self._now - step * self._interval_ns for step in range(HISTORY, -1, -1)]
             return [rebuild(self._batches, moment) for moment in moments]
-        past = [part for part in self._states if part.rows["ts_ns"][0] <= self._now]
-        return past[-HISTORY - 1 :]
+        return self._past()[-HISTORY - 1 :]
+
+    def _past(self) -> list[Part]:
+        """Return the snapshots up to the moment."""
+        return [part for part in self._states if part.rows["ts_ns"][0] <= self._now]
 
     def want(self, kinds: tuple[str, ...], chosen: Filter, payload: int) -> None:
         """Nothing: all that was recorded is there."""
@@ -173,6 +184,11 @@ class Recorded:
     def ledger(self) -> Ledger | None:
         """Return the account of the recording."""
         return self._ledger
+
+    def past(self, inode: int) -> list[Rows]:
+        """Return the records of all snapshots up to the moment."""
+        rows = [part.rows[part.rows["inode"] == inode][:1] for part in self._past()]
+        return [row for row in rows if len(row)]
 
     def close(self) -> None:
         """Nothing is open."""

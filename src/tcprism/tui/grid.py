@@ -41,14 +41,14 @@ class Grid(ScrollView, can_focus=True):
     """
 
     DEFAULT_CSS = """
-    Grid { height: 1fr; }
+    Grid { height: 1fr; overflow-x: hidden; overflow-y: auto; }
     Grid > .grid--header { background: $panel; color: $foreground; text-style: bold; }
     Grid > .grid--marked { background: $primary; color: $text; text-style: bold; }
     Grid > .grid--cursor { background: $secondary; color: $text; }
     Grid > .grid--bad { color: $error; text-style: bold; }
     Grid > .grid--warn { color: $warning; }
     Grid > .grid--good { color: $success; }
-    Grid > .grid--cool { color: $accent; }
+    Grid > .grid--cool { color: $text-primary; }
     Grid > .grid--dim { color: $foreground 60%; }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -151,6 +151,7 @@ class Grid(ScrollView, can_focus=True):
         self._shown = []
         self._draw_changes()
         self.refresh()
+        self.call_after_refresh(self._bring_into_view)
 
     # drawing
 
@@ -200,7 +201,10 @@ class Grid(ScrollView, can_focus=True):
                 self.refresh(Region(0, y, self.size.width, 1))
             self.cursor = line
             self.post_message(self.Moved())
-        top, room = self.scroll_offset.y, self._room
+        self.call_after_refresh(self._bring_into_view)  # how far it can scroll is known then
+
+    def _bring_into_view(self) -> None:
+        line, top, room = self.cursor, self.scroll_offset.y, self._room
         if line < top:
             self.scroll_to(y=line, animate=False)
         elif room and line >= top + room:

@@ -60,9 +60,19 @@ def _lines(part: Part, offset_ns: int) -> list[Line]:
         owners(part),
         ends(part, "local"),
         ends(part, "remote"),
-        [text.strip() for text in details(part, clock)],
+        _whats(part, details(part, clock)),
     )
     return [list(line) for line in zip(*texts, strict=True)]
+
+
+def _whats(part: Part, texts: list[str]) -> list[str]:
+    """Return what happened; why a segment was sent again comes first, for lines get cut."""
+    if part.family != "loss":
+        return [text.strip() for text in texts]
+    causes = BY_NAME["cause"].to_list(part)
+    return [
+        f"{cause or ''} {text.strip()}".strip() for cause, text in zip(causes, texts, strict=True)
+    ]
 
 
 def clock_texts(moments: NDArray[np.uint64], offset_ns: int) -> list[str]:

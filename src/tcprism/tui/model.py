@@ -58,8 +58,14 @@ class Model:
 
     def look(self) -> None:
         """Have the watched connection follow the table."""
-        if self.watch and not self.watch_gone:
-            self.watch_gone = not self.watch.look(self.table)
+        watch = self.watch
+        if not watch:
+            return
+        if past := self.feed.past(watch.inode):
+            watch.looks = past[:-1] or past
+            self.watch_gone = False
+        if not self.watch_gone:
+            self.watch_gone = not watch.look(self.table)
 
     # the connections in their order
 
@@ -88,6 +94,7 @@ class Model:
         self.watch = Watch(self.table.part.take(np.array([place])))
         self.watch_gone = False
         self.follow()
+        self.look()
 
     def watch_filter(self) -> Filter:
         """Return the filter that only the watched connection passes."""

@@ -27,6 +27,9 @@ class View(Vertical):
         """The table that the keys move in."""
         return self.query_one(f"#{self.grid_id}", Grid)
 
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.update_view)
+
     def update_view(self) -> None:
         """Show the model as it is now."""
 

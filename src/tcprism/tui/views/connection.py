@@ -88,9 +88,9 @@ class ConnectionView(View):
             printable(f"{owners(part)[0]}  {local} -> {remote}  {state}{gone}"),
             f"{congestion or '-'}, {ca_state}; mss {row['mss']} B; buffers: send"
             f" {size(row['sndbuf'])}, receive {size(row['rcvbuf'])}",
-            f"send queue {size(row['unsent'])} unsent, {size(row['unacked'])} in flight;"
-            f" {size(row['unread'])} unread; windows: peer {size(row['snd_wnd'])},"
-            f" here {size(row['rcv_wnd'])}",
+            f"unsent {size(row['unsent'])}, in flight {size(row['unacked'])},"
+            f" unread {size(row['unread'])}; windows: the peer's {size(row['snd_wnd'])},"
+            f" ours {size(row['rcv_wnd'])}",
         ]
 
     def _update_charts(self, watch: Watch) -> None:
