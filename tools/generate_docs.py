@@ -72,7 +72,8 @@ Things worth knowing:
 - Payload and `comm` are not trusted: whatever is not printable ASCII is written as `\\xNN` and a
   backslash as `\\\\`. JSON doubles each of those backslashes once more.
 - `time` is `ts_ns` plus the distance of the two clocks when the events were read.
-- With segmentation offload one `transmit` stands for `segs` segments on the wire.
+- With segmentation offload one `transmit` or `retransmit` stands for `segs` segments on the wire.
+- An `acked` is there for each send, not for each ACK: it comes as its last byte is acknowledged.
 """
 
 

@@ -78,7 +78,8 @@ SEC("tp_btf/kfree_skb") int tracepoint_drop(u64 *ctx)
 	struct sock *sender = skb->sk;
 	struct dropped d = {};
 
-	if (!read_seen_packet(&d.packet, skb))
+	/* What a bridge or a capture shows to a host that it is not meant for is no loss. */
+	if (READ_BITS(READS_BTF, skb, pkt_type) == PACKET_OTHERHOST || !read_seen_packet(&d.packet, skb))
 		return 0;
 	if (is_there(sender)) {
 		read_socket(&d, sender);

@@ -58,14 +58,20 @@ def _packet(source_ip: str, data: bytes) -> Packet:
     return Packet(source_ip, source, destination, seq, ack, "|".join(names), window, payload)
 
 
+def read_frame(frame: bytes) -> Packet | None:
+    """Return the TCP packet in an Ethernet frame, or None."""
+    found = _network(frame)
+    return _packet(*found) if found else None
+
+
 def read_packets(path: Path) -> list[Packet]:
     """Return the TCP packets of a classic pcap file of Ethernet frames."""
     data = path.read_bytes()
     packets, at = [], 24
     while at < len(data):
         captured = struct.unpack_from("=IIII", data, at)[2]
-        if found := _network(data[at + 16 : at + 16 + captured]):
-            packets.append(_packet(*found))
+        if packet := read_frame(data[at + 16 : at + 16 + captured]):
+            packets.append(packet)
         at += 16 + captured
     return packets
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 CLONE_NEWNET = 0x40000000
 SIOCETHTOOL = 0x8946
@@ -82,6 +83,20 @@ class Netns:
         with self.entered():
             return Path("/proc/thread-self/net", name).read_text()
 
+    def configure(self, name: str, value: str) -> None:
+        """Write a setting of /proc/sys."""
+        with self.entered():
+            Path("/proc/sys", name).write_text(value)
+
+    def extended_counters(self) -> dict[str, int]:
+        """Return the TcpExt counters of /proc/net/netstat."""
+        names, values = (
+            line.split()[1:]
+            for line in self.proc("netstat").splitlines()
+            if line.startswith("TcpExt:")
+        )
+        return dict(zip(names, map(int, values), strict=True))
+
     def tcp_counters(self) -> dict[str, int]:
         """Return the Tcp counters of /proc/net/snmp, IPv4 and IPv6 together."""
         names, values = (
@@ -143,13 +158,13 @@ def namespace() -> Iterator[Netns]:
         run("ip", "netns", "delete", made.name)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Pair:
     """Two namespaces joined by a veth pair: the client has .1, the server .2."""
 
     client: Netns
     server: Netns
-    server_addresses = {4: "10.77.0.2", 6: "fd77::2"}  # noqa: RUF012
+    server_addresses: ClassVar = {4: "10.77.0.2", 6: "fd77::2"}
 
     def connection(self, family: int, port: int) -> tuple[socket.socket, socket.socket]:
         """Return the client's and the server's end of a new connection to a port."""

@@ -28,7 +28,7 @@ def parse_ledger(stderr: list[str]) -> Ledger:
     return {
         row[0]: dict(zip(columns[1:], (int(n.replace(",", "")) for n in row[1:]), strict=True))
         for row in rows
-        if row and row[0] in ("send", "recv", "transmit", "retransmit")
+        if len(row) == len(columns) and row[1].isdecimal()
     }
 
 

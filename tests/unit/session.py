@@ -40,17 +40,20 @@ def look(second: int) -> Part:
     at = {"ts_ns": START + second * SECOND, **BUFFERS}
     up = {**at, "state": ESTABLISHED, "cwnd": 10 + second, "snd_wnd": 64_000, "rcv_wnd": 65_000}
     curl = {
-        "inode": 11, "bytes_sent": 300 * second, "bytes_acked": 300 * second, "bytes_received": 200_000 * second,
+        "inode": 11, "bytes_sent": 300 * second, "bytes_acked": 300 * second,
+        "bytes_received": 200_000 * second,
         "srtt_us": 11_250 + 300 * (second % 5), "min_rtt_us": 11_000, "busy_us": 40_000 * second,
         "data_segs_out": 2 * second,
     }  # fmt: skip
     web = {
-        "inode": 12, "bytes_sent": 900_000 * second, "bytes_acked": 900_000 * second, "srtt_us": 42_000, "min_rtt_us": 40_000,
+        "inode": 12, "bytes_sent": 900_000 * second, "bytes_acked": 900_000 * second,
+        "srtt_us": 42_000, "min_rtt_us": 40_000,
         "busy_us": 990_000 * second, "rwnd_limited_us": 700_000 * second, "unsent": 64_000,
         "unacked": 64_000, "packets_out": 44, "data_segs_out": 620 * second,
     }  # fmt: skip
     backup = {
-        "inode": 13, "bytes_sent": 150_000 * second, "bytes_acked": 144_000 * second, "bytes_retrans": 6_000 * second,
+        "inode": 13, "bytes_sent": 150_000 * second, "bytes_acked": 144_000 * second,
+        "bytes_retrans": 6_000 * second,
         "srtt_us": 180_000, "min_rtt_us": 90_000, "busy_us": 1_000_000 * second,
         "total_retrans": 4 * second, "data_segs_out": 104 * second, "unacked": 14_480,
         "packets_out": 10, "ca_state": CA_STATES.index("Recovery"),

@@ -30,6 +30,7 @@ def end_of_line(part: Part) -> str:
         ({"unsent_us": 12, "unacked_us": 40_100}, "left after 12 us, acknowledged 40.1 ms later"),
         ({"unacked_us": 40_100}, "acknowledged 40.1 ms later"),
         ({"unsent_us": 12}, "left after 12 us, acknowledged"),
+        ({"unsent_us": 0}, "left at once, acknowledged"),
         ({}, "acknowledged"),
     ],
 )
@@ -86,18 +87,21 @@ def test_retransmit_of_a_send_still_going_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "size", "shown"),
     [
-        ("GET /", '"GET /"'),
-        ("x" * 40, f'"{"x" * 40}"'),
-        ("x" * 41, f'"{"x" * 40}..."'),
-        (38 * "x" + r"\x0a\x0d", f'"{"x" * 38}..."'),
-        (39 * "x" + r"\\" + "y", f'"{"x" * 39}..."'),
-        (38 * "x" + r"\\" + "y", f'"{"x" * 38}\\\\..."'),
+        ("GET /", 5, '"GET /"'),
+        ("GET /", 6, '"GET /..."'),
+        ("x" * 40, 40, f'"{"x" * 40}"'),
+        ("x" * 41, 41, f'"{"x" * 40}..."'),
+        (r"\x0a" * 10, 10, '"' + r"\x0a" * 10 + '"'),
+        (38 * "x" + r"\x0a\x0d", 40, f'"{"x" * 38}..."'),
+        (39 * "x" + r"\\" + "y", 41, f'"{"x" * 39}..."'),
+        (38 * "x" + r"\\" + "y", 40, f'"{"x" * 38}\\\\..."'),
     ],
 )
-def test_the_first_bytes_are_few_and_no_escape_is_cut(text: str, shown: str) -> None:
-    assert end_of_line(retransmit(**MESSAGE, message_text=text)).endswith(f" curl[812] {shown}")
+def test_the_first_bytes_are_few_and_no_escape_is_cut(text: str, size: int, shown: str) -> None:
+    part = retransmit(**MESSAGE, message_text=text, message_bytes=size)
+    assert end_of_line(part).endswith(f" curl[812] {shown}")
 
 
 RANGE = {"seq": 5, "end_seq": 9, "bytes": 4}

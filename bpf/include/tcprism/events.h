@@ -62,7 +62,7 @@ struct event {
 	u8 owner_source DOC("how the owner is known: task (the caller), socket (its last user), iterator (had it open at the start), none");
 	u8 family DOC("4 or 6: what the packets are, whatever the socket is");
 	u16 flags DOC("messages: PEEK, ZEROCOPY; segments: the TCP header's flags");
-	u32 bytes DOC("messages: bytes sent or received; segments: TCP payload bytes; connections: 0");
+	u32 bytes DOC("messages, deliveries: bytes sent or received; segments, losses: TCP payload bytes; connections: 0");
 	u32 seq DOC("sequence number of the first byte; null when the hook cannot prove it");
 	s32 error DOC("errno of the call, the attempt or the socket, as a name; null when there is none");
 };
@@ -146,12 +146,12 @@ struct loss {
 	u32 sacked_out DOC("segments selectively acknowledged (SACK), or duplicate ACKs");
 	u32 lost_out DOC("segments marked lost");
 	u32 retrans_out DOC("retransmitted segments in flight before this one");
-	u32 undone DOC("undo: retransmissions that it revokes; else 0");
+	u32 undone DOC("undo: how many retransmissions were in vain; else null");
 	u32 reason DOC("drop: the kernel's reason as a name; null where the kernel gives none");
 	u32 first_seq; /* of the first byte that the connection sends */
 	u8 cause DOC("why it was sent again: rto, fast, tlp, syn, syn-ack, unknown; null for undo and drop");
 	u8 icsk_retransmits DOC("timeouts in a row of the socket, this one counted");
-	u8 outgoing DOC("drop: out (on its way out) or in (on its way in), else null");
+	u8 outgoing DOC("drop: true on its way out, false on its way in; else null");
 	u8 first_seq_known;
 };
 
@@ -201,7 +201,7 @@ struct connection_event {
 	u8 old_state DOC("state before: SYN_SENT, ESTABLISHED, ...");
 	u8 new_state DOC("state after");
 	u8 ending DOC("close: how it ended: fin, reset_sent, reset_received, timeout, error, aborted; else null");
-	u8 sent DOC("reset: sent or received, else null");
+	u8 sent DOC("reset: true when sent, false when received; else null");
 	struct totals totals;
 };
 

@@ -85,11 +85,11 @@ INLINE void read_connection(struct connection *to, const struct sock_common *sk,
 {
 	u16 family = 0, remote_port = 0;
 
+	to->netns = read_netns(sk, reads); /* first: the verifier takes long over it, on each way that leads there */
 	READ(reads, family, sk->skc_family);
 	READ(reads, remote_port, sk->skc_dport);
 	to->local_port = local_port_of(sk, reads);
 	to->remote_port = __builtin_bswap16(remote_port);
-	to->netns = read_netns(sk, reads);
 	read_addresses(to, sk, family, reads);
 }
 

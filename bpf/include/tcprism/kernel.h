@@ -16,6 +16,7 @@
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 #define TCP_NAGLE_OFF 1 /* TCP_NODELAY, include/net/tcp.h */
+#define PACKET_OTHERHOST 3 /* include/uapi/linux/if_packet.h */
 #define EPIPE 32
 #define ECONNRESET 104
 #define ETIMEDOUT 110
@@ -213,6 +214,7 @@ struct sk_buff {
 	struct net_device *dev;
 	struct sock *sk;
 	char cb[48];
+	u8 pkt_type : 3;
 	u16 protocol;
 	u16 network_header;
 	u32 len;

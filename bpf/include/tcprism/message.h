@@ -122,10 +122,16 @@ INLINE bool is_tcp(struct sock *sk, enum reads reads)
 	return protocol == IPPROTO_TCP && type == SOCK_STREAM;
 }
 
-/* The thread that is in the call, and the account of its kind. */
+/*
+ * The thread that is in the call, and what passed the filters. Read before the ways part that find the
+ * payload: on each of them the verifier would look up again whether it may follow the pointers, which took
+ * it longer than all else (6.2+: btf_nested_type_is_trusted()).
+ */
 struct caller {
 	struct thread thread;
 	struct counters *counters;
+	struct connection connection;
+	struct owner current;
 };
 
 /* At the entry of a call, before it counts: the same filters as at its end, or its memory would outlive it. */
@@ -135,14 +141,6 @@ INLINE bool call_wanted(struct sock *sk, u32 kind, struct thread *thread, enum r
 		return false;
 	read_thread(thread);
 	return task_passes(thread->pid) && socket_connection_passes(&sk->__sk_common, reads);
-}
-
-INLINE void remember_caller(struct sock *sk, const struct thread *thread, enum reads reads)
-{
-	struct owner current;
-
-	read_current(&current, thread, true);
-	owner_remember(sk, &current, reads);
 }
 
 /* Cheapest questions first; who passes them all becomes the socket's owner. */
@@ -158,8 +156,10 @@ INLINE bool caller_passes(struct caller *caller, struct sock *sk, enum reads rea
 	}
 	if (!socket_connection_passes(&sk->__sk_common, reads))
 		return false;
+	read_current(&caller->current, &caller->thread, true);
+	read_connection(&caller->connection, &sk->__sk_common, reads);
 	if (config.track_owner)
-		remember_caller(sk, &caller->thread, reads);
+		owner_remember(sk, &caller->current, reads);
 	return true;
 }
 
@@ -179,16 +179,12 @@ INLINE bool message_admit(struct caller *caller, struct sock *sk, u32 kind, enum
 	return wanted && passes;
 }
 
-INLINE void message_fill(struct message *m, const struct thread *thread, const struct call *call, struct sock *sk,
+INLINE void message_fill(struct message *m, const struct caller *caller, const struct call *call, struct sock *sk,
 			 u32 kind, int result, enum reads reads)
 {
 	u32 bytes = result > 0 ? result : 0;
-	struct connection connection;
-	struct owner current;
 
-	read_connection(&connection, &sk->__sk_common, reads);
-	read_current(&current, thread, true);
-	event_begin(&m->event, kind, &connection, &current);
+	event_begin(&m->event, kind, &caller->connection, &caller->current);
 	m->event.socket = cookie_of(sk, reads);
 	m->event.bytes = bytes;
 	m->event.error = result < 0 ? result : 0;
@@ -221,7 +217,7 @@ INLINE void message_record(const struct caller *caller, struct call *call, struc
 		COUNT(caller->counters->ring_full, 1);
 		return;
 	}
-	message_fill(m, &caller->thread, call, sk, kind, result, reads);
+	message_fill(m, caller, call, sk, kind, result, reads);
 	if (kind_wanted(KIND_ACKED) && bytes)
 		follow_bytes(m, sk, kind, reads);
 	m->payload_length = length;

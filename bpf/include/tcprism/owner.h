@@ -170,7 +170,9 @@ INLINE void owner_turn_away(struct sock *sk, const struct thread *thread, enum r
 		note = note_create(sk, reads);
 	if (!note)
 		return;
-	read_current(&note->owner, thread, false);
+	note->owner.pid = thread->pid; /* known, and never shown: no more is needed */
+	note->owner.tid = thread->tid;
+	note->owner.passes = false;
 	note->owner.source = OWNER_SOCKET;
 }
 

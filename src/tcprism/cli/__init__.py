@@ -12,7 +12,7 @@ from tcprism import __version__
 from tcprism.errors import Error
 
 COMMANDS = {
-    "trace": "Show what processes send and receive, and what is sent again.",
+    "trace": "Show what is sent and received, what gets lost, how connections begin and end.",
     "connections": "Show one line a connection as it ends.",
     "retransmits": "Show what is sent again, why, and whose bytes.",
     "top": "Show all connections as they are, and what limits each.",
@@ -44,8 +44,10 @@ class LazyGroup(click.Group):
 
 EPILOG = """\b
 Examples:
-  sudo tcprism trace --port 443            sends, receives and retransmissions of HTTPS
+  sudo tcprism trace --port 443            all that happens on connections of HTTPS
   sudo tcprism trace -- curl http://host/  one command and its children, from the first byte
+  sudo tcprism connections                 one line a connection as it ends
+  sudo tcprism retransmits                 what is sent again, why, and whose bytes
   sudo tcprism demo                        see it work on a machine that does nothing
   tcprism doctor                           what works here, and what does not
 

@@ -13,7 +13,7 @@ from tcprism.cli.trace import announce, opened, wants_color
 from tcprism.demo.traffic import Traffic
 from tcprism.features.machine import require_privileges
 from tcprism.filters import Filter, parse_netns
-from tcprism.pipeline import Monitor, Request
+from tcprism.pipeline import DEFAULT_KINDS, Monitor, Request
 from tcprism.ring.ledger import Ledger
 from tcprism.sinks.text import Text
 
@@ -43,7 +43,7 @@ The network namespace has nothing but its own loopback device and is gone when t
     metavar="PERCENT",
     help="Packets to lose.",
 )
-@options.kinds_option("all")
+@options.kinds_option(",".join(("transmit", *DEFAULT_KINDS)))
 @options.payload_option
 def command(duration: float, loss: float, kinds: str, payload: int) -> None:
     """Make a small lossy network of our own and trace what its processes do."""

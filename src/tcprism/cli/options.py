@@ -81,7 +81,7 @@ def kinds_option(default: str) -> Callable[[Command], Command]:
         default=default,
         show_default=True,
         metavar="KIND,...",
-        help="send, recv, transmit (each segment that leaves), retransmit, or all.",
+        help=f"{', '.join(KINDS)}, or all.",
     )
 
 

@@ -70,7 +70,7 @@ Ctrl-C stops and prints the ledger: what was seen, filtered, submitted and lost.
 @options.verbose_option
 @options.command_argument
 def command(**given: Any) -> None:
-    """Show what processes send and receive with the bytes, and every segment sent again."""
+    """Show each send and receive with its bytes, what gets lost, how connections begin and end."""
     arguments: tuple[str, ...] = given.pop("command")
     request_options = _check(given)
     with started(arguments, given["verbose"]) as child:

@@ -24,6 +24,9 @@ class Sums:
         self._title = title
         self._sums: dict[str, tuple[int, int]] = {}
 
+    def __len__(self) -> int:
+        return len(self._sums)
+
     def add(self, keys: Iterable[str], part: Part) -> None:
         """Add events, a key each."""
         columns = (part.rows["segs"].tolist(), part.rows["bytes"].tolist())
@@ -33,9 +36,7 @@ class Sums:
             self._sums[place] = (before[0] + segments, before[1] + size)
 
     def lines(self) -> Iterator[str]:
-        """Yield a table of the largest, none where there is nothing."""
-        if not self._sums:
-            return
+        """Yield a table of the largest."""
         largest = sorted(self._sums.items(), key=lambda item: item[1], reverse=True)
         yield f"{self._title:<40} {'segments':>10} {'bytes':>14}"
         for key, (segments, size) in largest[:TOP]:
@@ -74,10 +75,10 @@ class RetransmitSummary:
 
     def lines(self) -> Iterator[str]:
         """Yield the tables."""
-        yield from self._causes.lines()
+        yield from self._causes.lines() if self._causes else ["nothing was sent again"]
         if self._undone:
             yield f"  {'in vain (undo)':<38} {self._undone:>10}"
-        for sums in (self._peers, self._owners, self._drops):
+        for sums in filter(None, (self._peers, self._owners, self._drops)):
             yield from sums.lines()
 
     def _add(self, part: Part) -> None:

@@ -24,7 +24,8 @@ from tcprism.sinks.units import duration, size
 Clock = Callable[[NDArray[np.uint64]], list[str]]
 
 TEXT_CHARACTERS = 40  # of the first bytes of a message
-_WHOLE_ESCAPES = re.compile(r"(?:\\\\|\\x..|[^\\])*")
+_BYTE = re.compile(r"\\\\|\\x..|[^\\]")  # as escape() writes it
+_BYTES = re.compile(f"(?:{_BYTE.pattern})*")
 
 
 def details(part: Part, clock: Clock) -> list[str]:
@@ -128,7 +129,8 @@ def _repeated(
         return ""
     when = "a send still going on" if message_ts_ns is None else f"send {sent_at}"
     who = "" if message_pid is None else f" {process(message_comm, message_pid)}"
-    return f" {_range(message_offset, bytes, message_bytes)} of {when}{who}{_quoted(message_text)}"
+    first = "" if message_text is None else f" {_quoted(message_text, message_bytes)}"
+    return f" {_range(message_offset, bytes, message_bytes)} of {when}{who}{first}"
 
 
 def _range(offset: int, count: int, message_bytes: int | None) -> str:
@@ -137,20 +139,24 @@ def _range(offset: int, count: int, message_bytes: int | None) -> str:
     return f"bytes {offset}-{end - 1}"
 
 
-def _quoted(text: str | None) -> str:
-    if text is None:
-        return ""
-    if len(text) <= TEXT_CHARACTERS:
-        return f' "{text}"'
-    shown = _WHOLE_ESCAPES.match(text[:TEXT_CHARACTERS])
-    return f' "{shown[0] if shown else ""}..."'
+def _quoted(text: str, message_bytes: int | None) -> str:
+    """Return the first bytes of a message, as many as fit; dots stand for the others."""
+    fitting = _BYTES.match(text, 0, TEXT_CHARACTERS)
+    shown = fitting[0] if fitting else ""
+    whole = len(_BYTE.findall(shown)) == message_bytes
+    return f'"{shown}{"" if whole else "..."}"'
 
 
 def _acked(bytes: int, seq: int, unsent_us: int | None, unacked_us: int | None) -> str:
     end_seq = (seq + bytes) % 2**32
-    left = "" if unsent_us is None else f"left after {duration(unsent_us)}, "
     later = "" if unacked_us is None else f" {duration(unacked_us)} later"
-    return f"{bytes:>7} bytes {seq}:{end_seq} {left}acknowledged{later}"
+    return f"{bytes:>7} bytes {seq}:{end_seq} {_left(unsent_us)}acknowledged{later}"
+
+
+def _left(unsent_us: int | None) -> str:
+    if unsent_us is None:
+        return ""
+    return f"left after {duration(unsent_us)}, " if unsent_us else "left at once, "
 
 
 def _undo(bytes: int, seq: int, end_seq: int, undone: int) -> str:

@@ -1,0 +1,387 @@
+"""Retransmissions, their causes and the writes they repeat; undos, probes and drops.
+
+The truth: what the wire lost, what the client wrote, and the kernel's own counters.
+"""
+
+import itertools
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from . import hooks
+from .capture import Packet
+from .tracer import Event, tracing
+from .wire import Rule, Wire, deliver, wired
+
+SEGMENT = 1400  # payload bytes that always fit into one
+UNDO_COUNTERS = ("TCPFullUndo", "TCPPartialUndo", "TCPLossUndo", "TCPDSACKUndo")
+PATIENCE = 60.0
+
+
+def lose_data(nth: int, times: int = 1) -> Rule:
+    """Lose the nth data segment to the server, counted from 0, so many times."""
+    known: list[int] = []
+    left = [times]
+
+    def rule(packet: Packet, to_server: bool) -> float | None:
+        if not to_server or not packet.payload:
+            return 0.0
+        if packet.seq not in known:
+            known.append(packet.seq)
+        if known.index(packet.seq) == nth and left[0]:
+            left[0] -= 1
+            return None
+        return 0.0
+
+    return rule
+
+
+def lose_flagged(flags: str, times: int = 1) -> Rule:
+    """Lose the first packets with exactly these flags."""
+    left = [times]
+
+    def rule(packet: Packet, _to_server: bool) -> float | None:
+        if packet.flags == flags and left[0]:
+            left[0] -= 1
+            return None
+        return 0.0
+
+    return rule
+
+
+def lose_all(packet: Packet, to_server: bool) -> float | None:
+    """Lose all data to the server."""
+    return None if to_server and packet.payload else 0.0
+
+
+def hold_answers(seconds: float) -> Rule:
+    """Have the server's packets take their time."""
+    return lambda _packet, to_server: 0.0 if to_server else seconds
+
+
+@dataclass
+class Scenario:
+    """What happened on one connection."""
+
+    causes: set[str]
+    port: int = 0
+    written: list[bytes] = field(default_factory=list)
+    carried: list[Packet] = field(default_factory=list)
+    counted: dict[str, int] = field(default_factory=dict)
+    counted_by_server: dict[str, int] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+
+    def of(self, kind: str) -> list[Event]:
+        """Return the client's events of a kind."""
+        return [e for e in self.events if e["kind"] == kind and e["remote_port"] == self.port]
+
+
+def pattern(number: int, length: int) -> bytes:
+    """Return bytes that differ from write to write and from place to place."""
+    unit = f"write {number:03} "
+    text = "".join(f"{unit}{place:06} " for place in range(0, length, len(unit) + 7))
+    return text.encode()[:length]
+
+
+def converse(wire: Wire, scenario: Scenario, rule: Rule, *sizes: int) -> None:
+    """Make so many writes under a rule, and have the server receive them all."""
+    client, server = wire.connection(4, scenario.port)
+    with closing(client), closing(server):
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wire.rule = rule
+        scenario.written = [pattern(number, size) for number, size in enumerate(sizes)]
+        for data in scenario.written:
+            client.sendall(data)
+        receive(server, sum(sizes))
+        wire.rule = deliver
+        hang_up(client, server)
+
+
+def hang_up(client: socket.socket, server: socket.socket) -> None:
+    client.shutdown(socket.SHUT_WR)
+    assert server.recv(1) == b""
+    server.close()
+    assert client.recv(1) == b""
+
+
+def receive(end: socket.socket, length: int) -> None:
+    while length:
+        length -= len(end.recv(length))
+
+
+def fast(wire: Wire, scenario: Scenario) -> None:
+    converse(wire, scenario, lose_data(3), 20 * SEGMENT)
+
+
+def small_writes(wire: Wire, scenario: Scenario) -> None:
+    """Segments of 100 bytes each, of which a middle one is lost."""
+    converse(wire, scenario, lose_data(4), *[100] * 12)
+
+
+def tlp(wire: Wire, scenario: Scenario) -> None:
+    converse(wire, scenario, lose_data(3), 4 * SEGMENT)
+
+
+def tlp_then_rto(wire: Wire, scenario: Scenario) -> None:
+    converse(wire, scenario, lose_data(3, times=2), 4 * SEGMENT)
+
+
+def blackout(wire: Wire, scenario: Scenario) -> None:
+    """Everything is lost until the timer has expired twice."""
+    client, server = wire.connection(4, scenario.port)
+    with closing(client), closing(server):
+        wire.rule = lose_all
+        before = len(wire.lost)
+        scenario.written = [pattern(0, 500)]
+        client.sendall(scenario.written[0])
+        await_true(lambda: len(wire.lost) >= before + 4)  # itself, the probe, two timeouts
+        wire.rule = deliver
+        receive(server, 500)
+        hang_up(client, server)
+
+
+def await_true(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def syn(wire: Wire, scenario: Scenario) -> None:
+    wire.rule = lose_flagged("SYN")
+    converse(wire, scenario, deliver, 10)
+
+
+def syn_ack(wire: Wire, scenario: Scenario) -> None:
+    """The server's timer (1 s) and the client's expire together: both send again."""
+    wire.rule = lose_flagged("SYN|ACK")
+    converse(wire, scenario, deliver, 10)
+
+
+def spurious(wire: Wire, scenario: Scenario) -> None:
+    """Nothing is lost; the answers are later than the timeout."""
+    client, server = wire.connection(4, scenario.port)
+    with closing(client), closing(server):
+        before = wire.client.extended_counters()["TCPTimeouts"]
+        wire.rule = hold_answers(0.8)
+        scenario.written = [pattern(0, SEGMENT)]
+        client.sendall(scenario.written[0])
+        receive(server, SEGMENT)
+        await_true(lambda: wire.client.extended_counters()["TCPTimeouts"] > before)
+        wire.rule = deliver
+        hang_up(client, server)
+
+
+SCENARIOS: dict[str, tuple[Callable[[Wire, Scenario], None], set[str]]] = {
+    "fast": (fast, {"fast"}),
+    "small writes": (small_writes, {"fast"}),
+    "tlp": (tlp, {"tlp"}),
+    "tlp then rto": (tlp_then_rto, {"tlp", "rto"}),
+    "blackout": (blackout, {"tlp", "rto"}),
+    "syn": (syn, {"syn"}),
+    "syn-ack": (syn_ack, {"syn"}),
+    "spurious": (spurious, {"tlp", "rto"}),
+}
+
+
+def play(wire: Wire, name: str, port: int) -> Scenario:
+    """Play a scenario to its end and note what the kernel counted."""
+    work, causes = SCENARIOS[name]
+    scenario = Scenario(causes, port)
+    ends = (wire.client, wire.server)
+    before = [end.tcp_counters() | end.extended_counters() for end in ends]
+    passed, lost = len(wire.passed), len(wire.lost)
+    work(wire, scenario)
+    wire.await_closed()
+    after = [end.tcp_counters() | end.extended_counters() for end in ends]
+    scenario.carried = wire.passed[passed:] + wire.lost[lost:]
+    scenario.counted, scenario.counted_by_server = (
+        {key: late[key] - early[key] for key in late}
+        for early, late in zip(before, after, strict=True)
+    )
+    return scenario
+
+
+@pytest.fixture(scope="module")
+def scenarios(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scenario]:
+    """All scenarios, one after the other, under one trace."""
+    output = tmp_path_factory.mktemp("loss") / "events"
+    with wired() as wire:
+        arguments = ("--kinds", "send,retransmit,undo", "--payload", "64",
+                     "--netns", wire.client.path, "--netns", wire.server.path)  # fmt: skip
+        with tracing(output, *arguments) as tracer:
+            played = {
+                name: play(wire, name, 5000 + number) for number, name in enumerate(SCENARIOS)
+            }
+    for scenario in played.values():
+        ports = (scenario.port,)
+        scenario.events = [
+            e for e in tracer.events if e["local_port"] in ports or e["remote_port"] in ports
+        ]
+    return played
+
+
+all_scenarios = pytest.mark.parametrize("name", SCENARIOS)
+
+
+def segments(events: list[Event], *causes: str) -> int:
+    return sum(e["segs"] for e in events if e["cause"] in causes and e["error"] is None)
+
+
+@all_scenarios
+def test_causes(scenarios: dict[str, Scenario], name: str) -> None:
+    scenario = scenarios[name]
+    assert {event["cause"] for event in scenario.of("retransmit")} == scenario.causes
+
+
+@all_scenarios
+def test_causes_are_counted_by_the_kernel(scenarios: dict[str, Scenario], name: str) -> None:
+    """Cause by cause: TCPFastRetrans, TCPLossProbes, TCPTimeouts and TCPSlowStartRetrans."""
+    scenario = scenarios[name]
+    counted, events = scenario.counted, scenario.of("retransmit")
+    assert segments(events, "fast") == counted["TCPFastRetrans"]
+    assert segments(events, "tlp") == counted["TCPLossProbes"]
+    timeouts = counted["TCPTimeouts"] + counted["TCPSlowStartRetrans"]
+    assert segments(events, "rto", "syn") == timeouts
+    assert sum(event["segs"] for event in events) == counted["RetransSegs"]
+
+
+def test_syn_ack(scenarios: dict[str, Scenario]) -> None:
+    """The server repeats its SYN-ACK, as TCPSynRetrans says; the listener's process owns it."""
+    scenario = scenarios["syn-ack"]
+    repeated = [e for e in scenario.events if e.get("cause") == "syn-ack"]
+    assert len(repeated) == scenario.counted_by_server["RetransSegs"] >= 1
+    assert {event["local_port"] for event in repeated} == {scenario.port}
+
+
+@all_scenarios
+def test_undo(scenarios: dict[str, Scenario], name: str) -> None:
+    """An undo for each one that the kernel counts; it revokes what was sent again in vain.
+
+    That a SYN was sent again in vain (tcp_try_undo_spurious_syn()) the kernel does not count.
+    """
+    scenario = scenarios[name]
+    of_syns = {packet.seq for packet in scenario.carried if packet.flags == "SYN"}
+    undos = [event for event in scenario.of("undo") if event["seq"] not in of_syns]
+    assert len(undos) == sum(scenario.counted[counter] for counter in UNDO_COUNTERS)
+    if name == "spurious":
+        assert undos, "the kernel undid nothing"
+        assert sum(event["undone"] for event in undos) == segments(scenario.of("retransmit"), "rto")
+
+
+def test_every_retransmission_has_an_owner(scenarios: dict[str, Scenario]) -> None:
+    for scenario in scenarios.values():
+        for event in scenario.of("retransmit"):
+            assert (event["pid"], event["owner_source"]) == (os.getpid(), "socket")
+
+
+def test_backoff(scenarios: dict[str, Scenario]) -> None:
+    """Timeouts in a row are numbered, and each waits longer than the one before."""
+    timeouts = [e for e in scenarios["blackout"].of("retransmit") if e["cause"] == "rto"]
+    assert [event["icsk_retransmits"] for event in timeouts] == list(range(1, len(timeouts) + 1))
+    waits = [late["ts_ns"] - early["ts_ns"] for early, late in itertools.pairwise(timeouts)]
+    assert len(waits) >= 1
+    assert all(0.9 * 2 * timeouts[0]["rto_us"] <= wait / 1000 for wait in waits)
+
+
+@all_scenarios
+def test_attempts(scenarios: dict[str, Scenario], name: str) -> None:
+    """The attempt is how often the wire has carried, or lost, the first byte by then."""
+    scenario = scenarios[name]
+    carried = Counter(
+        p.seq for p in scenario.carried if p.destination_port == scenario.port and p.payload
+    )
+    last = {e["seq"]: e["attempt"] for e in scenario.of("retransmit") if e["bytes"]}
+    assert {seq: carried[seq] for seq in last} == last
+
+
+@all_scenarios
+def test_the_message_is_the_write(scenarios: dict[str, Scenario], name: str) -> None:
+    """The bytes that the wire saw are at the offset in the write that the event names."""
+    scenario = scenarios[name]
+    sends = {event["ts_ns"]: event for event in scenario.of("send")}
+    repeated = [event for event in scenario.of("retransmit") if event["bytes"]]
+    for event in repeated:
+        send = sends[event["message_ts_ns"]]
+        write = scenario.written[list(sends).index(event["message_ts_ns"])]
+        packet = next(p for p in scenario.carried if p.seq == event["seq"] and p.payload)
+        offset = event["message_offset"]
+        following = b"".join(scenario.written[list(sends).index(event["message_ts_ns"]) :])
+        assert packet.payload == following[offset : offset + len(packet.payload)]
+        assert (event["message_pid"], event["message_comm"]) == (send["pid"], send["comm"])
+        assert event["message_bytes"] == len(write)
+        assert event["message_text"] == write[:32].decode()
+    assert repeated or not scenario.causes & {"fast", "tlp", "rto"}
+
+
+def test_zero_window_probes(tmp_path: Path) -> None:
+    """As many as TCPWinProbe counts, and no transmit is one of them."""
+    with wired() as wire:
+        arguments = ("--kinds", "transmit,probe", "--netns", wire.client.path)
+        with tracing(tmp_path / "events", *arguments) as tracer:
+            client, server = wire.connection(4, 5100)
+            with closing(client), closing(server):
+                client.setblocking(False)
+                fill(client)
+                before = wire.client.extended_counters()["TCPWinProbe"]
+                await_true(lambda: wire.client.extended_counters()["TCPWinProbe"] >= before + 2)
+                drain(client, server)
+            wire.await_closed()
+            counted = wire.client.extended_counters()["TCPWinProbe"]
+    probes = [event for event in tracer.events if event["kind"] == "probe"]
+    assert len(probes) == counted >= 2
+    assert {(event["pid"], event["bytes"]) for event in probes} == {(os.getpid(), 0)}
+
+
+def fill(client: socket.socket) -> None:
+    """Write until neither end takes any more."""
+    quiet_since = time.monotonic()
+    while time.monotonic() < quiet_since + 0.5:
+        try:
+            client.send(b"x" * 65536)
+            quiet_since = time.monotonic()
+        except BlockingIOError:
+            time.sleep(0.01)
+
+
+def drain(client: socket.socket, server: socket.socket) -> None:
+    client.shutdown(socket.SHUT_WR)
+    while server.recv(1 << 20):
+        pass
+
+
+@pytest.mark.parametrize("outgoing", [True, False], ids=["out", "in"])
+def test_drops_on_this_host(outgoing: bool, tmp_path: Path) -> None:
+    """Each packet that nftables drops is a drop, on its way out or in, with the reason."""
+    with wired() as wire:
+        hook, where = ("output", wire.client) if outgoing else ("input", wire.server)
+        arguments = ("--kinds", "drop", "--netns", where.path)
+        with tracing(tmp_path / "events", *arguments) as tracer:
+            client, server = wire.connection(4, 5200)
+            with closing(client), closing(server):
+                where.run(
+                    "nft",
+                    "add table inet loss; add counter inet loss dropped;"
+                    f"add chain inet loss {hook} {{ type filter hook {hook} priority 0; }};"
+                    f"add rule inet loss {hook} tcp dport 5200 meta length > 200"
+                    " numgen inc mod 2 == 0 counter name dropped drop",
+                )
+                for _ in range(4):
+                    client.sendall(b"d" * 600)
+                    receive(server, 600)
+                counted = where.run("nft", "list", "counters", "inet")
+                where.drop_nothing()
+    dropped = [event for event in tracer.events if event["bytes"] == 600]
+    assert len(dropped) == int(counted.split("packets ")[1].split()[0]) > 0
+    assert {event["outgoing"] for event in dropped} == {outgoing}
+    reason = "NETFILTER_DROP" if hooks.has_drop_reasons() else None
+    assert {event["reason"] for event in dropped} == {reason}
+    if outgoing:
+        assert {event["pid"] for event in dropped} == {os.getpid()}

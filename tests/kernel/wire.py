@@ -1,0 +1,120 @@
+"""A wire between two network namespaces that loses and delays each packet as a test says."""
+
+import ctypes
+import fcntl
+import heapq
+import itertools
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from .capture import Packet, read_frame
+from .netns import SIOCETHTOOL, Netns, Pair, namespace, run
+
+ETH_P_ALL = 3
+PACKET_OUTGOING = 4
+ETHTOOL_STXCSUM = 0x17
+
+Rule = Callable[[Packet, bool], float | None]
+"""What becomes of a packet, told whether it goes to the server: seconds of delay, None: lost."""
+
+
+def deliver(_packet: Packet, _to_server: bool) -> float | None:
+    """Let everything pass at once."""
+    return 0.0
+
+
+@dataclass
+class Wire(Pair):
+    """Two namespaces and the thread between them. `rule` may be changed at any time."""
+
+    middle: Netns
+    rule: Rule = deliver
+    lost: list[Packet] = field(default_factory=list)
+    passed: list[Packet] = field(default_factory=list)
+
+    @contextmanager
+    def running(self) -> Iterator["Wire"]:
+        """Carry packets while the body runs."""
+        stop_out, stop_in = os.pipe()
+        ends = [self._open("to-client"), self._open("to-server")]
+        thread = threading.Thread(target=self._carry, args=(ends, stop_out))
+        thread.start()
+        try:
+            yield self
+        finally:
+            os.close(stop_in)
+            thread.join()
+            os.close(stop_out)
+            for end in ends:
+                end.close()
+
+    def _open(self, device: str) -> socket.socket:
+        with self.middle.entered():
+            made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        made.bind((device, ETH_P_ALL))
+        return made
+
+    def _carry(self, ends: list[socket.socket], stop: int) -> None:
+        waiting: list[tuple[float, int, socket.socket, bytes]] = []
+        order = itertools.count()
+        while True:
+            patience = max(0.0, waiting[0][0] - time.monotonic()) if waiting else None
+            watched: list[Any] = [*ends, stop]
+            ready = select.select(watched, [], [], patience)[0]
+            if stop in ready:
+                return
+            for end in ready:
+                frame, address = end.recvfrom(1 << 16)
+                delay = (
+                    None if address[2] == PACKET_OUTGOING else self._judge(frame, end is ends[0])
+                )
+                if delay is not None:
+                    other = ends[1] if end is ends[0] else ends[0]
+                    heapq.heappush(waiting, (time.monotonic() + delay, next(order), other, frame))
+            while waiting and waiting[0][0] <= time.monotonic():
+                _, _, other, frame = heapq.heappop(waiting)
+                other.send(frame)
+
+    def _judge(self, frame: bytes, to_server: bool) -> float | None:
+        packet = read_frame(frame)
+        if packet is None:
+            return 0.0
+        delay = self.rule(packet, to_server)
+        (self.lost if delay is None else self.passed).append(packet)
+        return delay
+
+
+def _checksums_by_software(netns: Netns, device: str) -> None:
+    """Have checksums made before a packet leaves: a copy of it is all that the wire has."""
+    with netns.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        value = ctypes.create_string_buffer(struct.pack("II", ETHTOOL_STXCSUM, 0))
+        request = struct.pack("16sP", device.encode(), ctypes.addressof(value)).ljust(40)
+        fcntl.ioctl(control, SIOCETHTOOL, request)
+
+
+@contextmanager
+def wired() -> Iterator[Wire]:
+    """Make two namespaces with addresses as in `joined()`, and the wire between them."""
+    with namespace() as client, namespace() as middle, namespace() as server:
+        for number, (end, device) in enumerate(((client, "to-client"), (server, "to-server")), 1):
+            run("ip", "-n", middle.name, "link", "add", device, "type", "veth",
+                "peer", "name", "veth0", "netns", end.name)  # fmt: skip
+            end.offload_off("veth0")
+            _checksums_by_software(end, "veth0")
+            run("ip", "-n", end.name, "address", "add", f"10.77.0.{number}/24", "dev", "veth0")
+            run("ip", "-n", end.name, "address", "add", f"fd77::{number}/64", "dev", "veth0",
+                "nodad")  # fmt: skip
+            run("ip", "-n", end.name, "link", "set", "veth0", "up")
+            run("ip", "-n", middle.name, "link", "set", device, "up")
+            end.configure("net/ipv4/tcp_congestion_control", "reno")  # every kernel has it
+            end.configure("net/ipv4/tcp_no_metrics_save", "1")  # each connection begins anew
+        with Wire(client, server, middle).running() as wire:
+            yield wire
