@@ -23,7 +23,7 @@ from tcprism.tui.feeds import Recorded
 from tcprism.tui.grid import Grid
 from tcprism.tui.model import ALL_GROUPINGS, NO_GROUPING, Model
 from tcprism.tui.slider import Slider
-from tcprism.tui.views import View
+from tcprism.tui.views import GridView, View
 from tcprism.tui.views.connection import ConnectionView
 from tcprism.tui.views.connections import ConnectionsView
 from tcprism.tui.views.events import EventsView
@@ -197,8 +197,7 @@ class Top(App[None]):
         self._focus_view()
 
     def _focus_view(self) -> None:
-        if self.view.grid_id:
-            self.view.grid.focus()
+        self.view.query_one(f"#{self.view.focus_id}").focus()
 
     def _want_events(self) -> None:
         """Have hooks on for the events of the view, and for no others."""
@@ -262,7 +261,6 @@ class Top(App[None]):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         if event.input.id == "search":
             self._close_search()
-            self._focus_view()
 
     def _set_search(self, text: str) -> None:
         self.query_one("#search", Input).value = text
@@ -271,8 +269,7 @@ class Top(App[None]):
 
     def _close_search(self) -> None:
         self.query_one("#search").remove_class("open")
-        if self.view.grid_id:
-            self.view.grid.focus()
+        self._focus_view()
 
     def action_sort(self, step: int) -> None:
         """Order by the next column, or the one before."""
@@ -362,8 +359,9 @@ class Top(App[None]):
 
     def action_copy(self) -> None:
         """Copy the line under the cursor, by the terminal (OSC 52)."""
-        if self.view.grid_id:
-            self.copy_to_clipboard(self.view.grid.text_at_cursor())
+        view = self.view
+        if isinstance(view, GridView):
+            self.copy_to_clipboard(view.grid.text_at_cursor())
             self.notify("copied", markup=False)
 
     def action_hex(self) -> None:

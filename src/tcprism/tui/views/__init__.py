@@ -16,16 +16,11 @@ class View(Vertical):
 
     kinds: ClassVar[tuple[str, ...]] = ()
     payload: ClassVar[int] = 0
-    grid_id: ClassVar[str] = ""
+    focus_id: ClassVar[str]
 
     def __init__(self, model: Model, id: str) -> None:
         super().__init__(id=id)
         self.model = model
-
-    @property
-    def grid(self) -> Grid:
-        """The table that the keys move in."""
-        return self.query_one(f"#{self.grid_id}", Grid)
 
     def on_resize(self) -> None:
         self.call_after_refresh(self.update_view)
@@ -36,3 +31,12 @@ class View(Vertical):
     def selection(self) -> Batch:
         """Return what is selected, to be exported."""
         return Batch([])
+
+
+class GridView(View):
+    """A view around a table; the keys move in that."""
+
+    @property
+    def grid(self) -> Grid:
+        """The table."""
+        return self.query_one(f"#{self.focus_id}", Grid)

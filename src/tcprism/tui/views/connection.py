@@ -23,7 +23,7 @@ from tcprism.tui.grid import Grid
 from tcprism.tui.lines import COLUMNS, book_lines, style
 from tcprism.tui.model import Model
 from tcprism.tui.payload import payload_text
-from tcprism.tui.views import View
+from tcprism.tui.views import GridView
 
 _TIMELINE = [column for column in COLUMNS if column.name not in ("owner", "local", "remote")]
 _PLACES = [COLUMNS.index(column) for column in _TIMELINE]
@@ -31,7 +31,7 @@ _TALK = 12  # messages of the conversation on the screen
 _CHARTS = 4
 
 
-class ConnectionView(View):
+class ConnectionView(GridView):
     """Facts and charts above, the timeline at the left, the conversation at the right."""
 
     kinds: ClassVar[tuple[str, ...]] = (
@@ -46,7 +46,7 @@ class ConnectionView(View):
         "state",
     )
     payload: ClassVar[int] = 1024
-    grid_id: ClassVar[str] = "timeline"
+    focus_id: ClassVar[str] = "timeline"
 
     def __init__(self, model: Model, id: str) -> None:
         super().__init__(model, id)
@@ -59,7 +59,7 @@ class ConnectionView(View):
             for number in range(_CHARTS):
                 yield Static("", id=f"chart-{number}", classes="chart", markup=False)
         with Horizontal(id="connection-events"):
-            grid = Grid(_TIMELINE, style, id=self.grid_id)
+            grid = Grid(_TIMELINE, style, id=self.focus_id)
             grid.empty = "no event yet"
             yield grid
             yield Static("", id="conversation", markup=False)

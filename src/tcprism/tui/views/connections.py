@@ -13,7 +13,7 @@ from tcprism.live.units import known_duration, percent, rate_text
 from tcprism.sinks.units import size
 from tcprism.tui.grid import Grid, GridColumn, Line
 from tcprism.tui.model import NO_GROUPING, Model
-from tcprism.tui.views import View
+from tcprism.tui.views import GridView
 
 _COLUMNS = [GridColumn(c.name, c.title, c.width, c.right, c.rank) for c in COLUMNS]
 _GROUP_COLUMNS = [
@@ -40,10 +40,10 @@ def _style(column: str, text: str) -> str:
     return {"out": "good", "in": "cool", "trend": "cool", "local": "dim"}.get(column, "")
 
 
-class ConnectionsView(View):
+class ConnectionsView(GridView):
     """One line a connection, or one a group."""
 
-    grid_id: ClassVar[str] = "connections-grid"
+    focus_id: ClassVar[str] = "connections-grid"
 
     def __init__(self, model: Model, id: str) -> None:
         super().__init__(model, id)
@@ -51,7 +51,7 @@ class ConnectionsView(View):
         self._groups: Groups | None = None
 
     def compose(self) -> ComposeResult:
-        grid = Grid(_COLUMNS, _style, id=self.grid_id)
+        grid = Grid(_COLUMNS, _style, id=self.focus_id)
         grid.empty = "no connection: none is open, or none passes the filters"
         yield grid
 

@@ -15,10 +15,10 @@ from tcprism.tui.grid import Grid
 from tcprism.tui.lines import COLUMNS, book_lines, style
 from tcprism.tui.model import Model
 from tcprism.tui.payload import payload_text
-from tcprism.tui.views import View
+from tcprism.tui.views import GridView
 
 
-class EventsView(View):
+class EventsView(GridView):
     """One line an event, the newest last; it follows them while the cursor is on the last line."""
 
     kinds: ClassVar[tuple[str, ...]] = (
@@ -32,7 +32,7 @@ class EventsView(View):
         "reset",
     )
     payload: ClassVar[int] = 256
-    grid_id: ClassVar[str] = "events-grid"
+    focus_id: ClassVar[str] = "events-grid"
 
     def __init__(self, model: Model, id: str) -> None:
         super().__init__(model, id)
@@ -42,7 +42,7 @@ class EventsView(View):
         self._hex = False
 
     def compose(self) -> ComposeResult:
-        grid = Grid(COLUMNS, style, id=self.grid_id)
+        grid = Grid(COLUMNS, style, id=self.focus_id)
         grid.empty = "no event yet"
         yield grid
         yield Static("", id="event-detail", classes="detail", markup=False)

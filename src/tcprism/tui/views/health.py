@@ -7,8 +7,10 @@ import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from textual.app import ComposeResult
+from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from tcprism.tui.model import Model
@@ -20,6 +22,8 @@ _PAGE = resource.getpagesize()
 class HealthView(View):
     """A page of text."""
 
+    focus_id: ClassVar[str] = "health-scroll"
+
     def __init__(self, model: Model, id: str) -> None:
         super().__init__(model, id)
         self._cpu = 0.0
@@ -27,7 +31,8 @@ class HealthView(View):
         self._spent = time.process_time()
 
     def compose(self) -> ComposeResult:
-        yield Static("", id="health-text", markup=False)
+        with VerticalScroll(id="health-scroll"):
+            yield Static("", id="health-text", markup=False)
 
     def update_view(self) -> None:
         self._measure()

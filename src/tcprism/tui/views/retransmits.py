@@ -14,20 +14,20 @@ from tcprism.live.fit import printable
 from tcprism.tui.chart import titled_chart
 from tcprism.tui.grid import Grid
 from tcprism.tui.lines import COLUMNS, book_lines, style
-from tcprism.tui.views import View
+from tcprism.tui.views import GridView
 
 _MOST = 5  # lines of a summary
 
 
-class RetransmitsView(View):
+class RetransmitsView(GridView):
     """Three summaries and a chart above the events."""
 
     kinds: ClassVar[tuple[str, ...]] = ("retransmit", "undo", "drop")
-    grid_id: ClassVar[str] = "losses-grid"
+    focus_id: ClassVar[str] = "losses-grid"
 
     def compose(self) -> ComposeResult:
         yield Static("", id="losses-summary", classes="detail", markup=False)
-        grid = Grid(COLUMNS, style, id=self.grid_id)
+        grid = Grid(COLUMNS, style, id=self.focus_id)
         grid.empty = "nothing was sent again and nothing dropped, since this view was opened"
         yield grid
 
