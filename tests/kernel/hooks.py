@@ -52,3 +52,13 @@ def cgroups_see_ipv6_handshakes() -> bool:
 def has_drop_reasons() -> bool:
     """Return whether the kernel says why it drops a packet (5.17 and later)."""
     return b"\0SKB_DROP_REASON_NOT_SPECIFIED\0" in VMLINUX.read_bytes()
+
+
+def has_reset_reasons() -> bool:
+    """Return whether the kernel tells of resets without a socket, and why it sends one (6.10)."""
+    return b"\0SK_RST_REASON_NOT_SPECIFIED\0" in VMLINUX.read_bytes()
+
+
+def has_socket_storage() -> bool:
+    """Return whether the kernel keeps a tracing program's notes at the socket (5.11 and later)."""
+    return b"\0BPF_FUNC_get_current_task_btf\0" in VMLINUX.read_bytes()

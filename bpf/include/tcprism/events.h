@@ -93,7 +93,7 @@ enum payload_reason {
 struct message {
 	struct event event;
 	u32 requested DOC("bytes the caller asked for; null when the hook cannot tell");
-	u32 unread_us DOC("recv: how long its last byte lay in the receive queue, microseconds; null when unknown");
+	u32 unread_us DOC("recv: how long its last byte lay in the receive queue, microseconds; null without the kind acked, and when unknown");
 	u64 duration_ns DOC("time inside the call, nanoseconds; null when the hook cannot tell");
 	u32 payload_length DOC("bytes of payload captured");
 	u8 payload_unavailable DOC("why there is no payload (spliced, kernel, io_uring, fault, discarded, syscall), or null");
@@ -159,7 +159,7 @@ struct loss {
 struct totals {
 	u64 bytes_sent DOC("payload bytes sent, retransmissions included (tcp_sock.bytes_sent)");
 	u64 bytes_acked DOC("payload bytes that the peer acknowledged, the SYN counted (tcp_sock.bytes_acked)");
-	u64 bytes_received DOC("payload bytes that came in order (tcp_sock.bytes_received)");
+	u64 bytes_received DOC("payload bytes that came in order, the FIN counted (tcp_sock.bytes_received)");
 	u64 bytes_retrans DOC("payload bytes sent again (tcp_sock.bytes_retrans)");
 	u64 delivery_rate DOC("latest delivery rate, bytes a second; null when the kernel has measured none");
 	u64 busy_us DOC("time with data to send, microseconds, in steps of the kernel's tick");

@@ -198,7 +198,7 @@ INLINE void follow_bytes(struct message *m, struct sock *sk, u32 kind, enum read
 {
 	if (kind == KIND_SEND)
 		delivery_sent(sk, &m->event, reads);
-	else if (!(m->event.flags & MESSAGE_SEQ_UNKNOWN))
+	else if (!(m->event.flags & (MESSAGE_SEQ_UNKNOWN | MESSAGE_PEEK)))
 		m->unread_us = delivery_unread(sk, m->event.seq + m->event.bytes, m->event.ts_ns, reads);
 }
 

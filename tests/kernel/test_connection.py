@@ -1,0 +1,375 @@
+"""The life of connections: how they began and ended, their totals and their owners.
+
+The truth: what the test did, `ss`, and the processes that it started.
+"""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from . import hooks
+from .netns import Pair
+from .tracer import Event, tracing
+
+KINDS = ("--kinds", "connect,accept,close,reset,state")
+ABORT = b"\1\0\0\0\0\0\0\0"  # struct linger: on, no time
+both_families = pytest.mark.parametrize("family", [4, 6])
+
+
+def of(events: list[Event], kind: str, **values: object) -> list[Event]:
+    """Return the events of a kind whose keys have these values."""
+    return [
+        event
+        for event in events
+        if event["kind"] == kind and all(event[key] == value for key, value in values.items())
+    ]
+
+
+@contextmanager
+def traced(pair: Pair, output: Path, *more: str) -> Iterator[list[Event]]:
+    """Trace both namespaces while the body runs; the events are there afterwards."""
+    arguments = (*KINDS, "--netns", pair.client.path, "--netns", pair.server.path, *more)
+    events: list[Event] = []
+    with tracing(output, *arguments) as tracer:
+        yield events
+    events += tracer.events
+
+
+def exchange(client: socket.socket, server: socket.socket, request: int, answer: int) -> None:
+    for sender, receiver, length in ((client, server, request), (server, client, answer)):
+        sender.sendall(b"x" * length)
+        left = length
+        while left:
+            left -= len(receiver.recv(left))
+
+
+def close_in_order(first: socket.socket, second: socket.socket) -> None:
+    first.shutdown(socket.SHUT_WR)
+    assert second.recv(1) == b""
+    second.close()
+    assert first.recv(1) == b""
+    first.close()
+
+
+@dataclass
+class Ss:
+    """What `ss -tin` says of one socket."""
+
+    text: str
+
+    def number(self, name: str) -> int:
+        """Return a counter; ss leaves those out that are 0."""
+        found = re.search(rf"\b{name}:(\d+)", self.text)
+        return int(found[1]) if found else 0
+
+    def milliseconds(self, name: str) -> float:
+        """Return a time, the first of two where there are two."""
+        found = re.search(rf"\b{name}:([\d.]+)", self.text)
+        assert found, self.text
+        return float(found[1])
+
+
+def ss(pair: Pair, end: str, port: int) -> Ss:
+    filters = f"( dport = :{port} )" if end == "client" else f"( sport = :{port} )"
+    return Ss(getattr(pair, end).run("ss", "-tinHO", "state", "established", filters))
+
+
+TOTALS = {
+    "bytes_sent": "bytes_sent",
+    "bytes_acked": "bytes_acked",
+    "bytes_received": "bytes_received",
+    "bytes_retrans": "bytes_retrans",
+    "data_segs_out": "data_segs_out",
+    "data_segs_in": "data_segs_in",
+}
+
+
+@both_families
+def test_totals_are_those_of_ss(pair: Pair, family: int, tmp_path: Path) -> None:
+    """As `ss` said just before the end, and as many bytes as were written."""
+    with traced(pair, tmp_path / "events") as events:
+        client, server = pair.connection(family, 5300)
+        exchange(client, server, 300_000, 70_000)
+        told = {end: ss(pair, end, 5300) for end in ("client", "server")}
+        close_in_order(client, server)
+        pair.await_closed()
+    for end, port in (("client", "remote_port"), ("server", "local_port")):
+        (closed,) = of(events, "close", **{port: 5300})
+        fin = {"bytes_acked": 1, "bytes_received": 1}  # the kernel counts it as a byte
+        for name, in_ss in TOTALS.items():
+            assert closed[name] - fin.get(name, 0) == told[end].number(in_ss), name
+        assert closed["segs_out"] >= told[end].number("segs_out")
+        assert closed["min_rtt_us"] / 1000 <= told[end].milliseconds("minrtt") + 0.002
+        assert closed["congestion"] in told[end].text
+        assert (closed["family"], closed["ending"], closed["error"]) == (family, "fin", None)
+    (closed,) = of(events, "close", remote_port=5300)
+    assert (closed["bytes_sent"], closed["bytes_received"]) == (300_000, 70_001)  # and the FIN
+
+
+def test_a_life(pair: Pair, tmp_path: Path) -> None:
+    """From handshake to close, each transition of both ends, and how long it took."""
+    with traced(pair, tmp_path / "events") as events:
+        began = time.monotonic_ns()
+        client, server = pair.connection(4, 5301)
+        exchange(client, server, 10, 10)
+        close_in_order(client, server)
+        pair.await_closed()
+        ended = time.monotonic_ns()
+    (connect,) = of(events, "connect", remote_port=5301)
+    (accept,) = of(events, "accept", local_port=5301)
+    (closed,) = of(events, "close", remote_port=5301)
+    assert connect["error"] is None
+    assert 0 < connect["elapsed_ns"] < ended - began
+    lived = closed["ts_ns"] - connect["ts_ns"]
+    assert abs(closed["elapsed_ns"] - lived) < 1e6
+    assert 0 < lived < ended - began
+    assert connect["ts_ns"] <= accept["ts_ns"] < closed["ts_ns"]
+    states = [(e["old_state"], e["new_state"]) for e in of(events, "state", remote_port=5301)]
+    assert states == [
+        ("CLOSE", "SYN_SENT"),
+        ("SYN_SENT", "ESTABLISHED"),
+        ("ESTABLISHED", "FIN_WAIT1"),
+        ("FIN_WAIT1", "FIN_WAIT2"),
+        ("FIN_WAIT2", "CLOSE"),  # TIME_WAIT is no state of a full socket
+    ]
+    mine = os.getpid()
+    assert {event["pid"] for event in events} == {mine}
+
+
+@both_families
+def test_refused(pair: Pair, family: int, tmp_path: Path) -> None:
+    """A connect that fails, the reset that made it fail, and on 6.10 who sent it."""
+    with traced(pair, tmp_path / "events") as events:
+        kind = socket.AF_INET if family == 4 else socket.AF_INET6
+        with closing(pair.client.socket(kind)) as client, pytest.raises(ConnectionRefusedError):
+            client.connect((pair.server_addresses[family], 5302))
+    (connect,) = of(events, "connect")
+    assert (connect["error"], connect["total_retrans"]) == ("ECONNREFUSED", 0)
+    (received,) = of(events, "reset", sent=False)
+    assert (received["remote_port"], received["old_state"]) == (5302, "SYN_SENT")
+    sent = of(events, "reset", sent=True)
+    assert [event["local_port"] for event in sent] == [5302] * hooks.has_reset_reasons()
+    assert [event["reset_reason"] for event in sent] == ["NO_SOCKET"] * hooks.has_reset_reasons()
+    assert of(events, "close") == []
+
+
+def test_timed_out(pair: Pair, tmp_path: Path) -> None:
+    """Nobody answers: the error, and how many SYNs there were."""
+    pair.server.run("nft", "add table inet loss; add counter inet loss syns;"
+                    "add chain inet loss in { type filter hook input priority 0; };"
+                    "add rule inet loss in tcp dport 5303 counter name syns drop")  # fmt: skip
+    with traced(pair, tmp_path / "events") as events, closing(pair.client.socket()) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, 1)
+        with pytest.raises(TimeoutError):
+            client.connect((pair.server_addresses[4], 5303))
+    (connect,) = of(events, "connect")
+    syns = int(pair.server.run("nft", "list", "counters", "inet").split("packets ")[1].split()[0])
+    assert (connect["error"], 1 + connect["total_retrans"]) == ("ETIMEDOUT", syns)
+    assert connect["elapsed_ns"] > 1e9
+
+
+def test_unreachable(pair: Pair, tmp_path: Path) -> None:
+    """A host that nobody answers for is unreachable."""
+    pair.client.configure("net/ipv4/neigh/veth0/retrans_time_ms", "100")
+    with (
+        traced(pair, tmp_path / "events") as events,
+        closing(pair.client.socket()) as client,
+        pytest.raises(OSError, match="No route"),
+    ):
+        client.connect(("10.77.0.99", 5304))
+    (connect,) = of(events, "connect")
+    assert connect["error"] == "EHOSTUNREACH"
+
+
+def test_aborted(pair: Pair, tmp_path: Path) -> None:
+    """One end aborts: what each end knows of it."""
+    with traced(pair, tmp_path / "events") as events:
+        client, server = pair.connection(4, 5305)
+        exchange(client, server, 10, 10)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+        client.close()
+        with closing(server), pytest.raises(ConnectionResetError):
+            server.recv(1)
+    (here,) = of(events, "close", remote_port=5305)
+    (there,) = of(events, "close", local_port=5305)
+    assert (here["ending"], here["error"]) == ("aborted", None)
+    assert (there["ending"], there["error"]) == ("reset_received", "ECONNRESET")
+    assert len(of(events, "reset", sent=True, remote_port=5305)) == 1
+    assert len(of(events, "reset", sent=False, local_port=5305)) == 1
+
+
+# A process that has a connection and does with it what it is told, a letter at a time.
+PEER = """
+import os, socket, sys
+role, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+if role == "connect":
+    end = socket.create_connection((address, port))
+else:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((address, port))
+    listener.listen()
+    print("listening", os.getpid(), flush=True)
+    if role == "prefork" and (child := os.fork()):
+        os.waitpid(child, 0)
+        sys.exit()
+    end, _ = listener.accept()
+print("connected", os.getpid(), flush=True)
+for command in iter(lambda: sys.stdin.read(1), ""):
+    if command == "r":
+        end.recv(100)
+    if command == "s":
+        end.sendall(b"s" * 100)
+    if command == "q":
+        break
+    print("done", flush=True)
+"""
+
+
+class Peer:
+    """A process of our own at one end of a connection; `pid` is who has the connection."""
+
+    def __init__(self, pair: Pair, end: str, role: str, address: str, port: int) -> None:
+        command = [sys.executable, "-c", PEER, role, address, str(port)]
+        netns = getattr(pair, end)
+        self.process = subprocess.Popen(
+            netns.command(*command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.listener = self.await_word("listening") if role != "connect" else 0
+        self.pid = self.await_word("connected") if role == "connect" else 0
+        self.comm = Path(f"/proc/{self.pid}/comm").read_text().strip() if self.pid else ""
+
+    def await_word(self, word: str) -> int:
+        """Wait until it says so, and return the number behind the word."""
+        assert self.process.stdout
+        line = self.process.stdout.readline().split()
+        assert line[:1] == [word]
+        return int(line[1]) if len(line) > 1 else 0
+
+    def do(self, command: str) -> None:
+        """Have it receive (r) or send (s)."""
+        assert self.process.stdin
+        self.process.stdin.write(command)
+        self.process.stdin.flush()
+        self.await_word("done")
+
+    def quit(self) -> None:
+        """Have it end, and its connection with it."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        assert self.process.wait(60) == 0
+
+
+def test_sockets_that_were_there_before(pair: Pair, tmp_path: Path) -> None:
+    """Their owners are found at the start, in every namespace; a send or recv tells better."""
+    with closing(pair.server.socket()) as listener:
+        listener.bind((pair.server_addresses[4], 5306))
+        listener.listen()
+        peer = Peer(pair, "client", "connect", pair.server_addresses[4], 5306)
+        server, _ = listener.accept()
+    arguments = ("--kinds", "transmit,close", "--netns", pair.client.path)
+    with tracing(tmp_path / "events", *arguments) as tracer:
+        server.sendall(b"before it has made a call")  # its socket acknowledges
+        server.shutdown(socket.SHUT_WR)
+        peer.do("r")
+        peer.quit()
+        assert server.recv(1) == b""
+        server.close()
+        pair.await_closed()
+    first, *_ = of(tracer.events, "transmit")
+    (closed,) = of(tracer.events, "close")
+    assert (first["pid"], first["owner_source"]) == (peer.pid, "iterator")
+    assert (closed["pid"], closed["owner_source"]) == (peer.pid, "socket")
+    assert closed["comm"] == first["comm"] == peer.comm
+    assert closed["elapsed_ns"] is None  # nobody saw it begin
+
+
+def test_the_process_that_accepts(pair: Pair, tmp_path: Path) -> None:
+    """A connection is its listener's at first, then that of the process that accepts it."""
+    with traced(pair, tmp_path / "events") as events:
+        peer = Peer(pair, "server", "prefork", pair.server_addresses[4], 5307)
+        with closing(pair.client.socket()) as client:
+            client.connect((pair.server_addresses[4], 5307))
+            child = peer.await_word("connected")
+            client.sendall(b"hello")
+            peer.do("r")
+            peer.quit()
+            assert client.recv(1) == b""
+        pair.await_closed()
+    (accept,) = of(events, "accept", local_port=5307)
+    (closed,) = of(events, "close", local_port=5307)
+    assert (accept["pid"], accept["owner_source"]) == (peer.listener, "socket")
+    assert closed["pid"] == child != peer.listener
+
+
+def test_filter_by_owner(pair: Pair, tmp_path: Path) -> None:
+    """--pid chooses connections by owner, in the kernel."""
+    with closing(pair.server.socket()) as listener:
+        listener.bind((pair.server_addresses[4], 5308))
+        listener.listen()
+        peers = [Peer(pair, "client", "connect", pair.server_addresses[4], 5308) for _ in range(2)]
+        servers = [listener.accept()[0] for _ in peers]
+    arguments = ("--kinds", "close,state", "--pid", str(peers[0].pid))
+    with tracing(tmp_path / "events", *arguments) as tracer:
+        for peer, server in zip(peers, servers, strict=True):
+            peer.quit()
+            server.close()
+        pair.await_closed()
+    assert {event["pid"] for event in tracer.events} == {peers[0].pid}
+    assert tracer.ledger["close"]["received"] == 1
+    assert tracer.ledger["close"]["filtered"] >= 3
+
+
+CONTAINER = "0123456789abcdef" * 4
+POD = "01234567-89ab-cdef-0123-456789abcdef"
+
+
+@pytest.fixture
+def container() -> Iterator[Path]:
+    """A cgroup that is called as a container's in a pod."""
+    roots = [
+        line.split()[1]
+        for line in Path("/proc/mounts").read_text().splitlines()
+        if " cgroup2 " in line
+    ]
+    if not roots:
+        pytest.skip("no cgroup2 file system is mounted")
+    pod = Path(roots[0], f"kubepods-burstable-pod{POD.replace('-', '_')}.slice")
+    made = pod / f"cri-containerd-{CONTAINER}.scope"
+    made.mkdir(parents=True)
+    yield made
+    for path in (made, pod):
+        path.rmdir()
+
+
+def test_containers(pair: Pair, container: Path, tmp_path: Path) -> None:
+    """The container and the pod are read off the cgroup; --container chooses by it."""
+    with closing(pair.server.socket()) as listener:
+        listener.bind((pair.server_addresses[4], 5309))
+        listener.listen()
+        arguments = ("--kinds", "send,close", "--container", CONTAINER[:12])
+        with tracing(tmp_path / "events", *arguments) as tracer:
+            peers = [
+                Peer(pair, "client", "connect", pair.server_addresses[4], 5309) for _ in range(2)
+            ]
+            servers = [listener.accept()[0] for _ in peers]
+            (container / "cgroup.procs").write_text(str(peers[0].pid))
+            for peer, server in zip(peers, servers, strict=True):
+                peer.do("s")
+                peer.quit()
+                server.close()
+            pair.await_closed()
+    assert {event["pid"] for event in tracer.events} == {peers[0].pid}
+    assert {event["kind"] for event in tracer.events} == {"send", "close"}
+    for event in tracer.events:
+        assert (event["container_id"], event["pod_uid"]) == (CONTAINER, POD)
+        assert event["cgroup"].endswith(container.name)
