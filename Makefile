@@ -51,6 +51,7 @@ docs: $(DEVELOPMENT) $(OBJECT) ## make generated files again: record types, refe
 	$(PY) tools/generate_wire.py
 	$(PY) tools/generate_docs.py
 	$(PY) tools/generate_hooks_doc.py
+	$(PY) tools/generate_api_doc.py
 	$(PY) tools/generate_man.py
 
 clean: ## remove .venv and everything that was built
@@ -73,7 +74,7 @@ $(PY): | run-packages
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): $(BUILD_FILES) | $(PY)
-	$(PY) -m pip install -q --disable-pip-version-check -e '.[build]'
+	$(PY) -m pip install -q --disable-pip-version-check -e '.[build,sql]'
 	touch $@
 
 $(DEVELOPMENT): $(BUILD_FILES) | $(PY)

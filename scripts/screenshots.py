@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Take the pictures of `tcprism top` that the README shows, of the demo's own network. Needs root.
 
-    sudo .venv/bin/python scripts/screenshots.py
+sudo .venv/bin/python scripts/screenshots.py
 """
 
 import asyncio

@@ -1,3 +1,42 @@
-"""tcprism shows what every TCP connection on a Linux machine is doing, from inside the kernel."""
+"""tcprism shows what every TCP connection on a Linux machine is doing, from inside the kernel.
+
+import tcprism
+
+with tcprism.Monitor(kinds={"send"}, filters=tcprism.Filter(port=443)) as monitor:
+    for event in monitor:
+        print(event)
+
+for event in tcprism.open("run.tcpr"):
+    print(event)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tcprism.api import Filter, Monitor, open
+    from tcprism.errors import Error
+    from tcprism.events import Batch, Event
+    from tcprism.recording.reader import Recording
 
 __version__ = "0.1.0"
+
+__all__ = ["Batch", "Error", "Event", "Filter", "Monitor", "Recording", "open"]
+
+# Imported when first used, so that `tcprism --help` need not wait for NumPy.
+_HOMES = {
+    "Batch": "tcprism.events",
+    "Error": "tcprism.errors",
+    "Event": "tcprism.events",
+    "Filter": "tcprism.api",
+    "Monitor": "tcprism.api",
+    "Recording": "tcprism.recording.reader",
+    "open": "tcprism.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tcprism' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value

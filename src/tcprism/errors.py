@@ -3,9 +3,11 @@
     Error
     ├── UsageError            the request makes no sense; exit status 2
     │   └── UnknownTarget     a pid, cgroup or namespace that is not there
+    ├── RecordingError        a recording that cannot be read; exit status 1
     └── MachineError          this machine cannot do it; exit status 1
         ├── PermissionMissing a privilege is missing, named
         ├── LibraryMissing    no libbpf, or one that is too old
+        ├── ExtraMissing      a Python library that is not installed, named
         ├── KernelRefused     the kernel refused every way to see a kind of event
         └── OutputError       the output cannot be written
 
@@ -51,3 +53,11 @@ class KernelRefused(MachineError):
 
 class OutputError(MachineError):
     """The output cannot be written."""
+
+
+class ExtraMissing(MachineError):
+    """A library that is not installed with tcprism alone; the message has the command."""
+
+
+class RecordingError(Error):
+    """A recording is missing, damaged or from a version that this one does not know."""

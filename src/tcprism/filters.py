@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import ipaddress
 import os
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -53,6 +53,8 @@ class Filter:
     `pids` are process ids, `comms` thread names, `hosts` and `remote_hosts` addresses or networks,
     the ports inclusive ranges, `cgroups` paths of cgroup v2 directories, `netns` inodes of network
     namespaces, `family` 4, 6 or 0 for both. `follow` adds the children that `pids` make.
+    `containers` are names, or ids or how they begin; only recorded events are checked for them,
+    the kernel knows containers by their `cgroups`.
     """
 
     pids: tuple[int, ...] = ()
@@ -66,6 +68,7 @@ class Filter:
     netns: tuple[int, ...] = ()
     family: int = 0
     follow: bool = False
+    containers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.follow and not self.pids:
@@ -149,15 +152,123 @@ def _prefix_key(network: IpNetwork) -> bytes:
 
 # What a user writes -> a value. Each raises UsageError.
 
+Texts = Mapping[str, Iterable[str]]
+
+OPTIONS = (
+    "pid",
+    "comm",
+    "host",
+    "remote_host",
+    "port",
+    "local_port",
+    "remote_port",
+    "cgroup",
+    "container",
+    "netns",
+    "family",
+)
+Value = TypeVar("Value")
+
+
+def parse(texts: Texts, pids: Iterable[int] = (), follow: bool = False) -> Filter:
+    """Return the filter that the options' values make: `texts` has them by the option's name.
+
+    Pids, cgroups and network namespaces must be there on this machine. `pids` come on top.
+    """
+    return Filter(
+        pids=(*_flatten(parse_pids(text) for text in texts.get("pid", ())), *pids),
+        cgroups=(
+            *_each(texts, "cgroup", parse_cgroup),
+            *_flatten(_each(texts, "container", find_container)),
+        ),
+        netns=_each(texts, "netns", parse_netns),
+        follow=follow,
+        **_without_machine(texts),
+    )
+
+
+def parse_recorded(texts: Texts, follow: bool = False) -> Filter:
+    """Return the filter for events of another time and machine: nothing need be there now."""
+    if follow:
+        raise UsageError(
+            "--follow works while tracing only: a recording does not tell who started whom"
+        )
+    return Filter(
+        pids=_flatten(_recorded_pids(text) for text in texts.get("pid", ())),
+        cgroups=_each(texts, "cgroup", _recorded_cgroup),
+        containers=tuple(texts.get("container", ())),
+        netns=_each(texts, "netns", _recorded_netns),
+        **_without_machine(texts),
+    )
+
+
+def check(texts: Texts) -> None:
+    """Refuse what makes no sense on any machine. Raises UsageError."""
+    _flatten(_recorded_pids(text) for text in texts.get("pid", ()))
+    _without_machine(texts)
+
+
+def _without_machine(texts: Texts) -> dict[str, Any]:
+    """Parse what means the same everywhere."""
+    ports = {
+        f"{name}s": _flatten(
+            parse_ports(text, f"--{name.replace('_', '-')}") for text in texts.get(name, ())
+        )
+        for name in ("port", "local_port", "remote_port")
+    }
+    return {
+        "comms": _each(texts, "comm", parse_comm),
+        "hosts": _each(texts, "host", parse_network),
+        "remote_hosts": _each(texts, "remote_host", lambda t: parse_network(t, "--remote-host")),
+        "family": sum(_each(texts, "family", _parse_family)),
+        **ports,
+    }
+
+
+def _each(texts: Texts, name: str, parse: Callable[[str], Value]) -> tuple[Value, ...]:
+    return tuple(map(parse, texts.get(name, ())))
+
+
+def _flatten(groups: Iterable[tuple[Value, ...]]) -> tuple[Value, ...]:
+    return tuple(value for group in groups for value in group)
+
+
+def _parse_family(text: str) -> int:
+    if text not in ("4", "6"):
+        raise UsageError(f"--family: {text!r} is neither 4 nor 6")
+    return int(text)
+
+
+def _recorded_pids(text: str) -> tuple[int, ...]:
+    return tuple(map(_pid_number, text.split(",")))
+
+
+def _recorded_cgroup(text: str) -> Path:
+    """Return a path below the root of cgroup v2, wherever that is mounted."""
+    return Path("/", text.removeprefix("/sys/fs/cgroup").lstrip("/"))
+
+
+def _recorded_netns(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,10}", text):
+        raise UsageError(
+            f"--netns: {text!r} is not in a recording: give the number that the key netns has"
+        )
+    return int(text)
+
 
 def parse_pids(text: str) -> tuple[int, ...]:
     """Parse "1234,5678"; every process must exist."""
     return tuple(_parse_pid(part) for part in text.split(","))
 
 
-def _parse_pid(text: str) -> int:
+def _pid_number(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,10}", text.strip()) or int(text) == 0:
         raise UsageError(f"--pid: {text!r} is not a process id; write for example --pid 1234,5678")
+    return int(text)
+
+
+def _parse_pid(text: str) -> int:
+    _pid_number(text)
     try:
         status = Path(f"/proc/{int(text)}/status").read_bytes()
     except OSError as error:
@@ -252,12 +363,21 @@ def _is_cgroup2(path: Path) -> bool:
     return any(path.resolve().is_relative_to(root) for root in cgroup_roots())
 
 
+def find_container(text: str) -> tuple[Path, ...]:
+    """Return the cgroups of a running container. Raises UnknownTarget."""
+    from tcprism.containers import Names, find_cgroups
+
+    return find_cgroups(text, cgroup_roots(), Names())
+
+
 def parse_netns(text: str) -> int:
     """Return the inode of a network namespace given as a path, a name of `ip netns`, or a pid."""
     if text.isdecimal():
         candidates = [Path(f"/proc/{text}/ns/net")]
     else:
         candidates = [Path(text), Path("/run/netns", text)]
+    import fcntl  # not there on every system that can read a recording
+
     for path in candidates:
         with contextlib.suppress(OSError), path.open("rb") as namespace:
             if fcntl.ioctl(namespace, _NS_GET_NSTYPE) == _CLONE_NEWNET:

@@ -23,7 +23,7 @@ from tcprism.kernel.types import has_socket_from_file, kernel_types, symbol_addr
 from tcprism.probes import Probe, connection, loss, message, segment
 from tcprism.ring import rings
 from tcprism.ring.ledger import Ledger, Received, close_accounts
-from tcprism.stages import Stage
+from tcprism.stages import Stage, through
 from tcprism.stages.retransmits import Retransmits
 
 PROBES = (
@@ -41,6 +41,12 @@ DEFAULT_PAYLOAD = 64
 DEFAULT_MAX_CONNECTIONS = 65_536
 _CLOCK_STEP_NS = 1_000_000
 
+# Seconds between two looks at the rings. With the time that records get to settle, an event is
+# shown within 100 ms.
+_BUSY_PAUSE = 0.02
+_IDLE_PAUSE = 0.05
+_BUSY_LEVEL = 1 / 64  # a fuller ring is looked at again at once
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -48,6 +54,7 @@ class Request:
 
     `mechanism` forces "fentry", "kprobe" or "tracepoint". `ordered=False` gives up the time order.
     `max_connections` bounds what is remembered where the kernel has no storage at the socket.
+    `stages` are the user's own, after ours.
     Raises UsageError when the kinds make no sense together.
     """
 
@@ -59,6 +66,7 @@ class Request:
     include_self: bool = False
     ordered: bool = True
     max_connections: int = DEFAULT_MAX_CONNECTIONS
+    stages: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
         if "acked" in self.kinds and "send" not in self.kinds:
@@ -224,9 +232,7 @@ class Monitor:
         if abs(now - self._clock_offset_ns) > _CLOCK_STEP_NS:  # somebody set the clock
             self._clock_offset_ns = now
         batch = Batch([replace(p, context=self._context) for p in parts], self._clock_offset_ns)
-        for stage in self._stages:
-            batch = stage(batch)
-        return batch
+        return through(self._stages, batch)
 
     def fill_level(self) -> float:
         """Return how full the fullest ring is, 0 to 1."""
@@ -258,10 +264,20 @@ def survey(probe: Probe) -> features.Choice:
         return next(choice for choice in monitor.choices if choice.probe is probe)
 
 
+def pause(events: int, fill_level: float) -> float:
+    """Return the seconds until the next look at the rings, after one that brought so many events.
+
+    Short looks cost more an event, in the sinks above all; a ring that fills up is not waited for.
+    """
+    if fill_level > _BUSY_LEVEL:
+        return 0.0
+    return _BUSY_PAUSE if events else _IDLE_PAUSE
+
+
 def stages_for(request: Request) -> tuple[Stage, ...]:
     """Return the stages that events go through; events that are only counted need none."""
     explains = request.ordered and "retransmit" in request.kinds
-    return (Retransmits(),) if explains else ()
+    return (*((Retransmits(),) if explains else ()), *request.stages)
 
 
 def cgroup_root() -> int:

@@ -33,8 +33,8 @@ def classes() -> dict[str, type[errors.Error]]:
 def test_the_tree() -> None:
     parents, statuses = drawn()
     assert {name: found.__mro__[1].__name__ for name, found in classes().items()} == parents
-    assert len(parents) == 8
-    assert statuses == {"UsageError": 2, "MachineError": 1}
+    assert len(parents) == 10
+    assert statuses == {"UsageError": 2, "RecordingError": 1, "MachineError": 1}
 
 
 @pytest.mark.parametrize(("name", "status"), drawn()[1].items())

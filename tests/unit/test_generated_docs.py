@@ -4,10 +4,13 @@ from types import ModuleType
 
 import pytest
 
+import generate_api_doc
 import generate_docs
 import generate_hooks_doc
 
+GENERATORS = [generate_api_doc, generate_docs, generate_hooks_doc]
 
-@pytest.mark.parametrize("generator", [generate_docs, generate_hooks_doc], ids=lambda m: m.__name__)
+
+@pytest.mark.parametrize("generator", GENERATORS, ids=lambda module: module.__name__)
 def test_page_is_up_to_date(generator: ModuleType) -> None:
     assert generator.OUTPUT.read_text() == generator.render(), "run `make docs`"

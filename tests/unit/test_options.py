@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcprism.cli import options
+from tcprism.cli import options, tracing
 from tcprism.errors import UnknownTarget, UsageError
 from tcprism.events import KINDS
 from tcprism.filters import Filter
@@ -140,7 +140,7 @@ def test_no_payload(value: int) -> None:
     ],
 )
 def test_ring_sizes(text: str, size: int) -> None:
-    assert options.parse_ring_size(text) == size
+    assert tracing.parse_ring_size(text) == size
 
 
 @pytest.mark.parametrize(
@@ -148,16 +148,16 @@ def test_ring_sizes(text: str, size: int) -> None:
 )
 def test_no_ring_size(text: str) -> None:
     with pytest.raises(UsageError, match="is not a power of two from 64K to 1G"):
-        options.parse_ring_size(text)
+        tracing.parse_ring_size(text)
 
 
 @given(st.integers(0, 2**31))
 def test_ring_sizes_are_powers_of_two_within_bounds(size: int) -> None:
     if size in {2**power for power in range(16, 31)}:
-        assert options.parse_ring_size(str(size)) == size
+        assert tracing.parse_ring_size(str(size)) == size
         return
     with pytest.raises(UsageError):
-        options.parse_ring_size(str(size))
+        tracing.parse_ring_size(str(size))
 
 
 def test_output() -> None:

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcprism.cli.command import Command
-from tcprism.cli.session import Limits, Stop, batches, first, pause, run
+from tcprism.cli.session import Limits, Stop, batches, run
 from tcprism.errors import OutputError
 from tcprism.events import Batch
-from tcprism.pipeline import Monitor, Request
+from tcprism.pipeline import Monitor, Request, pause
 
 from .records import messages, segments
 
@@ -107,13 +107,13 @@ times = st.lists(st.integers(0, 50), max_size=10)
 
 @settings(max_examples=50)
 @given(times, times, st.integers(1, 25))
-def test_first_takes_the_earliest(sends: list[int], transmits: list[int], count: int) -> None:
+def test_a_batch_gives_its_earliest(sends: list[int], transmits: list[int], count: int) -> None:
     parts = [
         messages(*({"ts_ns": moment} for moment in sends)),
         segments(*({"ts_ns": moment} for moment in transmits)),
     ]
     whole = Batch(parts, 7)
-    taken = first(whole, count)
+    taken = whole.between(0, count)
     assert list(taken) == list(whole)[:count]
     assert taken.clock_offset_ns == 7
 

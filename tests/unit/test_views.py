@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tcprism.cli.connections import ended
-from tcprism.cli.retransmits import without_sends
+from tcprism.cli.looks import ended, without_sends
 from tcprism.events import Batch
 from tcprism.events._wire import Cause, Ending, EventKind
 from tcprism.events.context import Context

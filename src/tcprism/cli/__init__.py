@@ -17,6 +17,10 @@ COMMANDS = {
     "retransmits": "Show what is sent again, why, and whose bytes.",
     "top": "Show all connections as they are, and what limits each.",
     "explain": "Tell what limits connections, with the numbers that prove it.",
+    "record": "Record events to a file, to look at them later and elsewhere.",
+    "replay": "Show a recording as trace would have shown it.",
+    "export": "Write a recording in a format of other tools.",
+    "query": "Ask a recording in SQL.",
     "doctor": "Tell what this machine can show, by which hook, and why no better one.",
     "demo": "Make a small lossy network of our own and trace it.",
 }

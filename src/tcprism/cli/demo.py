@@ -8,12 +8,14 @@ from collections.abc import Iterator
 import click
 
 from tcprism.cli import options
+from tcprism.cli.output import opened, wants_color
 from tcprism.cli.session import Limits, Stop, print_ledger, run
-from tcprism.cli.trace import announce, opened, wants_color
+from tcprism.cli.trace import announce
+from tcprism.cli.tracing import payload_option
 from tcprism.demo.traffic import Traffic
 from tcprism.features.machine import require_privileges
 from tcprism.filters import Filter, parse_netns
-from tcprism.pipeline import DEFAULT_KINDS, Monitor, Request
+from tcprism.pipeline import DEFAULT_KINDS, DEFAULT_PAYLOAD, Monitor, Request
 from tcprism.ring.ledger import Ledger
 from tcprism.sinks.text import Text
 
@@ -44,7 +46,7 @@ The network namespace has nothing but its own loopback device and is gone when t
     help="Packets to lose.",
 )
 @options.kinds_option(",".join(("transmit", *DEFAULT_KINDS)))
-@options.payload_option
+@payload_option(DEFAULT_PAYLOAD)
 def command(duration: float, loss: float, kinds: str, payload: int) -> None:
     """Make a small lossy network of our own and trace what its processes do."""
     chosen, limit = options.parse_kinds(kinds), options.parse_payload(payload)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,8 +14,6 @@ from tcprism import filters
 from tcprism.errors import UsageError
 from tcprism.events import KINDS
 from tcprism.events._wire import PAYLOAD_MAX
-from tcprism.pipeline import DEFAULT_PAYLOAD
-from tcprism.ring import rings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -36,16 +34,6 @@ _FILTER_OPTIONS = (
 )
 
 
-payload_option = click.option(
-    "--payload",
-    type=int,
-    default=DEFAULT_PAYLOAD,
-    show_default=True,
-    metavar="BYTES",
-    help=f"Payload to show of each message, 0 to {PAYLOAD_MAX}.",
-)
-
-
 format_option = click.option(
     "--format",
     "form",
@@ -54,7 +42,7 @@ format_option = click.option(
     help="Lines to read, or one JSON object a line.",
 )
 output_option = click.option(
-    "--output", metavar="FILE", help="Write events here instead of to standard output."
+    "--output", "-o", metavar="FILE", help="Write events here instead of to standard output."
 )
 count_option = click.option(
     "--count", type=click.IntRange(1), metavar="N", help="Stop after N events."
@@ -85,6 +73,55 @@ def kinds_option(default: str) -> Callable[[Command], Command]:
     )
 
 
+_SELECTION_OPTIONS = (
+    *_FILTER_OPTIONS,
+    click.option("--kinds", metavar="KIND,...", help="Kinds of events; all that were recorded."),
+    click.option("--payload", type=int, metavar="BYTES", help="Payload to take of each message."),
+)
+
+packets_option = click.option(
+    "--packets",
+    type=click.Choice(["segments", "messages"]),
+    help="What pcapng has: the segments that left (if they are traced), or a stream of messages.",
+)
+
+stage_option = click.option(
+    "--stage", multiple=True, metavar="NAME", help="Send events through what you have installed."
+)
+
+_VIEW_OPTIONS = (
+    click.option(
+        "--payload-style",
+        type=click.Choice(["text", "hex", "none"]),
+        default="text",
+        help="How payload is shown below its line.",
+    ),
+    click.option(
+        "--format",
+        "form",
+        default="text",
+        show_default=True,
+        metavar="FORMAT",
+        help="text, json, csv, arrow, parquet, pcapng, or one that you have installed.",
+    ),
+    packets_option,
+    stage_option,
+    output_option,
+    click.option("--count-only", is_flag=True, help="Print rates and totals, no events."),
+    color_option,
+)
+
+
+def selection_options(command: Command) -> Command:
+    """Add the options that choose events of a recording."""
+    return with_options(_SELECTION_OPTIONS, command)
+
+
+def view_options(command: Command) -> Command:
+    """Add the options that say where events go and how they look."""
+    return with_options(_VIEW_OPTIONS, command)
+
+
 def filter_options(command: Command) -> Command:
     """Add the filter options to a command."""
     return with_options(_FILTER_OPTIONS, command)
@@ -97,51 +134,21 @@ def with_options(added: Sequence[Callable[[Command], Command]], command: Command
     return command
 
 
+def filter_texts(given: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Take the values of the filter options, except --follow, out of `given`."""
+    values = {name: given.pop(name) for name in filters.OPTIONS}
+    values["family"] = (values["family"],) if values["family"] else ()
+    return {name: value for name, value in values.items() if value}
+
+
 def to_filter(given: dict[str, Any], command_pid: int | None = None) -> filters.Filter:
     """Make a Filter of the filter options' values, taking them out of `given`.
 
     With `command_pid`, that process and its children are what is traced. Raises UsageError.
     """
-    pids = _flatten(filters.parse_pids(text) for text in given.pop("pid"))
+    pids = () if command_pid is None else (command_pid,)
     follow = given.pop("follow")
-    if command_pid is not None:
-        pids, follow = (*pids, command_pid), True
-    return filters.Filter(
-        pids=pids,
-        follow=follow,
-        comms=tuple(map(filters.parse_comm, given.pop("comm"))),
-        hosts=tuple(map(filters.parse_network, given.pop("host"))),
-        remote_hosts=tuple(
-            filters.parse_network(text, "--remote-host") for text in given.pop("remote_host")
-        ),
-        ports=_flatten(map(filters.parse_ports, given.pop("port"))),
-        local_ports=_flatten(
-            filters.parse_ports(text, "--local-port") for text in given.pop("local_port")
-        ),
-        remote_ports=_flatten(
-            filters.parse_ports(text, "--remote-port") for text in given.pop("remote_port")
-        ),
-        cgroups=(
-            *map(filters.parse_cgroup, given.pop("cgroup")),
-            *_flatten(map(find_container, given.pop("container"))),
-        ),
-        netns=tuple(map(filters.parse_netns, given.pop("netns"))),
-        family=int(given.pop("family") or 0),
-    )
-
-
-def find_container(text: str) -> tuple[Path, ...]:
-    """Return the cgroups of a container. Raises UnknownTarget."""
-    from tcprism.containers import Names, find_cgroups
-
-    return find_cgroups(text, filters.cgroup_roots(), Names())
-
-
-Value = TypeVar("Value")
-
-
-def _flatten(groups: Iterable[tuple[Value, ...]]) -> tuple[Value, ...]:
-    return tuple(value for group in groups for value in group)
+    return filters.parse(filter_texts(given), pids, follow or bool(pids))
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:
@@ -170,16 +177,20 @@ def parse_duration(value: float | None) -> float | None:
     return value
 
 
-def parse_ring_size(text: str) -> int:
-    """Parse "64M", "65536"; the kernel takes powers of two. Raises UsageError."""
-    match = re.fullmatch(r"([0-9]{1,12})([KMG]?)i?B?", text.strip(), re.ASCII | re.IGNORECASE)
-    size = int(match[1]) * _UNITS[match[2].upper()] if match else 0
-    if not rings.SMALLEST <= size <= rings.LARGEST or size & (size - 1):
-        raise UsageError(
-            f"--ring-size: {text!r} is not a power of two from 64K to 1G;"
-            " write for example --ring-size 128M"
-        )
+def parse_size(text: str | None, name: str) -> int | None:
+    """Parse "100M"; `name` is the option's. Raises UsageError."""
+    if text is None:
+        return None
+    if not (size := parse_bytes(text)):
+        option = f"--{name.replace('_', '-')}"
+        raise UsageError(f"{option}: {text!r} is not a size; write for example {option} 100M")
     return size
+
+
+def parse_bytes(text: str) -> int:
+    """Return a size in bytes, 0 for a text that is none."""
+    match = re.fullmatch(r"([0-9]{1,12})([KMG]?)i?B?", text.strip(), re.ASCII | re.IGNORECASE)
+    return int(match[1]) * _UNITS[match[2].upper()] if match else 0
 
 
 def parse_output(text: str | None) -> Path | None:

@@ -7,23 +7,18 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import BinaryIO
 
 from tcprism.cli.command import Command
+from tcprism.cli.looks import Choose, everything
+from tcprism.cli.output import Output, silence
 from tcprism.errors import KernelRefused, OutputError
 from tcprism.events import Batch
-from tcprism.pipeline import Monitor
+from tcprism.pipeline import Monitor, pause
 from tcprism.sinks import Sink
-
-# Seconds between two looks at the rings. With the time that records get to settle, an event is
-# shown within 100 ms.
-_BUSY_PAUSE = 0.02
-_IDLE_PAUSE = 0.05
-_BUSY_LEVEL = 1 / 64  # a fuller ring is looked at again at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +32,7 @@ class Limits:
 class Stop:
     """Tells when to stop: a signal, the time, the command's end, a reader that went away."""
 
-    def __init__(self, limits: Limits, output: BinaryIO, command: Command | None) -> None:
+    def __init__(self, limits: Limits, output: Output, command: Command | None) -> None:
         self.count = limits.count
         self._deadline = None if limits.duration is None else time.monotonic() + limits.duration
         self._poll = select.poll()
@@ -78,33 +73,6 @@ class Stop:
             self.reached = True
 
 
-def pause(events: int, fill_level: float) -> float:
-    """Return the seconds until the next look at the rings, after one that brought so many events.
-
-    Short looks cost more an event, in the sinks above all; a ring that fills up is not waited for.
-    """
-    if fill_level > _BUSY_LEVEL:
-        return 0.0
-    return _BUSY_PAUSE if events else _IDLE_PAUSE
-
-
-def first(batch: Batch, count: int) -> Batch:
-    """Return the earliest `count` events of a batch."""
-    if len(batch) <= count:
-        return batch
-    parts, rows = (indices[:count] for indices in batch.order())
-    chosen = [part.take(rows[parts == index]) for index, part in enumerate(batch.parts)]
-    return Batch(chosen, batch.clock_offset_ns)
-
-
-Choose = Callable[[Batch], Batch]
-
-
-def everything(batch: Batch) -> Batch:
-    """Choose all events."""
-    return batch
-
-
 def batches(monitor: Monitor, stop: Stop, choose: Choose = everything) -> Iterator[Batch]:
     """Yield what `choose` takes of each batch until there is a reason to stop, then of the rest.
 
@@ -114,7 +82,7 @@ def batches(monitor: Monitor, stop: Stop, choose: Choose = everything) -> Iterat
     while not stop.reached and left != 0:
         batch = choose(monitor.read())
         if left is not None:
-            batch = first(batch, left)
+            batch = batch.between(0, left)
             left -= len(batch)
         yield batch
         if left != 0:
@@ -125,7 +93,7 @@ def batches(monitor: Monitor, stop: Stop, choose: Choose = everything) -> Iterat
     monitor.stop()
     while left != 0 and len(batch := monitor.drain()):
         batch = choose(batch)
-        yield batch if left is None else first(batch, left)
+        yield batch if left is None else batch.between(0, left)
         left = left if left is None else left - min(left, len(batch))
 
 
@@ -146,7 +114,7 @@ def started(arguments: tuple[str, ...], verbose: int) -> Iterator[Command | None
 def run(
     monitor: Monitor,
     sink: Sink,
-    output: BinaryIO,
+    output: Output,
     stop: Stop,
     command: Command | None = None,
     choose: Choose = everything,
@@ -169,13 +137,6 @@ def run(
         monitor.stop()
         while len(monitor.drain()):
             pass  # not wanted any more, but read, so that the ledger balances
-
-
-def silence(output: BinaryIO) -> None:
-    """Make sure that nothing is written to a pipe without a reader, at exit neither."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, output.fileno())
-    os.close(null)
 
 
 def print_ledger(monitor: Monitor) -> None:

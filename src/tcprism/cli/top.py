@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from tcprism.cli import options
-from tcprism.cli.session import Limits, Stop, silence
+from tcprism.cli.output import silence
+from tcprism.cli.session import Limits, Stop
 from tcprism.errors import MachineError, UsageError
 from tcprism.filters import Filter
 from tcprism.live.connections import COLUMNS

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 
 from tcprism.cli import options
 from tcprism.cli.command import Command
-from tcprism.cli.session import Choose, Limits, Stop, everything, print_ledger, run, started
-from tcprism.errors import OutputError, UsageError
+from tcprism.cli.looks import TRACE, Look
+from tcprism.cli.output import opened
+from tcprism.cli.session import Limits, Stop, print_ledger, run, started
+from tcprism.cli.tracing import parse_tracing, payload_option, tracing_options
 from tcprism.filters import Filter
-from tcprism.pipeline import DEFAULT_KINDS, DEFAULT_MAX_CONNECTIONS, Monitor, Request
-from tcprism.probes import MECHANISMS
-from tcprism.sinks import Sink
+from tcprism.pipeline import DEFAULT_KINDS, DEFAULT_PAYLOAD, Monitor, Request
+from tcprism.stages import stage_for
 
 EPILOG = """\b
 Examples:
@@ -37,37 +33,11 @@ Ctrl-C stops and prints the ledger: what was seen, filtered, submitted and lost.
 @click.command(epilog=EPILOG, context_settings={"ignore_unknown_options": False})
 @options.filter_options
 @options.kinds_option(",".join(DEFAULT_KINDS))
-@options.payload_option
-@click.option(
-    "--payload-style",
-    type=click.Choice(["text", "hex", "none"]),
-    default="text",
-    help="How payload is shown below its line.",
-)
-@options.format_option
-@options.output_option
+@payload_option(DEFAULT_PAYLOAD)
+@options.view_options
 @options.count_option
 @options.duration_option
-@click.option("--count-only", is_flag=True, help="Print rates and totals each second, no events.")
-@click.option(
-    "--ring-size",
-    default="64M",
-    show_default=True,
-    metavar="BYTES",
-    help="Memory of each busy ring, a power of two; larger ones survive longer bursts.",
-)
-@click.option(
-    "--max-connections",
-    type=click.IntRange(1, 1 << 24),
-    default=DEFAULT_MAX_CONNECTIONS,
-    show_default=True,
-    metavar="N",
-    help="Sockets to remember the owners of, where the kernel cannot keep them at the socket.",
-)
-@click.option("--hooks", type=click.Choice(MECHANISMS), help="Force one way to hook (support).")
-@click.option("--include-self", is_flag=True, help="Trace tcprism's own connections too.")
-@options.color_option
-@options.verbose_option
+@tracing_options
 @options.command_argument
 def command(**given: Any) -> None:
     """Show each send and receive with its bytes, what gets lost, how connections begin and end."""
@@ -76,7 +46,7 @@ def command(**given: Any) -> None:
     with started(arguments, given["verbose"]) as child:
         chosen = options.to_filter(given, child.pid if child else None)
         request = _request(request_options, chosen)
-        status = trace(request, given, child, partial(make_sink, given))
+        status = trace(request, given, child, TRACE)
     sys.exit(status)
 
 
@@ -87,11 +57,9 @@ def _check(given: dict[str, Any]) -> dict[str, Any]:
     return {
         "kinds": kinds,
         "payload": _payload(given),
-        "ring_size": options.parse_ring_size(given.pop("ring_size")),
-        "mechanism": given.pop("hooks"),
-        "include_self": given.pop("include_self"),
-        "max_connections": given.pop("max_connections"),
+        **parse_tracing(given),
         "ordered": not given["count_only"],
+        "stages": tuple(map(stage_for, given.pop("stage"))),
     }
 
 
@@ -109,66 +77,19 @@ def trace(
     request: Request,
     given: dict[str, Any],
     child: Command | None,
-    make: Callable[[BinaryIO], Sink],
-    choose: Choose = everything,
+    look: Look,
 ) -> int:
-    """Trace as a command's options say; return its exit status.
-
-    `make` makes the sink for the output, `choose` takes of each batch the events to write.
-    """
+    """Trace as a command's options say, with a look at the events; return its exit status."""
     with opened(options.parse_output(given["output"])) as output, Monitor(request) as monitor:
-        sink = make(output)
+        sink = look.make(given, request.kinds, output)
         limits = Limits(given["count"], given["duration"])
         try:
             with Stop(limits, output, child) as stop:
                 announce(monitor, given["verbose"])  # from here on a signal stops in good order
-                run(monitor, sink, output, stop, child, choose)
+                run(monitor, sink, output, stop, child, look.choose)
         finally:
             print_ledger(monitor)
     return child.end() if child else 0
-
-
-@contextmanager
-def opened(path: Path | None) -> Iterator[BinaryIO]:
-    """Open the output; a file is made readable to its owner alone, for it holds payload.
-
-    Raises OutputError.
-    """
-    if path is None:
-        # Not sys.stdout.buffer: with PYTHONUNBUFFERED that writes what fits and forgets the rest.
-        with open(sys.stdout.fileno(), "wb", closefd=False) as output:
-            yield output
-        return
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise OutputError(f"--output: cannot write {path}: {error.strerror}") from error
-    with open(descriptor, "wb") as output:
-        yield output
-
-
-def make_sink(given: dict[str, Any], output: BinaryIO) -> Sink:
-    """Return the sink that the options choose."""
-    if given["count_only"]:
-        if given["form"] == "json":
-            raise UsageError("--count-only prints a table: leave --format json out")
-        from tcprism.sinks.count import Count
-
-        return Count(output)
-    if given["form"] == "json":
-        from tcprism.sinks.json_lines import JsonLines
-
-        return JsonLines(output)
-    from tcprism.sinks.text import Text
-
-    return Text(output, color=wants_color(given["color"], output), style=given["payload_style"])
-
-
-def wants_color(choice: str, output: BinaryIO) -> bool:
-    """Follow --color, then NO_COLOR, then whether the output is a terminal."""
-    if choice != "auto":
-        return choice == "always"
-    return not os.environ.get("NO_COLOR") and output.isatty()
 
 
 def announce(monitor: Monitor, verbose: int) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, BinaryIO, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from tcprism.cli import options
-from tcprism.cli.session import Choose, started
+from tcprism.cli.looks import Look
+from tcprism.cli.session import started
 from tcprism.cli.trace import trace
 from tcprism.pipeline import Request
-from tcprism.sinks import Sink
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -24,24 +24,20 @@ _OPTIONS = (
     options.command_argument,
 )
 
+# What only trace can be told.
+_PLAIN = {"count_only": False, "packets": None, "payload_style": "text"}
+
 
 def view_options(command: Command) -> Command:
     """Add the options that both views have, the filters apart."""
     return options.with_options(_OPTIONS, command)
 
 
-def show(
-    given: dict[str, Any],
-    make: Callable[[BinaryIO], Sink],
-    choose: Choose,
-    **asked: Any,
-) -> NoReturn:
-    """Trace as the options say and exit; `asked` are fields of the Request, its filter apart.
-
-    `make` makes the sink for the output, `choose` takes of each batch the events to write.
-    """
+def show(given: dict[str, Any], look: Look, more_kinds: tuple[str, ...] = ()) -> NoReturn:
+    """Trace what a look needs, and more kinds, as the options say; exit when it ends."""
     options.parse_duration(given["duration"])
     with started(given["command"], given["verbose"]) as child:
         chosen = options.to_filter(given, child.pid if child else None)
-        status = trace(Request(filter=chosen, **asked), given, child, make, choose)
+        kinds = (*(look.kinds or ()), *more_kinds)
+        status = trace(Request(kinds=kinds, filter=chosen), given | _PLAIN, child, look)
     sys.exit(status)

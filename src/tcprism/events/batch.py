@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tcprism.events.column import Column
 from tcprism.events.columns import BY_NAME, COLUMNS
 from tcprism.events.event import Event
+from tcprism.events.extras import need, pyarrow
 from tcprism.events.families import RECORDS
 from tcprism.events.part import Part
 
@@ -52,15 +53,19 @@ class Batch:
         if len(self) <= size:
             yield self
             return
-        starts = np.cumsum([0, *map(len, self.parts)])
         for first in range(0, len(self), size):
-            chosen = np.sort(self.permutation[first : first + size])
-            cuts = np.searchsorted(chosen, starts)
-            pieces = [
-                part.take(_as_slice(chosen[cuts[index] : cuts[index + 1]] - starts[index]))
-                for index, part in enumerate(self.parts)
-            ]
-            yield Batch([piece for piece in pieces if len(piece)], self.clock_offset_ns)
+            yield self.between(first, first + size)
+
+    def between(self, first: int, last: int) -> "Batch":
+        """Return the events at the positions from `first` to before `last` in time order."""
+        starts = np.cumsum([0, *map(len, self.parts)])
+        chosen = np.sort(self.permutation[first:last])
+        cuts = np.searchsorted(chosen, starts)
+        pieces = [
+            part.take(_as_slice(chosen[cuts[index] : cuts[index + 1]] - starts[index]))
+            for index, part in enumerate(self.parts)
+        ]
+        return Batch([piece for piece in pieces if len(piece)], self.clock_offset_ns)
 
     def __iter__(self) -> Iterator[Event]:
         """Make events in time order."""
@@ -76,6 +81,30 @@ class Batch:
         """The time order as positions in the parts laid end to end; equal times stay in order."""
         moments = [part.rows["ts_ns"] for part in self.parts]
         return np.argsort(np.concatenate(moments or [np.empty(0, np.uint64)]), kind="stable")
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the parts laid end to end are in time order already."""
+        moments = np.concatenate([part.rows["ts_ns"] for part in self.parts] or [np.empty(0)])
+        return bool((moments[1:] >= moments[:-1]).all())
+
+    def to_arrow(self, columns: Sequence[str] | None = None) -> Any:
+        """Return a pyarrow.Table in time order, with all columns or some. Raises ExtraMissing."""
+        from tcprism.events.arrow import to_record_batch
+
+        return pyarrow().Table.from_batches([to_record_batch(self, columns)])
+
+    def to_pandas(self, columns: Sequence[str] | None = None) -> Any:
+        """Return a pandas.DataFrame with Arrow's types: null stays null, whole numbers whole.
+
+        Raises ExtraMissing.
+        """
+        pandas = need("pandas", "pandas")
+        return self.to_arrow(columns).to_pandas(types_mapper=pandas.ArrowDtype)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> Any:
+        """Hand the columns to whatever takes an Arrow stream: Polars, DuckDB, pandas."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def order(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return the time order as an array of part indices and one of row indices."""

@@ -27,7 +27,8 @@ class Column:
     """One public column.
 
     `families` have it, `field` is the wire field it comes from (None: computed), `values` reads it
-    from a part and `missing` tells in which rows it is null (None: never).
+    from a part and `missing` tells in which rows it is null (None: never). `derived` columns are
+    added by stages.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Column:
     field: str | None
     values: Reader
     missing: Missing | None = None
+    derived: bool = False
 
     @property
     def nullable(self) -> bool:
@@ -135,7 +137,7 @@ def derived_column(name: str, families: tuple[str, ...], json_type: str, doc: st
         column = part.derived.get(name)
         return np.ones(len(part), np.bool_) if column is None else np.ma.getmaskarray(column)
 
-    return Column(name, families, json_type, doc, None, values, missing)
+    return Column(name, families, json_type, doc, None, values, missing, derived=True)
 
 
 def _doc(name: str, families: tuple[str, ...]) -> str:

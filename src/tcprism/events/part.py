@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -77,6 +77,12 @@ class Part:
         if (lengths == self.payload.shape[1]).all():
             return rows
         return [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
+
+
+def joined_rows(parts: Sequence[Part]) -> Rows:
+    """Return the records of parts of one family, one after the other, padding and all."""
+    raw = np.concatenate([part.rows.view(f"V{part.rows.itemsize}") for part in parts])
+    return raw.view(parts[0].rows.dtype)
 
 
 def row_bytes(array: NDArray[np.uint8]) -> list[bytes]:

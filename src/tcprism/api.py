@@ -1,0 +1,197 @@
+"""The Python interface: Monitor, Filter and open, as `import tcprism` offers them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, fields
+from types import TracebackType
+from typing import Any, Self
+
+from tcprism import filters as parsing
+from tcprism.errors import UsageError
+from tcprism.events import KINDS, Batch, Event
+from tcprism.recording.reader import Recording
+from tcprism.recording.selection import Selection
+from tcprism.ring.ledger import Ledger
+from tcprism.stages import Stage
+
+Value = str | int | os.PathLike[str]
+Values = Value | Iterable[Value]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What to look at: the filter options of the command line, under the same names.
+
+    Each takes one value or several, written as on the command line or as a number: `port=443`,
+    `host=["10.0.0.0/8", "fd00::/8"]`, `comm="curl"`. Values of one field are alternatives, fields
+    combine with and. Raises UsageError when a value makes no sense.
+    """
+
+    pid: Values = ()
+    comm: Values = ()
+    host: Values = ()
+    remote_host: Values = ()
+    port: Values = ()
+    local_port: Values = ()
+    remote_port: Values = ()
+    cgroup: Values = ()
+    container: Values = ()
+    netns: Values = ()
+    family: Values = ()
+    follow: bool = False
+
+    def __post_init__(self) -> None:
+        parsing.check(self._texts())  # who is there now, or was, is asked later
+
+    def live(self) -> parsing.Filter:
+        """Return what the kernel is told to check. Raises UnknownTarget for who is not there."""
+        return parsing.parse(self._texts(), follow=self.follow)
+
+    def recorded(self) -> parsing.Filter:
+        """Return what is checked of recorded events. Raises UsageError when it cannot be."""
+        return parsing.parse_recorded(self._texts(), self.follow)
+
+    def _texts(self) -> dict[str, tuple[str, ...]]:
+        return {
+            field.name: _texts(getattr(self, field.name))
+            for field in fields(self)
+            if field.name != "follow"
+        }
+
+
+def _texts(values: Values) -> tuple[str, ...]:
+    if isinstance(values, str | int | os.PathLike):
+        return (_text(values),)
+    return tuple(map(_text, values))
+
+
+def _text(value: Value) -> str:
+    return str(value) if isinstance(value, int) else os.fspath(value)
+
+
+def open(  # what builtins.open is for files
+    path: str | os.PathLike[str],
+    *,
+    kinds: Iterable[str] | None = None,
+    filters: Filter | None = None,
+) -> Recording:
+    """Open a recording: a file, a directory of files, or "-" for standard input.
+
+    `kinds` and `filters` choose events; None takes all. Raises RecordingError and UsageError.
+    """
+    chosen = None if kinds is None else _checked(kinds)
+    return Recording(path, Selection((filters or Filter()).recorded(), chosen))
+
+
+def _checked(kinds: Iterable[str]) -> tuple[str, ...]:
+    wanted = set(kinds)
+    if unknown := sorted(wanted - set(KINDS)):
+        raise UsageError(f"{unknown[0]!r} is not a kind; choose from {', '.join(KINDS)}")
+    return tuple(kind for kind in KINDS if kind in wanted)
+
+
+class Monitor:
+    """Traces from `with` to its end; iterate over its events, or over its `batches()`.
+
+    `async for` works as `for` does. `payload` is the bytes to capture of each message, `ring_size`
+    the memory of each busy ring in bytes, a power of two; `stages` are callables from batch to
+    batch, applied in turn; connections of this process are left out but with `include_self`. Needs
+    root. Raises PermissionMissing, LibraryMissing, KernelRefused or
+    UnknownTarget when entered, UsageError when made.
+    """
+
+    def __init__(
+        self,
+        kinds: Iterable[str] | None = None,
+        filters: Filter | None = None,
+        payload: int | None = None,
+        *,
+        ring_size: int | None = None,
+        include_self: bool = False,
+        stages: Iterable[Stage] = (),
+    ) -> None:
+        self._options: dict[str, Any] = {
+            "kinds": None if kinds is None else _checked(kinds),
+            "payload": payload,
+            "ring_size": ring_size,
+            "include_self": include_self,
+            "stages": tuple(stages),
+        }
+        self._filter = filters or Filter()
+        self._stopping = threading.Event()
+
+    def __enter__(self) -> Self:
+        from tcprism import pipeline  # not before: recordings are read where there is no libbpf
+
+        given = {name: value for name, value in self._options.items() if value is not None}
+        request = pipeline.Request(filter=self._filter.live(), **given)
+        self._monitor = pipeline.Monitor(request).__enter__()
+        self._pause = pipeline.pause
+        self._ledger: Ledger | None = None
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._monitor.stop()
+        while len(self._monitor.drain()):
+            pass  # not wanted any more, but read, so that the ledger balances
+        self._ledger = self._monitor.ledger()
+        self._monitor.__exit__(kind, error, trace)
+
+    def stop(self) -> None:
+        """End the iteration, from any thread or signal handler; what was recorded still comes."""
+        self._stopping.set()
+
+    def ledger(self) -> Ledger:
+        """Return the account of every event so far; after the end, of all."""
+        return self._ledger or self._monitor.ledger()
+
+    def batches(self) -> Batches:
+        """Return the batches to come, for `for` or `async for`; none is empty."""
+        return Batches(self._looks())
+
+    def __iter__(self) -> Iterator[Event]:
+        for batch in self.batches():
+            yield from batch
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        async for batch in self.batches():
+            for event in batch:
+                yield event
+
+    def _looks(self) -> Iterator[tuple[Batch, float]]:
+        """Yield what each look at the rings brings, and the seconds until the next."""
+        while not self._stopping.is_set():
+            batch = self._monitor.read()
+            yield batch, self._pause(len(batch), self._monitor.fill_level())
+        self._monitor.stop()
+        while len(batch := self._monitor.drain()):
+            yield batch, 0.0
+
+
+class Batches:
+    """Batches of a running Monitor, for `for` and for `async for`."""
+
+    def __init__(self, looks: Iterator[tuple[Batch, float]]) -> None:
+        self._looks = looks
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch, pause in self._looks:
+            if len(batch):
+                yield batch
+            time.sleep(pause)
+
+    async def __aiter__(self) -> AsyncIterator[Batch]:
+        for batch, pause in self._looks:
+            if len(batch):
+                yield batch
+            await asyncio.sleep(pause)

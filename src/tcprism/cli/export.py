@@ -1,0 +1,43 @@
+"""`tcprism export`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from tcprism.cli import options
+from tcprism.cli.output import format_sink, opened, write_all
+from tcprism.cli.recordings import open_recording, print_trouble
+
+EPILOG = """\b
+Examples:
+  tcprism export run.tcpr --to pcapng -o run.pcapng     for Wireshark and tshark
+  tcprism export run.tcpr --to pcapng --packets messages -o -  | wireshark -k -i -
+  tcprism export run.tcpr --to parquet -o run.parquet   for DuckDB, Polars, pandas, ClickHouse
+  tcprism export run.tcpr --to arrow -o run.arrows      an Arrow IPC stream
+  tcprism export run.tcpr --to csv --kinds close -o connections.csv
+
+docs/export.md tells what is in each. `tcprism trace --format FORMAT` writes them at once."""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("file", metavar="FILE")
+@click.option(
+    "--to",
+    "form",
+    required=True,
+    metavar="FORMAT",
+    help="pcapng, parquet, arrow, json, csv, or one that you have installed.",
+)
+@click.option("-o", "--output", required=True, metavar="FILE", help="- for standard output.")
+@options.packets_option
+@options.stage_option
+@options.selection_options
+def command(**given: Any) -> None:
+    """Write a recording in a format of other tools."""
+    recording = open_recording(given)
+    with opened(options.parse_output(given["output"])) as output:
+        sink = format_sink(given["form"], given["packets"], recording.facts.kinds, output)
+        write_all(recording.batches(), sink, output)
+    print_trouble(recording)

@@ -1,0 +1,73 @@
+"""Three looks at events, live or recorded: which events each shows, and how."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from tcprism.cli.output import make_sink, wants_color
+from tcprism.events import Batch
+from tcprism.events._wire import EventKind
+from tcprism.events.names import STATES
+from tcprism.sinks import Sink
+
+ESTABLISHED = STATES.index("ESTABLISHED")
+
+Choose = Callable[[Batch], Batch]
+MakeSink = Callable[[dict[str, Any], Sequence[str], BinaryIO], Sink]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A look: `choose` takes of each batch the events to write, `make` makes the sink.
+
+    `kinds` are what it needs, None: whatever the user asks for.
+    """
+
+    kinds: tuple[str, ...] | None
+    choose: Choose
+    make: MakeSink
+
+
+def everything(batch: Batch) -> Batch:
+    """Choose all events."""
+    return batch
+
+
+def ended(batch: Batch) -> Batch:
+    """Choose the ends of connections: closes, and connects that failed."""
+    parts = [
+        part.take(
+            (part.rows["kind"] != EventKind.CONNECT) | (part.rows["new_state"] != ESTABLISHED)
+        )
+        for part in batch.parts
+    ]
+    return Batch(parts, batch.clock_offset_ns)
+
+
+def without_sends(batch: Batch) -> Batch:
+    """Choose all but the sends, which tell whose bytes are sent again."""
+    parts = [part for part in batch.parts if part.family != "message"]
+    return Batch(parts, batch.clock_offset_ns)
+
+
+def _connections(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) -> Sink:
+    if given["form"] != "text":
+        return make_sink(given, kinds, output)
+    from tcprism.sinks.connections import Connections
+
+    return Connections(output, color=wants_color(given["color"], output))
+
+
+def _retransmits(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) -> Sink:
+    from tcprism.sinks.retransmit_summary import RetransmitSummary
+
+    return RetransmitSummary(make_sink(given, kinds, output), sys.stderr)
+
+
+TRACE = Look(None, everything, make_sink)
+CONNECTIONS = Look(("connect", "close"), ended, _connections)
+RETRANSMITS = Look(("send", "retransmit", "undo", "drop"), without_sends, _retransmits)
+LOOKS = {"trace": TRACE, "connections": CONNECTIONS, "retransmits": RETRANSMITS}

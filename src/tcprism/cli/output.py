@@ -1,0 +1,109 @@
+"""Where output goes, and in which format."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from tcprism.errors import OutputError, UsageError
+from tcprism.events import Batch
+from tcprism.sinks import Sink
+from tcprism.sinks.formats import BINARY, sink_for
+
+
+class Output(Protocol):
+    """What a sink writes to, as far as a session deals with it."""
+
+    def flush(self) -> None:
+        """Hand over what is buffered."""
+
+    def fileno(self) -> int:
+        """Return the descriptor, to notice that the reader went away."""
+
+
+@contextmanager
+def opened(path: Path | None) -> Iterator[BinaryIO]:
+    """Open the output; a file is made readable to its owner alone, for it holds payload.
+
+    Raises OutputError.
+    """
+    if path is None:
+        # Not sys.stdout.buffer: with PYTHONUNBUFFERED that writes what fits and forgets the rest.
+        with open(sys.stdout.fileno(), "wb", closefd=False) as output:
+            yield output
+        return
+    with create(path) as output:
+        yield output
+
+
+def create(path: Path) -> BinaryIO:
+    """Create a file that its owner alone may read. Raises OutputError."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError as error:
+        raise OutputError(f"--output: cannot write {path}: {error.strerror}") from error
+    return open(descriptor, "wb")
+
+
+def make_sink(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) -> Sink:
+    """Return the sink that the options choose for events of some kinds."""
+    form: str = given["form"]
+    if given["count_only"]:
+        if form != "text":
+            raise UsageError(f"--count-only prints a table: leave --format {form} out")
+        from tcprism.sinks.count import Count
+
+        return Count(output)
+    if form != "text":
+        return format_sink(form, given["packets"], kinds, output)
+    from tcprism.sinks.text import Text
+
+    return Text(output, color=wants_color(given["color"], output), style=given["payload_style"])
+
+
+def format_sink(form: str, packets: str | None, kinds: Sequence[str], output: BinaryIO) -> Sink:
+    """Return the sink of a format; `packets` says what pcapng is made of, None: what there is.
+
+    Raises UsageError and ExtraMissing.
+    """
+    if packets and form != "pcapng":
+        raise UsageError("--packets chooses what pcapng has: it needs the format pcapng")
+    if form in BINARY and output.isatty():
+        raise UsageError(f"{form} is not for a terminal: write it to a file with --output FILE")
+    make: Callable[..., Sink] = sink_for(form)
+    if form == "pcapng":
+        make = partial(make, source=packets or ("segments" if "transmit" in kinds else "messages"))
+    return make(output)
+
+
+def wants_color(choice: str, output: BinaryIO) -> bool:
+    """Follow --color, then NO_COLOR, then whether the output is a terminal."""
+    if choice != "auto":
+        return choice == "always"
+    return not os.environ.get("NO_COLOR") and output.isatty()
+
+
+def write_all(batches: Iterable[Batch], sink: Sink, output: Output) -> None:
+    """Write batches to their end; a reader that went away is one. Raises OutputError."""
+    try:
+        for batch in batches:
+            sink.write(batch)
+        sink.close()
+        output.flush()
+    except BrokenPipeError:
+        silence(output)
+    except OSError as error:
+        silence(output)
+        raise OutputError(f"cannot write the output: {error.strerror}") from error
+
+
+def silence(output: Output) -> None:
+    """Make sure that nothing is written to a pipe without a reader, at exit neither."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, output.fileno())
+    os.close(null)

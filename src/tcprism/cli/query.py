@@ -1,0 +1,146 @@
+"""`tcprism query`."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import json
+import sys
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
+from inspect import cleandoc
+from typing import Any
+
+import click
+
+from tcprism.cli.output import opened, silence
+from tcprism.errors import UsageError
+from tcprism.events.escape import escape
+from tcprism.recording.queries import QUERIES
+
+EPILOG = """\b
+Examples:
+  tcprism query run.tcpr top-talkers               a query that ships; --list shows them
+  tcprism query run.tcpr "SELECT comm, sum(bytes) FROM events WHERE kind = 'send' GROUP BY 1"
+  tcprism query run.tcpr --format csv "SELECT * FROM connections" > connections.csv
+  tcprism query run.tcpr "DESCRIBE events"         the columns
+
+Views: events, messages, segments, retransmits, connections; docs/events.md explains the columns.
+FILE is a recording, also one that is still being written, or a directory of recordings. The SQL is
+DuckDB's."""
+
+Row = Sequence[Any]
+_WIDEST = 60  # characters of a cell in a table
+_ROWS_MEASURED = 1000
+
+
+@click.command(epilog=EPILOG)
+@click.argument("file", required=False, metavar="FILE")
+@click.argument("sql", required=False, metavar="SQL|NAME")
+@click.option("--list", "show_list", is_flag=True, help="Show the queries that have a name.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="A table to read, a JSON object a line, or CSV with a header.",
+)
+def command(file: str | None, sql: str | None, show_list: bool, form: str) -> None:
+    """Ask a recording in SQL."""
+    if show_list:
+        print("\n\n".join(_described()))
+        return
+    if not file or not sql:
+        raise UsageError("give a recording and a query; `tcprism query --list` shows some by name")
+    from tcprism.recording.sql import Database
+
+    with Database(file) as database:
+        _print(_WRITERS[form](*database.query(QUERIES[sql].sql if sql in QUERIES else sql)))
+        for sentence in database.trouble:
+            print(f"tcprism: {sentence}", file=sys.stderr)
+
+
+def _described() -> Iterator[str]:
+    for name, query in QUERIES.items():
+        yield f"{name}: {query.title}\n{cleandoc(query.sql)}"
+
+
+def _print(lines: Iterable[str]) -> None:
+    with opened(None) as output:
+        try:
+            for line in lines:
+                output.write(line.encode())
+            output.flush()
+        except BrokenPipeError:
+            silence(output)
+
+
+def _csv(names: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
+    yield _csv_line(names)
+    for row in rows:
+        yield _csv_line([_plain(value) for value in row])
+
+
+def _csv_line(row: Row) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(row)
+    return line.getvalue()
+
+
+def _json(names: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
+    for row in rows:
+        values = dict(zip(names, map(_plain, row), strict=True))
+        yield json.dumps(values, default=str) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON and CSV have it: bytes in base64, times as RFC 3339 without zone."""
+    if isinstance(value, bytes | bytearray):
+        return b64encode(value).decode("ascii")
+    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
+        return value.isoformat()
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def _table(names: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
+    """Align columns by the first rows, numbers to the right."""
+    rows = iter(rows)
+    first = [row for row, _ in zip(rows, range(_ROWS_MEASURED), strict=False)]
+    numeric = [_is_numeric(row[index] for row in first) for index in range(len(names))]
+    cells = [[_cell(value) for value in row] for row in first]
+    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    yield _aligned(names, widths, numeric)
+    yield _aligned(["-" * width for width in widths], widths, numeric)
+    for row in cells:
+        yield _aligned(row, widths, numeric)
+    for later in rows:
+        yield _aligned([_cell(value) for value in later], widths, numeric)
+
+
+def _is_numeric(values: Iterable[Any]) -> bool:
+    return all(value is None or isinstance(value, int | float | Decimal) for value in values)
+
+
+def _cell(value: Any) -> str:
+    """Return a value for a terminal, without a control character."""
+    if value is None:
+        return "-"
+    if isinstance(value, bytes | bytearray):
+        text = escape(bytes(value))
+    else:  # what tcprism escaped already keeps its backslashes
+        text = escape(str(value).encode()).replace(r"\\", "\\")
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 3] + "..."
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:
+    padded = (
+        cell.rjust(width) if right else cell.ljust(width)
+        for cell, width, right in zip(row, widths, numeric, strict=True)
+    )
+    return "  ".join(padded).rstrip() + "\n"
+
+
+_WRITERS = {"table": _table, "json": _json, "csv": _csv}

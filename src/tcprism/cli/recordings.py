@@ -1,0 +1,51 @@
+"""What the commands that read a recording share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from tcprism import filters
+from tcprism.cli import options
+from tcprism.recording.notes import Gap
+from tcprism.recording.reader import Recording
+from tcprism.recording.selection import Selection
+from tcprism.stages import stage_for, through
+
+
+def open_recording(given: dict[str, Any], default_kinds: Sequence[str] | None = None) -> Recording:
+    """Open FILE with the options that choose events; without --kinds, those kinds or all."""
+    chosen = filters.parse_recorded(options.filter_texts(given), given.pop("follow"))
+    kinds, payload = given.pop("kinds"), given.pop("payload")
+    stages = tuple(map(stage_for, given.pop("stage")))
+    select = Selection(
+        chosen,
+        default_kinds if kinds is None else options.parse_kinds(kinds),
+        None if payload is None else options.parse_payload(payload),
+    )
+    return Recording(given["file"], lambda batch: through(stages, select(batch)))
+
+
+def print_account(recording: Recording) -> None:
+    """Print on stderr what the recording says of itself: gaps, its ledger, what is missing."""
+    for gap in recording.gaps:
+        print(_gap_text(gap, recording.clock_offset_ns), file=sys.stderr)
+    if recording.ledger.entries:
+        print("\n".join(recording.ledger.lines()), file=sys.stderr)
+    print_trouble(recording)
+
+
+def print_trouble(recording: Recording) -> None:
+    """Say on stderr what is missing."""
+    for sentence in recording.trouble:
+        print(f"tcprism: {sentence}", file=sys.stderr)
+
+
+def _gap_text(gap: Gap, clock_offset_ns: int) -> str:
+    since, until = (
+        datetime.fromtimestamp((moment + clock_offset_ns) / 1e9).strftime("%H:%M:%S.%f")
+        for moment in (gap.since_ns, gap.until_ns)
+    )
+    return f"gap: {gap.lost} {gap.kind} lost between {since} and {until}"

@@ -1,0 +1,98 @@
+"""`tcprism replay`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from importlib.resources import files
+from typing import Any
+
+import click
+
+from tcprism.cli import options
+from tcprism.cli.looks import LOOKS, Look
+from tcprism.cli.output import opened, write_all
+from tcprism.cli.recordings import open_recording, print_account
+from tcprism.errors import UsageError
+from tcprism.events import Batch
+from tcprism.recording.playback import first, paced, until
+from tcprism.recording.reader import Recording
+
+EPILOG = """\b
+Examples:
+  tcprism replay run.tcpr                          what trace would have printed
+  tcprism replay run.tcpr --kinds retransmit --remote-port 443
+  tcprism replay run.tcpr --as connections         what connections would have printed
+  tcprism replay run.tcpr --speed 1                at the pace at which it happened
+  tcprism replay --sample                          a recording that comes with tcprism
+  ssh host sudo tcprism record -o - | tcprism replay -
+
+Needs no privileges and no particular system. FILE is a recording, a directory of recordings, or -
+for standard input. --pid, --cgroup and --netns name what was there when it was recorded."""
+
+SAMPLE = "sample.tcpr"
+
+
+@click.command(epilog=EPILOG)
+@click.argument("file", required=False, metavar="FILE")
+@click.option("--sample", is_flag=True, help="Replay the recording that comes with tcprism.")
+@click.option(
+    "--speed",
+    default="max",
+    show_default=True,
+    metavar="1|N|max",
+    help="How many times as fast as it happened.",
+)
+@click.option(
+    "--as",
+    "look",
+    type=click.Choice([*LOOKS]),
+    default="trace",
+    show_default=True,
+    help="As which command shows it.",
+)
+@options.selection_options
+@options.view_options
+@click.option("--count", type=click.IntRange(1), metavar="N", help="Stop after N events.")
+@click.option("--duration", type=float, metavar="SECONDS", help="Stop after so much recorded time.")
+def command(**given: Any) -> None:
+    """Show a recording as trace would have shown it."""
+    speed = _parse_speed(given["speed"])
+    options.parse_duration(given["duration"])
+    if given.pop("sample") == bool(given["file"]):
+        raise UsageError("name a recording, or give --sample for the one that comes with tcprism")
+    given["file"] = given["file"] or str(files("tcprism").joinpath(SAMPLE))
+    look = LOOKS[given["look"]]
+    recording = open_recording(given, look.kinds)
+    batches: Iterable[Batch] = map(look.choose, recording.batches())
+    if given["count"]:
+        batches = first(batches, given["count"])
+    if given["duration"]:
+        batches = until(batches, given["duration"])
+    if speed:
+        batches = paced(batches, speed)
+    try:
+        _show(look, recording, batches, given)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+    print_account(recording)
+
+
+def _parse_speed(text: str) -> float:
+    """Return the speed; 0 for as fast as possible."""
+    if text == "max":
+        return 0.0
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < float("inf"):
+        raise UsageError(f"--speed: {text!r} is neither a number above 0 nor max")
+    return speed
+
+
+def _show(
+    look: Look, recording: Recording, batches: Iterable[Batch], given: dict[str, Any]
+) -> None:
+    with opened(options.parse_output(given["output"])) as output:
+        write_all(batches, look.make(given, recording.facts.kinds, output), output)

@@ -1,0 +1,77 @@
+"""The options that say how to trace, which the commands have that need a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from tcprism.cli.options import parse_bytes, with_options
+from tcprism.errors import UsageError
+from tcprism.events._wire import PAYLOAD_MAX
+from tcprism.pipeline import DEFAULT_MAX_CONNECTIONS
+from tcprism.probes import MECHANISMS
+from tcprism.ring import rings
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def payload_option(default: int) -> Callable[[Decorated], Decorated]:
+    """Return the option that says how much payload to take."""
+    return click.option(
+        "--payload",
+        type=int,
+        default=default,
+        show_default=True,
+        metavar="BYTES",
+        help=f"Payload to take of each message, 0 to {PAYLOAD_MAX}.",
+    )
+
+
+_TRACING_OPTIONS = (
+    click.option(
+        "--ring-size",
+        default="64M",
+        show_default=True,
+        metavar="BYTES",
+        help="Memory of each busy ring, a power of two; larger ones survive longer bursts.",
+    ),
+    click.option(
+        "--max-connections",
+        type=click.IntRange(1, 1 << 24),
+        default=DEFAULT_MAX_CONNECTIONS,
+        show_default=True,
+        metavar="N",
+        help="Sockets to remember the owners of, where the kernel cannot keep them at the socket.",
+    ),
+    click.option("--hooks", type=click.Choice(MECHANISMS), help="Force one way to hook (support)."),
+    click.option("--include-self", is_flag=True, help="Trace tcprism's own connections too."),
+    click.option("-v", "--verbose", count=True, help="Tell the hooks in use; -vv: libbpf's log."),
+)
+
+
+def tracing_options(command: Decorated) -> Decorated:
+    """Add the options that say how to trace."""
+    return with_options(_TRACING_OPTIONS, command)
+
+
+def parse_tracing(given: dict[str, Any]) -> dict[str, Any]:
+    """Take the values of the options that say how to trace, except --verbose, out of `given`."""
+    return {
+        "ring_size": parse_ring_size(given.pop("ring_size")),
+        "mechanism": given.pop("hooks"),
+        "include_self": given.pop("include_self"),
+        "max_connections": given.pop("max_connections"),
+    }
+
+
+def parse_ring_size(text: str) -> int:
+    """Parse "64M", "65536"; the kernel takes powers of two. Raises UsageError."""
+    size = parse_bytes(text)
+    if not rings.SMALLEST <= size <= rings.LARGEST or size & (size - 1):
+        raise UsageError(
+            f"--ring-size: {text!r} is not a power of two from 64K to 1G;"
+            " write for example --ring-size 128M"
+        )
+    return size

@@ -1,0 +1,37 @@
+"""What does not come with tcprism alone: libraries, and what other packages add by entry points."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from tcprism.errors import ExtraMissing
+
+
+def pyarrow() -> Any:
+    """Return the module pyarrow. Raises ExtraMissing."""
+    return need("pyarrow", "arrow")
+
+
+def need(module: str, extra: str) -> Any:
+    """Import a library that an extra of tcprism brings. Raises ExtraMissing."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        library = module.partition(".")[0]
+        raise ExtraMissing(
+            f"this needs {library}, which is not here: run `pip install 'tcprism[{extra}]'`"
+        ) from error
+
+
+def plugin(group: str, name: str) -> Any:
+    """Return what an installed package offers under a name, or None."""
+    for entry in entry_points(group=group, name=name):
+        return entry.load()
+    return None
+
+
+def plugins(group: str) -> list[str]:
+    """Return the names under which installed packages offer something."""
+    return sorted(entry.name for entry in entry_points(group=group))

@@ -1,0 +1,119 @@
+"""The files of a recording that is being written: one, or one after the other in a directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from tcprism.errors import OutputError
+from tcprism.events import Batch
+from tcprism.recording.notes import Facts
+from tcprism.recording.reader import SUFFIX
+from tcprism.recording.writer import Writer
+from tcprism.ring.ledger import Ledger
+
+Create = Callable[[Path], BinaryIO]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Bytes of all files at most, bytes of one file, how many files stay; None: no limit."""
+
+    max_size: int | None = None
+    rotate: int | None = None
+    keep: int | None = None
+
+
+class Files:
+    """Writes a recording to `path`, a directory when files rotate, or to `standard_output`.
+
+    `create` makes a file. What the files raise rises from all methods.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        facts: Facts,
+        limit: Limit,
+        create: Create,
+        standard_output: BinaryIO,
+    ) -> None:
+        self._path = path
+        self._facts = facts
+        self._limit = limit
+        self._create = create
+        self._standard_output = standard_output
+        self._done: list[tuple[Path, int]] = []
+        self._made = 0
+        self._events_before = 0
+        if path and limit.rotate:
+            _make_directory(path)
+        self._open()
+
+    def _open(self) -> None:
+        self._made += 1
+        self._current = self._path
+        if self._path and self._limit.rotate:
+            self._current = self._path / f"{self._made:06d}{SUFFIX}"
+        self._file = self._create(self._current) if self._current else self._standard_output
+        self._writer = Writer(self._file, self._facts)
+
+    @property
+    def events(self) -> int:
+        """Events in all files, those that are gone too."""
+        return self._events_before + self._writer.events
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files that are there."""
+        return self._writer.size + sum(size for _, size in self._done)
+
+    @property
+    def full(self) -> bool:
+        """Whether the recording has reached its size."""
+        return self._limit.max_size is not None and self.size >= self._limit.max_size
+
+    def write(self, batch: Batch) -> None:
+        """Take a batch."""
+        written = self._writer.write(batch)
+        if written and self._limit.rotate and self._writer.size >= self._limit.rotate:
+            self._rotate()
+
+    def _rotate(self) -> None:
+        self.close()
+        if self._current:
+            self._done.append((self._current, self._writer.size))
+        self._events_before += self._writer.events
+        keep = self._limit.keep
+        while keep and len(self._done) >= keep:
+            self._done.pop(0)[0].unlink(missing_ok=True)
+        self._open()
+
+    def note(self, ledger: Ledger) -> None:
+        """Take the account so far."""
+        self._writer.note(ledger)
+
+    def flush(self) -> None:
+        """Whole batches are flushed as they are written."""
+
+    def fileno(self) -> int:
+        """Return the descriptor of the file that is being written."""
+        return self._file.fileno()
+
+    def close(self) -> None:
+        """End the recording in good order."""
+        self._writer.close()
+        if self._current:
+            self._file.close()
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        old = next(path.glob(f"*{SUFFIX}"), None)
+    except OSError as error:
+        raise OutputError(f"--output: cannot make {path}: {error.strerror}") from error
+    if old:
+        raise OutputError(f"--output: {path} has a recording already: choose another name")

@@ -1,0 +1,180 @@
+"""Reading recordings: from a file, a directory of files, or a pipe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tcprism.errors import RecordingError
+from tcprism.events import Batch, Event
+from tcprism.events.extras import pyarrow
+from tcprism.recording.names import NameBook
+from tcprism.recording.notes import (
+    Gap,
+    decode,
+    decode_facts,
+    decode_gaps,
+    decode_ledger,
+)
+from tcprism.recording.schema import to_parts
+from tcprism.ring.ledger import Ledger
+
+SUFFIX = ".tcpr"
+_UNFINISHED = "ends without its last batch: it was cut off, or is still being written"
+_DAMAGED = "is damaged: what comes after the last event shown cannot be read"
+# What Arrow raises for a stream that breaks off or makes no sense; its own errors are among them.
+_BROKEN = (OSError, EOFError, ValueError, TypeError, KeyError, MemoryError, NotImplementedError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A file of a recording and its name in messages."""
+
+    name: str
+    path: Path | None
+
+    def open(self) -> BinaryIO:
+        try:
+            return self.path.open("rb") if self.path else os.fdopen(os.dup(0), "rb")
+        except OSError as error:
+            raise RecordingError(f"cannot read {self.name}: {error.strerror}") from error
+
+
+class Recording:
+    """A recording: iterate over its events, or over its `batches()`.
+
+    `select` takes each batch and returns what is wanted of it; of `fields`, columns of the file,
+    only those are read. `facts` are those of the first file.
+    `ledger`, `gaps`, `trouble` and `clock_offset_ns` are what has been read so far; `trouble` says,
+    a sentence a file, where something is missing. A recording that is still being written is read
+    up to where it is. Raises RecordingError.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        select: Callable[[Batch], Batch] | None = None,
+        fields: Collection[str] | None = None,
+    ) -> None:
+        self._select = select
+        self._fields = fields
+        self._sources = _sources(path)
+        self._first: _Stream | None = _Stream(self._sources[0], fields)
+        self.facts = self._first.facts
+        self.ledger = Ledger(())
+        self.gaps: list[Gap] = []
+        self.trouble: list[str] = []
+        self.clock_offset_ns = 0
+
+    def close(self) -> None:
+        """Close a file that was opened and not read."""
+        if self._first:
+            self._first.close()
+        self._first = None
+
+    def __iter__(self) -> Iterator[Event]:
+        """Make events in time order."""
+        for batch in self.batches():
+            yield from batch
+
+    def batches(self) -> Iterator[Batch]:
+        """Read batches in the order in which they were recorded."""
+        self.gaps, self.trouble = [], []
+        for source in self._sources:
+            stream, self._first = self._first or _Stream(source, self._fields), None
+            try:
+                for batch in stream:
+                    self.clock_offset_ns = batch.clock_offset_ns
+                    self.ledger = stream.ledger or self.ledger
+                    self.gaps += stream.gaps
+                    yield self._select(batch) if self._select else batch
+                self.ledger = stream.ledger or self.ledger
+                self.gaps += stream.gaps
+            finally:
+                stream.close()
+            if stream.trouble:
+                self.trouble.append(f"{source.name} {stream.trouble}")
+
+
+def _sources(path: str | os.PathLike[str]) -> list[_Source]:
+    """Return the files of a recording: one, those in a directory, or standard input for "-"."""
+    if os.fspath(path) == "-":
+        return [_Source("standard input", None)]
+    place = Path(path)
+    if not place.is_dir():
+        return [_Source(str(place), place)]
+    files = sorted(place.glob(f"*{SUFFIX}"))
+    if not files:
+        raise RecordingError(f"there is no recording (*{SUFFIX}) in {place}")
+    return [_Source(str(file), file) for file in files]
+
+
+class _Stream:
+    """One file of a recording: iterate to get its batches."""
+
+    def __init__(self, source: _Source, fields: Collection[str] | None) -> None:
+        self._name = source.name
+        self._file = source.open()
+        self.ledger: Ledger | None = None
+        self.gaps: list[Gap] = []
+        self.trouble = ""
+        self._names = NameBook()
+        self._clock_offset_ns = 0
+        try:
+            self._stream = pyarrow().ipc.open_stream(self._file)
+            if fields is not None:
+                self._stream = self._reopened(fields)
+            self.facts = decode_facts(self._stream.schema.metadata)
+        except RecordingError as error:
+            self.close()
+            raise RecordingError(f"cannot read {self._name}: {error}") from error
+        except Exception as error:
+            self.close()
+            raise RecordingError(
+                f"cannot read {self._name}: it is not a recording of tcprism's"
+            ) from error
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _reopened(self, fields: Collection[str]) -> Any:
+        """Return a stream that unpacks some columns only."""
+        names = self._stream.schema.names
+        numbers = [number for number, name in enumerate(names) if name in fields]
+        self._file.seek(0)
+        ipc = pyarrow().ipc
+        options = ipc.IpcReadOptions(included_fields=numbers, use_threads=False)
+        return ipc.open_stream(self._file, options=options)
+
+    def __iter__(self) -> Iterator[Batch]:
+        ended = False
+        try:
+            while not ended:
+                read = self._stream.read_next_batch_with_custom_metadata()
+                read.batch.validate(full=True)
+                notes = decode(read.custom_metadata)
+                self._learn(notes)
+                ended = "end" in notes
+                parts = to_parts(read.batch, self._clock_offset_ns, self._names.context)
+                if parts:
+                    yield Batch(parts, self._clock_offset_ns)
+                    self.gaps = []
+        except StopIteration:
+            self.trouble = _UNFINISHED
+        except RecordingError as error:
+            self.trouble = f"is damaged: {error}"
+        except _BROKEN:
+            self.trouble = _UNFINISHED if not self._file.read(1) else _DAMAGED
+
+    def _learn(self, notes: dict[str, Any]) -> None:
+        try:
+            self._clock_offset_ns = int(notes.get("clock_offset_ns", self._clock_offset_ns))
+        except (TypeError, ValueError) as error:
+            raise RecordingError("its clock is damaged") from error
+        self._names.learn(notes.get("names", {}))
+        if "ledger" in notes:
+            self.ledger = decode_ledger(notes["ledger"])
+        self.gaps += decode_gaps(notes.get("gaps", ()))

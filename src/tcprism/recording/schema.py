@@ -1,0 +1,245 @@
+"""Records as Arrow columns and back.
+
+The columns are the wire fields of all families; those that a record's family lacks are null. A
+column is found by its name, never by its place, so that records may be laid out in another way in
+the next version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcprism.errors import RecordingError
+from tcprism.events import COLUMNS, FAMILIES, KINDS, Batch, Part
+from tcprism.events._wire import PAYLOAD_CLASSES
+from tcprism.events.arrow import BYTES_OF, fields_read, payload_array
+from tcprism.events.columns import BY_NAME
+from tcprism.events.context import Context
+from tcprism.events.extras import pyarrow
+from tcprism.events.families import RECORDS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DERIVED = {column.name: column.json_type for column in COLUMNS if column.derived}
+Places = NDArray[np.intp]
+
+_CLASSES = np.array([0, *PAYLOAD_CLASSES])
+_KIND_NUMBERS = 256  # a byte
+_TIME = "ts_ns"
+_ALWAYS = ("time", "kind", "cgroup_id")  # the order, the family, whose names come with a batch
+
+
+@cache
+def fields() -> dict[str, np.dtype[Any]]:
+    """Return the wire fields of all families, those that all have first."""
+    found: dict[str, np.dtype[Any]] = {}
+    for record in RECORDS.values():
+        for name in record.names or ():
+            if found.setdefault(name, record[name]) != record[name]:
+                raise TypeError(f"{name} has two types: give one of the fields another name")
+    return found
+
+
+@cache
+def schema() -> pa.Schema:
+    """Return the schema of a recording, without its metadata."""
+    pa = pyarrow()
+    columns = [(_column_name(name), _arrow_type(name, kind)) for name, kind in fields().items()]
+    columns.append(("payload", pa.binary()))
+    columns += [
+        (name, pa.int64() if json_type == "integer" else pa.string())
+        for name, json_type in DERIVED.items()
+    ]
+    return pa.schema(columns)
+
+
+def _column_name(field: str) -> str:
+    return "time" if field == _TIME else field
+
+
+def _field(column: str) -> str:
+    return _TIME if column == "time" else column
+
+
+def _arrow_type(name: str, dtype: np.dtype[Any]) -> pa.DataType:
+    pa = pyarrow()
+    if name == _TIME:
+        return pa.timestamp("ns", "UTC")
+    if name == "kind":
+        return pa.dictionary(pa.uint8(), pa.string())
+    if dtype.shape or dtype.kind == "S":
+        return pa.binary(dtype.itemsize)
+    return pa.from_numpy_dtype(dtype)
+
+
+@cache
+def _kind_names() -> pa.Array:
+    """Return a name for each number that a byte can hold: the numbers of the records stay."""
+    unknown = [f"unknown-{number}" for number in range(len(KINDS), _KIND_NUMBERS)]
+    return pyarrow().array([*KINDS, *unknown])
+
+
+def fields_of(column: str) -> frozenset[str]:
+    """Return the columns of a recording that a public column is made of."""
+    if column in DERIVED:
+        return frozenset([column, *_ALWAYS])
+    read = fields_read(BY_NAME[BYTES_OF.get(column, column)])
+    payload = ["payload"] if "payload_length" in read else []
+    return frozenset([*map(_column_name, read), *payload, *_ALWAYS])
+
+
+def to_record_batch(batch: Batch) -> pa.RecordBatch:
+    """Return a batch's records in time order as Arrow columns."""
+    pa = pyarrow()
+    columns = [_column(batch, field.name) for field in schema()]
+    return pa.RecordBatch.from_arrays(columns, schema=schema())
+
+
+def _column(batch: Batch, name: str) -> pa.Array:
+    pa = pyarrow()
+    arrow_type = schema().field(name).type
+    if not any(_has(part, name) for part in batch.parts):
+        return pa.nulls(len(batch), arrow_type)
+    pieces = [
+        _encode(part, name, batch.clock_offset_ns)
+        if _has(part, name)
+        else pa.nulls(len(part), arrow_type)
+        for part in batch.parts
+    ]
+    if len(pieces) == 1 and batch.is_ordered:
+        return pieces[0]
+    return pa.concat_arrays(pieces).take(pa.array(batch.permutation))
+
+
+def _has(part: Part, name: str) -> bool:
+    if name == "payload":
+        return part.payload is not None
+    return name in part.derived or _field(name) in (part.rows.dtype.names or ())
+
+
+def _encode(part: Part, name: str, clock_offset_ns: int) -> pa.Array:
+    pa = pyarrow()
+    arrow_type = schema().field(name).type
+    if name == "payload":
+        return payload_array(part)
+    if name in part.derived:
+        column = part.derived[name]
+        mask = np.ma.getmaskarray(column)
+        return pa.array(np.ma.getdata(column), type=arrow_type, mask=mask)
+    values = np.ascontiguousarray(part.rows[_field(name)])
+    if name == "time":
+        values = values.view(np.int64) + clock_offset_ns
+    if name == "kind":
+        return pa.DictionaryArray.from_arrays(pa.array(values), _kind_names())
+    return pa.Array.from_buffers(arrow_type, len(part), [None, pa.py_buffer(values)])
+
+
+def to_parts(batch: pa.RecordBatch, clock_offset_ns: int, context: Context) -> list[Part]:
+    """Return the records of a record batch. Raises RecordingError when they make no sense.
+
+    Records of a kind that is not known, which a later tcprism may have, are left out.
+    """
+    pa = pyarrow()
+    columns = {field.name: _checked(batch, field) for field in batch.schema if _known(field.name)}
+    for name in _ALWAYS:
+        if name not in columns:
+            raise RecordingError(f"it has no column {name}")
+    kinds = _raw(columns["kind"].indices, np.dtype(np.uint8))
+    parts = []
+    for family, group in _groups(kinds, columns.get("payload")):
+        chosen = {name: column.take(pa.array(group)) for name, column in columns.items()}
+        parts.append(_part(chosen, family, clock_offset_ns, context))
+    return parts
+
+
+def _known(name: str) -> bool:
+    return bool(schema().get_field_index(name) >= 0)
+
+
+def _checked(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    if field.type != schema().field(field.name).type:
+        raise RecordingError(f"its column {field.name} is not what tcprism writes")
+    return batch.column(field.name)
+
+
+def _groups(kinds: NDArray[np.uint8], payload: pa.Array | None) -> Iterator[tuple[str, Places]]:
+    """Yield the places of each family's records; messages apart by the size of their payload.
+
+    They come in the order of the rings, in which events of the same time stay.
+    """
+    for family, names in FAMILIES.items():
+        places = np.flatnonzero(np.isin(kinds, [KINDS.index(name) for name in names]))
+        if family != "message" or payload is None:
+            classes = np.zeros(len(places), np.intp)
+        else:
+            lengths = np.diff(_offsets(payload))[places]
+            classes = np.searchsorted(_CLASSES, lengths)
+        for number in np.unique(classes).tolist():
+            yield family, places[classes == number]
+
+
+def _part(columns: dict[str, pa.Array], family: str, offset_ns: int, context: Context) -> Part:
+    """Return records of one family from columns that have only theirs."""
+    rows = np.zeros(len(columns["kind"]), RECORDS[family])
+    for name in rows.dtype.names or ():
+        column = columns.get(_column_name(name))
+        if column is not None:
+            rows[name] = _decode(column, name, rows.dtype[name], offset_ns)
+    payload = columns.get("payload")
+    if family != "message" or payload is None or payload.null_count == len(payload):
+        return Part(rows, None, dict(_derived(columns)), context)
+    return Part(rows, _payload_table(payload, rows), dict(_derived(columns)), context)
+
+
+def _decode(column: pa.Array, name: str, dtype: np.dtype[Any], offset_ns: int) -> Any:
+    if name == "kind":
+        return _raw(column.indices, dtype)
+    if name == _TIME:
+        return (_raw(column, np.dtype(np.int64)) - offset_ns).view(np.uint64)
+    return _raw(column, dtype)
+
+
+def _raw(column: pa.Array, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return the values of a column of fixed width; what is null has any value."""
+    data = column.buffers()[1]
+    if data is None:
+        return np.zeros((len(column), *dtype.shape), dtype.base)
+    values = np.frombuffer(data, dtype.base).reshape(-1, *dtype.shape)
+    return values[column.offset : column.offset + len(column)]
+
+
+def _offsets(column: pa.Array) -> NDArray[np.int32]:
+    """Return where each value of a binary column begins, and where the last ends."""
+    data = column.buffers()[1]
+    offsets = np.zeros(1, np.int32) if data is None else np.frombuffer(data, np.int32)
+    return offsets[column.offset : column.offset + len(column) + 1]
+
+
+def _payload_table(column: pa.Array, rows: NDArray[np.void]) -> NDArray[np.uint8]:
+    """Return the payloads as a table; the records say how much of each row counts."""
+    offsets = _offsets(column)
+    lengths = np.diff(offsets)
+    rows["payload_length"] = lengths
+    width = max(1, int(lengths.max()))
+    table = np.zeros((len(rows), width), np.uint8)
+    data = np.frombuffer(column.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+    table[np.arange(width) < lengths[:, None]] = data
+    return table
+
+
+def _derived(
+    columns: dict[str, pa.Array],
+) -> Iterator[tuple[str, np.ma.MaskedArray[Any, Any]]]:
+    for name, json_type in DERIVED.items():
+        column = columns.get(name)
+        if column is None or column.null_count == len(column):
+            continue
+        mask = column.is_null().to_numpy(zero_copy_only=False)
+        filled = column.fill_null(0 if json_type == "integer" else "")
+        yield name, np.ma.MaskedArray(filled.to_numpy(zero_copy_only=False), mask)

@@ -1,0 +1,167 @@
+"""SQL over a recording: DuckDB reads it as a table whose columns are made when a query asks.
+
+DuckDB says which columns it needs; only their wire fields are unpacked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tcprism.errors import Error, UsageError
+from tcprism.events import FAMILIES
+from tcprism.events.arrow import column_names, schema, to_record_batch
+from tcprism.events.columns import BY_NAME, columns_of
+from tcprism.events.extras import need, pyarrow
+from tcprism.recording.reader import Recording
+from tcprism.recording.schema import fields_of
+
+_MEMORY = "128MB"  # beyond that DuckDB goes to disk
+_ROWS_AT_ONCE = 1024
+
+_VIEWS = {
+    "messages": (FAMILIES["message"], ("message",)),
+    "segments": ((*FAMILIES["segment"], "retransmit"), ("segment", "loss")),
+    "retransmits": (("retransmit",), ("loss",)),
+    "connections": (("close",), ("connection",)),
+}
+VIEWS = ("events", *_VIEWS)
+
+
+class Database:
+    """A recording as views for SQL; `trouble` is what the last look at it found missing.
+
+    Raises RecordingError and ExtraMissing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        if os.fspath(path) == "-":
+            raise UsageError("a query may read a recording twice: give it a file, not a pipe")
+        Recording(path).close()  # what cannot be read is said before anything else
+        self._duckdb = need("duckdb", "sql")
+        self._events = _dataset(Path(path))
+        # DuckDB spills there, not into the current directory.
+        self._scratch = tempfile.TemporaryDirectory(prefix="tcprism-")
+        self._connection = self._duckdb.connect(
+            config={"memory_limit": _MEMORY, "temp_directory": self._scratch.name}
+        )
+        self._connection.register("events", self._events)
+        for name, (kinds, families) in _VIEWS.items():
+            self._connection.execute(_view(name, kinds, families))
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+        self._scratch.cleanup()
+
+    @property
+    def trouble(self) -> list[str]:
+        """What is missing in the recording, a sentence a file."""
+        return list(self._events.trouble)
+
+    def query(self, sql: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+        """Return the names of the result's columns and its rows. Raises UsageError for bad SQL."""
+        try:
+            cursor = self._connection.execute(sql)
+            names = [column[0] for column in cursor.description or ()]
+        except self._duckdb.Error as error:
+            raise self._explained(error) from error
+        return names, self._rows(cursor)
+
+    def _rows(self, cursor: Any) -> Iterator[tuple[Any, ...]]:
+        try:
+            while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+                yield from rows
+        except self._duckdb.Error as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: Exception) -> Error:
+        """Return the recording's own error, or what DuckDB says in one line."""
+        if self._events.error:
+            mine: Error = self._events.error
+            return mine
+        said = str(error).strip().splitlines()[0].rstrip(".")
+        return UsageError(f"{said}; `tcprism query --list` shows queries that work")
+
+
+def _view(name: str, kinds: Sequence[str], families: Sequence[str]) -> str:
+    names = [f'"{name}"' for name in column_names() if _is_of(name, families)]
+    chosen = ", ".join(f"'{kind}'" for kind in kinds)
+    return f"CREATE VIEW {name} AS SELECT {', '.join(names)} FROM events WHERE kind IN ({chosen})"
+
+
+def _is_of(name: str, families: Sequence[str]) -> bool:
+    column = BY_NAME.get(name)
+    return column is None or any(column in columns_of(family) for family in families)
+
+
+def sql_schema() -> Any:
+    """Return the columns' types: `time` without zone, for DuckDB's type with one has no ns."""
+    pa = pyarrow()
+    plain = pa.field("time", pa.timestamp("ns"))
+    return schema().set(schema().get_field_index("time"), plain)
+
+
+@cache
+def _dataset_class() -> Any:
+    base: Any = need("pyarrow.dataset", "arrow").Dataset
+
+    class Events(base):  # type: ignore[misc]
+        """What DuckDB takes for a data set: it asks for a scanner of some columns."""
+
+        def __init__(self, path: Path) -> None:
+            self._path = path
+            self.trouble: list[str] = []
+            self.error: Error | None = None
+
+        @property
+        def schema(self) -> Any:
+            return sql_schema()
+
+        def scanner(self, columns: Any = None, filter: Any = None, **_: object) -> Any:
+            pa = pyarrow()
+            names = list(columns) if columns is not None else list(sql_schema().names)
+            read = [*names, *(name for name in _named_in(filter) if name not in names)]
+            wanted = pa.schema([sql_schema().field(name) for name in read])
+            return pa.dataset.Scanner.from_batches(
+                self._read(wanted), schema=wanted, columns=names, filter=filter
+            )
+
+        def _read(self, wanted: Any) -> Iterator[Any]:
+            try:
+                recording = Recording(self._path, fields=_fields(wanted.names))
+                for batch in recording.batches():
+                    columns = to_record_batch(batch, wanted.names).columns
+                    plain = [
+                        column.view(field.type) if field.name == "time" else column
+                        for column, field in zip(columns, wanted, strict=True)
+                    ]
+                    yield pyarrow().RecordBatch.from_arrays(plain, schema=wanted)
+                self.trouble = recording.trouble
+            except Error as error:
+                self.error = error
+                raise
+
+    return Events
+
+
+def _dataset(path: Path) -> Any:
+    return _dataset_class()(path)
+
+
+def _named_in(expression: Any) -> list[str]:
+    """Return the columns that a filter may read: all whose names stand in it."""
+    words = set(re.findall(r"\w+", str(expression)))
+    return [name for name in column_names() if name in words]
+
+
+def _fields(names: Sequence[str]) -> frozenset[str]:
+    """Return the fields of a recording that columns are made of."""
+    return frozenset(field for name in names for field in fields_of(name))

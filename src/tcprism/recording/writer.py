@@ -1,0 +1,149 @@
+"""Writing a recording: batches become record batches in an Arrow IPC stream as they come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from tcprism.counted import CountedFile
+from tcprism.events import Batch, Part
+from tcprism.events.extras import pyarrow
+from tcprism.events.families import RECORDS
+from tcprism.events.part import joined_rows
+from tcprism.recording.names import NameStore
+from tcprism.recording.notes import Facts, Gap, encode, encode_facts, encode_ledger
+from tcprism.recording.schema import DERIVED, schema, to_record_batch
+from tcprism.ring.ledger import Ledger
+
+# Larger batches compress better; smaller ones lose less when the power fails.
+ROWS_AT_ONCE = 1 << 15
+BYTES_AT_ONCE = 4 << 20
+SECONDS_AT_MOST = 1.0
+
+_FAMILIES = list(RECORDS)
+
+
+class Writer:
+    """Writes a recording to a binary file that is open for writing, closing it never.
+
+    What is written reaches the file in whole batches: when there is enough, or after a second.
+    What the file raises rises from all methods.
+    """
+
+    def __init__(self, file: BinaryIO, facts: Facts) -> None:
+        pa = pyarrow()
+        self._file = CountedFile(file)
+        options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
+        described = schema().with_metadata(encode_facts(facts))
+        self._stream = pa.ipc.new_stream(pa.PythonFile(self._file, "w"), described, options=options)
+        self._names = NameStore()
+        self._waiting: list[Part] = []
+        self._clock_offset_ns = 0
+        self._ledger: Ledger | None = None
+        self._ledger_written: Ledger | None = None
+        self._gaps: list[Gap] = []
+        self._flushed = time.monotonic()
+        self._flushed_ns = time.monotonic_ns()
+        self.events = 0
+        self._write({})  # the facts are in the file from the start
+
+    @property
+    def size(self) -> int:
+        """Bytes written to the file."""
+        return self._file.size
+
+    def write(self, batch: Batch) -> bool:
+        """Take a batch; return whether it, and all before it, went to the file."""
+        if self._waiting and batch.clock_offset_ns != self._clock_offset_ns:
+            self.flush()
+        self._clock_offset_ns = batch.clock_offset_ns
+        self._waiting += [part for part in batch.parts if len(part)]
+        self.events += len(batch)
+        if not self._due():
+            return False
+        self.flush()
+        return True
+
+    def _due(self) -> bool:
+        if not self._waiting:
+            return False
+        rows = sum(map(len, self._waiting))
+        payload = sum(part.payload.size for part in self._waiting if part.payload is not None)
+        late = time.monotonic() - self._flushed >= SECONDS_AT_MOST
+        return late or rows >= ROWS_AT_ONCE or payload >= BYTES_AT_ONCE
+
+    def note(self, ledger: Ledger) -> None:
+        """Take the account so far; what was lost since the last one becomes gaps."""
+        now = time.monotonic_ns()
+        before = {entry.kind: entry.lost for entry in self._ledger.entries} if self._ledger else {}
+        for entry in ledger.entries:
+            if lost := entry.lost - before.get(entry.kind, 0):
+                self._gaps.append(Gap(self._flushed_ns, now, entry.kind, lost))
+        self._ledger = ledger
+        self._flushed_ns = now
+
+    def flush(self) -> None:
+        """Write what waits."""
+        self._write({})
+
+    def close(self) -> None:
+        """Write what is left and the last note, which says that the recording is whole."""
+        self._write({"end": True})
+        self._stream.close()
+        self._file.flush()
+
+    def _notes(self, parts: Sequence[Part]) -> dict[str, Any]:
+        notes: dict[str, Any] = {"clock_offset_ns": self._clock_offset_ns}
+        if names := self._names.news(parts):
+            notes["names"] = names
+        if self._ledger and self._ledger != self._ledger_written:
+            notes["ledger"] = encode_ledger(self._ledger)
+            self._ledger_written = self._ledger
+        if self._gaps:
+            notes["gaps"] = [
+                {name: getattr(gap, name) for name in Gap.__dataclass_fields__}
+                for gap in self._gaps
+            ]
+            self._gaps = []
+        return notes
+
+    def _write(self, more: dict[str, Any]) -> None:
+        batch = Batch(list(_joined(self._waiting)), self._clock_offset_ns)
+        self._waiting = []
+        notes = encode(self._notes(batch.parts) | more)
+        self._stream.write_batch(to_record_batch(batch), custom_metadata=notes)
+        self._file.flush()
+        self._flushed = time.monotonic()
+
+
+def _joined(parts: Iterable[Part]) -> Iterator[Part]:
+    """Yield the parts with those of one ring in one piece."""
+    rings: dict[tuple[int, int], list[Part]] = {}
+    for part in parts:
+        width = -1 if part.payload is None else part.payload.shape[1]
+        rings.setdefault((_FAMILIES.index(part.family), width), []).append(part)
+    for key in sorted(rings):
+        yield _concatenated(rings[key])
+
+
+def _concatenated(parts: Sequence[Part]) -> Part:
+    if len(parts) == 1:
+        return parts[0]
+    payloads = [part.payload for part in parts if part.payload is not None]
+    payload = np.concatenate(payloads) if payloads else None
+    names = [name for name in DERIVED if any(name in part.derived for part in parts)]
+    derived = {name: _joined_derived(parts, name) for name in names}
+    return Part(joined_rows(parts), payload, derived, parts[-1].context)
+
+
+def _joined_derived(parts: Sequence[Part], name: str) -> np.ma.MaskedArray[Any, Any]:
+    kind = np.int64 if DERIVED[name] == "integer" else object
+    columns = [
+        part.derived.get(name, np.ma.MaskedArray(np.zeros(len(part), kind), mask=True))
+        for part in parts
+    ]
+    values = np.concatenate([np.ma.getdata(column) for column in columns])
+    return np.ma.MaskedArray(values, np.concatenate(list(map(np.ma.getmaskarray, columns))))

@@ -1,0 +1,29 @@
+"""Arrow IPC stream: the public columns, typed, batch by batch; works in a pipe."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+from tcprism.counted import CountedFile
+from tcprism.events import Batch
+from tcprism.events.arrow import schema, to_record_batch
+from tcprism.events.extras import pyarrow
+
+
+class ArrowStream:
+    """Writes batches to a binary file as an Arrow IPC stream. Raises ExtraMissing."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        pa = pyarrow()
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        sink = pa.PythonFile(CountedFile(file), "w")
+        self._stream = pa.ipc.new_stream(sink, schema(), options=options)
+
+    def write(self, batch: Batch) -> None:
+        """Write a batch in time order."""
+        if len(batch):
+            self._stream.write_batch(to_record_batch(batch))
+
+    def close(self) -> None:
+        """Write the end of the stream."""
+        self._stream.close()

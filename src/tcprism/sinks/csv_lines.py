@@ -1,0 +1,62 @@
+"""CSV (RFC 4180 with newlines as Unix has them): one line an event, all columns, null empty."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from typing import Any, BinaryIO
+
+from tcprism.events import COLUMNS, Batch, Part
+from tcprism.events.batch import time_texts
+from tcprism.events.column import Column
+from tcprism.sinks.base64_payload import base64_payloads
+from tcprism.sinks.lines import write_lines
+
+_BOOLEANS = {True: "true", False: "false", None: None}
+
+
+class Csv:
+    """Writes a header and then each event as a line to a binary file; `payload` is base64."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._header = _lines([tuple(column.name for column in COLUMNS)])[0]
+
+    def write(self, batch: Batch) -> None:
+        """Write a batch in time order."""
+        self._write_header()
+        write_lines(self._file, batch, _render)
+
+    def _write_header(self) -> None:
+        self._file.write(self._header.encode("ascii"))
+        self._header = ""
+
+    def close(self) -> None:
+        """Write what the file still buffers."""
+        self._write_header()
+        self._file.flush()
+
+
+def _render(part: Part, clock_offset_ns: int) -> list[str]:
+    times = time_texts(part.rows["ts_ns"], clock_offset_ns)
+    return _lines(zip(times, *(_cells(column, part) for column in COLUMNS[1:]), strict=True))
+
+
+def _cells(column: Column, part: Part) -> list[Any]:
+    if column.name == "payload":
+        return base64_payloads(part)
+    values = column.to_list(part)
+    return values if column.json_type != "boolean" else list(map(_BOOLEANS.__getitem__, values))
+
+
+class _Collector(list[str]):
+    """What csv writes its lines to."""
+
+    def write(self, line: str) -> None:
+        self.append(line)
+
+
+def _lines(rows: Iterable[tuple[Any, ...]]) -> list[str]:
+    lines = _Collector()
+    csv.writer(lines, lineterminator="\n").writerows(rows)
+    return lines

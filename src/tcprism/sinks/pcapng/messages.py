@@ -1,0 +1,141 @@
+"""Messages as packets: a TCP stream made of what processes sent and received.
+
+A connection is shown as that process saw it which is seen first: what its peer sees of the same
+bytes, where both are on this machine, would look like retransmissions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcprism.events import Batch, Part
+from tcprism.events._wire import EventKind, MessageFlag
+from tcprism.events.columns import BY_NAME
+from tcprism.events.part import Rows, joined_rows
+from tcprism.sinks.pcapng.packets import ACK, LARGEST, PSH, WINDOW_UNKNOWN, Packets, heads
+
+_STREAMS = 1 << 16  # remembered at most
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A connection: the end whose view is shown, and the next sequence number of either end."""
+
+    view: bytes
+    next_seq: dict[bool, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """A message that is shown: its place in the part, its sequence and acknowledgement number."""
+
+    place: int
+    seq: int
+    ack: int | None
+
+
+class Messages:
+    """Makes packets of sends and receives, with the sequence numbers that the bytes had."""
+
+    def __init__(self) -> None:
+        self._streams: dict[tuple[bytes, bytes], _Stream] = {}
+
+    def __call__(self, batch: Batch) -> Packets | None:
+        """Return the packets of a batch in time order, None when there are none."""
+        whole = _in_one(batch)
+        numbers = [] if whole is None else list(self._number(whole))
+        return _packets(whole, numbers) if whole is not None and numbers else None
+
+    def _number(self, part: Part) -> Iterable[_Number]:
+        """Number the messages in turn, leaving out those that the other end has shown."""
+        rows = part.rows
+        unknown = BY_NAME["seq"].mask(part).tolist()
+        ends = _ends(rows, "local"), _ends(rows, "remote")
+        facts = (*ends, _sent(rows), rows["seq"].tolist(), rows["bytes"].tolist())
+        for place, (local, remote, sent, seq, size) in enumerate(zip(*facts, strict=True)):
+            stream = self._stream(local, remote)
+            if stream.view == local:
+                first = stream.next_seq.get(sent, 0) if unknown[place] else seq
+                yield _Number(place, first, stream.next_seq.get(not sent))
+                stream.next_seq[sent] = (first + size) % (1 << 32)
+
+    def _stream(self, local: bytes, remote: bytes) -> _Stream:
+        key = (min(local, remote), max(local, remote))
+        stream = self._streams.get(key)
+        if stream is None:
+            if len(self._streams) >= _STREAMS:
+                self._streams.clear()
+            stream = self._streams[key] = _Stream(local)
+        return stream
+
+
+def _in_one(batch: Batch) -> Part | None:
+    """Return the messages that move bytes, in time order; None when there are none."""
+    parts = [part.take(_moves_bytes(part)) for part in batch.parts if part.family == "message"]
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        return None
+    width = max(0 if part.payload is None else part.payload.shape[1] for part in parts)
+    payload = np.concatenate([_padded(part, width) for part in parts])
+    rows = joined_rows(parts)
+    rows["payload_length"] = np.concatenate([part.payload_lengths() for part in parts])
+    return Part(rows, payload).take(Batch(parts).permutation)
+
+
+def _padded(part: Part, width: int) -> NDArray[np.uint8]:
+    payload = np.zeros((len(part), width), np.uint8)
+    if part.payload is not None:
+        payload[:, : part.payload.shape[1]] = part.payload
+    return payload
+
+
+def _moves_bytes(part: Part) -> NDArray[np.bool_]:
+    """Leave out failed calls, and bytes that were only looked at."""
+    peeked = part.rows["flags"] & np.uint16(MessageFlag.PEEK) != 0
+    moves: NDArray[np.bool_] = (part.rows["bytes"] > 0) & (part.rows["error"] == 0) & ~peeked
+    return moves
+
+
+def _ends(rows: Rows, side: str) -> list[bytes]:
+    """Return an address and its port of each record, as bytes."""
+    addresses = np.ascontiguousarray(rows[f"{side}_ip"])
+    ports = np.ascontiguousarray(rows[f"{side}_port"]).view(np.uint8).reshape(len(rows), 2)
+    both = np.concatenate([addresses, ports], axis=1)
+    ends: list[bytes] = both.view(f"V{both.shape[1]}")[:, 0].tolist()
+    return ends
+
+
+def _sent(rows: Rows) -> list[bool]:
+    sent: list[bool] = (rows["kind"] == EventKind.SEND).tolist()
+    return sent
+
+
+def _packets(part: Part, numbers: Sequence[_Number]) -> Packets:
+    part = part.take(np.array([number.place for number in numbers], np.intp))
+    length = part.rows["bytes"].astype(np.int64)
+    pieces = -(-length // LARGEST)
+    whole = np.repeat(np.arange(len(part)), pieces)
+    piece = np.arange(len(whole)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    seq = np.array([number.seq for number in numbers], np.int64)
+    acks = np.array([number.ack or 0 for number in numbers], np.uint32)
+    acked = np.array([number.ack is not None for number in numbers])
+    payload = np.zeros((0, 0), np.uint8) if part.payload is None else part.payload
+    first = piece == 0  # less is captured than the first piece holds
+    return Packets(
+        event=heads(part)[whole],
+        outgoing=(part.rows["kind"] == EventKind.SEND)[whole],
+        seq=(seq[whole] + piece * LARGEST).astype(np.uint32),
+        ack=acks[whole],
+        flags=np.where(acked[whole], PSH | ACK, PSH).astype(np.uint16),
+        window=np.full(len(whole), WINDOW_UNKNOWN, np.uint16),
+        length=np.minimum(length[whole] - piece * LARGEST, LARGEST),
+        payload=payload[whole],
+        captured=np.where(first, part.payload_lengths()[whole], 0),
+        piece=piece + 1,
+        pieces=pieces[whole],
+        note=np.full(len(whole), "", object),
+    )

@@ -1,0 +1,85 @@
+"""Packets as columns: what the block writer needs of each, whoever made them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcprism.events import Part
+from tcprism.events._wire import EVENT
+from tcprism.events.part import Rows
+
+LARGEST = 65_495  # payload bytes: what 16 bits of IPv4's total length leave
+
+WINDOW_UNKNOWN = 65_535  # 0 would say that the window is closed
+
+FIN, PSH, ACK, CWR = 0x01, 0x08, 0x10, 0x80
+
+_HEAD = [
+    "ts_ns",
+    "pid",
+    "comm",
+    "netns",
+    "socket",
+    "family",
+    "local_ip",
+    "local_port",
+    "remote_ip",
+    "remote_port",
+]
+HEAD = np.dtype([(name, EVENT[name]) for name in _HEAD])
+
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Packets:
+    """One value a packet. `event` is who, where and when (HEAD).
+
+    `outgoing` says whether it goes from the local to the remote end. `length` is the payload on the
+    wire, `payload` the part of it that is known, `captured` bytes of each row. `piece` and `pieces`
+    number the packets of one event from 1. `note` is what a comment says of it, beside the process.
+    """
+
+    event: Rows
+    outgoing: NDArray[np.bool_]
+    seq: NDArray[np.uint32]
+    ack: NDArray[np.uint32]
+    flags: NDArray[np.uint16]
+    window: NDArray[np.uint16]
+    length: Numbers
+    payload: NDArray[np.uint8]
+    captured: Numbers
+    piece: Numbers
+    pieces: Numbers
+    note: NDArray[np.object_]
+
+    def __len__(self) -> int:
+        return len(self.event)
+
+    def take(self, which: NDArray[np.intp] | slice) -> Packets:
+        """Return some of the packets."""
+        return Packets(*(getattr(self, field.name)[which] for field in fields(self)))
+
+    def split(self, size: int) -> Iterator[Packets]:
+        """Yield them, at most `size` at once."""
+        for first in range(0, len(self), size):
+            yield self.take(slice(first, first + size))
+
+
+def concatenated(packets: Sequence[Packets]) -> Packets:
+    """Return packets of several kinds in time order."""
+    columns = (np.concatenate([getattr(p, f.name) for p in packets]) for f in fields(Packets))
+    whole = Packets(*columns)
+    return whole.take(np.argsort(whole.event["ts_ns"], kind="stable"))
+
+
+def heads(part: Part) -> Rows:
+    """Return who, where and when of each record."""
+    rows = np.empty(len(part), HEAD)
+    for name in HEAD.names or ():
+        rows[name] = part.rows[name]
+    return rows

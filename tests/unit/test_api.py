@@ -1,0 +1,72 @@
+"""The Python interface, as far as it needs no kernel."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from importlib.resources import files
+
+import pytest
+
+import tcprism
+from tcprism.errors import UsageError
+
+SAMPLE = str(files("tcprism").joinpath("sample.tcpr"))
+
+
+def test_the_names() -> None:
+    for name in tcprism.__all__:
+        assert getattr(tcprism, name).__doc__
+    with pytest.raises(AttributeError, match="nothing"):
+        tcprism.nothing  # noqa: B018
+
+
+def test_importing_is_cheap() -> None:
+    """Neither NumPy nor anything larger comes in before it is used."""
+    script = "import sys, tcprism; print(sorted({'numpy', 'pyarrow', 'click'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "[]\n"
+
+
+def test_events_are_values() -> None:
+    first, *others = tcprism.open(SAMPLE)
+    assert pickle.loads(pickle.dumps(first)) == first
+    assert len({first, first, *others}) <= 1 + len(others)
+    assert repr(first).startswith("Event(time=")
+    assert str(first).startswith(first.time)
+    with pytest.raises(AttributeError):
+        first.pid = 1  # type: ignore[misc]
+
+
+def test_kinds_and_filters() -> None:
+    only = tcprism.Filter(port=8080, comm="demo-server")
+    events = list(tcprism.open(SAMPLE, kinds={"send"}, filters=only))
+    assert {(event.kind, event.comm) for event in events} == {("send", "demo-server")}
+    assert events == [
+        event for event in tcprism.open(SAMPLE) if event.kind == "send" and event in set(events)
+    ]
+
+
+def test_a_recording_can_be_read_again() -> None:
+    recording = tcprism.open(SAMPLE)
+    assert list(recording) == list(recording)
+    assert recording.trouble == []
+    assert recording.facts.host == "demo"
+    assert recording.ledger.lost == 0
+
+
+def test_nonsense() -> None:
+    with pytest.raises(UsageError, match="'nonsense' is not a kind"):
+        tcprism.open(SAMPLE, kinds={"nonsense"})
+    with pytest.raises(UsageError, match="is not a kind"):
+        tcprism.Monitor(kinds={"nonsense"})
+    with pytest.raises(tcprism.Error):
+        tcprism.Filter(port="http")
+    with pytest.raises(tcprism.Error):
+        tcprism.open("/nonexistent")
+
+
+def test_a_filter_says_what_it_is() -> None:
+    assert tcprism.Filter(port=443) == tcprism.Filter(port=443)
+    assert "port=443" in repr(tcprism.Filter(port=443))
