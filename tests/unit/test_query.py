@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from importlib.resources import files
@@ -102,6 +103,23 @@ def test_named_queries_of_the_sample(name: str) -> None:
         "rtt": "datetime",
         "who-talks-to-whom": "8080",
     }[name] in said
+
+
+def documented() -> list[str]:
+    """Return the queries that docs/query.md has as blocks of SQL."""
+    text = (Path(__file__).resolve().parents[2] / "docs/query.md").read_text()
+    return re.findall(r"^    (SELECT .*(?:\n    .*)*)", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("sql", documented())
+def test_what_the_documentation_shows(sql: str) -> None:
+    assert ask(SAMPLE, sql)
+
+
+def test_all_named_queries_are_documented() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs/query.md").read_text()
+    for name, query in QUERIES.items():
+        assert f"| `{name}` | {query.title}" in text
 
 
 def test_a_recording_that_is_still_written(tmp_path: Path) -> None:
