@@ -38,7 +38,7 @@ def main() -> None:
         traffic.start()
         only_ours = Filter(netns=(parse_netns(str(traffic.pid)),))
         with closing(Live(only_ours)) as feed:
-            asyncio.run(take(Model(feed, only_ours, "out")))
+            asyncio.run(take(Model(feed, "out")))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ pytest.importorskip("textual")
 
 from textual.pilot import Pilot
 
-from tcprism.filters import Filter
 from tcprism.tui.app import Top
 from tcprism.tui.model import Model
 
@@ -41,7 +40,7 @@ def drive(utc: None) -> Drive:
     """Run the app, press keys or follow a script, and return it."""
 
     def run(*keys: str, script: Script | None = None, size: tuple[int, int] = (120, 36)) -> Top:
-        app = Top(Model(recorded(), Filter(), "out"), 1.0)
+        app = Top(Model(recorded(), "out"), 1.0)
 
         async def session() -> None:
             async with app.run_test(size=size) as pilot:

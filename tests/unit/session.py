@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from tcprism.events import Batch, Part
@@ -99,4 +101,15 @@ def recorded() -> Recorded:
         Batch([look(second), *(talk(second) if second < LENGTH else [])], CLOCK_OFFSET)
         for second in range(LENGTH + 1)
     ]
-    return Recorded(batches, Ledger(()), SECOND)
+    return Recorded(Session(batches), 1.0)
+
+
+@dataclass
+class Session:
+    """What stands for a recording."""
+
+    recorded: list[Batch]
+    ledger: Ledger = field(default_factory=lambda: Ledger(()))
+
+    def batches(self) -> Iterator[Batch]:
+        yield from self.recorded

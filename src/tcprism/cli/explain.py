@@ -13,6 +13,7 @@ import click
 import numpy as np
 
 from tcprism.cli import options
+from tcprism.cli.recordings import print_trouble
 from tcprism.cli.session import Limits, Stop
 from tcprism.cli.targets import find_target
 from tcprism.errors import UsageError
@@ -22,9 +23,11 @@ from tcprism.filters import Filter, parse_network
 from tcprism.live.change import LISTEN, Change
 from tcprism.live.evidence import evidence
 from tcprism.live.explain import NOTHING, Verdict, lines, verdicts
+from tcprism.live.lives import lives
 from tcprism.live.survey import Survey
 from tcprism.pipeline import Monitor, Request
 from tcprism.ports import Exhaustion, exhausted
+from tcprism.recording.reader import Recording
 from tcprism.snapshots import Snapshots
 
 KINDS = ("send", "recv", "retransmit")
@@ -125,8 +128,20 @@ def _hosts(batch: Batch) -> Filter:
 
 
 def read(path: Path) -> tuple[Part, Change, Batch]:
-    """Return what a recording tells."""
-    raise UsageError(f"{path}: recordings cannot be read yet")
+    """Return what a recording tells: of its snapshots, or else of connections that were closed."""
+    recording = Recording(path)
+    survey, parts = Survey(), list[Part]()
+    for batch in recording.batches():
+        for part in batch.parts:
+            if part.family == "snapshot":
+                survey.add(part)
+            else:
+                parts.append(part)
+    print_trouble(recording)
+    part, change = survey.result()
+    if not len(part):
+        part, change = lives(parts)
+    return part, change, Batch(parts)
 
 
 def explain(part: Part, change: Change, events: Batch) -> Iterator[Explained]:

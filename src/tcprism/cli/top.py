@@ -13,11 +13,14 @@ import click
 
 from tcprism.cli import options
 from tcprism.cli.output import silence
+from tcprism.cli.recordings import print_trouble
 from tcprism.cli.session import Limits, Stop
 from tcprism.errors import MachineError, UsageError
-from tcprism.filters import Filter
+from tcprism.filters import parse_recorded
 from tcprism.live.connections import COLUMNS
-from tcprism.tui.feeds import Feed, Live
+from tcprism.recording.reader import Recording
+from tcprism.recording.selection import Selection
+from tcprism.tui.feeds import Feed, Live, Recorded
 from tcprism.tui.model import Model
 from tcprism.tui.plain import Printer, json_line, table_text
 
@@ -27,12 +30,14 @@ Examples:
   tcprism top --port 443 --sort rtt      some of them, the slowest path first
   tcprism top --plain | less             a table each second, for pipes and small terminals
   tcprism top --format json              one JSON object each second
+  tcprism top run.tcpr                   a recording, with a line of time
 
 Rates and totals come from the kernel's own counters, so watching costs the connections nothing.
 Hooks are on only while a view shows events. docs/top.md tells more."""
 
 
 @click.command(epilog=EPILOG)
+@click.argument("file", required=False, metavar="[FILE]")
 @options.filter_options
 @click.option(
     "--interval", default="1s", show_default=True, metavar="TIME", help="Between two looks."
@@ -55,9 +60,8 @@ Hooks are on only while a view shows events. docs/top.md tells more."""
 def command(**given: Any) -> None:
     """Show the connections of this machine as they are, and what limits each."""
     interval = parse_interval(given["interval"])
-    chosen = options.to_filter(given)
-    with closing(open_feed(chosen)) as feed:
-        model = Model(feed, chosen, given["sort"])
+    with closing(open_feed(given, interval)) as feed:
+        model = Model(feed, given["sort"])
         if given["form"] == "json":
             _print(model, interval, json_line)
         elif given["plain"] or not sys.stdout.isatty():
@@ -66,9 +70,15 @@ def command(**given: Any) -> None:
             _show(model, interval)
 
 
-def open_feed(chosen: Filter) -> Feed:
-    """Return what is to be shown."""
-    return Live(chosen)
+def open_feed(given: dict[str, Any], interval: float) -> Feed:
+    """Return what is to be shown: a recording, or this machine."""
+    if given["file"] is None:
+        return Live(options.to_filter(given))
+    chosen = parse_recorded(options.filter_texts(given), given.pop("follow"))
+    recording = Recording(given["file"], Selection(chosen))
+    feed = Recorded(recording, interval)
+    print_trouble(recording)
+    return feed
 
 
 def parse_interval(text: str) -> float:
@@ -94,14 +104,16 @@ def _show(model: Model, interval: float) -> None:
 
 
 def _print(model: Model, interval: float, printer: Printer) -> None:
-    output = sys.stdout.buffer
+    """Print at each look; a recording is printed as fast as it can be read."""
+    output, recorded = sys.stdout.buffer, isinstance(model.feed, Recorded)
     try:
         with Stop(Limits(), output, None) as stop:
             while not stop.reached:
                 model.table = model.feed.table(model.table if len(model.table) else None)
                 output.writelines(_encoded(printer(model)))
                 output.flush()
-                stop.wait(interval)
+                stop.wait(0 if recorded else interval)
+                stop.reached |= not model.feed.go_on()
     except BrokenPipeError:
         silence(output)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tcprism.events import _wire
+from tcprism.events._wire import EventKind
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "message": ("send", "recv"),
@@ -26,6 +27,12 @@ RECORDS: dict[str, np.dtype[np.void]] = {
 
 FAMILY_OF_KIND = {kind: family for family, kinds in FAMILIES.items() for kind in kinds} | {
     "snapshot": "snapshot"
+}
+
+# The numbers of the kinds, as records have them.
+KINDS_OF_FAMILY = {
+    family: [EventKind[kind.upper()].value for kind in FAMILIES.get(family, (family,))]
+    for family in RECORDS
 }
 
 _FAMILY_OF_SIZE = {dtype.itemsize: family for family, dtype in RECORDS.items()}

@@ -56,15 +56,8 @@ class Book:
             start = self._ends[index] - len(self._batches[index])
             if start >= last:
                 break
-            found.append(pick(self._batches[index], max(0, first - start), last - start))
+            found.append(self._batches[index].between(max(0, first - start), last - start))
         return found
-
-
-def pick(batch: Batch, first: int, last: int) -> Batch:
-    """Return the events of a batch from one place in time order up to another."""
-    parts, rows = (indices[first:last] for indices in batch.order())
-    picked = [part.take(rows[parts == index]) for index, part in enumerate(batch.parts)]
-    return Batch([part for part in picked if len(part)], batch.clock_offset_ns)
 
 
 def chosen(batch: Batch, choose: Chooser) -> Batch:

@@ -20,8 +20,14 @@ _OWNER = ("pid", "tid", "uid", "comm", "cgroup_id")
 
 def rebuild(batches: Iterable[Batch], moment_ns: int) -> Part:
     """Return a record for each connection that had an event up to a moment and was not closed."""
-    parts = [_until(part, moment_ns) for batch in batches for part in batch.parts]
-    parts = [part for part in parts if len(part)]
+    past = rebuild_all(_until(part, moment_ns) for batch in batches for part in batch.parts)
+    past.rows["ts_ns"] = moment_ns
+    return past
+
+
+def rebuild_all(given: Iterable[Part]) -> Part:
+    """Return a record for each connection that had an event and was not closed."""
+    parts = [part for part in given if len(part) and part.family != "snapshot"]
     if not parts:
         return Part(np.zeros(0, SNAPSHOT))
     numbers, count = _number(parts)
@@ -32,13 +38,11 @@ def rebuild(batches: Iterable[Batch], moment_ns: int) -> Part:
     rows["delivery_rate"] = RATE_UNKNOWN
     for part, places in zip(parts, numbers, strict=True):
         _add(rows, part.rows, places, part.family)
-    rows["ts_ns"] = moment_ns
     return Part(rows[rows["state"] != 0], context=parts[0].context)
 
 
 def _until(part: Part, moment_ns: int) -> Part:
-    known = part.family != "snapshot"
-    return part.take((part.rows["ts_ns"] <= moment_ns) & known)
+    return part.take(part.rows["ts_ns"] <= moment_ns)
 
 
 def _number(parts: list[Part]) -> tuple[list[NDArray[np.intp]], int]:
@@ -56,7 +60,7 @@ def _keys(rows: Rows) -> NDArray[np.void]:
 
 
 def _add(rows: Rows, events: Rows, places: NDArray[np.intp], family: str) -> None:
-    for name in ("socket", "family", *_ENDS):
+    for name in ("ts_ns", "socket", "family", *_ENDS):
         rows[name][places] = events[name]
     known = events["pid"] != 0
     for name in _OWNER:

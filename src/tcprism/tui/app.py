@@ -132,7 +132,7 @@ class Top(App[None]):
         if self.held:
             return
         if self.recorded:
-            self.recorded.step(round(self.interval * 1e9))
+            self.recorded.go_on()
             self.held = self.recorded.now_ns() >= self.recorded.span[1]
         self._tick_once()
 
@@ -206,7 +206,7 @@ class Top(App[None]):
         kinds = view.kinds if model.watch or not one else ()
         if isinstance(view, HealthView):
             return  # it tells about the hooks that are on
-        chosen = model.watch_filter() if one else model.filters
+        chosen = model.watch_filter() if one else model.feed.filters
         wanted = (kinds, chosen, view.payload)
         if wanted == self._wanted:
             return

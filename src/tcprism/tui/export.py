@@ -7,22 +7,39 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from tcprism import __version__
 from tcprism.errors import OutputError, UsageError
 from tcprism.events import Batch
+from tcprism.recording.notes import Facts
+from tcprism.recording.writer import Writer
 from tcprism.sinks.json_lines import JsonLines
+from tcprism.sinks.pcapng import Pcapng
 
 
 def _json(batch: Batch, file: BinaryIO) -> None:
-    sink = JsonLines(file)
-    sink.write(batch)
-    sink.close()
+    JsonLines(file).write(batch)
 
 
-WRITERS: dict[str, Callable[[Batch, BinaryIO], None]] = {".json": _json}
+def _pcapng(batch: Batch, file: BinaryIO) -> None:
+    Pcapng(file, "messages").write(batch)
+
+
+def _recording(batch: Batch, file: BinaryIO) -> None:
+    kinds = tuple(sorted(set(batch["kind"].tolist())))
+    writer = Writer(file, Facts(kinds, tcprism=__version__))
+    writer.write(batch)
+    writer.close()
+
+
+WRITERS: dict[str, Callable[[Batch, BinaryIO], None]] = {
+    ".json": _json,
+    ".pcapng": _pcapng,
+    ".tcpr": _recording,
+}
 
 
 def export(batch: Batch, path: Path) -> None:
-    """Write a batch to a new file. Raises UsageError and OutputError."""
+    """Write a batch to a new file. Raises UsageError, ExtraMissing and OutputError."""
     if path.suffix not in WRITERS:
         raise UsageError(f"{path.name}: end the name with {' or '.join(WRITERS)}")
     try:

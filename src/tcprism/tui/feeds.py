@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from tcprism.events import Batch, Part
 from tcprism.features import Choice
 from tcprism.filters import Filter
-from tcprism.live.book import pick
 from tcprism.live.change import Rows
 from tcprism.live.rebuild import rebuild
 from tcprism.live.table import HISTORY, Table, advance, empty
@@ -22,6 +21,10 @@ MOST_EVENTS = 1_000_000
 
 class Feed(Protocol):
     """What the screens ask for."""
+
+    @property
+    def filters(self) -> Filter:
+        """What is shown at all."""
 
     @property
     def choices(self) -> list[Choice]:
@@ -43,6 +46,9 @@ class Feed(Protocol):
     def now_ns(self) -> int:
         """Return the moment that is shown, on the clock of the events."""
 
+    def go_on(self) -> bool:
+        """Let the next interval come; False when there is none."""
+
     def ledger(self) -> Ledger | None:
         """Return the account of the events, if any were asked for."""
 
@@ -53,10 +59,22 @@ class Feed(Protocol):
         """Take all hooks off."""
 
 
+class Recording(Protocol):
+    """What is asked of a recording; the ledger is there once its batches were read."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The account of what was recorded."""
+
+    def batches(self) -> Iterator[Batch]:
+        """Read what was recorded, oldest first."""
+
+
 class Live:
     """This machine. Hooks are on only for the kinds of events that are wanted."""
 
     def __init__(self, chosen: Filter) -> None:
+        self.filters = chosen
         self._snapshots = Snapshots(chosen).__enter__()
         self._monitor: Monitor | None = None
         self._request: Request | None = None
@@ -101,6 +119,10 @@ class Live:
         """Return CLOCK_MONOTONIC."""
         return time.monotonic_ns()
 
+    def go_on(self) -> bool:
+        """Time goes on by itself."""
+        return True
+
     def ledger(self) -> Ledger | None:
         """Return the account of the hooks that are on."""
         return self._monitor.ledger() if self._monitor else None
@@ -121,10 +143,11 @@ class Recorded:
     It holds the last MOST_EVENTS events; `forgotten` counts those before.
     """
 
-    def __init__(self, batches: Iterable[Batch], ledger: Ledger, interval_ns: int) -> None:
-        self._batches, self.forgotten = _last_events(batches)
-        self._interval_ns = interval_ns
-        self._ledger = ledger
+    def __init__(self, recording: Recording, interval: float) -> None:
+        self._batches, self.forgotten = _last_events(recording.batches())
+        self._interval_ns = round(interval * 1e9)
+        self._ledger = recording.ledger
+        self.filters = Filter()  # what is shown has been chosen already
         self.choices: list[Choice] = []
         moments = [part.rows["ts_ns"] for batch in self._batches for part in batch.parts]
         first = min((int(ns.min()) for ns in moments), default=0)
@@ -139,9 +162,10 @@ class Recorded:
         self._now = max(self.span[0], min(moment_ns, self.span[1]))
         self._read_to = self.span[0] - 1
 
-    def step(self, nanoseconds: int) -> None:
-        """Go on; only the events in between come."""
-        self._now = min(self._now + nanoseconds, self.span[1])
+    def go_on(self) -> bool:
+        """Go an interval on; only the events in between come. False at the end."""
+        before, self._now = self._now, min(self._now + self._interval_ns, self.span[1])
+        return self._now > before
 
     def now_ns(self) -> int:
         """Return the moment that is shown."""
@@ -206,5 +230,5 @@ def _last_events(batches: Iterable[Batch]) -> tuple[list[Batch], int]:
             count -= left
             forgotten += left
             if left < len(oldest):
-                kept.insert(0, pick(oldest, left, len(oldest)))
+                kept.insert(0, oldest.between(left, len(oldest)))
     return kept, forgotten

@@ -22,9 +22,8 @@ ALL_GROUPINGS = (NO_GROUPING, *GROUPINGS)
 class Model:
     """The connections now, the events so far, and how both are to be shown."""
 
-    def __init__(self, feed: Feed, filters: Filter, sort: str) -> None:
+    def __init__(self, feed: Feed, sort: str) -> None:
         self.feed = feed
-        self.filters = filters
         self.sort = sort
         self.reverse = False
         self.search = ""
@@ -99,7 +98,7 @@ class Model:
     def watch_filter(self) -> Filter:
         """Return the filter that only the watched connection passes."""
         if not self.watch:
-            return self.filters
+            return self.feed.filters
         row = self.watch.part.rows[0]
         remote = BY_NAME["remote_ip"].to_list(self.watch.part)[0]
         local, peer = int(row["local_port"]), int(row["remote_port"])
