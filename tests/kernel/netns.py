@@ -133,6 +133,11 @@ class Netns:
         )
         self.run("nft", rules)
 
+    def named_counter(self, name: str) -> int:
+        """Return how many packets a named counter of nftables has seen."""
+        text = self.run("nft", "list", "counter", "inet", "loss", name)
+        return int(text.split("packets ")[1].split()[0])
+
     def drop_nothing(self) -> None:
         """End what drop_every() began."""
         self.run("nft", "delete table inet loss")
@@ -166,13 +171,21 @@ class Pair:
     server: Netns
     server_addresses: ClassVar = {4: "10.77.0.2", 6: "fd77::2"}
 
-    def connection(self, family: int, port: int) -> tuple[socket.socket, socket.socket]:
-        """Return the client's and the server's end of a new connection to a port."""
+    def connection(
+        self, family: int, port: int, receive_buffer: int = 0
+    ) -> tuple[socket.socket, socket.socket]:
+        """Return the client's and the server's end of a new connection to a port.
+
+        With `receive_buffer`, the server's is so small (bytes).
+        """
         kind = socket.AF_INET if family == 4 else socket.AF_INET6
         client = self.client.socket(kind)
         with self.server.socket(kind) as listener:
             listener.bind((self.server_addresses[family], port))
             listener.listen()
+            if receive_buffer:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, receive_buffer)
             client.connect((self.server_addresses[family], port))
             server, _ = listener.accept()
         server.settimeout(60)

@@ -10,14 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from . import hooks
-from .netns import Pair
+from .netns import Pair, joined
 from .tracer import Event, tracing
 
 KINDS = ("--kinds", "connect,accept,close,reset,state")
@@ -32,16 +33,6 @@ def of(events: list[Event], kind: str, **values: object) -> list[Event]:
         for event in events
         if event["kind"] == kind and all(event[key] == value for key, value in values.items())
     ]
-
-
-@contextmanager
-def traced(pair: Pair, output: Path, *more: str) -> Iterator[list[Event]]:
-    """Trace both namespaces while the body runs; the events are there afterwards."""
-    arguments = (*KINDS, "--netns", pair.client.path, "--netns", pair.server.path, *more)
-    events: list[Event] = []
-    with tracing(output, *arguments) as tracer:
-        yield events
-    events += tracer.events
 
 
 def exchange(client: socket.socket, server: socket.socket, request: int, answer: int) -> None:
@@ -93,17 +84,98 @@ TOTALS = {
 }
 
 
+@dataclass
+class Played:
+    """What each scenario knows of itself, and all events."""
+
+    known: dict[str, Any]
+    events: list[Event]
+
+
+def in_order(pair: Pair, family: int) -> dict[str, Any]:
+    """Exchange some bytes and close, with what `ss` says just before and how long it took."""
+    port = 5300 + family
+    began = time.monotonic_ns()
+    client, server = pair.connection(family, port)
+    exchange(client, server, 300_000, 70_000)
+    told = {end: ss(pair, end, port) for end in ("client", "server")}
+    close_in_order(client, server)
+    pair.await_closed()
+    return {**told, "took_ns": time.monotonic_ns() - began}
+
+
+def refused(pair: Pair, family: int) -> None:
+    kind = socket.AF_INET if family == 4 else socket.AF_INET6
+    with closing(pair.client.socket(kind)) as client, pytest.raises(ConnectionRefusedError):
+        client.connect((pair.server_addresses[family], 5310 + family))
+
+
+def timed_out(pair: Pair) -> int:
+    """Connect to nobody; return how many SYNs were seen."""
+    pair.server.run("nft", "add table inet loss; add counter inet loss syns;"
+                    "add chain inet loss in { type filter hook input priority 0; };"
+                    "add rule inet loss in tcp dport 5320 counter name syns drop")  # fmt: skip
+    with closing(pair.client.socket()) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, 1)
+        with pytest.raises(TimeoutError):
+            client.connect((pair.server_addresses[4], 5320))
+    return pair.server.named_counter("syns")
+
+
+def unreachable(pair: Pair) -> None:
+    pair.client.configure("net/ipv4/neigh/veth0/retrans_time_ms", "100")
+    with closing(pair.client.socket()) as client, pytest.raises(OSError, match="No route"):
+        client.connect(("10.77.0.99", 5321))
+
+
+def aborted(pair: Pair) -> None:
+    client, server = pair.connection(4, 5322)
+    exchange(client, server, 10, 10)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+    client.close()
+    with closing(server), pytest.raises(ConnectionResetError):
+        server.recv(1)
+
+
+def preforked(pair: Pair) -> tuple[int, int]:
+    """Have a child accept on its parent's listener; return the pids of both."""
+    peer = Peer(pair, "server", "prefork", pair.server_addresses[4], 5323)
+    with closing(pair.client.socket()) as client:
+        client.connect((pair.server_addresses[4], 5323))
+        child = peer.await_word("connected")
+        client.sendall(b"hello")
+        peer.do("r")
+        peer.quit()
+        assert client.recv(1) == b""
+    return peer.listener, child
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """All scenarios under one trace."""
+    output = tmp_path_factory.mktemp("connection") / "events"
+    with joined() as pair:
+        arguments = (*KINDS, "--netns", pair.client.path, "--netns", pair.server.path)
+        with tracing(output, *arguments) as tracer:
+            known: dict[str, Any] = {
+                f"in order {family}": in_order(pair, family) for family in (4, 6)
+            }
+            for family in (4, 6):
+                refused(pair, family)
+            known["syns"] = timed_out(pair)
+            unreachable(pair)
+            aborted(pair)
+            known["listener"], known["child"] = preforked(pair)
+            pair.await_closed()
+        return Played(known, tracer.events)
+
+
 @both_families
-def test_totals_are_those_of_ss(pair: Pair, family: int, tmp_path: Path) -> None:
+def test_totals_are_those_of_ss(played: Played, family: int) -> None:
     """As `ss` said just before the end, and as many bytes as were written."""
-    with traced(pair, tmp_path / "events") as events:
-        client, server = pair.connection(family, 5300)
-        exchange(client, server, 300_000, 70_000)
-        told = {end: ss(pair, end, 5300) for end in ("client", "server")}
-        close_in_order(client, server)
-        pair.await_closed()
+    told = played.known[f"in order {family}"]
     for end, port in (("client", "remote_port"), ("server", "local_port")):
-        (closed,) = of(events, "close", **{port: 5300})
+        (closed,) = of(played.events, "close", **{port: 5300 + family})
         fin = {"bytes_acked": 1, "bytes_received": 1}  # the kernel counts it as a byte
         for name, in_ss in TOTALS.items():
             assert closed[name] - fin.get(name, 0) == told[end].number(in_ss), name
@@ -111,29 +183,24 @@ def test_totals_are_those_of_ss(pair: Pair, family: int, tmp_path: Path) -> None
         assert closed["min_rtt_us"] / 1000 <= told[end].milliseconds("minrtt") + 0.002
         assert closed["congestion"] in told[end].text
         assert (closed["family"], closed["ending"], closed["error"]) == (family, "fin", None)
-    (closed,) = of(events, "close", remote_port=5300)
-    assert (closed["bytes_sent"], closed["bytes_received"]) == (300_000, 70_001)  # and the FIN
+    (closed,) = of(played.events, "close", remote_port=5300 + family)
+    sent_again = closed["bytes_retrans"]
+    assert (closed["bytes_sent"] - sent_again, closed["bytes_received"]) == (300_000, 70_001)
 
 
-def test_a_life(pair: Pair, tmp_path: Path) -> None:
-    """From handshake to close, each transition of both ends, and how long it took."""
-    with traced(pair, tmp_path / "events") as events:
-        began = time.monotonic_ns()
-        client, server = pair.connection(4, 5301)
-        exchange(client, server, 10, 10)
-        close_in_order(client, server)
-        pair.await_closed()
-        ended = time.monotonic_ns()
-    (connect,) = of(events, "connect", remote_port=5301)
-    (accept,) = of(events, "accept", local_port=5301)
-    (closed,) = of(events, "close", remote_port=5301)
-    assert connect["error"] is None
-    assert 0 < connect["elapsed_ns"] < ended - began
+@both_families
+def test_a_life(played: Played, family: int) -> None:
+    """From handshake to close, each transition, and how long it took."""
+    events, port = played.events, 5300 + family
+    (connect,) = of(events, "connect", remote_port=port)
+    (accept,) = of(events, "accept", local_port=port)
+    (closed,) = of(events, "close", remote_port=port)
     lived = closed["ts_ns"] - connect["ts_ns"]
+    assert connect["error"] is None
     assert abs(closed["elapsed_ns"] - lived) < 1e6
-    assert 0 < lived < ended - began
+    assert 0 < connect["elapsed_ns"] + lived < played.known[f"in order {family}"]["took_ns"]
     assert connect["ts_ns"] <= accept["ts_ns"] < closed["ts_ns"]
-    states = [(e["old_state"], e["new_state"]) for e in of(events, "state", remote_port=5301)]
+    states = [(e["old_state"], e["new_state"]) for e in of(events, "state", remote_port=port)]
     assert states == [
         ("CLOSE", "SYN_SENT"),
         ("SYN_SENT", "ESTABLISHED"),
@@ -141,70 +208,51 @@ def test_a_life(pair: Pair, tmp_path: Path) -> None:
         ("FIN_WAIT1", "FIN_WAIT2"),
         ("FIN_WAIT2", "CLOSE"),  # TIME_WAIT is no state of a full socket
     ]
-    mine = os.getpid()
-    assert {event["pid"] for event in events} == {mine}
+    assert {event["pid"] for event in (connect, accept, closed)} == {os.getpid()}
 
 
 @both_families
-def test_refused(pair: Pair, family: int, tmp_path: Path) -> None:
-    """A connect that fails, the reset that made it fail, and on 6.10 who sent it."""
-    with traced(pair, tmp_path / "events") as events:
-        kind = socket.AF_INET if family == 4 else socket.AF_INET6
-        with closing(pair.client.socket(kind)) as client, pytest.raises(ConnectionRefusedError):
-            client.connect((pair.server_addresses[family], 5302))
-    (connect,) = of(events, "connect")
+def test_refused(played: Played, family: int) -> None:
+    """A connect that fails, the reset that made it fail, and since 6.10 who sent that."""
+    port = 5310 + family
+    (connect,) = of(played.events, "connect", remote_port=port)
     assert (connect["error"], connect["total_retrans"]) == ("ECONNREFUSED", 0)
-    (received,) = of(events, "reset", sent=False)
-    assert (received["remote_port"], received["old_state"]) == (5302, "SYN_SENT")
-    sent = of(events, "reset", sent=True)
-    assert [event["local_port"] for event in sent] == [5302] * hooks.has_reset_reasons()
+    (received,) = of(played.events, "reset", sent=False, remote_port=port)
+    assert received["old_state"] == "SYN_SENT"
+    sent = of(played.events, "reset", sent=True, local_port=port)
     assert [event["reset_reason"] for event in sent] == ["NO_SOCKET"] * hooks.has_reset_reasons()
-    assert of(events, "close") == []
+    assert of(played.events, "close", remote_port=port) == []
 
 
-def test_timed_out(pair: Pair, tmp_path: Path) -> None:
+def test_timed_out(played: Played) -> None:
     """Nobody answers: the error, and how many SYNs there were."""
-    pair.server.run("nft", "add table inet loss; add counter inet loss syns;"
-                    "add chain inet loss in { type filter hook input priority 0; };"
-                    "add rule inet loss in tcp dport 5303 counter name syns drop")  # fmt: skip
-    with traced(pair, tmp_path / "events") as events, closing(pair.client.socket()) as client:
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, 1)
-        with pytest.raises(TimeoutError):
-            client.connect((pair.server_addresses[4], 5303))
-    (connect,) = of(events, "connect")
-    syns = int(pair.server.run("nft", "list", "counters", "inet").split("packets ")[1].split()[0])
-    assert (connect["error"], 1 + connect["total_retrans"]) == ("ETIMEDOUT", syns)
+    (connect,) = of(played.events, "connect", remote_port=5320)
+    assert (connect["error"], 1 + connect["total_retrans"]) == ("ETIMEDOUT", played.known["syns"])
     assert connect["elapsed_ns"] > 1e9
 
 
-def test_unreachable(pair: Pair, tmp_path: Path) -> None:
-    """A host that nobody answers for is unreachable."""
-    pair.client.configure("net/ipv4/neigh/veth0/retrans_time_ms", "100")
-    with (
-        traced(pair, tmp_path / "events") as events,
-        closing(pair.client.socket()) as client,
-        pytest.raises(OSError, match="No route"),
-    ):
-        client.connect(("10.77.0.99", 5304))
-    (connect,) = of(events, "connect")
+def test_unreachable(played: Played) -> None:
+    """A host that nobody answers for."""
+    (connect,) = of(played.events, "connect", remote_port=5321)
     assert connect["error"] == "EHOSTUNREACH"
 
 
-def test_aborted(pair: Pair, tmp_path: Path) -> None:
+def test_aborted(played: Played) -> None:
     """One end aborts: what each end knows of it."""
-    with traced(pair, tmp_path / "events") as events:
-        client, server = pair.connection(4, 5305)
-        exchange(client, server, 10, 10)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
-        client.close()
-        with closing(server), pytest.raises(ConnectionResetError):
-            server.recv(1)
-    (here,) = of(events, "close", remote_port=5305)
-    (there,) = of(events, "close", local_port=5305)
+    (here,) = of(played.events, "close", remote_port=5322)
+    (there,) = of(played.events, "close", local_port=5322)
     assert (here["ending"], here["error"]) == ("aborted", None)
     assert (there["ending"], there["error"]) == ("reset_received", "ECONNRESET")
-    assert len(of(events, "reset", sent=True, remote_port=5305)) == 1
-    assert len(of(events, "reset", sent=False, local_port=5305)) == 1
+    assert len(of(played.events, "reset", sent=True, remote_port=5322)) == 1
+    assert len(of(played.events, "reset", sent=False, local_port=5322)) == 1
+
+
+def test_the_process_that_accepts(played: Played) -> None:
+    """A connection is its listener's at first, then that of the process that accepts it."""
+    (accept,) = of(played.events, "accept", local_port=5323)
+    (closed,) = of(played.events, "close", local_port=5323)
+    assert (accept["pid"], accept["owner_source"]) == (played.known["listener"], "socket")
+    assert closed["pid"] == played.known["child"] != accept["pid"]
 
 
 # A process that has a connection and does with it what it is told, a letter at a time.
@@ -293,24 +341,7 @@ def test_sockets_that_were_there_before(pair: Pair, tmp_path: Path) -> None:
     assert closed["elapsed_ns"] is None  # nobody saw it begin
 
 
-def test_the_process_that_accepts(pair: Pair, tmp_path: Path) -> None:
-    """A connection is its listener's at first, then that of the process that accepts it."""
-    with traced(pair, tmp_path / "events") as events:
-        peer = Peer(pair, "server", "prefork", pair.server_addresses[4], 5307)
-        with closing(pair.client.socket()) as client:
-            client.connect((pair.server_addresses[4], 5307))
-            child = peer.await_word("connected")
-            client.sendall(b"hello")
-            peer.do("r")
-            peer.quit()
-            assert client.recv(1) == b""
-        pair.await_closed()
-    (accept,) = of(events, "accept", local_port=5307)
-    (closed,) = of(events, "close", local_port=5307)
-    assert (accept["pid"], accept["owner_source"]) == (peer.listener, "socket")
-    assert closed["pid"] == child != peer.listener
-
-
+@pytest.mark.native
 def test_filter_by_owner(pair: Pair, tmp_path: Path) -> None:
     """--pid chooses connections by owner, in the kernel."""
     with closing(pair.server.socket()) as listener:
@@ -351,6 +382,7 @@ def container() -> Iterator[Path]:
         path.rmdir()
 
 
+@pytest.mark.native
 def test_containers(pair: Pair, container: Path, tmp_path: Path) -> None:
     """The container and the pod are read off the cgroup; --container chooses by it."""
     with closing(pair.server.socket()) as listener:

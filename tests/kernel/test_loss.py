@@ -11,16 +11,17 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
 from . import hooks
 from .capture import Packet
+from .netns import Netns
 from .tracer import Event, tracing
 from .wire import Rule, Wire, deliver, wired
 
 SEGMENT = 1400  # payload bytes that always fit into one
+DROPPED_SIZE = 600
 UNDO_COUNTERS = ("TCPFullUndo", "TCPPartialUndo", "TCPLossUndo", "TCPDSACKUndo")
 PATIENCE = 60.0
 
@@ -160,22 +161,82 @@ def syn(wire: Wire, scenario: Scenario) -> None:
 
 
 def syn_ack(wire: Wire, scenario: Scenario) -> None:
-    """The server's timer (1 s) and the client's expire together: both send again."""
+    """The server's timer and the client's are due together: the client may send again, too."""
     wire.rule = lose_flagged("SYN|ACK")
     converse(wire, scenario, deliver, 10)
+
+
+def undone(counted: dict[str, int]) -> int:
+    """Return how often the kernel has undone a reduction of its window."""
+    return sum(counted[counter] for counter in UNDO_COUNTERS)
 
 
 def spurious(wire: Wire, scenario: Scenario) -> None:
     """Nothing is lost; the answers are later than the timeout."""
     client, server = wire.connection(4, scenario.port)
     with closing(client), closing(server):
-        before = wire.client.extended_counters()["TCPTimeouts"]
+        before = undone(wire.client.extended_counters())
         wire.rule = hold_answers(0.8)
         scenario.written = [pattern(0, SEGMENT)]
         client.sendall(scenario.written[0])
         receive(server, SEGMENT)
-        await_true(lambda: wire.client.extended_counters()["TCPTimeouts"] > before)
+        await_true(lambda: undone(wire.client.extended_counters()) > before)
         wire.rule = deliver
+        hang_up(client, server)
+
+
+def shut_window(wire: Wire, scenario: Scenario) -> None:
+    """The server reads nothing until the client has asked for room twice."""
+    client, server = wire.connection(4, scenario.port, receive_buffer=4096)
+    with closing(client), closing(server):
+        client.setblocking(False)
+        fill(client)
+        before = wire.client.extended_counters()["TCPWinProbe"]
+        await_true(lambda: wire.client.extended_counters()["TCPWinProbe"] >= before + 2)
+        drain(client, server)
+
+
+def fill(client: socket.socket) -> None:
+    """Write until neither end takes any more."""
+    quiet_since = time.monotonic()
+    while time.monotonic() < quiet_since + 0.5:
+        try:
+            client.send(b"x" * 65536)
+            quiet_since = time.monotonic()
+        except BlockingIOError:
+            time.sleep(0.01)
+
+
+def drain(client: socket.socket, server: socket.socket) -> None:
+    client.shutdown(socket.SHUT_WR)
+    while server.recv(1 << 20):
+        pass
+
+
+def dropped_out(wire: Wire, scenario: Scenario) -> None:
+    drop_every_other(wire, wire.client, "output", scenario)
+
+
+def dropped_in(wire: Wire, scenario: Scenario) -> None:
+    drop_every_other(wire, wire.server, "input", scenario)
+
+
+def drop_every_other(wire: Wire, where: Netns, hook: str, scenario: Scenario) -> None:
+    """Have nftables drop every other packet with payload, and note how many that were."""
+    client, server = wire.connection(4, scenario.port)
+    with closing(client), closing(server):
+        where.run(
+            "nft",
+            "add table inet loss; add counter inet loss dropped;"
+            f"add chain inet loss {hook} {{ type filter hook {hook} priority 0; }};"
+            f"add rule inet loss {hook} tcp dport {scenario.port} meta length > 200"
+            " numgen inc mod 2 == 0 counter name dropped drop",
+        )
+        for _ in range(2):
+            client.sendall(b"d" * DROPPED_SIZE)
+            receive(server, DROPPED_SIZE)
+        scenario.counted["dropped"] = where.named_counter("dropped")
+        where.drop_nothing()
         hang_up(client, server)
 
 
@@ -186,14 +247,15 @@ SCENARIOS: dict[str, tuple[Callable[[Wire, Scenario], None], set[str]]] = {
     "tlp then rto": (tlp_then_rto, {"tlp", "rto"}),
     "blackout": (blackout, {"tlp", "rto"}),
     "syn": (syn, {"syn"}),
-    "syn-ack": (syn_ack, {"syn"}),
+    "syn-ack": (syn_ack, set()),
     "spurious": (spurious, {"tlp", "rto"}),
 }
+OTHERS = {"shut window": shut_window, "dropped out": dropped_out, "dropped in": dropped_in}
 
 
 def play(wire: Wire, name: str, port: int) -> Scenario:
     """Play a scenario to its end and note what the kernel counted."""
-    work, causes = SCENARIOS[name]
+    work, causes = SCENARIOS.get(name) or (OTHERS[name], set())
     scenario = Scenario(causes, port)
     ends = (wire.client, wire.server)
     before = [end.tcp_counters() | end.extended_counters() for end in ends]
@@ -202,10 +264,12 @@ def play(wire: Wire, name: str, port: int) -> Scenario:
     wire.await_closed()
     after = [end.tcp_counters() | end.extended_counters() for end in ends]
     scenario.carried = wire.passed[passed:] + wire.lost[lost:]
-    scenario.counted, scenario.counted_by_server = (
+    grown = [
         {key: late[key] - early[key] for key in late}
         for early, late in zip(before, after, strict=True)
-    )
+    ]
+    scenario.counted |= grown[0]
+    scenario.counted_by_server = grown[1]
     return scenario
 
 
@@ -214,11 +278,12 @@ def scenarios(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scenario]:
     """All scenarios, one after the other, under one trace."""
     output = tmp_path_factory.mktemp("loss") / "events"
     with wired() as wire:
-        arguments = ("--kinds", "send,retransmit,undo", "--payload", "64",
+        arguments = ("--kinds", "send,retransmit,undo,probe,drop", "--payload", "64",
                      "--netns", wire.client.path, "--netns", wire.server.path)  # fmt: skip
         with tracing(output, *arguments) as tracer:
             played = {
-                name: play(wire, name, 5000 + number) for number, name in enumerate(SCENARIOS)
+                name: play(wire, name, 5000 + number)
+                for number, name in enumerate([*SCENARIOS, *OTHERS])
             }
     for scenario in played.values():
         ports = (scenario.port,)
@@ -238,7 +303,8 @@ def segments(events: list[Event], *causes: str) -> int:
 @all_scenarios
 def test_causes(scenarios: dict[str, Scenario], name: str) -> None:
     scenario = scenarios[name]
-    assert {event["cause"] for event in scenario.of("retransmit")} == scenario.causes
+    causes = {event["cause"] for event in scenario.of("retransmit")}
+    assert causes - ({"syn"} if name == "syn-ack" else set()) == scenario.causes
 
 
 @all_scenarios
@@ -270,9 +336,8 @@ def test_undo(scenarios: dict[str, Scenario], name: str) -> None:
     scenario = scenarios[name]
     of_syns = {packet.seq for packet in scenario.carried if packet.flags == "SYN"}
     undos = [event for event in scenario.of("undo") if event["seq"] not in of_syns]
-    assert len(undos) == sum(scenario.counted[counter] for counter in UNDO_COUNTERS)
+    assert len(undos) == undone(scenario.counted)
     if name == "spurious":
-        assert undos, "the kernel undid nothing"
         assert sum(event["undone"] for event in undos) == segments(scenario.of("retransmit"), "rto")
 
 
@@ -321,67 +386,27 @@ def test_the_message_is_the_write(scenarios: dict[str, Scenario], name: str) -> 
     assert repeated or not scenario.causes & {"fast", "tlp", "rto"}
 
 
-def test_zero_window_probes(tmp_path: Path) -> None:
-    """As many as TCPWinProbe counts, and no transmit is one of them."""
-    with wired() as wire:
-        arguments = ("--kinds", "transmit,probe", "--netns", wire.client.path)
-        with tracing(tmp_path / "events", *arguments) as tracer:
-            client, server = wire.connection(4, 5100)
-            with closing(client), closing(server):
-                client.setblocking(False)
-                fill(client)
-                before = wire.client.extended_counters()["TCPWinProbe"]
-                await_true(lambda: wire.client.extended_counters()["TCPWinProbe"] >= before + 2)
-                drain(client, server)
-            wire.await_closed()
-            counted = wire.client.extended_counters()["TCPWinProbe"]
-    probes = [event for event in tracer.events if event["kind"] == "probe"]
-    assert len(probes) == counted >= 2
+def test_zero_window_probes(scenarios: dict[str, Scenario]) -> None:
+    """As many as TCPWinProbe counts."""
+    scenario = scenarios["shut window"]
+    probes = scenario.of("probe")
+    assert len(probes) == scenario.counted["TCPWinProbe"] >= 2
     assert {(event["pid"], event["bytes"]) for event in probes} == {(os.getpid(), 0)}
 
 
-def fill(client: socket.socket) -> None:
-    """Write until neither end takes any more."""
-    quiet_since = time.monotonic()
-    while time.monotonic() < quiet_since + 0.5:
-        try:
-            client.send(b"x" * 65536)
-            quiet_since = time.monotonic()
-        except BlockingIOError:
-            time.sleep(0.01)
-
-
-def drain(client: socket.socket, server: socket.socket) -> None:
-    client.shutdown(socket.SHUT_WR)
-    while server.recv(1 << 20):
-        pass
-
-
-@pytest.mark.parametrize("outgoing", [True, False], ids=["out", "in"])
-def test_drops_on_this_host(outgoing: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["out", "in"])
+def test_drops_on_this_host(scenarios: dict[str, Scenario], way: str) -> None:
     """Each packet that nftables drops is a drop, on its way out or in, with the reason."""
-    with wired() as wire:
-        hook, where = ("output", wire.client) if outgoing else ("input", wire.server)
-        arguments = ("--kinds", "drop", "--netns", where.path)
-        with tracing(tmp_path / "events", *arguments) as tracer:
-            client, server = wire.connection(4, 5200)
-            with closing(client), closing(server):
-                where.run(
-                    "nft",
-                    "add table inet loss; add counter inet loss dropped;"
-                    f"add chain inet loss {hook} {{ type filter hook {hook} priority 0; }};"
-                    f"add rule inet loss {hook} tcp dport 5200 meta length > 200"
-                    " numgen inc mod 2 == 0 counter name dropped drop",
-                )
-                for _ in range(4):
-                    client.sendall(b"d" * 600)
-                    receive(server, 600)
-                counted = where.run("nft", "list", "counters", "inet")
-                where.drop_nothing()
-    dropped = [event for event in tracer.events if event["bytes"] == 600]
-    assert len(dropped) == int(counted.split("packets ")[1].split()[0]) > 0
-    assert {event["outgoing"] for event in dropped} == {outgoing}
+    scenario = scenarios[f"dropped {way}"]
+    dropped = [e for e in scenario.events if e["kind"] == "drop" and e["bytes"] == DROPPED_SIZE]
+    assert len(dropped) == scenario.counted["dropped"] > 0
+    assert {event["outgoing"] for event in dropped} == {way == "out"}
     reason = "NETFILTER_DROP" if hooks.has_drop_reasons() else None
     assert {event["reason"] for event in dropped} == {reason}
-    if outgoing:
+    if way == "out":
         assert {event["pid"] for event in dropped} == {os.getpid()}
+
+
+@pytest.mark.parametrize("name", ["fast", "small writes", "tlp", "tlp then rto", "blackout"])
+def test_what_is_lost_out_there_is_no_drop(scenarios: dict[str, Scenario], name: str) -> None:
+    assert [e for e in scenarios[name].events if e["kind"] == "drop" and e["bytes"]] == []
