@@ -107,6 +107,17 @@ def test_a_command_line_that_makes_no_sense_runs_no_command(
     assert capfd.readouterr().out == ""
 
 
+def test_no_threads_for_linear_algebra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They cost as much as all of NumPy; and what is traced finds its environment as it was."""
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    code = (
+        "import os, tcprism.cli as cli; cli.cli.get_command(None, 'trace');"
+        "print(len(os.listdir('/proc/self/task')), os.environ.get('OPENBLAS_NUM_THREADS'))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.split() == ["1", "None"]
+
+
 def test_without_a_command_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 2
     shown = capsys.readouterr()

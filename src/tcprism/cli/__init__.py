@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import NoReturn
@@ -37,13 +38,28 @@ class LazyGroup(click.Group):
         """Import a command."""
         if name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"tcprism.cli.{name}").command
-        return command
+        return _import_command(name)
 
     def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _import_command(name: str) -> click.Command:
+    """Import a command without the threads of OpenBLAS.
+
+    NumPy's OpenBLAS starts one a CPU, which takes as long as the rest of NumPy; nothing here uses
+    them. What is left in the environment would reach the commands that are traced.
+    """
+    unlimited = "OPENBLAS_NUM_THREADS" not in os.environ
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        command: click.Command = import_module(f"tcprism.cli.{name}").command
+    finally:
+        if unlimited:
+            del os.environ["OPENBLAS_NUM_THREADS"]
+    return command
 
 
 EPILOG = """\b

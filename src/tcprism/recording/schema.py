@@ -153,9 +153,18 @@ def to_parts(batch: pa.RecordBatch, clock_offset_ns: int, context: Context) -> l
     kinds = _raw(columns["kind"].indices, np.dtype(np.uint8))
     parts = []
     for family, group in _groups(kinds, columns.get("payload")):
-        chosen = {name: column.take(pa.array(group)) for name, column in columns.items()}
+        chosen = {name: columns[name] for name in _columns_of(family) if name in columns}
+        if len(group) < len(kinds):
+            chosen = {name: column.take(pa.array(group)) for name, column in chosen.items()}
         parts.append(_part(chosen, family, clock_offset_ns, context))
     return parts
+
+
+@cache
+def _columns_of(family: str) -> tuple[str, ...]:
+    """Return the columns that a family's records have, and what may come with them."""
+    names = map(_column_name, RECORDS[family].names or ())
+    return (*names, *(("payload",) if family == "message" else ()), *DERIVED)
 
 
 def _known(name: str) -> bool:
