@@ -15,6 +15,7 @@ MODULES = {
     "kernel": "kernel",
     "ring": "ring",
     "sinks": "saturation",
+    "recording": "recording",
     "kept": "kept",
 }
 

@@ -37,11 +37,18 @@ def tcprism(*arguments: str) -> Monitor:
 
 @contextmanager
 def tcpdump(netns: Netns) -> Iterator[None]:
+    """Have tcpdump write the headers of every packet to a file that is thrown away."""
+    with tempfile.NamedTemporaryFile() as output, tcpdump_to(netns, Path(output.name)):
+        yield
+
+
+@contextmanager
+def tcpdump_to(netns: Netns, path: Path) -> Iterator[None]:
     """Have tcpdump write the headers of every packet to a file."""
     options = ("-i", "lo", "-s96", "-B65536", "-Z", "root", "-w", "/dev/stdout")
     command = netns.command(*_PINNED, "tcpdump", *options)
     with (
-        tempfile.TemporaryFile() as output,
+        path.open("wb") as output,
         subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True) as process,
     ):
         assert process.stderr

@@ -26,9 +26,9 @@ def _pinned(command: Sequence[str]) -> list[str]:
 class Tracer:
     """One run: it has its hooks on when this is made; after `stop()` there is the ledger."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, command: str = "trace") -> None:
         self.process = subprocess.Popen(
-            _pinned([*COMMAND, "trace", *arguments]),
+            _pinned([*COMMAND, command, *arguments]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -100,10 +100,13 @@ def lost(ledger: Ledger) -> int:
 
 
 @contextmanager
-def tracing(netns: Netns, *arguments: str) -> Iterator[Tracer]:
-    """Trace a namespace to a file that is thrown away; stopped when the body ends."""
+def tracing(
+    netns: Netns, *arguments: str, command: str = "trace", output: Path | None = None
+) -> Iterator[Tracer]:
+    """Trace a namespace, to a file that is thrown away or to `output`, until the body ends."""
     with tempfile.TemporaryDirectory() as directory:
-        tracer = Tracer("--netns", netns.name, "--output", f"{directory}/events", *arguments)
+        file = output or Path(directory, "events")
+        tracer = Tracer("--netns", netns.name, "--output", str(file), *arguments, command=command)
         try:
             yield tracer
             if tracer.process.poll() is None:

@@ -11,6 +11,7 @@
 #include "probes/undo.bpf.c"
 #include "probes/delivery.bpf.c"
 #include "probes/owner.bpf.c"
+#include "probes/snapshot.bpf.c"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -27,5 +28,6 @@ struct wire {
 	struct segment segment;
 	struct loss loss;
 	struct connection_event connection_event;
+	struct snapshot snapshot;
 };
 const struct wire *const volatile wire = 0;

@@ -49,6 +49,9 @@ An event is one thing that happened to one TCP connection. There are five famili
 | | `reset` | a reset was sent or received |
 | | `state` | the TCP state changed |
 
+A sixth family has one kind: a **snapshot** is a connection as it stands, asked of the kernel by
+`tcprism top` and `tcprism explain`, once for each process that has its socket open.
+
 What joins them:
 
 - `socket` is the same in all events of a connection; where it is null, take `netns` and the ends.
@@ -169,6 +172,34 @@ EXAMPLES: dict[str, dict[str, object]] = {
         "cwnd": 2,
         "congestion": b"cubic",
     },
+    "snapshot": {
+        "kind": EventKind.SNAPSHOT,
+        "state": STATES.index("ESTABLISHED"),
+        "inode": 51_234,
+        "bytes_sent": 156,
+        "bytes_acked": 79,
+        "bytes_received": 12_345,
+        "bytes_retrans": 78,
+        "delivery_rate": 128_711,
+        "busy_us": 224_000,
+        "segs_out": 11,
+        "segs_in": 13,
+        "data_segs_out": 2,
+        "data_segs_in": 9,
+        "total_retrans": 1,
+        "min_rtt_us": 11_002,
+        "srtt_us": 11_250,
+        "rttvar_us": 50_000,
+        "rto_us": 212_000,
+        "cwnd": 2,
+        "congestion": b"cubic",
+        "unread": 1_448,
+        "snd_wnd": 64_256,
+        "rcv_wnd": 62_808,
+        "sndbuf": 87_040,
+        "rcvbuf": 131_072,
+        "mss": 1_448,
+    },
 }
 # What a stage adds to the loss.
 MESSAGE = {
@@ -223,21 +254,21 @@ def row(cells: list[str]) -> str:
 def section(family: str) -> str:
     """Return a family's section: what only it has, and an example."""
     own = [column for column in COLUMNS if column.families == (family,)]
-    title = f"The {family} family: {', '.join(FAMILIES[family])}"
+    title = f"The {family} family: {', '.join(FAMILIES.get(family, (family,)))}"
     tables = f"{table(own)}\n" if own else "No more than the columns above.\n\n"
     return f"## {title}\n\n{tables}```json\n{json_line(example(family))}```\n"
 
 
 def render() -> str:
     """Return the page."""
-    everywhere = [column for column in COLUMNS if len(column.families) == len(FAMILIES)]
-    shared = [column for column in COLUMNS if 1 < len(column.families) < len(FAMILIES)]
+    everywhere = [column for column in COLUMNS if len(column.families) == len(RECORDS)]
+    shared = [column for column in COLUMNS if 1 < len(column.families) < len(RECORDS)]
     return "\n".join(
         [
             INTRO,
             f"## Every event\n\n{table(everywhere)}",
             f"## Several families\n\n{table(shared, families=True)}",
-            *map(section, FAMILIES),
+            *map(section, RECORDS),
         ]
     )
 

@@ -40,7 +40,6 @@ DEFAULT_KINDS = ("send", "recv", "retransmit", "drop", "connect", "accept", "clo
 DEFAULT_PAYLOAD = 64
 DEFAULT_MAX_CONNECTIONS = 65_536
 _CLOCK_STEP_NS = 1_000_000
-_CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h; it ticks once a jiffy
 
 # Seconds between two looks at the rings. With the time that records get to settle, an event is
 # shown within 100 ms.
@@ -110,9 +109,9 @@ class Monitor:
         machine.require_privileges()
         self._sizes = rings.sizes(self.request.kinds, self.request.payload, self.request.ring_size)
         probes = probes_for(self.request.kinds)
-        self._cgroup_root = _cgroup_root()
+        self._cgroup_root = cgroup_root()
         self.choices, self._object = features.choose(probes, self._forced(probes), self._load)
-        self._context = _context(self._cgroup_root)
+        self._context = machine_context(self._cgroup_root)
         self._stages = stages_for(self.request)
         return self
 
@@ -191,7 +190,7 @@ class Monitor:
             "recvmsg_arguments": kernel_types().parameters("tcp_recvmsg"),
             "accept_arguments": kernel_types().parameters("inet_csk_accept"),
             "socket_file_ops": 0 if has_socket_from_file() else symbol_address("socket_file_ops"),
-            "tick_ns": round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e9),
+            "tick_ns": machine.tick_ns(),
             **self.request.filter.switches(),
         }
 
@@ -281,7 +280,7 @@ def stages_for(request: Request) -> tuple[Stage, ...]:
     return (*((Retransmits(),) if explains else ()), *request.stages)
 
 
-def _cgroup_root() -> int:
+def cgroup_root() -> int:
     """Return a descriptor of the cgroup v2 root, or -1 where there is none."""
     try:
         return open_cgroup_root()
@@ -289,12 +288,12 @@ def _cgroup_root() -> int:
         return -1
 
 
-def _context(cgroup_root: int) -> Context:
-    """Return the look-ups of the machine that we run on."""
+def machine_context(root: int) -> Context:
+    """Return the look-ups of the machine that we run on; `root` is a descriptor of cgroup v2's."""
     drops = kernel_types().enum("skb_drop_reason", "SKB_DROP_REASON_")
     drops |= kernel_types().enum("qdisc_drop_reason")
     resets = kernel_types().enum("sk_rst_reason", "SK_RST_REASON_")
-    return Context(Owners(partial(path_of, cgroup_root), Names()), drops.get, resets.get)
+    return Context(Owners(partial(path_of, root), Names()), drops.get, resets.get)
 
 
 def _clock_offset_ns() -> int:

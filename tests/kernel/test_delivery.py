@@ -2,9 +2,11 @@
 
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from . import hooks
 from .netns import Pair
@@ -13,86 +15,115 @@ from .tracer import Event, Tracer, tracing
 from .wire import Wire, deliver, wired
 
 KINDS = ("--kinds", "send,recv,acked", "--payload", "0")
+LATE_ANSWERS, SHUT_WINDOW, LATE_READER = 5400, 5401, 5402
 
 
-@contextmanager
-def traced(wire: Wire, output: Path) -> Iterator[Tracer]:
-    arguments = (*KINDS, "--netns", wire.client.path, "--netns", wire.server.path)
-    with tracing(output, *arguments) as tracer:
-        yield tracer
+@dataclass
+class Played:
+    """What each conversation measured itself, in microseconds, and what tcprism told."""
+
+    took: dict[str, float]
+    tracer: Tracer
+
+    def of(self, kind: str, port: int) -> list[Event]:
+        """Return the client's sends and what became of them, or the server's recvs with bytes."""
+        key = "local_port" if kind == "recv" else "remote_port"
+        events = [e for e in self.tracer.events if (e["kind"], e[key]) == (kind, port)]
+        return [event for event in events if event["bytes"]]
 
 
-def of(tracer: Tracer, kind: str, port: int) -> list[Event]:
-    """Return the client's sends and what became of them, or the server's recvs with bytes."""
-    key = "local_port" if kind == "recv" else "remote_port"
-    return [e for e in tracer.events if (e["kind"], e[key]) == (kind, port) and e["bytes"]]
+def late_answers(wire: Wire) -> dict[str, float]:
+    """Have each packet from the server take 50 ms."""
+    client, server = wire.connection(4, LATE_ANSWERS)
+    with closing(client), closing(server):
+        wire.rule = hold_answers(0.05)
+        began = time.monotonic()
+        for length in (100, 5000, 1):
+            client.sendall(b"x" * length)
+            receive(server, length)
+            server.sendall(b"y")
+            receive(client, 1)
+        took = time.monotonic() - began
+        wire.rule = deliver
+        hang_up(client, server)
+    return {"answered": took * 1e6}
 
 
-def test_until_it_is_acknowledged(tmp_path: Path) -> None:
-    """Each send has one record, which names it; the answers take 50 ms."""
-    with wired() as wire, traced(wire, tmp_path / "events") as tracer:
-        client, server = wire.connection(4, 5400)
-        with closing(client), closing(server):
-            wire.rule = hold_answers(0.05)
-            began = time.monotonic()
-            for length in (100, 5000, 1):
-                client.sendall(b"x" * length)
-                receive(server, length)
-                server.sendall(b"y")
-                receive(client, 1)
-            took = (time.monotonic() - began) * 1e6
-            wire.rule = deliver
-            hang_up(client, server)
-        wire.await_closed()
-    sends, acked = of(tracer, "send", 5400), of(tracer, "acked", 5400)
+def shut_window(wire: Wire) -> dict[str, float]:
+    """Have the last bytes wait until the receiver has room for them."""
+    client, server = wire.connection(4, SHUT_WINDOW, receive_buffer=4096)
+    with closing(client), closing(server):
+        client.setblocking(False)
+        fill(client)
+        shut = time.monotonic()
+        time.sleep(0.3)  # the time to be measured
+        waited = time.monotonic() - shut
+        drain(client, server)
+    return {"shut": waited * 1e6}
+
+
+def late_reader(wire: Wire) -> dict[str, float]:
+    """Have the reader sleep, and then read in two pieces."""
+    client, server = wire.connection(4, LATE_READER)
+    with closing(client), closing(server):
+        before = time.monotonic()
+        client.sendall(b"x" * 300)
+        server.recv(300, socket.MSG_PEEK)  # it is there
+        arrived = time.monotonic()
+        time.sleep(0.2)  # the time to be measured
+        woke = time.monotonic()
+        receive(server, 100)
+        receive(server, 200)
+        after = time.monotonic()
+        hang_up(client, server)
+    return {"unread at least": (woke - arrived) * 1e6, "unread at most": (after - before) * 1e6}
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """All conversations under one trace."""
+    output = tmp_path_factory.mktemp("delivery") / "events"
+    with wired() as wire:
+        arguments = (*KINDS, "--netns", wire.client.path, "--netns", wire.server.path)
+        with tracing(output, *arguments) as tracer:
+            took = late_answers(wire) | shut_window(wire) | late_reader(wire)
+            wire.await_closed()
+    return Played(took, tracer)
+
+
+def test_until_it_is_acknowledged(played: Played) -> None:
+    """Each send has one record, which names it; it is no faster than the wire."""
+    sends, acked = played.of("send", LATE_ANSWERS), played.of("acked", LATE_ANSWERS)
     assert [e["send_ts_ns"] for e in acked] == [e["ts_ns"] for e in sends]
     assert [(e["seq"], e["bytes"]) for e in acked] == [(e["seq"], e["bytes"]) for e in sends]
     for event in acked:
         assert event["unsent_us"] == 0
-        assert 50_000 <= event["unacked_us"] <= took
+        assert 50_000 <= event["unacked_us"] <= played.took["answered"]
         assert event["ts_ns"] - event["send_ts_ns"] >= event["unacked_us"] * 1000
 
 
-def test_in_the_send_queue(tmp_path: Path) -> None:
-    """The receiver's window is shut for a while: the last bytes wait that long to leave."""
-    with wired() as wire, traced(wire, tmp_path / "events") as tracer:
-        client, server = wire.connection(4, 5401)
-        with closing(client), closing(server):
-            client.setblocking(False)
-            fill(client)
-            shut = time.monotonic()
-            time.sleep(0.3)  # the time to be measured
-            waited = (time.monotonic() - shut) * 1e6
-            drain(client, server)
-        wire.await_closed()
-    sends, acked = of(tracer, "send", 5401), of(tracer, "acked", 5401)
-    ledger = tracer.ledger["acked"]
-    assert ledger["seen"] == len(sends)
-    assert ledger["seen"] == ledger["submitted"] + ledger["map_full"]
-    assert len(acked) == ledger["received"]
-    assert max(event["unsent_us"] for event in acked) >= waited
+def test_in_the_send_queue(played: Played) -> None:
+    """The last bytes have waited as long as the window was shut."""
+    acked = played.of("acked", SHUT_WINDOW)
+    assert max(event["unsent_us"] for event in acked) >= played.took["shut"]
 
 
-def test_in_the_receive_queue(tmp_path: Path) -> None:
-    """The reader sleeps; what it then reads, in pieces, has been there for so long."""
-    with wired() as wire, traced(wire, tmp_path / "events") as tracer:
-        client, server = wire.connection(4, 5402)
-        with closing(client), closing(server):
-            before = time.monotonic()
-            client.sendall(b"x" * 300)
-            server.recv(300, socket.MSG_PEEK)  # it is there
-            arrived = time.monotonic()
-            time.sleep(0.2)  # the time to be measured
-            woke = time.monotonic()
-            receive(server, 100)
-            receive(server, 200)
-            after = time.monotonic()
-            hang_up(client, server)
-        wire.await_closed()
-    recvs = [event for event in of(tracer, "recv", 5402) if event["flags"] != "PEEK"]
+def test_in_the_receive_queue(played: Played) -> None:
+    """What is read late, in pieces, had been there for so long; a peek takes nothing."""
+    recvs = [event for event in played.of("recv", LATE_READER) if event["flags"] != "PEEK"]
     assert [event["bytes"] for event in recvs] == [100, 200]
     for event in recvs:
-        assert (woke - arrived) * 1e6 <= event["unread_us"] <= (after - before) * 1e6
+        assert played.took["unread at least"] <= event["unread_us"]
+        assert event["unread_us"] <= played.took["unread at most"]
+
+
+def test_no_send_is_forgotten(played: Played) -> None:
+    """Each is acknowledged, or counted as one too many to follow."""
+    sends = [e for e in played.tracer.events if e["kind"] == "send" and e["bytes"]]
+    ledger = played.tracer.ledger["acked"]
+    assert ledger["seen"] == len(sends)
+    assert ledger["seen"] == ledger["submitted"] + ledger["map_full"]
+    assert ledger["received"] == ledger["submitted"]
 
 
 def test_what_is_remembered_is_bounded(pair: Pair, tmp_path: Path) -> None:

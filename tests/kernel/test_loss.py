@@ -304,7 +304,8 @@ def segments(events: list[Event], *causes: str) -> int:
 def test_causes(scenarios: dict[str, Scenario], name: str) -> None:
     scenario = scenarios[name]
     causes = {event["cause"] for event in scenario.of("retransmit")}
-    assert causes - ({"syn"} if name == "syn-ack" else set()) == scenario.causes
+    by_chance = {"syn"} if name == "syn-ack" else {"tlp"}  # where machines are slow
+    assert scenario.causes <= causes <= scenario.causes | by_chance
 
 
 @all_scenarios

@@ -8,8 +8,8 @@ import numpy as np
 
 from tcprism.events import FAMILIES, Part
 from tcprism.events import _wire as wire
+from tcprism.events._wire import EventKind
 from tcprism.events.families import RECORDS
-from tcprism.events.names import KINDS
 
 Fields = dict[str, Any]
 
@@ -40,7 +40,7 @@ def packed(address: str) -> list[int]:
 def rows_of(family: str, events: Sequence[Fields]) -> Any:
     """Return records: of the family's first kind, over IPv4, unless the fields say otherwise."""
     rows = np.zeros(len(events), RECORDS[family])
-    rows["kind"] = KINDS.index(FAMILIES[family][0])
+    rows["kind"] = EventKind[FAMILIES.get(family, (family,))[0].upper()]
     rows["family"] = 4
     for name in UNKNOWN.keys() & set(rows.dtype.names or ()):
         rows[name] = UNKNOWN[name]
@@ -69,6 +69,11 @@ def losses(*events: Fields) -> Part:
 def connections(*events: Fields) -> Part:
     """Return a part of connection events, connects unless the fields say otherwise."""
     return Part(rows_of("connection", events))
+
+
+def snapshots(*events: Fields) -> Part:
+    """Return a part of snapshots."""
+    return Part(rows_of("snapshot", events))
 
 
 def messages(*events: Fields, payload_class: int = 64) -> Part:

@@ -12,7 +12,7 @@ from tcprism.events import _wire as wire
 from tcprism.events.columns import BY_NAME, columns_of
 from tcprism.events.context import Context, Owner
 
-from .records import MAKERS, connections, losses, messages, segments
+from .records import MAKERS, connections, losses, messages, segments, snapshots
 
 # The keys as the issue that asked for them lists them; they are stable.
 EVENT_KEYS = [
@@ -77,7 +77,7 @@ def test_kinds(family: str) -> None:
 
 
 def test_kind_of_a_newer_kernel_side() -> None:
-    assert values("kind", segments({"kind": len(KINDS)})) == [f"unknown-{len(KINDS)}"]
+    assert values("kind", segments({"kind": wire.KIND_COUNT})) == [f"unknown-{wire.KIND_COUNT}"]
 
 
 def test_owner_is_null_when_unknown() -> None:
@@ -125,8 +125,9 @@ def test_comm(comm: bytes, shown: str) -> None:
     ],
 )
 def test_sentinels_are_null(name: str, unknown: int, known: int) -> None:
+    makers = {**MAKERS, "snapshot": snapshots}
     for family in BY_NAME[name].families:
-        assert values(name, MAKERS[family]({name: unknown}, {name: known})) == [None, known]
+        assert values(name, makers[family]({name: unknown}, {name: known})) == [None, known]
 
 
 def test_addresses() -> None:

@@ -56,11 +56,14 @@ struct tcp_sock___with_bits { /* later a byte of its own, in 6.18 at the latest 
 
 #define SHIFT_OF_A_BYTE 56
 
-INLINE u32 chrono_type_of(struct tcp_sock *tp)
+INLINE u32 chrono_type_of(struct tcp_sock *tp, enum reads reads)
 {
-	if (__builtin_preserve_field_info(tp->chrono_type, 4) == SHIFT_OF_A_BYTE)
-		return tp->chrono_type;
-	return READ_BITS(READS_BTF, (struct tcp_sock___with_bits *)tp, chrono_type);
+	u8 type = 0;
+
+	if (__builtin_preserve_field_info(tp->chrono_type, 4) != SHIFT_OF_A_BYTE)
+		return READ_BITS(reads, (struct tcp_sock___with_bits *)tp, chrono_type);
+	READ(reads, type, tp->chrono_type);
+	return type;
 }
 
 /* The tracepoint says whether the attempt failed since 6.16; before, it fired for successes alone. */

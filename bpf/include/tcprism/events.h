@@ -32,7 +32,8 @@ enum event_kind {
 	KIND_CLOSE = 10,
 	KIND_RESET = 11,
 	KIND_STATE = 12,
-	KIND_COUNT = 13,
+	KIND_SNAPSHOT = 13, /* no hook: an iterator reads it, when it is asked for */
+	KIND_COUNT = 14,
 };
 
 /* How the owner of an event is known. */
@@ -202,6 +203,36 @@ struct connection_event {
 	u8 ending DOC("close: how it ended: fin, reset_sent, reset_received, timeout, error, aborted; else null");
 	u8 sent DOC("reset: true when sent, false when received; else null");
 	struct totals totals;
+};
+
+/* A connection as it stands, once for each process that has its socket open. */
+struct snapshot {
+	struct event event;
+	struct totals totals;
+	u64 inode DOC("the socket's inode, as /proc/PID/fd shows it: one number a socket");
+	u32 unsent DOC("bytes in the send queue that have not left yet (write_seq - snd_nxt)");
+	u32 unacked DOC("bytes sent and not acknowledged yet (snd_nxt - snd_una)");
+	u32 unread DOC("bytes in the receive queue (rcv_nxt - copied_seq)");
+	u32 snd_wnd DOC("receive window that the peer has offered, bytes");
+	u32 rcv_wnd DOC("what is left of the receive window that the peer was offered, bytes");
+	u32 sndbuf DOC("send buffer, bytes (sk_sndbuf)");
+	u32 rcvbuf DOC("receive buffer, bytes (sk_rcvbuf)");
+	u32 mss DOC("payload bytes of a full segment");
+	u32 packets_out DOC("segments in flight");
+	u32 sacked_out DOC("segments selectively acknowledged (SACK), or duplicate ACKs");
+	u32 lost_out DOC("segments marked lost");
+	u32 retrans_out DOC("retransmitted segments in flight");
+	u32 ssthresh DOC("slow start threshold, segments; null while it is infinite");
+	u32 rto_us DOC("retransmission timeout, microseconds");
+	u32 rttvar_us DOC("mean deviation of the round-trip time, microseconds; null before the first measurement");
+	u32 backlog DOC("LISTEN: connections that wait to be accepted");
+	u32 backlog_limit DOC("LISTEN: how many may wait");
+	u8 state DOC("TCP state: ESTABLISHED, LISTEN, ...");
+	u8 ca_state DOC("congestion state: Open, Disorder, CWR, Recovery, Loss");
+	u8 icsk_retransmits DOC("timeouts in a row");
+	u8 probes_out DOC("zero-window probes in a row that were not answered with an open window");
+	u8 nodelay DOC("whether TCP_NODELAY has turned Nagle's algorithm off");
+	u8 reserved[3];
 };
 
 /* Payload bytes a record can hold: one ring a class, so that records of a ring have one size. */

@@ -35,6 +35,7 @@ enum { MAP_NO_PREALLOC = 1, MAP_CLONE = 1 << 9 };
 enum { STORAGE_CREATE = 1 };
 enum { RING_NO_WAKEUP = 1 };
 
+struct seq_file;
 struct sock;
 struct task_struct;
 struct pt_regs;
@@ -59,6 +60,7 @@ static long (*bpf_probe_read_user)(void *to, u32 size, const void *from) = (void
 static long (*bpf_probe_read_kernel)(void *to, u32 size, const void *from) = (void *)113;
 static long (*bpf_probe_read_kernel_str)(void *to, u32 size, const void *from) = (void *)115;
 static u64 (*bpf_jiffies64)(void) = (void *)118;
+static long (*bpf_seq_write)(struct seq_file *seq, const void *data, u32 length) = (void *)127;
 static void *(*bpf_ringbuf_reserve)(void *ring, u64 size, u64 flags) = (void *)131;
 static void (*bpf_ringbuf_submit)(void *record, u64 flags) = (void *)132;
 static struct tcp_sock *(*bpf_skc_to_tcp_sock)(void *sk) = (void *)137;

@@ -9,9 +9,13 @@
 
 #include "helpers.h"
 
+#define AF_INET 2
 #define AF_INET6 10
 #define SOCK_STREAM 1
 #define IPPROTO_TCP 6
+#define S_IFMT 0170000
+#define S_IFSOCK 0140000
+#define TCP_NAGLE_OFF 1 /* TCP_NODELAY, include/net/tcp.h */
 #define PACKET_OTHERHOST 3 /* include/uapi/linux/if_packet.h */
 #define EPIPE 32
 #define ECONNRESET 104
@@ -96,6 +100,29 @@ struct sock {
 	u16 sk_type;
 	int sk_err;
 	struct bpf_local_storage *sk_bpf_storage;
+	int sk_sndbuf;
+	int sk_rcvbuf;
+	u32 sk_ack_backlog;
+	u32 sk_max_ack_backlog;
+} CORE;
+
+struct socket {
+	struct sock *sk;
+} CORE;
+
+struct inode {
+	u16 i_mode;
+	unsigned long i_ino;
+} CORE;
+
+struct file {
+	const void *f_op;
+	struct inode *f_inode;
+	void *private_data;
+} CORE;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
 } CORE;
 
 struct inet_sock {
@@ -112,6 +139,7 @@ struct inet_connection_sock {
 	u8 icsk_ca_state : 5;
 	u8 icsk_pending;
 	u8 icsk_retransmits;
+	u8 icsk_probes_out;
 	u32 icsk_rto;
 } CORE;
 
@@ -119,6 +147,7 @@ struct tcp_options_received {
 	u16 rcv_wscale : 4;
 } CORE;
 
+/* The least of a window of time, in s[0]: lib/win_minmax.c */
 struct minmax_sample {
 	u32 v;
 } CORE;
@@ -134,7 +163,11 @@ struct tcp_sock {
 	u32 copied_seq;
 	u32 rcv_nxt;
 	u32 rcv_wnd;
+	u32 rcv_wup;
+	u32 snd_una;
 	u32 snd_nxt;
+	u32 snd_wnd;
+	u8 nonagle : 4;
 	u32 snd_cwnd;
 	u32 srtt_us;
 	u32 rttvar_us;
@@ -155,8 +188,6 @@ struct tcp_sock {
 	u32 total_retrans;
 	u32 dsack_dups;
 	u32 reord_seen;
-	u32 snd_una;
-	u32 snd_wnd;
 	u32 mss_cache;
 	u32 rate_delivered;
 	u32 rate_interval_us;
@@ -198,16 +229,8 @@ struct tcp_skb_cb {
 	u8 tcp_flags; /* 16 bits since 6.15; the low byte is where it was (little endian) */
 } CORE;
 
-struct file {
-	const void *f_op;
-	void *private_data;
-} CORE;
-
-struct socket {
-	struct sock *sk;
-} CORE;
-
 struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
 	struct task_struct *task;
 	u32 fd;
 	struct file *file;

@@ -16,6 +16,8 @@ COMMANDS = {
     "trace": "Show what is sent and received, what gets lost, how connections begin and end.",
     "connections": "Show one line a connection as it ends.",
     "retransmits": "Show what is sent again, why, and whose bytes.",
+    "top": "Show all connections as they are, and what limits each.",
+    "explain": "Tell what limits connections, with the numbers that prove it.",
     "record": "Record events to a file, to look at them later and elsewhere.",
     "replay": "Show a recording as trace would have shown it.",
     "export": "Write a recording in a format of other tools.",

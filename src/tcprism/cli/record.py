@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,10 +19,11 @@ from tcprism.cli.session import Limits, Stop, print_ledger, run, started
 from tcprism.cli.trace import announce
 from tcprism.cli.tracing import parse_tracing, payload_option, tracing_options
 from tcprism.errors import UsageError
-from tcprism.events import Batch
+from tcprism.events import KINDS, Batch
 from tcprism.pipeline import Monitor, Request
 from tcprism.recording.files import Files, Limit
 from tcprism.recording.notes import Facts
+from tcprism.snapshots import Snapshots
 
 EPILOG = """\b
 Examples:
@@ -33,9 +35,12 @@ Examples:
   ssh host sudo tcprism record -o - | tcprism replay -
 
 Look at it with `tcprism replay`, `export` and `query`; docs/recording.md describes the format.
+With all kinds it also has a snapshot of every connection each second, for `tcprism top`.
 It holds payload: files are readable to their owner alone."""
 
 PROGRESS_EVERY = 1.0  # seconds
+SNAPSHOT_EVERY = 1.0  # seconds
+SNAPSHOT_SHARE = 0.05  # of the time, at most
 
 
 @click.command(epilog=EPILOG)
@@ -91,13 +96,16 @@ def _record(
     limit: Limit,
     child: Command | None,
 ) -> int:
-    with Monitor(request) as monitor:
+    with Monitor(request) as monitor, ExitStack() as stack:
+        snapshots = None
+        if request.kinds == KINDS:
+            snapshots = stack.enter_context(Snapshots(request.filter))
         output = options.parse_output(given["output"])
         files = Files(output, facts(monitor, texts), limit, create, sys.stdout.buffer)
         try:
             with Stop(Limits(given["count"], given["duration"]), files, child) as stop:
                 announce(monitor, given["verbose"])
-                run(monitor, Recorder(files, monitor, stop), files, stop, child)
+                run(monitor, Recorder(files, monitor, stop, snapshots), files, stop, child)
         finally:
             print_ledger(monitor)
     return child.end() if child else 0
@@ -120,10 +128,14 @@ def facts(monitor: Monitor, texts: dict[str, tuple[str, ...]]) -> Facts:
 
 
 class Recorder:
-    """The sink: writes batches, keeps the account, tells on a terminal how it goes."""
+    """The sink: writes batches and snapshots, keeps the account, tells on a terminal how it goes."""
 
-    def __init__(self, files: Files, monitor: Monitor, stop: Stop) -> None:
+    def __init__(
+        self, files: Files, monitor: Monitor, stop: Stop, snapshots: Snapshots | None = None
+    ) -> None:
         self._files = files
+        self._snapshots = snapshots
+        self._next_snapshot = 0.0
         self._monitor = monitor
         self._stop = stop
         self._progress = Progress() if sys.stderr.isatty() else None
@@ -137,8 +149,18 @@ class Recorder:
             if self._progress:
                 self._progress.show(self._files, self._monitor.ledger().lost)
         self._files.write(batch)
+        self._take_snapshot()
         if self._files.full:
             self._stop.reached = True
+
+    def _take_snapshot(self) -> None:
+        """Once a second, or less often where there are so many sockets that it would cost much."""
+        begun = time.monotonic()
+        if self._snapshots is None or begun < self._next_snapshot:
+            return
+        self._files.write(self._snapshots.take())
+        spent = time.monotonic() - begun
+        self._next_snapshot = begun + max(SNAPSHOT_EVERY, spent / SNAPSHOT_SHARE)
 
     def close(self) -> None:
         """Write what is left with the final account."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from tcprism import filters
 from tcprism.cli import options
+from tcprism.events import KINDS
 from tcprism.recording.notes import Gap
 from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
@@ -16,13 +17,16 @@ from tcprism.stages import stage_for, through
 
 
 def open_recording(given: dict[str, Any], default_kinds: Sequence[str] | None = None) -> Recording:
-    """Open FILE with the options that choose events; without --kinds, those kinds or all."""
+    """Open FILE with the options that choose events; without --kinds, those kinds or all.
+
+    Snapshots are not among them: no hook made them.
+    """
     chosen = filters.parse_recorded(options.filter_texts(given), given.pop("follow"))
     kinds, payload = given.pop("kinds"), given.pop("payload")
     stages = tuple(map(stage_for, given.pop("stage")))
     select = Selection(
         chosen,
-        default_kinds if kinds is None else options.parse_kinds(kinds),
+        (default_kinds or KINDS) if kinds is None else options.parse_kinds(kinds),
         None if payload is None else options.parse_payload(payload),
     )
     return Recording(given["file"], lambda batch: through(stages, select(batch)))

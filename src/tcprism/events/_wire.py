@@ -59,9 +59,10 @@ class EventKind(IntEnum):
     CLOSE = 10
     RESET = 11
     STATE = 12
+    SNAPSHOT = 13
 
 
-KIND_COUNT = 13
+KIND_COUNT = 14
 
 
 class MessageFlag(IntFlag):
@@ -224,6 +225,35 @@ _CONNECTION_EVENT: Fields = {
 }
 CONNECTION_EVENT = _dtype(_CONNECTION_EVENT, 248)
 
+_SNAPSHOT: Fields = {
+    **_at(0, _EVENT),
+    **_at(112, _TOTALS),
+    "inode": ("<u8", 232),
+    "unsent": ("<u4", 240),
+    "unacked": ("<u4", 244),
+    "unread": ("<u4", 248),
+    "snd_wnd": ("<u4", 252),
+    "rcv_wnd": ("<u4", 256),
+    "sndbuf": ("<u4", 260),
+    "rcvbuf": ("<u4", 264),
+    "mss": ("<u4", 268),
+    "packets_out": ("<u4", 272),
+    "sacked_out": ("<u4", 276),
+    "lost_out": ("<u4", 280),
+    "retrans_out": ("<u4", 284),
+    "ssthresh": ("<u4", 288),
+    "rto_us": ("<u4", 292),
+    "rttvar_us": ("<u4", 296),
+    "backlog": ("<u4", 300),
+    "backlog_limit": ("<u4", 304),
+    "state": ("u1", 308),
+    "ca_state": ("u1", 309),
+    "icsk_retransmits": ("u1", 310),
+    "probes_out": ("u1", 311),
+    "nodelay": ("u1", 312),
+}
+SNAPSHOT = _dtype(_SNAPSHOT, 320)
+
 _COUNTERS: Fields = {
     "seen": ("<u8", 0),
     "filtered": ("<u8", 8),
@@ -333,6 +363,29 @@ DOCS = {
     "connection_event.new_state": "state after",
     "connection_event.ending": "close: how it ended: fin, reset_sent, reset_received, timeout, error, aborted; else null",
     "connection_event.sent": "reset: true when sent, false when received; else null",
+    "snapshot.inode": "the socket's inode, as /proc/PID/fd shows it: one number a socket",
+    "snapshot.unsent": "bytes in the send queue that have not left yet (write_seq - snd_nxt)",
+    "snapshot.unacked": "bytes sent and not acknowledged yet (snd_nxt - snd_una)",
+    "snapshot.unread": "bytes in the receive queue (rcv_nxt - copied_seq)",
+    "snapshot.snd_wnd": "receive window that the peer has offered, bytes",
+    "snapshot.rcv_wnd": "what is left of the receive window that the peer was offered, bytes",
+    "snapshot.sndbuf": "send buffer, bytes (sk_sndbuf)",
+    "snapshot.rcvbuf": "receive buffer, bytes (sk_rcvbuf)",
+    "snapshot.mss": "payload bytes of a full segment",
+    "snapshot.packets_out": "segments in flight",
+    "snapshot.sacked_out": "segments selectively acknowledged (SACK), or duplicate ACKs",
+    "snapshot.lost_out": "segments marked lost",
+    "snapshot.retrans_out": "retransmitted segments in flight",
+    "snapshot.ssthresh": "slow start threshold, segments; null while it is infinite",
+    "snapshot.rto_us": "retransmission timeout, microseconds",
+    "snapshot.rttvar_us": "mean deviation of the round-trip time, microseconds; null before the first measurement",
+    "snapshot.backlog": "LISTEN: connections that wait to be accepted",
+    "snapshot.backlog_limit": "LISTEN: how many may wait",
+    "snapshot.state": "TCP state: ESTABLISHED, LISTEN, ...",
+    "snapshot.ca_state": "congestion state: Open, Disorder, CWR, Recovery, Loss",
+    "snapshot.icsk_retransmits": "timeouts in a row",
+    "snapshot.probes_out": "zero-window probes in a row that were not answered with an open window",
+    "snapshot.nodelay": "whether TCP_NODELAY has turned Nagle's algorithm off",
     "counters.seen": "events that reached the hook",
     "counters.filtered": "dropped by the filters",
     "counters.submitted": "written to a ring",

@@ -25,15 +25,17 @@ from tcprism.events.column import (
     wire_column,
 )
 from tcprism.events.escape import escape, escape_payloads
-from tcprism.events.families import FAMILIES
+from tcprism.events.families import RECORDS
 from tcprism.events.part import Part, row_bytes
 
-ALL = tuple(FAMILIES)
+ALL = tuple(RECORDS)
 MESSAGE = ("message",)
 DELIVERY = ("delivery",)
 LOSS = ("loss",)
 SEGMENT = ("segment", "loss")
 CONNECTION = ("connection",)
+SNAPSHOT = ("snapshot",)
+TOTALS = ("connection", "snapshot")
 WITH_SEQ = ("message", "delivery", "segment", "loss")
 
 _INFINITE_SSTHRESH = 0x7FFFFFFF  # TCP_INFINITE_SSTHRESH, include/net/tcp.h
@@ -192,16 +194,16 @@ COLUMNS = (
     wire_column("ack", SEGMENT, "integer"),
     wire_column("window", SEGMENT, "integer", missing=equal("window", _wire.WINDOW_UNKNOWN)),
     wire_column("segs", SEGMENT, "integer"),
-    wire_column("packets_out", SEGMENT, "integer"),
+    wire_column("packets_out", (*SEGMENT, *SNAPSHOT), "integer"),
     wire_column(
         "ca_state",
-        SEGMENT,
+        (*SEGMENT, *SNAPSHOT),
         "string",
         named("ca_state", names.ca_state_name),
         equal("ca_state", _wire.CA_STATE_UNKNOWN),
     ),
-    wire_column("cwnd", (*SEGMENT, *CONNECTION), "integer", missing=equal("cwnd", 0)),
-    wire_column("srtt_us", (*SEGMENT, *CONNECTION), "integer", missing=equal("srtt_us", *_no_time)),
+    wire_column("cwnd", (*SEGMENT, *TOTALS), "integer", missing=equal("cwnd", 0)),
+    wire_column("srtt_us", (*SEGMENT, *TOTALS), "integer", missing=equal("srtt_us", *_no_time)),
     wire_column(
         "cause", LOSS, "string", named("cause", names.cause_name), equal("cause", _wire.Cause.NONE)
     ),
@@ -212,13 +214,15 @@ COLUMNS = (
         "retransmit: how often its first byte has now been sent, as far as was seen: 2 is the first"
         " repetition; else null",
     ),
-    wire_column("icsk_retransmits", LOSS, "integer"),
-    wire_column("rto_us", LOSS, "integer", missing=equal("rto_us", *_no_time)),
-    wire_column("rttvar_us", LOSS, "integer", missing=equal("rttvar_us", *_no_time)),
-    wire_column("ssthresh", LOSS, "integer", missing=equal("ssthresh", 0, _INFINITE_SSTHRESH)),
-    wire_column("sacked_out", LOSS, "integer"),
-    wire_column("lost_out", LOSS, "integer"),
-    wire_column("retrans_out", LOSS, "integer"),
+    wire_column("icsk_retransmits", (*LOSS, *SNAPSHOT), "integer"),
+    wire_column("rto_us", (*LOSS, *SNAPSHOT), "integer", missing=equal("rto_us", *_no_time)),
+    wire_column("rttvar_us", (*LOSS, *SNAPSHOT), "integer", missing=equal("rttvar_us", *_no_time)),
+    wire_column(
+        "ssthresh", (*LOSS, *SNAPSHOT), "integer", missing=equal("ssthresh", 0, _INFINITE_SSTHRESH)
+    ),
+    wire_column("sacked_out", (*LOSS, *SNAPSHOT), "integer"),
+    wire_column("lost_out", (*LOSS, *SNAPSHOT), "integer"),
+    wire_column("retrans_out", (*LOSS, *SNAPSHOT), "integer"),
     wire_column("undone", LOSS, "integer", missing=other_kind(EventKind.UNDO)),
     wire_column(
         "outgoing",
@@ -291,7 +295,7 @@ COLUMNS = (
         looked_up("reset_reason", lambda part: part.context.reset_reason),
     ),
     *(
-        wire_column(name, CONNECTION, "integer")
+        wire_column(name, TOTALS, "integer")
         for name in (
             "bytes_sent",
             "bytes_acked",
@@ -309,14 +313,33 @@ COLUMNS = (
             "reord_seen",
         )
     ),
-    wire_column("min_rtt_us", CONNECTION, "integer", missing=equal("min_rtt_us", *_no_time)),
+    wire_column("min_rtt_us", TOTALS, "integer", missing=equal("min_rtt_us", *_no_time)),
     wire_column(
         "delivery_rate",
-        CONNECTION,
+        TOTALS,
         "integer",
         missing=equal("delivery_rate", _wire.RATE_UNKNOWN),
     ),
-    wire_column("congestion", CONNECTION, "string", _text("congestion"), _empty("congestion")),
+    wire_column("congestion", TOTALS, "string", _text("congestion"), _empty("congestion")),
+    wire_column("state", SNAPSHOT, "string", named("state", names.state_name)),
+    *(
+        wire_column(name, SNAPSHOT, "integer")
+        for name in (
+            "inode",
+            "unsent",
+            "unacked",
+            "unread",
+            "snd_wnd",
+            "rcv_wnd",
+            "sndbuf",
+            "rcvbuf",
+            "mss",
+            "backlog",
+            "backlog_limit",
+            "probes_out",
+        )
+    ),
+    wire_column("nodelay", SNAPSHOT, "boolean", lambda part: part.rows["nodelay"] != 0),
 )
 
 BY_NAME = {column.name: column for column in COLUMNS}

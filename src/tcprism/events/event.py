@@ -102,6 +102,20 @@ class Event:
     min_rtt_us: int | None
     delivery_rate: int | None
     congestion: str | None
+    state: str | None
+    inode: int | None
+    unsent: int | None
+    unacked: int | None
+    unread: int | None
+    snd_wnd: int | None
+    rcv_wnd: int | None
+    sndbuf: int | None
+    rcvbuf: int | None
+    mss: int | None
+    backlog: int | None
+    backlog_limit: int | None
+    probes_out: int | None
+    nodelay: bool | None
 
     @property
     def columns(self) -> tuple[str, ...]:

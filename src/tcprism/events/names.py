@@ -7,7 +7,8 @@ from functools import lru_cache
 
 from tcprism.events._wire import Cause, Ending, EventKind, MessageFlag, OwnerSource, PayloadReason
 
-KINDS = tuple(kind.name.lower() for kind in EventKind)
+# What hooks make; snapshots are asked for.
+KINDS = tuple(kind.name.lower() for kind in EventKind if kind != EventKind.SNAPSHOT)
 
 # include/net/tcp_states.h
 STATES = (
@@ -54,7 +55,7 @@ class TcpFlag(IntFlag):
 
 def kind_name(kind: int) -> str:
     """Return a kind's name; a number that is no kind becomes a name too."""
-    return KINDS[kind] if kind < len(KINDS) else f"unknown-{kind}"
+    return _member_name(EventKind, kind)
 
 
 def ca_state_name(state: int) -> str:

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tcprism.kernel.types import VMLINUX_BTF
 
 # include/uapi/linux/capability.h
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+
+_CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h
 
 # PROC_PID_INIT_INO, include/linux/proc_ns.h: pids are those of this namespace.
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC
@@ -59,6 +62,11 @@ def require_privileges() -> None:
         raise PermissionMissing(
             f"tracing needs root ({', '.join(missing)} missing): run `sudo {_own_path()} ...`"
         )
+
+
+def tick_ns() -> int:
+    """Return how long a jiffy is: the coarse clock ticks once in each."""
+    return round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e9)
 
 
 def lockdown() -> str:

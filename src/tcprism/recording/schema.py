@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.errors import RecordingError
-from tcprism.events import COLUMNS, FAMILIES, KINDS, Batch, Part
+from tcprism.events import COLUMNS, Batch, Part
 from tcprism.events._wire import PAYLOAD_CLASSES
 from tcprism.events.arrow import BYTES_OF, fields_read, payload_array
 from tcprism.events.columns import BY_NAME
 from tcprism.events.context import Context
 from tcprism.events.extras import pyarrow
-from tcprism.events.families import RECORDS
+from tcprism.events.families import KINDS_OF_FAMILY, RECORDS
+from tcprism.events.names import kind_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,8 +82,7 @@ def _arrow_type(name: str, dtype: np.dtype[Any]) -> pa.DataType:
 @cache
 def _kind_names() -> pa.Array:
     """Return a name for each number that a byte can hold: the numbers of the records stay."""
-    unknown = [f"unknown-{number}" for number in range(len(KINDS), _KIND_NUMBERS)]
-    return pyarrow().array([*KINDS, *unknown])
+    return pyarrow().array([kind_name(number) for number in range(_KIND_NUMBERS)])
 
 
 def fields_of(column: str) -> frozenset[str]:
@@ -153,9 +153,18 @@ def to_parts(batch: pa.RecordBatch, clock_offset_ns: int, context: Context) -> l
     kinds = _raw(columns["kind"].indices, np.dtype(np.uint8))
     parts = []
     for family, group in _groups(kinds, columns.get("payload")):
-        chosen = {name: column.take(pa.array(group)) for name, column in columns.items()}
+        chosen = {name: columns[name] for name in _columns_of(family) if name in columns}
+        if len(group) < len(kinds):
+            chosen = {name: column.take(pa.array(group)) for name, column in chosen.items()}
         parts.append(_part(chosen, family, clock_offset_ns, context))
     return parts
+
+
+@cache
+def _columns_of(family: str) -> tuple[str, ...]:
+    """Return the columns that a family's records have, and what may come with them."""
+    names = map(_column_name, RECORDS[family].names or ())
+    return (*names, *(("payload",) if family == "message" else ()), *DERIVED)
 
 
 def _known(name: str) -> bool:
@@ -173,8 +182,8 @@ def _groups(kinds: NDArray[np.uint8], payload: pa.Array | None) -> Iterator[tupl
 
     They come in the order of the rings, in which events of the same time stay.
     """
-    for family, names in FAMILIES.items():
-        places = np.flatnonzero(np.isin(kinds, [KINDS.index(name) for name in names]))
+    for family, numbers in KINDS_OF_FAMILY.items():
+        places = np.flatnonzero(np.isin(kinds, numbers))
         if family != "message" or payload is None:
             classes = np.zeros(len(places), np.intp)
         else:

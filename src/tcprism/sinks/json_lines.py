@@ -6,10 +6,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tcprism.events import COLUMNS, FAMILIES, Batch, Part
+from tcprism.events import COLUMNS, Batch, Part
 from tcprism.events.column import Column
 from tcprism.events.columns import BY_NAME, columns_of
 from tcprism.events.escape import escape_payloads_for_json
+from tcprism.events.families import RECORDS
 from tcprism.events.memory import keep_freed_memory
 from tcprism.sinks.base64_payload import base64_payloads
 from tcprism.sinks.lines import (
@@ -25,7 +26,7 @@ from tcprism.sinks.lines import (
 # These columns depend on nothing but the identity of a record. They are neighbours.
 IDENTITY_COLUMNS = COLUMNS[COLUMNS.index(BY_NAME["kind"]) : COLUMNS.index(BY_NAME["bytes"])]
 COLUMNS_BEHIND = {
-    family: columns_of(family)[columns_of(family).index(BY_NAME["bytes"]) :] for family in FAMILIES
+    family: columns_of(family)[columns_of(family).index(BY_NAME["bytes"]) :] for family in RECORDS
 }
 
 # Looking a number's text up pays only where numbers come back.

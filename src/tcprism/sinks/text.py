@@ -113,7 +113,7 @@ class Text:
         if self._style == "none":
             return
         if self._style == "hex":
-            line.texts(list(map(_hex_dump, part.payloads())))
+            line.texts(list(map(hex_dump, part.payloads())))
         else:
             texts = escape_payloads_in_lines(part, PAYLOAD_INDENT)
             line.texts([f"{PAYLOAD_INDENT}{text}\n" if text else "" for text in texts])
@@ -131,12 +131,12 @@ class Text:
         return [f"{NOTE_INDENT}{start}{note}{end}\n" if note else "" for note in notes]
 
 
-def _hex_dump(data: bytes) -> str:
-    """Return lines of offset, bytes in hexadecimal, and the same bytes as ASCII."""
+def hex_dump(data: bytes, width: int = HEX_BYTES) -> str:
+    """Return lines of offset, `width` bytes in hexadecimal, and the same bytes as ASCII."""
     lines = []
-    for offset in range(0, len(data), HEX_BYTES):
-        piece = data[offset : offset + HEX_BYTES]
+    for offset in range(0, len(data), width):
+        piece = data[offset : offset + width]
         characters = piece.translate(HEX_CHARACTERS).decode("ascii")
-        hexadecimal = f"{piece[:8].hex(' ')}  {piece[8:].hex(' ')}"
-        lines.append(f"{PAYLOAD_INDENT}{offset:04x}  {hexadecimal:<49} |{characters}|\n")
+        hexadecimal = f"{piece[:8].hex(' ')}  {piece[8:].hex(' ')}".ljust(3 * width + 1)
+        lines.append(f"{PAYLOAD_INDENT}{offset:04x}  {hexadecimal} |{characters}|\n")
     return "".join(lines)

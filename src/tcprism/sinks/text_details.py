@@ -246,6 +246,13 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
+def _snapshot(
+    state: str, bytes_sent: int, bytes_received: int, unsent: int, unacked: int, unread: int
+) -> str:
+    queues = f"{size(unsent)} unsent, {size(unacked)} unacked, {size(unread)} unread"
+    return f"{state} sent {size(bytes_sent)}, received {size(bytes_received)}; {queues}"
+
+
 _WRITERS: dict[str, dict[int, Callable[..., str]]] = {
     "delivery": {EventKind.ACKED: _acked},
     "loss": {EventKind.UNDO: _undo, EventKind.DROP: _drop},
@@ -256,4 +263,5 @@ _WRITERS: dict[str, dict[int, Callable[..., str]]] = {
         EventKind.RESET: _reset,
         EventKind.STATE: _state,
     },
+    "snapshot": {EventKind.SNAPSHOT: _snapshot},
 }

@@ -1,0 +1,122 @@
+"""`tcprism top`."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Iterable
+from contextlib import closing
+from typing import Any
+
+import click
+
+from tcprism.cli import options
+from tcprism.cli.output import silence
+from tcprism.cli.recordings import print_trouble
+from tcprism.cli.session import Limits, Stop
+from tcprism.errors import MachineError, UsageError
+from tcprism.filters import parse_recorded
+from tcprism.live.connections import COLUMNS
+from tcprism.recording.reader import Recording
+from tcprism.recording.selection import Selection
+from tcprism.tui.feeds import Feed, Live, Recorded
+from tcprism.tui.model import Model
+from tcprism.tui.plain import Printer, json_line, table_text
+
+EPILOG = """\b
+Examples:
+  tcprism top                            all connections; ? explains keys and columns
+  tcprism top --port 443 --sort rtt      some of them, the slowest path first
+  tcprism top --plain | less             a table each second, for pipes and small terminals
+  tcprism top --format json              one JSON object each second
+  tcprism top run.tcpr                   a recording, with a line of time
+
+Rates and totals come from the kernel's own counters, so watching costs the connections nothing.
+Hooks are on only while a view shows events. docs/top.md tells more."""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("file", required=False, metavar="[FILE]")
+@options.filter_options
+@click.option(
+    "--interval", default="1s", show_default=True, metavar="TIME", help="Between two looks."
+)
+@click.option(
+    "--sort",
+    type=click.Choice([column.name for column in COLUMNS]),
+    default="out",
+    show_default=True,
+    help="The column to order by.",
+)
+@click.option("--plain", is_flag=True, help="Print a table at each look instead of the screens.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="For people, or one JSON object at each look.",
+)
+def command(**given: Any) -> None:
+    """Show the connections of this machine as they are, and what limits each."""
+    interval = parse_interval(given["interval"])
+    with closing(open_feed(given, interval)) as feed:
+        model = Model(feed, given["sort"])
+        if given["form"] == "json":
+            _print(model, interval, json_line)
+        elif given["plain"] or not sys.stdout.isatty():
+            _print(model, interval, table_text)
+        else:
+            _show(model, interval)
+
+
+def open_feed(given: dict[str, Any], interval: float) -> Feed:
+    """Return what is to be shown: a recording, or this machine."""
+    if given["file"] is None:
+        return Live(options.to_filter(given))
+    chosen = parse_recorded(options.filter_texts(given), given.pop("follow"))
+    recording = Recording(given["file"], Selection(chosen))
+    feed = Recorded(recording, interval)
+    print_trouble(recording)
+    return feed
+
+
+def parse_interval(text: str) -> float:
+    """Parse "1s", "500ms" or "2" into seconds. Raises UsageError."""
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(s|ms|)", text.strip(), re.ASCII)
+    seconds = float(match[1]) / (1000 if match[2] == "ms" else 1) if match else 0.0
+    if not 0.05 <= seconds <= 3600:
+        raise UsageError(
+            f"--interval: {text!r} is not a time from 50ms to 3600s; write for example 2s"
+        )
+    return seconds
+
+
+def _show(model: Model, interval: float) -> None:
+    try:
+        app = importlib.import_module("tcprism.tui.app")
+    except ModuleNotFoundError as error:
+        raise MachineError(
+            f"the screens need {error.name}: run `python3 -m pip install 'tcprism[tui]'`,"
+            " or use --plain"
+        ) from error
+    app.Top(model, interval).run()
+
+
+def _print(model: Model, interval: float, printer: Printer) -> None:
+    """Print at each look; a recording is printed as fast as it can be read."""
+    output, recorded = sys.stdout.buffer, isinstance(model.feed, Recorded)
+    try:
+        with Stop(Limits(), output, None) as stop:
+            while not stop.reached:
+                model.table = model.feed.table(model.table if len(model.table) else None)
+                output.writelines(_encoded(printer(model)))
+                output.flush()
+                stop.wait(0 if recorded else interval)
+                stop.reached |= not model.feed.go_on()
+    except BrokenPipeError:
+        silence(output)
+
+
+def _encoded(lines: Iterable[str]) -> Iterable[bytes]:
+    return (line.encode() + b"\n" for line in lines)

@@ -1,0 +1,66 @@
+"""Book: the latest events, of which any line can be asked for."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcprism.events import Batch, Part
+
+LIMIT = 100_000
+
+Chooser = Callable[[Part], NDArray[np.bool_]]
+
+
+class Book:
+    """The latest events in the order in which they came: at most LIMIT, and what came with those.
+
+    `choose` tells of each event whether it is wanted; None takes all. `forgotten` counts the
+    events that had to make room.
+    """
+
+    def __init__(self, choose: Chooser | None = None, limit: int = LIMIT) -> None:
+        self._choose = choose
+        self._limit = limit
+        self._batches: list[Batch] = []
+        self._ends: list[int] = []  # counted from the first event that ever came
+        self.forgotten = 0
+
+    def __len__(self) -> int:
+        return (self._ends[-1] if self._ends else self.forgotten) - self.forgotten
+
+    def add(self, batch: Batch) -> None:
+        """Take the events that are wanted, and forget the oldest."""
+        if self._choose:
+            batch = chosen(batch, self._choose)
+        if not len(batch):
+            return
+        self._ends.append((self._ends[-1] if self._ends else 0) + len(batch))
+        self._batches.append(batch)
+        while len(self._batches) > 1 and len(self) - len(self._batches[0]) >= self._limit:
+            self.forgotten = self._ends.pop(0)
+            self._batches.pop(0)
+
+    def batches(self) -> list[Batch]:
+        """Return all that is remembered."""
+        return list(self._batches)
+
+    def between(self, first: int, last: int) -> list[Batch]:
+        """Return the events from one place up to another, oldest first, in batches."""
+        first, last = first + self.forgotten, last + self.forgotten
+        found = []
+        for index in range(bisect_right(self._ends, first), len(self._batches)):
+            start = self._ends[index] - len(self._batches[index])
+            if start >= last:
+                break
+            found.append(self._batches[index].between(max(0, first - start), last - start))
+        return found
+
+
+def chosen(batch: Batch, choose: Chooser) -> Batch:
+    """Return the events of a batch that are wanted."""
+    parts = [part.take(choose(part)) for part in batch.parts]
+    return Batch([part for part in parts if len(part)], batch.clock_offset_ns)

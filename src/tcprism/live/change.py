@@ -1,0 +1,129 @@
+"""Change: what became of connections between two looks at them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcprism.events._wire import MICROSECONDS_UNKNOWN
+
+Rows = NDArray[np.void]
+Numbers = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+SYN_SENT, LISTEN = 2, 10  # include/net/tcp_states.h
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Change:
+    """Two records (struct snapshot) of each connection, at the same place in both arrays.
+
+    `elapsed_us` is the time between them. `seen` says of each of the CONDITIONS in which share of
+    the looks between the two it held; it is the last look alone where there were only two.
+    """
+
+    before: Rows
+    after: Rows
+    elapsed_us: Numbers
+    seen: Mapping[str, Numbers] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.after)
+
+    def only(self, place: int) -> Change:
+        """Return the change of one connection."""
+        here = slice(place, place + 1)
+        seen = {name: shares[here] for name, shares in self.seen.items()}
+        return Change(self.before[here], self.after[here], self.elapsed_us[here], seen)
+
+    def delta(self, name: str) -> Numbers:
+        """Return how much a counter has grown."""
+        grown = self.after[name] - self.before[name]  # unsigned: right across a wrap
+        numbers: Numbers = grown.astype(np.float64)
+        return numbers
+
+    def share_of_time(self, name: str) -> Numbers:
+        """Return the share of the time that a counter of microseconds has grown by, 0 to 1."""
+        return ratio(self.delta(name), self.elapsed_us).clip(0, 1)
+
+    def share_seen(self, condition: str) -> Numbers:
+        """Return in which share of the looks a condition held."""
+        known = self.seen.get(condition)
+        return CONDITIONS[condition](self.after).astype(np.float64) if known is None else known
+
+    @property
+    def new_bytes(self) -> Numbers:
+        """Payload bytes that left for the first time."""
+        return (self.delta("bytes_sent") - self.delta("bytes_retrans")).clip(0)
+
+
+def ratio(part: NDArray[Any], whole: NDArray[Any]) -> Numbers:
+    """Return part / whole, 0 where there is no whole."""
+    quotient: Numbers = np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+    return quotient
+
+
+def microseconds(rows: Rows, name: str) -> Numbers:
+    """Return a field of microseconds, nan where it is unknown."""
+    values = rows[name]
+    return np.where(values == MICROSECONDS_UNKNOWN, np.nan, values.astype(np.float64))
+
+
+def _syn_unanswered(rows: Rows) -> Flags:
+    unanswered: Flags = (rows["state"] == SYN_SENT) & (rows["icsk_retransmits"] > 0)
+    return unanswered
+
+
+def _unanswered(rows: Rows) -> Flags:
+    unanswered: Flags = (
+        (rows["icsk_retransmits"] > 1) & (rows["unacked"] > 0) & (rows["state"] != SYN_SENT)
+    )
+    return unanswered
+
+
+def _zero_window(rows: Rows) -> Flags:
+    closed: Flags = (rows["unsent"] > 0) & (rows["snd_wnd"] == 0) & (rows["state"] != SYN_SENT)
+    return closed
+
+
+def _reader_behind(rows: Rows) -> Flags:
+    """More lies unread than the peer may still send."""
+    behind: Flags = (rows["unread"] > 0) & (rows["rcv_wnd"] < rows["unread"])
+    return behind
+
+
+def _nagle_waits(rows: Rows) -> Flags:
+    """Less than a segment waits, for nothing but the acknowledgement of what is in flight."""
+    small = (rows["unsent"] > 0) & (rows["unsent"] < rows["mss"])
+    room = (rows["packets_out"] < rows["cwnd"]) & (
+        rows["snd_wnd"].astype(np.int64) >= rows["unacked"].astype(np.int64) + rows["unsent"]
+    )
+    waits: Flags = small & room & (rows["unacked"] > 0) & (rows["nodelay"] == 0)
+    return waits
+
+
+def _held_back(rows: Rows) -> Flags:
+    """A segment waits, and neither the peer's window nor Nagle's algorithm keeps it."""
+    room = rows["unacked"].astype(np.int64) + rows["mss"] <= rows["snd_wnd"]
+    held: Flags = (rows["unsent"] >= rows["mss"]) & room & (rows["mss"] > 0)
+    return held
+
+
+def _backlog_full(rows: Rows) -> Flags:
+    full: Flags = (rows["state"] == LISTEN) & (rows["backlog"] > rows["backlog_limit"])
+    return full
+
+
+CONDITIONS: dict[str, Callable[[Rows], Flags]] = {
+    "syn_unanswered": _syn_unanswered,
+    "unanswered": _unanswered,
+    "zero_window": _zero_window,
+    "reader_behind": _reader_behind,
+    "nagle_waits": _nagle_waits,
+    "held_back": _held_back,
+    "backlog_full": _backlog_full,
+}

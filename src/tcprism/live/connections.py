@@ -1,0 +1,253 @@
+"""The columns of the connection table: what each shows, how it sorts, and a sentence about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcprism.events import Part
+from tcprism.events.columns import BY_NAME
+from tcprism.events.names import endpoint
+from tcprism.live.change import LISTEN, microseconds
+from tcprism.live.rules import LABELS, limits
+from tcprism.live.table import HISTORY, Table
+from tcprism.live.units import known_duration, percent, rate_text, sparkline
+from tcprism.sinks.units import size
+
+TREND = 10  # intervals
+
+Places = NDArray[np.intp]
+Keys = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table.
+
+    `texts` gives the texts of the rows at some places, `keys` what all rows are sorted by; numbers
+    are sorted with the largest first. Where a line is too short, the columns with the largest
+    `rank` go first.
+    """
+
+    name: str
+    title: str
+    width: int
+    doc: str
+    texts: Callable[[Table, Places], list[str]]
+    keys: Callable[[Table], Keys]
+    right: bool = True
+    rank: int = 0
+
+
+def owners(part: Part) -> list[str]:
+    """Return each record's process, as in curl[812]."""
+    names, pids = (BY_NAME[name].to_list(part) for name in ("comm", "pid"))
+    return ["-" if pid is None else f"{name}[{pid}]" for name, pid in zip(names, pids, strict=True)]
+
+
+def ends(part: Part, end: str) -> list[str]:
+    """Return each record's local or remote address and port."""
+    ips, ports = (BY_NAME[f"{end}_{name}"].to_list(part) for name in ("ip", "port"))
+    return list(map(endpoint, ips, ports))
+
+
+def _owner_texts(table: Table, places: Places) -> list[str]:
+    more = table.holders[places] - 1
+    texts = owners(table.part.take(places))
+    return [f"{text}+{n}" if n else text for text, n in zip(texts, more.tolist(), strict=True)]
+
+
+def _remote_texts(table: Table, places: Places) -> list[str]:
+    listening = (table.rows["state"][places] == LISTEN).tolist()
+    texts = ends(table.part.take(places), "remote")
+    return ["*" if listens else text for listens, text in zip(listening, texts, strict=True)]
+
+
+def _state_texts(table: Table, places: Places) -> list[str]:
+    texts: list[str] = BY_NAME["state"].to_list(table.part.take(places))
+    return texts
+
+
+def _numbers(
+    values: Callable[[Table], NDArray[Any]], text: Callable[[float], str]
+) -> Callable[[Table, Places], list[str]]:
+    return lambda table, places: list(map(text, values(table)[places].tolist()))
+
+
+def _sparklines(table: Table, places: Places) -> list[str]:
+    return list(map(sparkline, table.throughput[places, -TREND:].tolist()))
+
+
+def _some(text: Callable[[float], str]) -> Callable[[float], str]:
+    return lambda value: text(value) if value else ""
+
+
+def send_queue(table: Table) -> NDArray[Any]:
+    """Bytes written and not acknowledged; of a listener, how many connections may wait."""
+    rows = table.rows
+    queued: NDArray[Any] = rows["unsent"].astype(np.int64) + rows["unacked"]
+    return queued
+
+
+def receive_queue(table: Table) -> NDArray[Any]:
+    """Bytes that lie unread."""
+    unread: NDArray[Any] = table.rows["unread"]
+    return unread
+
+
+def _rtt(table: Table) -> NDArray[Any]:
+    return microseconds(table.rows, "srtt_us")
+
+
+def _limit_texts(table: Table, places: Places) -> list[str]:
+    return [LABELS[number] for number in limits(table.change)[places].tolist()]
+
+
+def _text_keys(
+    texts: Callable[[Table, Places], list[str]],
+) -> Callable[[Table], Keys]:
+    return lambda table: np.array(texts(table, np.arange(len(table))), object)
+
+
+def _local(table: Table, places: Places) -> list[str]:
+    return ends(table.part.take(places), "local")
+
+
+COLUMNS = (
+    Column(
+        "owner",
+        "OWNER",
+        18,
+        "The process that has the socket open, with its pid; +1: one more process has it, too.",
+        _owner_texts,
+        _text_keys(_owner_texts),
+        right=False,
+    ),
+    Column(
+        "local",
+        "LOCAL",
+        21,
+        "The address and port on this machine.",
+        _local,
+        _text_keys(_local),
+        right=False,
+        rank=7,
+    ),
+    Column(
+        "remote",
+        "REMOTE",
+        21,
+        "The peer's address and port; * for a listener, which has no peer.",
+        _remote_texts,
+        _text_keys(_remote_texts),
+        right=False,
+    ),
+    Column(
+        "state",
+        "STATE",
+        11,
+        "The state of the connection (RFC 9293).",
+        _state_texts,
+        _text_keys(_state_texts),
+        right=False,
+        rank=5,
+    ),
+    Column(
+        "out",
+        "OUT/s",
+        6,
+        "Payload bytes a second that left for the first time, in the last interval.",
+        _numbers(lambda table: table.rate_out, rate_text),
+        lambda table: table.rate_out,
+    ),
+    Column(
+        "in",
+        "IN/s",
+        6,
+        "Payload bytes a second that came in order, in the last interval.",
+        _numbers(lambda table: table.rate_in, rate_text),
+        lambda table: table.rate_in,
+    ),
+    Column(
+        "trend",
+        "TREND",
+        TREND,
+        f"Both rates together over the last {TREND} intervals, against the highest of them.",
+        _sparklines,
+        lambda table: table.throughput[:, -TREND:].sum(axis=1),
+        right=False,
+        rank=3,
+    ),
+    Column(
+        "rtt",
+        "RTT",
+        7,
+        "The smoothed round-trip time (srtt), measured on what is sent.",
+        _numbers(_rtt, known_duration),
+        lambda table: np.nan_to_num(_rtt(table), nan=-1),
+        rank=1,
+    ),
+    Column(
+        "retransmits",
+        "RETR",
+        5,
+        f"Segments sent again, of the data segments sent in the last {HISTORY} intervals.",
+        _numbers(lambda table: table.retransmit_share, _some(percent)),
+        lambda table: table.retransmit_share,
+        rank=2,
+    ),
+    Column(
+        "send_queue",
+        "SENDQ",
+        7,
+        "Bytes written by the process that the peer has not acknowledged yet.",
+        _numbers(send_queue, _some(size)),
+        send_queue,
+        rank=4,
+    ),
+    Column(
+        "receive_queue",
+        "RECVQ",
+        7,
+        "Bytes that have come and that the process has not read yet.",
+        _numbers(receive_queue, _some(size)),
+        receive_queue,
+        rank=4,
+    ),
+    Column(
+        "limit",
+        "LIMITED BY",
+        12,
+        "What held the connection up in the last interval, if the counters prove it; w tells more.",
+        _limit_texts,
+        lambda table: limits(table.change),
+        right=False,
+    ),
+)
+BY_COLUMN = {column.name: column for column in COLUMNS}
+
+
+def order(keys: Keys) -> Places:
+    """Return the places in order: numbers with the largest first, texts by the alphabet."""
+    if keys.dtype == object:
+        return np.argsort(keys, kind="stable")
+    return np.argsort(-keys.astype(np.float64), kind="stable")
+
+
+def search_texts(table: Table, places: Places) -> list[str]:
+    """Return, per row, all that a search looks at, in lower case."""
+    texts = (
+        BY_COLUMN[name].texts(table, places)
+        for name in ("owner", "local", "remote", "state", "limit")
+    )
+    return [" ".join(parts).lower() for parts in zip(*texts, strict=True)]
+
+
+def matching(texts: Iterable[str], search: str) -> NDArray[np.bool_]:
+    """Tell which texts have every word of a search in them."""
+    words = search.lower().split()
+    return np.array([all(word in text for word in words) for text in texts], np.bool_)

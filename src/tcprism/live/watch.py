@@ -1,0 +1,90 @@
+"""Watch: one connection over time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcprism.events import Part
+from tcprism.live.change import CONDITIONS, Change, Rows
+from tcprism.live.table import Table
+
+LONGEST = 600  # looks
+
+_ENDS = ("local_ip", "local_port", "remote_ip", "remote_port")
+_OTHER_ENDS = ("remote_ip", "remote_port", "local_ip", "local_port")
+
+
+@dataclass(slots=True)
+class Watch:
+    """The records of one socket, as looks come; `part` is the last of them."""
+
+    part: Part
+    looks: list[Rows] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.looks = self.looks or [self.part.rows]
+
+    @property
+    def inode(self) -> int:
+        """Which socket it is."""
+        return int(self.part.rows["inode"][0])
+
+    def look(self, table: Table) -> bool:
+        """Add what a table has of the socket; False: it is gone."""
+        place = table.index(self.inode)
+        if place is None:
+            return False
+        self.part = table.part.take(np.array([place]))
+        self.looks = [*self.looks[-LONGEST:], self.part.rows]
+        return True
+
+    @property
+    def rows(self) -> Rows:
+        """All looks, oldest first."""
+        return np.concatenate(self.looks)
+
+    def change(self) -> Change:
+        """Return what became of the connection between the first look and the last."""
+        rows = self.rows
+        elapsed = (rows["ts_ns"][-1:] - rows["ts_ns"][:1]).astype(np.float64) / 1000
+        seen = {name: held(rows).mean(keepdims=True) for name, held in CONDITIONS.items()}
+        return Change(rows[:1], rows[-1:], elapsed, seen)
+
+    def series(self, name: str) -> NDArray[Any]:
+        """Return a field, look by look."""
+        values: NDArray[Any] = self.rows[name]
+        return values
+
+    def rates(self, name: str) -> NDArray[np.float64]:
+        """Return how fast a counter grew between two looks, a second."""
+        rows = self.rows
+        seconds = np.diff(rows["ts_ns"].astype(np.float64)) / 1e9
+        grown = np.diff(rows[name].astype(np.float64))
+        return np.divide(grown, seconds, out=np.zeros(len(grown)), where=seconds > 0)
+
+    def concerns(self, part: Part) -> NDArray[np.bool_]:
+        """Tell which events are the connection's."""
+        return same_connection(part.rows, self.part.rows[0])
+
+
+def same_connection(rows: Rows, of: np.void) -> NDArray[np.bool_]:
+    """Tell which records have the ends and the namespace of another."""
+    same: NDArray[np.bool_] = _with_ends(rows, of, _ENDS) & (rows["netns"] == of["netns"])
+    return same
+
+
+def other_end(rows: Rows, of: np.void) -> NDArray[np.bool_]:
+    """Tell which records are of the peer's socket, where that is on this host, too."""
+    return _with_ends(rows, of, _OTHER_ENDS)
+
+
+def _with_ends(rows: Rows, of: np.void, names: tuple[str, ...]) -> NDArray[np.bool_]:
+    same = np.ones(len(rows), np.bool_)
+    for name, wanted in zip(_ENDS, names, strict=True):
+        equal = rows[name] == of[wanted]
+        same &= equal.all(axis=1) if equal.ndim > 1 else equal
+    return same

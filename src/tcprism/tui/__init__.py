@@ -1,0 +1,1 @@
+"""The screens of `tcprism top`. They need Textual: the command imports them when it is used."""

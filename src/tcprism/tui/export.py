@@ -1,0 +1,50 @@
+"""Export: what is selected, to a file whose suffix chooses the format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from tcprism import __version__
+from tcprism.errors import OutputError, UsageError
+from tcprism.events import Batch
+from tcprism.recording.notes import Facts
+from tcprism.recording.writer import Writer
+from tcprism.sinks.json_lines import JsonLines
+from tcprism.sinks.pcapng import Pcapng
+
+
+def _json(batch: Batch, file: BinaryIO) -> None:
+    JsonLines(file).write(batch)
+
+
+def _pcapng(batch: Batch, file: BinaryIO) -> None:
+    Pcapng(file, "messages").write(batch)
+
+
+def _recording(batch: Batch, file: BinaryIO) -> None:
+    kinds = tuple(sorted(set(batch["kind"].tolist())))
+    writer = Writer(file, Facts(kinds, tcprism=__version__))
+    writer.write(batch)
+    writer.close()
+
+
+WRITERS: dict[str, Callable[[Batch, BinaryIO], None]] = {
+    ".json": _json,
+    ".pcapng": _pcapng,
+    ".tcpr": _recording,
+}
+
+
+def export(batch: Batch, path: Path) -> None:
+    """Write a batch to a new file. Raises UsageError, ExtraMissing and OutputError."""
+    if path.suffix not in WRITERS:
+        raise UsageError(f"{path.name}: end the name with {' or '.join(WRITERS)}")
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            WRITERS[path.suffix](batch, file)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,234 @@
+"""Feeds: where the data comes from, this machine or a recording. Nothing here needs Textual."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from tcprism.events import Batch, Part
+from tcprism.features import Choice
+from tcprism.filters import Filter
+from tcprism.live.change import Rows
+from tcprism.live.rebuild import rebuild
+from tcprism.live.table import HISTORY, Table, advance, empty
+from tcprism.pipeline import Monitor, Request
+from tcprism.ring.ledger import Ledger
+from tcprism.snapshots import Snapshots
+
+MOST_EVENTS = 1_000_000
+
+
+class Feed(Protocol):
+    """What the screens ask for."""
+
+    @property
+    def filters(self) -> Filter:
+        """What is shown at all."""
+
+    @property
+    def choices(self) -> list[Choice]:
+        """The hooks in use."""
+
+    @property
+    def clock_offset_ns(self) -> int:
+        """CLOCK_REALTIME minus the clock of the events."""
+
+    def table(self, previous: Table | None) -> Table:
+        """Return the connections as they are now."""
+
+    def want(self, kinds: tuple[str, ...], chosen: Filter, payload: int) -> None:
+        """Have events of these kinds from now on."""
+
+    def events(self) -> Batch:
+        """Return the events that have come since."""
+
+    def now_ns(self) -> int:
+        """Return the moment that is shown, on the clock of the events."""
+
+    def go_on(self) -> bool:
+        """Let the next interval come; False when there is none."""
+
+    def ledger(self) -> Ledger | None:
+        """Return the account of the events, if any were asked for."""
+
+    def past(self, inode: int) -> list[Rows]:
+        """Return the records of a socket up to this moment, as far as they are known."""
+
+    def close(self) -> None:
+        """Take all hooks off."""
+
+
+class Recording(Protocol):
+    """What is asked of a recording; the ledger is there once its batches were read."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The account of what was recorded."""
+
+    def batches(self) -> Iterator[Batch]:
+        """Read what was recorded, oldest first."""
+
+
+class Live:
+    """This machine. Hooks are on only for the kinds of events that are wanted."""
+
+    def __init__(self, chosen: Filter) -> None:
+        self.filters = chosen
+        self._snapshots = Snapshots(chosen).__enter__()
+        self._monitor: Monitor | None = None
+        self._request: Request | None = None
+
+    def table(self, previous: Table | None) -> Table:
+        """Take a snapshot."""
+        (part,) = self._snapshots.take().parts
+        return advance(previous, part)
+
+    def want(self, kinds: tuple[str, ...], chosen: Filter, payload: int) -> None:
+        """Take hooks off and put others on, where others are wanted."""
+        request = Request(kinds=kinds, filter=chosen, payload=payload) if kinds else None
+        if request == self._request:
+            return
+        self._stop()
+        self._request = request
+        if request:
+            monitor = Monitor(request)
+            monitor.__enter__()
+            self._monitor = monitor
+
+    def _stop(self) -> None:
+        monitor, self._monitor = self._monitor, None
+        if monitor:
+            monitor.__exit__(None, None, None)
+
+    @property
+    def choices(self) -> list[Choice]:
+        """The hooks in use."""
+        return self._monitor.choices if self._monitor else []
+
+    def events(self) -> Batch:
+        """Read the rings."""
+        return self._monitor.read() if self._monitor else Batch([])
+
+    @property
+    def clock_offset_ns(self) -> int:
+        """How far the two clocks are apart."""
+        return time.time_ns() - time.monotonic_ns()
+
+    def now_ns(self) -> int:
+        """Return CLOCK_MONOTONIC."""
+        return time.monotonic_ns()
+
+    def go_on(self) -> bool:
+        """Time goes on by itself."""
+        return True
+
+    def ledger(self) -> Ledger | None:
+        """Return the account of the hooks that are on."""
+        return self._monitor.ledger() if self._monitor else None
+
+    def past(self, inode: int) -> list[Rows]:
+        """Nothing: what was is not kept."""
+        return []
+
+    def close(self) -> None:
+        """Take all hooks off."""
+        self._stop()
+        self._snapshots.__exit__(None, None, None)
+
+
+class Recorded:
+    """A recording, at a moment that can be moved.
+
+    It holds the last MOST_EVENTS events; `forgotten` counts those before.
+    """
+
+    def __init__(self, recording: Recording, interval: float) -> None:
+        self._batches, self.forgotten = _last_events(recording.batches())
+        self._interval_ns = round(interval * 1e9)
+        self._ledger = recording.ledger
+        self.filters = Filter()  # what is shown has been chosen already
+        self.choices: list[Choice] = []
+        moments = [part.rows["ts_ns"] for batch in self._batches for part in batch.parts]
+        first = min((int(ns.min()) for ns in moments), default=0)
+        last = max((int(ns.max()) for ns in moments), default=0)
+        self.span = (first, last)
+        self.clock_offset_ns = self._batches[-1].clock_offset_ns if self._batches else 0
+        self._now = self._read_to = first
+        self._states = [p for b in self._batches for p in b.parts if p.family == "snapshot"]
+
+    def seek(self, moment_ns: int) -> None:
+        """Show another moment; the events up to it come again."""
+        self._now = max(self.span[0], min(moment_ns, self.span[1]))
+        self._read_to = self.span[0] - 1
+
+    def go_on(self) -> bool:
+        """Go an interval on; only the events in between come. False at the end."""
+        before, self._now = self._now, min(self._now + self._interval_ns, self.span[1])
+        return self._now > before
+
+    def now_ns(self) -> int:
+        """Return the moment that is shown."""
+        return self._now
+
+    def table(self, previous: Table | None) -> Table:
+        """Return the connections at the moment, with the history before it."""
+        table = None
+        for part in self._looks():
+            table = advance(table, part)
+        return table or empty()
+
+    def _looks(self) -> list[Part]:
+        if not self._states:
+            moments = [self._now - step * self._interval_ns for step in range(HISTORY, -1, -1)]
+            return [rebuild(self._batches, moment) for moment in moments]
+        return self._past()[-HISTORY - 1 :]
+
+    def _past(self) -> list[Part]:
+        """Return the snapshots up to the moment."""
+        return [part for part in self._states if part.rows["ts_ns"][0] <= self._now]
+
+    def want(self, kinds: tuple[str, ...], chosen: Filter, payload: int) -> None:
+        """Nothing: all that was recorded is there."""
+
+    def events(self) -> Batch:
+        """Return the events between the last moment that was asked for and this one."""
+        parts = [
+            part.take(between)
+            for batch in self._batches
+            for part in batch.parts
+            if part.family != "snapshot"
+            and (
+                between := (part.rows["ts_ns"] > self._read_to) & (part.rows["ts_ns"] <= self._now)
+            ).any()
+        ]
+        self._read_to = self._now
+        return Batch(parts, self.clock_offset_ns)
+
+    def ledger(self) -> Ledger | None:
+        """Return the account of the recording."""
+        return self._ledger
+
+    def past(self, inode: int) -> list[Rows]:
+        """Return the records of all snapshots up to the moment."""
+        rows = [part.rows[part.rows["inode"] == inode][:1] for part in self._past()]
+        return [row for row in rows if len(row)]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _last_events(batches: Iterable[Batch]) -> tuple[list[Batch], int]:
+    kept: list[Batch] = []
+    count = forgotten = 0
+    for batch in batches:
+        kept.append(batch)
+        count += len(batch)
+        while count > MOST_EVENTS:
+            oldest = kept.pop(0)
+            left = min(len(oldest), count - MOST_EVENTS)
+            count -= left
+            forgotten += left
+            if left < len(oldest):
+                kept.insert(0, oldest.between(left, len(oldest)))
+    return kept, forgotten

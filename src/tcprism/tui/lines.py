@@ -1,0 +1,89 @@
+"""Events as lines of a grid."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcprism.events import Batch, Part
+from tcprism.events.columns import BY_NAME
+from tcprism.live.book import Book
+from tcprism.live.connections import ends, owners
+from tcprism.sinks.text_details import details
+from tcprism.tui.grid import GridColumn, Line
+
+COLUMNS = [
+    GridColumn("time", "TIME", 15),
+    GridColumn("kind", "KIND", 10),
+    GridColumn("owner", "OWNER", 18),
+    GridColumn("local", "LOCAL", 21, rank=2),
+    GridColumn("remote", "REMOTE", 21, rank=1),
+    GridColumn("detail", "WHAT", 10),
+]
+
+_STYLES = {
+    "send": "good",
+    "recv": "cool",
+    "transmit": "dim",
+    "acked": "dim",
+    "state": "dim",
+    "retransmit": "bad",
+    "drop": "bad",
+    "reset": "bad",
+    "undo": "warn",
+    "probe": "warn",
+}
+
+
+def style(column: str, text: str) -> str:
+    """Return the style of a cell."""
+    if column == "kind":
+        return _STYLES.get(text, "")
+    return "dim" if column in ("time", "local") else ""
+
+
+def event_lines(batch: Batch) -> list[Line]:
+    """Return a line an event, in time order."""
+    lines = [line for part in batch.parts for line in _lines(part, batch.clock_offset_ns)]
+    return list(map(lines.__getitem__, batch.permutation.tolist()))
+
+
+def _lines(part: Part, offset_ns: int) -> list[Line]:
+    def clock(moments: NDArray[np.uint64]) -> list[str]:
+        return clock_texts(moments, offset_ns)
+
+    texts = (
+        clock(part.rows["ts_ns"]),
+        BY_NAME["kind"].to_list(part),
+        owners(part),
+        ends(part, "local"),
+        ends(part, "remote"),
+        _whats(part, details(part, clock)),
+    )
+    return [list(line) for line in zip(*texts, strict=True)]
+
+
+def _whats(part: Part, texts: list[str]) -> list[str]:
+    """Return what happened; why a segment was sent again comes first, for lines get cut."""
+    if part.family != "loss":
+        return [text.strip() for text in texts]
+    causes = BY_NAME["cause"].to_list(part)
+    return [
+        f"{cause or ''} {text.strip()}".strip() for cause, text in zip(causes, texts, strict=True)
+    ]
+
+
+def clock_texts(moments: NDArray[np.uint64], offset_ns: int) -> list[str]:
+    """Return times of day with microseconds."""
+    texts = []
+    for moment in (moments.astype(np.int64) + offset_ns).tolist():
+        seconds, rest = divmod(moment, 1_000_000_000)
+        texts.append(time.strftime("%H:%M:%S", time.localtime(seconds)) + f".{rest // 1000:06d}")
+    return texts
+
+
+def book_lines(book: Book, first: int, last: int) -> list[Line]:
+    """Return the lines of some events of a book."""
+    return [line for batch in book.between(first, last) for line in event_lines(batch)]

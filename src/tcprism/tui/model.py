@@ -1,0 +1,126 @@
+"""Model: what the screens share. Nothing here needs Textual."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tcprism.events import Batch
+from tcprism.events.columns import BY_NAME
+from tcprism.filters import Filter, parse_network
+from tcprism.live.book import Book, chosen
+from tcprism.live.connections import BY_COLUMN, Places, matching, order, search_texts
+from tcprism.live.groups import GROUPINGS, Groups, group
+from tcprism.live.losses import Losses
+from tcprism.live.table import empty
+from tcprism.live.watch import Watch
+from tcprism.tui.feeds import Feed
+
+NO_GROUPING = "connection"
+ALL_GROUPINGS = (NO_GROUPING, *GROUPINGS)
+
+
+class Model:
+    """The connections now, the events so far, and how both are to be shown."""
+
+    def __init__(self, feed: Feed, sort: str) -> None:
+        self.feed = feed
+        self.sort = sort
+        self.reverse = False
+        self.search = ""
+        self.grouping = NO_GROUPING
+        self.table = empty()
+        self.watch: Watch | None = None
+        self.watch_gone = False
+        self.forget_events()
+
+    def forget_events(self) -> None:
+        """Begin anew with the events."""
+        self.book = Book()
+        self.losses = Losses()
+        self.loss_book = Book(lambda part: np.full(len(part), part.family == "loss"))
+        self.follow()
+
+    def follow(self) -> None:
+        """Begin anew with the events of the watched connection."""
+        watch = self.watch
+        self.timeline = Book(watch.concerns if watch else None)
+        self.talk = Book(lambda part: np.full(len(part), part.family == "message"))
+
+    def add_events(self, batch: Batch) -> None:
+        """Take events that have come."""
+        self.book.add(batch)
+        self.losses.add(batch)
+        self.loss_book.add(batch)
+        if self.watch:
+            self.timeline.add(batch)
+            self.talk.add(chosen(batch, self.watch.concerns))
+
+    def look(self) -> None:
+        """Have the watched connection follow the table."""
+        watch = self.watch
+        if not watch:
+            return
+        if past := self.feed.past(watch.inode):
+            watch.looks = past[:-1] or past
+            self.watch_gone = False
+        if not self.watch_gone:
+            self.watch_gone = not watch.look(self.table)
+
+    # the connections in their order
+
+    def places(self) -> Places:
+        """Return the connections that the search lets through, in order."""
+        found = np.arange(len(self.table))
+        if self.search:
+            found = found[matching(search_texts(self.table, found), self.search)]
+        keys = BY_COLUMN[self.sort].keys(self.table)[found]
+        ordered = found[order(keys)]
+        return ordered[::-1] if self.reverse else ordered
+
+    def groups(self) -> tuple[Groups, Places]:
+        """Return the groups and their order."""
+        groups = group(self.table, self.grouping)
+        keys = getattr(groups, GROUP_KEYS.get(self.sort, "rate_out"))
+        places = order(np.array(keys, object) if isinstance(keys, list) else keys)
+        if self.search:
+            places = places[matching((groups.labels[i].lower() for i in places), self.search)]
+        return groups, places[::-1] if self.reverse else places
+
+    # what is asked of the feed
+
+    def open_watch(self, place: int) -> None:
+        """Watch a connection of the table from now on."""
+        self.watch = Watch(self.table.part.take(np.array([place])))
+        self.watch_gone = False
+        self.follow()
+        self.look()
+
+    def watch_filter(self) -> Filter:
+        """Return the filter that only the watched connection passes."""
+        if not self.watch:
+            return self.feed.filters
+        row = self.watch.part.rows[0]
+        remote = BY_NAME["remote_ip"].to_list(self.watch.part)[0]
+        local, peer = int(row["local_port"]), int(row["remote_port"])
+        return Filter(
+            remote_hosts=(parse_network(remote),) if peer else (),
+            local_ports=((local, local),),
+            remote_ports=((peer, peer),) if peer else (),
+            netns=(int(row["netns"]),),
+        )
+
+
+GROUP_KEYS = {
+    "owner": "labels",
+    "local": "labels",
+    "remote": "labels",
+    "state": "members",
+    "out": "rate_out",
+    "in": "rate_in",
+    "trend": "rate_out",
+    "rtt": "rtt",
+    "retransmits": "retransmit_share",
+    "send_queue": "send_queue",
+    "receive_queue": "receive_queue",
+    "limit": "members",
+}

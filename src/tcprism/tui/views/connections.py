@@ -1,0 +1,130 @@
+"""The connections, or groups of them."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+
+from tcprism.events import Batch
+from tcprism.live.connections import COLUMNS, Places
+from tcprism.live.groups import Groups
+from tcprism.live.units import known_duration, percent, rate_text
+from tcprism.sinks.units import size
+from tcprism.tui.grid import Grid, GridColumn, Line
+from tcprism.tui.model import NO_GROUPING, Model
+from tcprism.tui.views import GridView
+
+_COLUMNS = [GridColumn(c.name, c.title, c.width, c.right, c.rank) for c in COLUMNS]
+_GROUP_COLUMNS = [
+    GridColumn("members", "CONNS", 7, right=True),
+    GridColumn("out", "OUT/s", 7, right=True),
+    GridColumn("in", "IN/s", 7, right=True),
+    GridColumn("rtt", "WORST RTT", 9, right=True, rank=1),
+    GridColumn("retransmits", "RETR", 6, right=True),
+    GridColumn("send_queue", "SENDQ", 8, right=True, rank=2),
+    GridColumn("receive_queue", "RECVQ", 8, right=True, rank=2),
+    GridColumn("label", "GROUP", 24),
+]
+
+_GOOD_STATES = {"ESTABLISHED", "LISTEN"}
+
+
+def _style(column: str, text: str) -> str:
+    if column == "limit":
+        return "" if text == "application" else "warn"
+    if column == "retransmits":
+        return "bad" if text else ""
+    if column == "state":
+        return "dim" if text in _GOOD_STATES else "warn"
+    return {"out": "good", "in": "cool", "trend": "cool", "local": "dim"}.get(column, "")
+
+
+class ConnectionsView(GridView):
+    """One line a connection, or one a group."""
+
+    focus_id: ClassVar[str] = "connections-grid"
+
+    def __init__(self, model: Model, id: str) -> None:
+        super().__init__(model, id)
+        self._places: Places | None = None
+        self._groups: Groups | None = None
+
+    def compose(self) -> ComposeResult:
+        grid = Grid(_COLUMNS, _style, id=self.focus_id)
+        grid.empty = "no connection: none is open, or none passes the filters"
+        yield grid
+
+    def update_view(self) -> None:
+        if self.model.grouping == NO_GROUPING:
+            self._update_connections()
+        else:
+            self._update_groups()
+        self.grid.mark(self.model.sort)
+
+    def _update_connections(self) -> None:
+        grid, table = self.grid, self.model.table
+        self._groups = None
+        followed = self._followed()
+        places = self._places = self.model.places()
+        grid.set_columns(_COLUMNS)
+        if followed is not None:
+            here = (table.rows["inode"][places] == followed).nonzero()[0]
+            if len(here):
+                grid.cursor = int(here[0])
+
+        def lines(first: int, last: int) -> list[Line]:
+            chosen = places[first:last]
+            return [
+                list(line) for line in zip(*(c.texts(table, chosen) for c in COLUMNS), strict=True)
+            ]
+
+        grid.show(len(places), lines)
+        self._inodes = table.rows["inode"][places]
+
+    def _followed(self) -> int | None:
+        """Return the connection under the cursor; on the first line the cursor follows none."""
+        if self._places is None or not 0 < self.grid.cursor < len(self._inodes):
+            return None
+        return int(self._inodes[self.grid.cursor])
+
+    def _update_groups(self) -> None:
+        groups, places = self.model.groups()
+        self._groups, self._places = groups, places
+        self._inodes = places
+        self.grid.set_columns(_GROUP_COLUMNS)
+        self.grid.show(
+            len(places), lambda first, last: [_line(groups, i) for i in places[first:last]]
+        )
+
+    @property
+    def place(self) -> int | None:
+        """Where the connection under the cursor is in the table."""
+        if self._groups or self._places is None or not len(self._places):
+            return None
+        return int(self._places[self.grid.cursor])
+
+    @property
+    def group(self) -> str | None:
+        """The group under the cursor."""
+        if self._groups is None or self._places is None or not len(self._places):
+            return None
+        return self._groups.labels[int(self._places[self.grid.cursor])]
+
+    def selection(self) -> Batch:
+        place = self.place
+        parts = [] if place is None else [self.model.table.part.take(slice(place, place + 1))]
+        return Batch(parts)
+
+
+def _line(groups: Groups, place: int) -> Line:
+    return [
+        str(groups.members[place]),
+        rate_text(groups.rate_out[place]),
+        rate_text(groups.rate_in[place]),
+        known_duration(groups.rtt[place]),
+        percent(groups.retransmit_share[place]) if groups.retransmit_share[place] else "",
+        size(groups.send_queue[place]) if groups.send_queue[place] else "",
+        size(groups.receive_queue[place]) if groups.receive_queue[place] else "",
+        groups.labels[place],
+    ]

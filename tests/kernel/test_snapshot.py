@@ -1,0 +1,158 @@
+"""Snapshots against what `ss` and the test itself know, on every kernel."""
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tcprism.filters import Filter
+from tcprism.snapshots import Snapshots
+
+from .netns import Netns, Pair
+
+PORT = 7100
+Rows = Any
+
+
+def take(**chosen: Any) -> Rows:
+    """Return the records of one snapshot."""
+    with Snapshots(Filter(**chosen)) as snapshots:
+        (part,) = snapshots.take().parts
+        return part.rows
+
+
+def of_port(netns: Netns, port: int, **chosen: Any) -> Rows:
+    return take(netns=(netns.inode,), local_ports=((port, port),), **chosen)
+
+
+@pytest.fixture
+def ends(netns: Netns) -> Iterator[tuple[socket.socket, socket.socket, socket.socket]]:
+    """A listener and both ends of a connection to it."""
+    with netns.socket() as listener, netns.socket() as client:
+        listener.bind(("127.0.0.1", PORT))
+        listener.listen(7)
+        client.connect(("127.0.0.1", PORT))
+        server, _ = listener.accept()
+        with server:
+            yield listener, client, server
+
+
+Ends = tuple[socket.socket, socket.socket, socket.socket]
+
+
+def test_what_was_sent_received_and_left_unread(netns: Netns, ends: Ends) -> None:
+    _, client, server = ends
+    client.sendall(bytes(5000))
+    server.recv(2000, socket.MSG_WAITALL)
+    (row,) = of_port(netns, client.getsockname()[1])
+    assert row["bytes_sent"] == 5000
+    assert row["remote_port"] == PORT
+    assert row["state"] == 1
+    connected = [r for r in of_port(netns, PORT) if r["state"] == 1]
+    assert [r["bytes_received"] for r in connected] == [5000]
+    assert [r["unread"] for r in connected] == [3000]
+
+
+def test_the_inode_is_the_one_of_the_descriptor(netns: Netns, ends: Ends) -> None:
+    client = ends[1]
+    (row,) = of_port(netns, client.getsockname()[1])
+    assert row["inode"] == os.fstat(client.fileno()).st_ino
+    assert row["pid"] == os.getpid()
+    assert row["uid"] == os.getuid()
+
+
+def test_a_listener_counts_those_who_wait(netns: Netns, ends: Ends) -> None:
+    waiting = [netns.socket() for _ in range(3)]
+    for client in waiting:
+        client.connect(("127.0.0.1", PORT))
+    (row,) = [r for r in of_port(netns, PORT) if r["state"] == 10]
+    assert (row["backlog"], row["backlog_limit"]) == (3, 7)
+    for client in waiting:
+        client.close()
+
+
+def at_rest(netns: Netns) -> tuple[Rows, str]:
+    """Return a record and what ss shows, once nothing happens between the two any more."""
+    while True:
+        (before,) = take(netns=(netns.inode,), remote_ports=((PORT, PORT),))
+        shown = netns.run("ss", "-tin", "state", "established")
+        (after,) = take(netns=(netns.inode,), remote_ports=((PORT, PORT),))
+        if before["segs_out"] == after["segs_out"]:
+            return after, shown
+
+
+def test_numbers_equal_those_of_ss(pair: Pair) -> None:
+    client, server = pair.connection(4, PORT)
+    with client, server:
+        for _ in range(50):
+            client.sendall(bytes(3000))
+            server.recv(3000, socket.MSG_WAITALL)
+            server.sendall(b"ok")
+            client.recv(10)
+        row, shown = at_rest(pair.client)
+    for name, field in (
+        ("bytes_sent", "bytes_sent"),
+        ("bytes_acked", "bytes_acked"),
+        ("bytes_received", "bytes_received"),
+        ("segs_out", "segs_out"),
+        ("segs_in", "segs_in"),
+        ("data_segs_out", "data_segs_out"),
+        ("data_segs_in", "data_segs_in"),
+        ("cwnd", "cwnd"),
+        ("mss", "mss"),
+    ):
+        assert int(re.findall(rf"\b{name}:(\d+)", shown)[0]) == row[field], name
+    srtt_ms = float(re.findall(r"\brtt:([\d.]+)/", shown)[0])
+    assert row["srtt_us"] == pytest.approx(srtt_ms * 1000, abs=1)
+    assert row["min_rtt_us"] == float(re.findall(r"\bminrtt:([\d.]+)", shown)[0]) * 1000
+    assert row["rto_us"] == float(re.findall(r"\brto:([\d.]+)", shown)[0]) * 1000
+    congestion = row["congestion"].split(b"\0")[0].decode()
+    assert re.search(rf"\b{congestion}\b", shown)
+
+
+def test_time_that_a_full_window_takes(pair: Pair) -> None:
+    client, server = pair.connection(4, PORT)
+    with client, server, Snapshots(Filter(netns=(pair.client.inode,))) as snapshots:
+        client.settimeout(0.7)
+        with pytest.raises(TimeoutError):
+            client.sendall(bytes(20_000_000))
+        (part,) = snapshots.take().parts
+        (row,) = part.rows[part.rows["remote_port"] == PORT]
+    assert row["busy_us"] >= row["rwnd_limited_us"] > 100_000
+    assert row["unsent"] > 0
+
+
+def test_ipv6_and_mapped_addresses(pair: Pair) -> None:
+    client, server = pair.connection(6, PORT)
+    with client, server:
+        (row,) = take(netns=(pair.client.inode,), family=6)
+    assert bytes(row["remote_ip"]) == socket.inet_pton(socket.AF_INET6, "fd77::2")
+
+
+def test_filters_choose_processes_and_networks(netns: Netns, ends: Ends) -> None:
+    port = ends[1].getsockname()[1]
+    assert len(of_port(netns, port, pids=(os.getpid(),))) == 1
+    assert len(of_port(netns, port, pids=(os.getpid() + 1,))) == 0
+    assert len(of_port(netns, port + 1 if port < 65535 else 1)) == 0
+
+
+def test_every_holder_has_a_record(netns: Netns, ends: Ends) -> None:
+    port = ends[1].getsockname()[1]
+    out, into = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(into)
+        os.read(out, 1)
+        os._exit(0)
+    try:
+        rows = of_port(netns, port)
+        assert set(rows["pid"].tolist()) == {os.getpid(), child}
+        assert len(np.unique(rows["inode"])) == 1
+    finally:
+        os.close(into)
+        os.waitpid(child, 0)
+        os.close(out)

@@ -1,0 +1,138 @@
+"""`tcprism top` as its users run it: in a pipe, on a terminal, on one that goes away."""
+
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from .netns import Netns
+from .tracer import PATIENCE, TCPRISM
+
+pytestmark = pytest.mark.native
+
+PORT = 7200
+
+
+@contextmanager
+def traffic(netns: Netns) -> Iterator[None]:
+    """Have a connection with something in its queue."""
+    with netns.socket() as listener, netns.socket() as client:
+        listener.bind(("127.0.0.1", PORT))
+        listener.listen()
+        client.connect(("127.0.0.1", PORT))
+        server, _ = listener.accept()
+        with server:
+            client.sendall(bytes(1234))
+            yield
+
+
+def top(netns: Netns, *arguments: str) -> list[str]:
+    return [TCPRISM, "top", "--netns", netns.path, "--interval", "200ms", *arguments]
+
+
+def test_json_has_rates_from_the_second_object_on(netns: Netns) -> None:
+    with traffic(netns):
+        process = subprocess.Popen(top(netns, "--format", "json"), stdout=subprocess.PIPE)
+        assert process.stdout
+        objects = [json.loads(process.stdout.readline()) for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
+        process.stdout.close()
+    for one in objects:
+        unread = [connection["unread"] for connection in one["connections"]]
+        assert sorted(unread) == [0, 0, 1234]
+    assert {"rate_out", "rate_in", "limited_by", "holders"} <= objects[1]["connections"][0].keys()
+
+
+def test_a_pipe_gets_a_table_and_may_close(netns: Netns) -> None:
+    with traffic(netns):
+        process = subprocess.Popen(
+            top(netns), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout
+        assert process.stderr
+        lines = [process.stdout.readline() for _ in range(5)]
+        process.stdout.close()
+        assert process.wait(PATIENCE) == 0
+        assert process.stderr.read() == ""
+        process.stderr.close()
+    assert lines[1].startswith("OWNER")
+    assert sum(f"127.0.0.1:{PORT}" in line for line in lines) == 3
+
+
+@contextmanager
+def on_a_terminal(netns: Netns) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run the screens on a terminal of our own; yields once they are there."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen(
+        top(netns),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        env=os.environ | {"TERM": "xterm-256color"},
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    try:
+        read_until(ours, b"OWNER")
+        yield process, ours
+    finally:
+        process.kill()
+        process.wait()
+        with suppress(OSError):
+            os.close(ours)
+
+
+def read_until(terminal: int, text: bytes) -> None:
+    """Read what is drawn until a text is in it."""
+    seen, deadline = b"", time.monotonic() + PATIENCE
+    while text not in seen:
+        assert time.monotonic() < deadline, seen[-2000:]
+        if select.select([terminal], [], [], 0.1)[0]:
+            seen += os.read(terminal, 1 << 16)
+
+
+def await_end(process: subprocess.Popen[bytes], terminal: int) -> int:
+    """Read on until the process has ended, for it must not wait for a reader."""
+    while process.poll() is None:
+        with suppress(OSError):
+            if select.select([terminal], [], [], 0.1)[0]:
+                os.read(terminal, 1 << 16)
+    return process.returncode
+
+
+def test_q_ends_the_screens(netns: Netns) -> None:
+    with traffic(netns), on_a_terminal(netns) as (process, terminal):
+        os.write(terminal, b"4")
+        read_until(terminal, b"WHAT")
+        os.write(terminal, b"q")
+        assert await_end(process, terminal) == 0
+
+
+def test_a_terminal_that_disappears_ends_it(netns: Netns) -> None:
+    with traffic(netns), on_a_terminal(netns) as (process, terminal):
+        os.close(terminal)
+        assert process.wait(20) in (0, -signal.SIGHUP)
+
+
+def test_a_real_terminal_may_have_any_size(netns: Netns) -> None:
+    with traffic(netns), on_a_terminal(netns) as (process, terminal):
+        for lines, columns in ((1, 1), (2, 300), (100, 5), (24, 80)):
+            fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+            process.send_signal(signal.SIGWINCH)
+            os.write(terminal, bytes(range(0x80, 0x100)) + b"/\x1b[200~garbage\x1b[201~\r")
+            time.sleep(0.3)
+        os.write(terminal, b"\x1bq")
+        assert await_end(process, terminal) == 0

@@ -1,0 +1,89 @@
+"""What the tests of the screens share: the app over a recorded session, and pictures of it."""
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("textual")
+
+from textual.pilot import Pilot
+
+from tcprism.tui.app import Top
+from tcprism.tui.model import Model
+
+from .session import recorded
+
+PICTURES = Path(__file__).parents[1] / "golden/screens"
+
+Script = Callable[[Top, Pilot[None]], Awaitable[None]]
+Drive = Callable[..., Top]
+
+
+@pytest.fixture
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Times of day are local; here that is UTC."""
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def drive(utc: None) -> Drive:
+    """Run the app, press keys or follow a script, and return it."""
+
+    def run(*keys: str, script: Script | None = None, size: tuple[int, int] = (120, 36)) -> Top:
+        app = Top(Model(recorded(), "out"), 1.0)
+
+        async def session() -> None:
+            async with app.run_test(size=size) as pilot:
+                await settle(pilot)
+                for key in keys:
+                    await pilot.press(key)
+                    await settle(pilot)
+                if script:
+                    await script(app, pilot)
+                app.picture = app.export_screenshot()  # type: ignore[attr-defined]
+
+        asyncio.run(session())
+        return app
+
+    return run
+
+
+async def settle(pilot: Pilot[None]) -> None:
+    """Wait until workers and messages are done."""
+    await pilot.pause()
+    await pilot.app.workers.wait_for_complete()
+    await pilot.pause()
+
+
+def text_of(app: Top) -> str:
+    """Return the words on the screen, a line each."""
+    picture: str = app.picture  # type: ignore[attr-defined]
+    words = re.findall(r'<text[^>]* y="([\d.]+)"[^>]*>(.*?)</text>', picture)
+    lines: dict[str, list[str]] = {}
+    for y, word in words:
+        lines.setdefault(y, []).append(word)
+    text = "\n".join(" ".join(line) for line in lines.values())
+    for entity, character in (("&#160;", " "), ("&gt;", ">"), ("&lt;", "<"), ("&#x27;", "'")):
+        text = text.replace(entity, character)
+    return re.sub(r" +", " ", text.replace("&amp;", "&"))
+
+
+def same_picture(app: Top, name: str) -> None:
+    """Compare the screen with the picture of that name; TCPRISM_PICTURES=new takes it anew."""
+    picture = re.sub(r"terminal-\d+", "terminal", app.picture)  # type: ignore[attr-defined]
+    path = PICTURES / f"{name}.svg"
+    if os.environ.get("TCPRISM_PICTURES") == "new":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(picture)
+    assert path.exists(), f"run the tests with TCPRISM_PICTURES=new, look at {path}, check it in"
+    assert picture == path.read_text(), f"{name}: compare {path} with what the test shows"
