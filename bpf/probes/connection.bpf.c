@@ -76,10 +76,14 @@ static __attribute__((noinline)) int connection_submit(struct sock *sk, const st
 INLINE void connection_happened(struct sock *sk, struct note *note, struct moment *m)
 {
 	struct connection c;
+	struct sock *same;
 
 	if (!kind_wanted(m->kind))
 		return;
-	read_connection(&c, &sk->__sk_common, READS_BTF);
+	same = (void *)bpf_skc_to_tcp_sock(sk); /* through this pointer the verifier reads on without searching types */
+	if (!same)
+		return;
+	read_connection(&c, &same->__sk_common, READS_BTF);
 	connection_submit(sk, m, &c, note ? &note->owner : NULL);
 }
 
