@@ -128,7 +128,7 @@ def facts(monitor: Monitor, texts: dict[str, tuple[str, ...]]) -> Facts:
 
 
 class Recorder:
-    """The sink: writes batches and snapshots, keeps the account, tells on a terminal how it goes."""
+    """The sink: writes batches and snapshots, keeps the account, tells on a terminal what it does."""
 
     def __init__(
         self, files: Files, monitor: Monitor, stop: Stop, snapshots: Snapshots | None = None
