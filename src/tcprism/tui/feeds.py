@@ -91,14 +91,13 @@ class Live:
         if request == self._request:
             return
         self._stop()
-        self._request = request
         if request:
             monitor = Monitor(request)
             monitor.__enter__()
-            self._monitor = monitor
+            self._monitor, self._request = monitor, request
 
     def _stop(self) -> None:
-        monitor, self._monitor = self._monitor, None
+        monitor, self._monitor, self._request = self._monitor, None, None
         if monitor:
             monitor.__exit__(None, None, None)
 
