@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from benchmarks.build import PROGRAMS
+from benchmarks.bpf import Programs
+from benchmarks.build import PROGRAMS, bpf_object
 from benchmarks.tracer import PATIENCE, tracing
 from benchmarks.workload import MONITOR_CPU, Netns
 
@@ -80,6 +81,14 @@ def bpftrace(netns: Netns) -> Iterator[None]:
             _interrupt(process)
 
 
+@contextmanager
+def empty_programs(_netns: Netns) -> Iterator[None]:
+    """Have programs that do nothing on the hooks of messages: what it takes to call them."""
+    with Programs(bpf_object("empty")) as programs:
+        programs.attach(("tracepoint_send", "tracepoint_recv", "tracepoint_send_buffer"))
+        yield
+
+
 def _interrupt(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGINT)
     try:
@@ -88,6 +97,7 @@ def _interrupt(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None
         process.kill()
 
 
+EMPTY = "empty programs"
 FILTERED = "filtered out"
 MESSAGES = "messages"
 SEGMENTS = "messages and segments"
@@ -98,6 +108,7 @@ BPFTRACE = "bpftrace printf"
 def monitors() -> dict[str, Monitor]:
     """Return the monitors that this machine has, by name."""
     ours: dict[str, Monitor] = {
+        EMPTY: empty_programs,
         FILTERED: tcprism("--port", "1"),
         MESSAGES: tcprism("--kinds", "send,recv", "--payload", "0"),
         "default": tcprism(),
