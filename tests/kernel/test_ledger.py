@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tcprism.events import KINDS
+
 from . import hooks, workload
 from .netns import Netns, namespace
 from .tracer import Ledger, Tracer, tracing, tracing_all
@@ -73,6 +75,6 @@ def test_all_kinds(netns: Netns, tmp_path: Path) -> None:
         flood(netns, 5000, 1000)
         netns.await_closed()
     ledger = tracer.ledger
-    assert set(ledger) == {"send", "recv", "transmit", "retransmit"}
+    assert set(ledger) == set(KINDS)
     check_balance(ledger, Counter(event["kind"] for event in tracer.events))
     assert ledger["transmit"]["submitted"] >= 1000
