@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.resources
 import json
 import os
 import random
@@ -314,3 +315,26 @@ def test_reading_needs_neither_kernel_nor_linux(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True)
     assert done.stderr == b""
     assert done.stdout == shown(tcprism.open(path).batches())[1]
+
+
+@pytest.mark.parametrize(
+    ("library", "extra", "command"),
+    [
+        ("pyarrow", "arrow", ["replay", "--sample"]),
+        ("pyarrow", "arrow", ["export", "{sample}", "--to", "json", "-o", "-"]),
+        ("duckdb", "sql", ["query", "{sample}", "SELECT 1"]),
+    ],
+)
+def test_a_library_that_is_missing(library: str, extra: str, command: list[str]) -> None:
+    """One sentence with the command that helps."""
+    sample = str(importlib.resources.files("tcprism").joinpath("sample.tcpr"))
+    script = f"import sys; sys.modules[{library!r}] = None; from tcprism.cli import main; main()"
+    arguments = [word.format(sample=sample) for word in command]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"tcprism: this needs {library}, which is not here: run `pip install 'tcprism[{extra}]'`\n"
+    )
+    assert done.stdout == ""
