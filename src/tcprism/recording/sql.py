@@ -109,6 +109,17 @@ def sql_schema() -> Any:
     return schema().set(schema().get_field_index("time"), plain)
 
 
+class _Scanner:
+    """What DuckDB reads from. Arrow's own reads ahead in threads that may outlive Python."""
+
+    def __init__(self, shown: Any, batches: Iterator[Any]) -> None:
+        self._schema = shown
+        self._batches = batches
+
+    def to_reader(self) -> Any:
+        return pyarrow().RecordBatchReader.from_batches(self._schema, self._batches)
+
+
 @cache
 def _dataset_class() -> Any:
     base: Any = need("pyarrow.dataset", "arrow").Dataset
@@ -130,9 +141,15 @@ def _dataset_class() -> Any:
             names = list(columns) if columns is not None else list(sql_schema().names)
             read = [*names, *(name for name in _named_in(filter) if name not in names)]
             wanted = pa.schema([sql_schema().field(name) for name in read])
-            return pa.dataset.Scanner.from_batches(
-                self._read(wanted), schema=wanted, columns=names, filter=filter
+            return _Scanner(
+                pa.schema([wanted.field(n) for n in names]), self._chosen(wanted, filter, names)
             )
+
+        def _chosen(self, wanted: Any, condition: Any, names: list[str]) -> Iterator[Any]:
+            for batch in self._read(wanted):
+                table = pyarrow().Table.from_batches([batch])
+                chosen = table if condition is None else table.filter(condition)
+                yield from chosen.select(names).to_batches()
 
         def _read(self, wanted: Any) -> Iterator[Any]:
             try:
