@@ -17,6 +17,7 @@ MODULES = {
     "sinks": "saturation",
     "recording": "recording",
     "kept": "kept",
+    "snapshots": "snapshots",
 }
 
 

@@ -34,10 +34,22 @@ class Exhaustion:
 
 
 def exhausted(pids: Iterable[tuple[int, int]]) -> Iterator[Exhaustion]:
-    """Yield what is short of ports; `pids` are network namespaces and a process in each."""
-    for netns, pid in dict(pids).items():
+    """Yield what is short of ports; `pids` are namespaces and processes with a socket there.
+
+    A namespace in which none of them lives cannot be looked at.
+    """
+    homes = {netns: pid for netns, pid in set(pids) if _lives_in(pid, netns)}
+    for netns, pid in homes.items():
         with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
             yield from _exhausted(netns, pid)
+
+
+def _lives_in(pid: int, netns: int) -> bool:
+    """Tell whether a process, and not only a socket that it has open, is in a namespace."""
+    try:
+        return Path(f"/proc/{pid}/ns/net").stat().st_ino == netns
+    except OSError:
+        return False
 
 
 def _exhausted(netns: int, pid: int) -> Iterator[Exhaustion]:

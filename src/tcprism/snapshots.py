@@ -37,7 +37,7 @@ class Snapshots:
         try:
             self._load()
         except LoadError as error:
-            self._object.close()
+            self.close()
             raise KernelRefused(
                 f"this kernel refuses to list its sockets ({error}); 5.8 is the first that can",
                 tuple(error.log),
@@ -50,6 +50,10 @@ class Snapshots:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unload the iterator."""
         self._object.close()
         if self._cgroup_root >= 0:
             os.close(self._cgroup_root)

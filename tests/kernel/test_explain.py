@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
+
+from tcprism.ports import exhausted
 
 from . import netns as namespaces
 from .tracer import PATIENCE, TCPRISM
@@ -221,3 +224,25 @@ def test_losses_here_are_told_from_losses_out_there(explained: list[dict[str, An
 def test_a_healthy_connection_is_not_accused(explained: list[dict[str, Any]]) -> None:
     for which in ({"remote_port": 7003}, {"local_port": 7003}):
         assert not [v for v in rules(explained, **which).values() if v["accuses"]]
+
+
+HOLD_CONNECTIONS = """
+import socket, sys
+listener = socket.create_server(("127.0.0.1", 7041))
+held = [socket.create_connection(("127.0.0.1", 7041)) for _ in range(9)]
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_destination_that_takes_nearly_all_local_ports(netns: namespaces.Netns) -> None:
+    netns.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40009")
+    command = netns.command(sys.executable, "-c", HOLD_CONNECTIONS)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout
+        process.stdout.readline()
+        (found,) = exhausted([(netns.inode, process.pid), (netns.inode, os.getpid())])
+        process.communicate()
+    assert (found.remote, found.taken, found.available) == ("127.0.0.1:7041", 9, 10)
+    assert "9 of 10 local ports" in str(found)

@@ -24,7 +24,7 @@ from tcprism.live.change import LISTEN, Change
 from tcprism.live.evidence import evidence
 from tcprism.live.explain import NOTHING, Verdict, lines, verdicts
 from tcprism.live.lives import lives
-from tcprism.live.survey import Survey
+from tcprism.live.survey import Survey, looks_of
 from tcprism.pipeline import Monitor, Request
 from tcprism.ports import Exhaustion, exhausted
 from tcprism.recording.reader import Recording
@@ -134,7 +134,8 @@ def read(path: Path) -> tuple[Part, Change, Batch]:
     for batch in recording.batches():
         for part in batch.parts:
             if part.family == "snapshot":
-                survey.add(part)
+                for look in looks_of(part):
+                    survey.add(look)
             else:
                 parts.append(part)
     print_trouble(recording)

@@ -128,7 +128,7 @@ def facts(monitor: Monitor, texts: dict[str, tuple[str, ...]]) -> Facts:
 
 
 class Recorder:
-    """The sink: writes batches and snapshots, keeps the account, tells on a terminal what it does."""
+    """The sink: writes batches and snapshots, keeps the account, shows how it goes."""
 
     def __init__(
         self, files: Files, monitor: Monitor, stop: Stop, snapshots: Snapshots | None = None
@@ -155,12 +155,12 @@ class Recorder:
 
     def _take_snapshot(self) -> None:
         """Once a second, or less often where there are so many sockets that it would cost much."""
-        begun = time.monotonic()
-        if self._snapshots is None or begun < self._next_snapshot:
+        now, before = time.monotonic(), time.process_time()
+        if self._snapshots is None or now < self._next_snapshot:
             return
         self._files.write(self._snapshots.take())
-        spent = time.monotonic() - begun
-        self._next_snapshot = begun + max(SNAPSHOT_EVERY, spent / SNAPSHOT_SHARE)
+        spent = time.process_time() - before
+        self._next_snapshot = now + max(SNAPSHOT_EVERY, spent / SNAPSHOT_SHARE)
 
     def close(self) -> None:
         """Write what is left with the final account."""

@@ -196,7 +196,7 @@ COLUMNS = (
         "RETR",
         5,
         f"Segments sent again, of the data segments sent in the last {HISTORY} intervals.",
-        _numbers(lambda table: table.retransmit_share, _some(percent)),
+        _numbers(lambda table: table.retransmit_share.round(3), _some(percent)),
         lambda table: table.retransmit_share,
         rank=2,
     ),

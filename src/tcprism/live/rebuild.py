@@ -27,7 +27,8 @@ def rebuild(batches: Iterable[Batch], moment_ns: int) -> Part:
 
 def rebuild_all(given: Iterable[Part]) -> Part:
     """Return a record for each connection that had an event and was not closed."""
-    parts = [part for part in given if len(part) and part.family != "snapshot"]
+    others = [part for part in given if part.family != "snapshot"]
+    parts = [part for other in others if len(part := other.take(other.rows["local_port"] != 0))]
     if not parts:
         return Part(np.zeros(0, SNAPSHOT))
     numbers, count = _number(parts)

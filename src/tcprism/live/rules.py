@@ -93,7 +93,8 @@ def _small(change: Change) -> Numbers:
     segments = change.delta("data_segs_out")
     full = segments * change.after["mss"]
     filled = ratio(change.delta("bytes_sent"), full)
-    return np.where((segments >= SMALL_SEGMENTS) & (filled <= SMALL_PAYLOAD), 1 - filled, 0)
+    wasted = (segments >= SMALL_SEGMENTS) & (full > 0) & (filled <= SMALL_PAYLOAD)
+    return np.where(wasted, 1 - filled, 0)
 
 
 def _nothing_to_send(change: Change) -> Numbers:

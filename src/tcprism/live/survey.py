@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from tcprism.events import Part
 from tcprism.events._wire import SNAPSHOT
 from tcprism.live.change import CONDITIONS, Change
 from tcprism.live.table import raw
+
+GAP_NS = 20_000_000  # no pause within a snapshot is so long, none between two is shorter
+
+
+def looks_of(part: Part) -> list[Part]:
+    """Return each of the snapshots in a part: recordings put several into one."""
+    ends = np.flatnonzero(np.diff(part.rows["ts_ns"].astype(np.int64)) > GAP_NS) + 1
+    edges = [0, *ends.tolist(), len(part)]
+    return [part.take(slice(a, b)) for a, b in itertools.pairwise(edges) if b > a]
 
 
 class Survey:

@@ -104,7 +104,7 @@ def encode_ledger(ledger: Ledger) -> dict[str, Any]:
 def decode_ledger(values: Any) -> Ledger:
     """Return the ledger of a note. Raises RecordingError."""
     try:
-        return Ledger(tuple(map(_entry, values["entries"])), int(values["unremembered"]))
+        return Ledger(tuple(map(_entry, values["entries"])), int(values.get("unremembered", 0)))
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise RecordingError("its ledger is damaged") from error
 

@@ -344,7 +344,7 @@ class Top(App[None]):
         if not len(batch):
             self.notify("nothing is selected", markup=False)
             return
-        name = f"tcprism-{time.strftime('%H%M%S')}{next(iter(WRITERS))}"
+        name = f"tcprism-{self._time_of_day()}{next(iter(WRITERS))}"
 
         def write(given: str | None) -> None:
             if not given:
@@ -356,6 +356,11 @@ class Top(App[None]):
                 self._complain(error)
 
         self.push_screen(Export(name, ", ".join(WRITERS)), write)
+
+    def _time_of_day(self) -> str:
+        feed = self.model.feed
+        seconds = (feed.now_ns() + feed.clock_offset_ns) / 1e9
+        return time.strftime("%H%M%S", time.localtime(seconds))
 
     def action_copy(self) -> None:
         """Copy the line under the cursor, by the terminal (OSC 52)."""

@@ -11,6 +11,7 @@ from tcprism.features import Choice
 from tcprism.filters import Filter
 from tcprism.live.change import Rows
 from tcprism.live.rebuild import rebuild
+from tcprism.live.survey import looks_of
 from tcprism.live.table import HISTORY, Table, advance, empty
 from tcprism.pipeline import Monitor, Request
 from tcprism.ring.ledger import Ledger
@@ -90,14 +91,13 @@ class Live:
         if request == self._request:
             return
         self._stop()
-        self._request = request
         if request:
             monitor = Monitor(request)
             monitor.__enter__()
-            self._monitor = monitor
+            self._monitor, self._request = monitor, request
 
     def _stop(self) -> None:
-        monitor, self._monitor = self._monitor, None
+        monitor, self._monitor, self._request = self._monitor, None, None
         if monitor:
             monitor.__exit__(None, None, None)
 
@@ -155,7 +155,13 @@ class Recorded:
         self.span = (first, last)
         self.clock_offset_ns = self._batches[-1].clock_offset_ns if self._batches else 0
         self._now = self._read_to = first
-        self._states = [p for b in self._batches for p in b.parts if p.family == "snapshot"]
+        self._states = [
+            look
+            for batch in self._batches
+            for part in batch.parts
+            if part.family == "snapshot"
+            for look in looks_of(part)
+        ]
 
     def seek(self, moment_ns: int) -> None:
         """Show another moment; the events up to it come again."""

@@ -1,0 +1,170 @@
+"""`tcprism top` and `tcprism explain` over recordings, with and without snapshots in them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tcprism.cli.explain import command as explain
+from tcprism.cli.top import command as top
+from tcprism.cli.top import parse_interval
+from tcprism.errors import UsageError
+from tcprism.events import Batch, Part
+from tcprism.events._wire import EventKind
+from tcprism.events.names import STATES
+from tcprism.live.rebuild import rebuild
+from tcprism.live.survey import Survey, looks_of
+from tcprism.recording.notes import Facts
+from tcprism.recording.reader import Recording
+from tcprism.recording.writer import Writer
+from tcprism.tui import feeds
+from tcprism.tui.feeds import Recorded
+
+from .records import connections, losses, messages, segments, snapshots
+from .session import CLOCK_OFFSET, HTTPS, LENGTH, SECOND, look, talk
+from .test_live_table import row
+
+ENDS = {**HTTPS, "pid": 7, "comm": b"curl", "netns": 1}
+
+
+def recorded(path: Path, *batches: Batch) -> Path:
+    with path.open("wb") as file:
+        writer = Writer(file, Facts(("send",)))
+        for batch in batches:
+            writer.write(batch)
+        writer.close()
+    return path
+
+
+def session(path: Path, *, with_snapshots: bool) -> Path:
+    """Record the session of the screens."""
+    batches = [
+        Batch([*([look(second)] if with_snapshots else []), *talk(second)], CLOCK_OFFSET)
+        for second in range(LENGTH)
+    ]
+    return recorded(path, *batches)
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., list[dict[str, Any]]]:
+    """Run a command and return the JSON that it prints."""
+
+    def run_command(command: Any, *arguments: str) -> list[dict[str, Any]]:
+        command.main(arguments, standalone_mode=False)
+        return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+
+    return run_command
+
+
+Run = Callable[..., list[dict[str, Any]]]
+
+
+def test_snapshots_come_back_one_by_one(tmp_path: Path) -> None:
+    path = session(tmp_path / "run.tcpr", with_snapshots=True)
+    feed = Recorded(Recording(path), 1.0)
+    feed.seek(feed.span[1])
+    table = feed.table(None)
+    assert len(table) == 4
+    assert len(feed.past(11)) == LENGTH
+    assert table.rate_out.max() == pytest.approx(900_000)
+    assert (table.throughput[2, -10:] == 900_000).all()
+
+
+def test_top_json_of_a_recording_goes_through_it(tmp_path: Path, run: Run) -> None:
+    path = session(tmp_path / "run.tcpr", with_snapshots=True)
+    objects = run(top, str(path), "--format", "json", "--remote-port", "443")
+    assert len(objects) == LENGTH + 1  # the last is where the last event is
+    (curl,) = objects[-1]["connections"]
+    assert (curl["comm"], curl["rate_in"], curl["state"]) == ("curl", 200_000, "ESTABLISHED")
+
+
+def test_a_recording_without_snapshots_is_put_together(tmp_path: Path, run: Run) -> None:
+    path = session(tmp_path / "run.tcpr", with_snapshots=False)
+    last = run(top, str(path), "--format", "json")[-1]["connections"]
+    by_name = {connection["comm"].split(chr(92))[0]: connection for connection in last}
+    assert by_name["curl"]["rate_in"] == 200_040
+    assert by_name["backup"]["total_retrans"] == LENGTH
+    assert {connection["limited_by"] for connection in last} <= {None, "loss"}
+
+
+def test_explain_a_recording(tmp_path: Path, run: Run) -> None:
+    path = session(tmp_path / "run.tcpr", with_snapshots=True)
+    found = {
+        (e["pid"], e["remote_port"]): {v["rule"] for v in e["verdicts"]}
+        for e in run(explain, str(path), "--format", "json")
+    }
+    assert found[431, 51_000] == {"receiver-window"}
+    assert found[977, 22] == {"loss"}
+    assert found[812, 443] == {"application"}
+
+
+def test_explain_takes_a_life_from_its_close(tmp_path: Path, run: Run) -> None:
+    life = {
+        "kind": EventKind.CLOSE, "ts_ns": 9 * SECOND, "elapsed_ns": 8 * SECOND, "bytes_sent": 10**6,
+        "busy_us": 7_900_000, "rwnd_limited_us": 6_000_000, "data_segs_out": 700, **ENDS,
+    }  # fmt: skip
+    path = recorded(tmp_path / "run.tcpr", Batch([connections(life)], CLOCK_OFFSET))
+    (one,) = run(explain, str(path), "--format", "json")
+    assert one["watched_us"] == 8_000_000
+    assert [(v["rule"], v["share"]) for v in one["verdicts"]] == [("receiver-window", 0.75)]
+
+
+def test_rebuilt_connections_are_what_their_events_say() -> None:
+    batch = Batch(
+        [
+            connections(
+                {"ts_ns": 1, "kind": EventKind.CONNECT, **ENDS},
+                {"ts_ns": 9, "kind": EventKind.CLOSE, **ENDS, "remote_port": 80},
+                {"ts_ns": 2, "kind": EventKind.STATE, **ENDS, "local_port": 0},
+            ),
+            messages({"ts_ns": 3, "bytes": 5, **ENDS}, {"ts_ns": 8, "bytes": 7, **ENDS}),
+            segments({"ts_ns": 4, "bytes": 5, "segs": 2, "srtt_us": 70, "cwnd": 9, **ENDS}),
+            losses({"ts_ns": 5, "segs": 1, "srtt_us": 80, "cwnd": 4, **ENDS}),
+        ]
+    )
+    (row,) = rebuild([batch], 6).rows
+    assert (row["bytes_sent"], row["data_segs_out"], row["total_retrans"]) == (5, 3, 1)
+    assert (row["srtt_us"], row["min_rtt_us"], row["cwnd"], row["pid"]) == (80, 70, 4, 7)
+    assert row["state"] == STATES.index("ESTABLISHED")
+    assert len(rebuild([batch], 0)) == 0
+    assert len(rebuild([], 5)) == 0
+
+
+def test_a_survey_counts_from_the_first_look_or_from_nothing() -> None:
+    survey = Survey()
+    survey.add(snapshots(row(1, bytes_sent=100)))
+    survey.add(snapshots(row(1, at=1, bytes_sent=150), row(2, at=1, bytes_sent=30)))
+    part, change = survey.result()
+    assert part.rows["inode"].tolist() == [1, 2]
+    assert change.new_bytes.tolist() == [50, 30]
+    assert change.elapsed_us.tolist() == [1_000_000, 1_000_000]
+    assert len(Survey().result()[0]) == 0
+
+
+def test_snapshots_in_one_part_are_told_apart_by_time() -> None:
+    parts: list[Part] = looks_of(snapshots(row(1), row(2), row(1, at=0.2), row(2, at=0.2)))
+    assert [part.rows["inode"].tolist() for part in parts] == [[1, 2], [1, 2]]
+    assert looks_of(snapshots()) == []
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("1s", 1), ("500ms", 0.5), ("2", 2), ("0.1s", 0.1)])
+def test_intervals(text: str, seconds: float) -> None:
+    assert parse_interval(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "1m", "-1", "nan", "4000", "1e3", "\u0661s"])
+def test_no_intervals(text: str) -> None:
+    with pytest.raises(UsageError, match="--interval"):
+        parse_interval(text)
+
+
+def test_the_oldest_events_make_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(feeds, "MOST_EVENTS", 10)
+    batches = [Batch([messages({"ts_ns": n, **ENDS}, {"ts_ns": n, **ENDS})]) for n in range(10)]
+    feed = Recorded(Recording(recorded(tmp_path / "run.tcpr", *batches)), 1.0)
+    feed.seek(feed.span[1])
+    assert len(feed.events()) == 10
+    assert feed.forgotten == 10
+    assert feed.span == (5, 9)
