@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -82,6 +83,23 @@ def bpftrace(netns: Netns) -> Iterator[None]:
 
 
 @contextmanager
+def tcplife(_netns: Netns) -> Iterator[None]:
+    """Have tcplife (libbpf-tools) print a line a connection, which nobody keeps."""
+    command = [*_WITH_TRACEFS, *_PINNED, "stdbuf", "-oL", "tcplife"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout
+        if not process.stdout.readline():
+            raise RuntimeError("tcplife does not print")
+        reader = threading.Thread(target=process.stdout.read)
+        reader.start()
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)
+            reader.join(PATIENCE)
+
+
+@contextmanager
 def empty_programs(_netns: Netns) -> Iterator[None]:
     """Have programs that do nothing on the hooks of messages: what it takes to call them."""
     with Programs(bpf_object("empty")) as programs:
@@ -103,6 +121,7 @@ MESSAGES = "messages"
 SEGMENTS = "messages and segments"
 TCPDUMP = "tcpdump -s96 -B65536"
 BPFTRACE = "bpftrace printf"
+CONNECTIONS = "connections"
 
 
 def monitors() -> dict[str, Monitor]:
@@ -112,8 +131,13 @@ def monitors() -> dict[str, Monitor]:
         FILTERED: tcprism("--port", "1"),
         MESSAGES: tcprism("--kinds", "send,recv", "--payload", "0"),
         "default": tcprism(),
-        SEGMENTS: tcprism("--kinds", "all", "--payload", "0"),
+        SEGMENTS: tcprism("--kinds", "send,recv,transmit,retransmit", "--payload", "0"),
+        CONNECTIONS: tcprism("--kinds", "connect,close"),
         "default, 256 bytes": tcprism("--payload", "256"),
     }
-    peers = {"tcpdump": (TCPDUMP, tcpdump), "bpftrace": (BPFTRACE, bpftrace)}
+    peers = {
+        "tcpdump": (TCPDUMP, tcpdump),
+        "bpftrace": (BPFTRACE, bpftrace),
+        "tcplife": ("tcplife", tcplife),
+    }
     return ours | {name: monitor for tool, (name, monitor) in peers.items() if shutil.which(tool)}

@@ -273,6 +273,20 @@ def test_rotation(tmp_path: Path) -> None:
     assert recording.trouble == []
 
 
+@pytest.mark.usefixtures("small_batches")
+def test_a_loss_is_in_one_file_only(tmp_path: Path) -> None:
+    place = tmp_path / "run.tcpr"
+    target = files(place, Limit(rotate=1))
+    target.note(Ledger((entry("send", lost=3),)))
+    fill(target, 2)
+    target.note(Ledger((entry("send", lost=4),)))
+    target.close()
+    recording = Recording(place)
+    assert len(list(recording.batches())) == 2
+    assert [gap.lost for gap in recording.gaps] == [3, 1]
+    assert recording.ledger.lost == 4
+
+
 def test_a_directory_with_a_recording_is_left_alone(tmp_path: Path) -> None:
     files(tmp_path, Limit(rotate=1)).close()
     with pytest.raises(OutputError, match="has a recording already"):
