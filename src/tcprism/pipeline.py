@@ -249,6 +249,7 @@ class Monitor:
             self._object.missed(),
             self._received,
             self._object.unremembered(),
+            sum(stage.unjoined for stage in self._stages if isinstance(stage, Retransmits)),
         )
 
 
