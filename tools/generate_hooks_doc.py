@@ -42,8 +42,8 @@ KNOW = """\
 - **`transmit` counts new segments.** What was sent before is a `retransmit`, as in the kernel's
   counters OutSegs and RetransSegs.
 - **Segments need an owner.** They often leave in an interrupt, when some other process is running.
-  So tcprism notes at connect, send and recv who uses the socket. A segment before the first of
-  these, such as a server's SYN-ACK, shows `-` for the process.
+  So tcprism notes who uses each socket; [owners.md](owners.md) tells how. What has no socket, such
+  as a server's SYN-ACK, shows `-` for the process.
 """
 
 

@@ -249,6 +249,7 @@ class Monitor:
             self._object.missed(),
             self._received,
             self._object.unremembered(),
+            sum(stage.unjoined for stage in self._stages if isinstance(stage, Retransmits)),
         )
 
 
@@ -258,7 +259,8 @@ def survey(probe: Probe) -> features.Choice:
     Loads and attaches it for a moment, with a filter that no event passes. Raises KernelRefused.
     """
     nobody = Filter(ports=((1, 1),), local_ports=((2, 2),), remote_ports=((3, 3),))
-    request = Request(kinds=probe.kinds, filter=nobody, ring_size=rings.SMALLEST)
+    kinds = ("send", *probe.kinds) if "acked" in probe.kinds else probe.kinds
+    request = Request(kinds=kinds, filter=nobody, ring_size=rings.SMALLEST)
     with Monitor(request) as monitor:
         return next(choice for choice in monitor.choices if choice.probe is probe)
 

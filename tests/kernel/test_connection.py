@@ -6,10 +6,7 @@ The truth: what the test did, `ss`, and the processes that it started.
 import os
 import re
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +16,8 @@ import pytest
 
 from . import hooks
 from .netns import Pair, joined
-from .tracer import Event, Tracer, tracing
+from .peer import Peer
+from .tracer import Event, tracing
 
 KINDS = ("--kinds", "connect,accept,close,reset,state")
 ABORT = b"\1\0\0\0\0\0\0\0"  # struct linger: on, no time
@@ -255,158 +253,6 @@ def test_the_process_that_accepts(played: Played) -> None:
     assert closed["pid"] == played.known["child"] != accept["pid"]
 
 
-# A process that has a connection and does with it what it is told, a letter at a time.
-PEER = """
-import os, socket, sys
-role, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
-if role == "connect":
-    end = socket.create_connection((address, port))
-else:
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((address, port))
-    listener.listen()
-    print("listening", os.getpid(), flush=True)
-    if role == "prefork" and (child := os.fork()):
-        os.waitpid(child, 0)
-        sys.exit()
-    end, _ = listener.accept()
-print("connected", os.getpid(), flush=True)
-for command in iter(lambda: sys.stdin.read(1), ""):
-    if command == "r":
-        end.recv(100)
-    if command == "s":
-        end.sendall(b"s" * 100)
-    if command == "q":
-        break
-    print("done", flush=True)
-"""
-
-
-class Peer:
-    """A process of our own at one end of a connection; `pid` is who has the connection."""
-
-    def __init__(self, pair: Pair, end: str, role: str, address: str, port: int) -> None:
-        command = [sys.executable, "-c", PEER, role, address, str(port)]
-        netns = getattr(pair, end)
-        self.process = subprocess.Popen(
-            netns.command(*command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.listener = self.await_word("listening") if role != "connect" else 0
-        self.pid = self.await_word("connected") if role == "connect" else 0
-        self.comm = Path(f"/proc/{self.pid}/comm").read_text().strip() if self.pid else ""
-
-    def await_word(self, word: str) -> int:
-        """Wait until it says so, and return the number behind the word."""
-        assert self.process.stdout
-        line = self.process.stdout.readline().split()
-        assert line[:1] == [word]
-        return int(line[1]) if len(line) > 1 else 0
-
-    def do(self, command: str) -> None:
-        """Have it receive (r) or send (s)."""
-        assert self.process.stdin
-        self.process.stdin.write(command)
-        self.process.stdin.flush()
-        self.await_word("done")
-
-    def quit(self) -> None:
-        """Have it end, and its connection with it."""
-        assert self.process.stdin
-        self.process.stdin.close()
-        assert self.process.wait(60) == 0
-
-
-def test_sockets_that_were_there_before(pair: Pair, tmp_path: Path) -> None:
-    """Their owners are found at the start, in every namespace; a send or recv tells better."""
-    with closing(pair.server.socket()) as listener:
-        listener.bind((pair.server_addresses[4], 5306))
-        listener.listen()
-        peer = Peer(pair, "client", "connect", pair.server_addresses[4], 5306)
-        server, _ = listener.accept()
-    arguments = ("--kinds", "transmit,close", "--netns", pair.client.path)
-    with tracing(tmp_path / "events", *arguments) as tracer:
-        server.sendall(b"before it has made a call")  # its socket acknowledges
-        server.shutdown(socket.SHUT_WR)
-        peer.do("r")
-        peer.quit()
-        assert server.recv(1) == b""
-        server.close()
-        pair.await_closed()
-    first, *_ = of(tracer.events, "transmit")
-    (closed,) = of(tracer.events, "close")
-    assert (first["pid"], first["owner_source"]) == (peer.pid, "iterator")
-    assert (closed["pid"], closed["owner_source"]) == (peer.pid, "socket")
-    assert closed["comm"] == first["comm"] == peer.comm
-    assert closed["elapsed_ns"] is None  # nobody saw it begin
-
-
-@pytest.mark.native
-def test_filter_by_owner(pair: Pair, tmp_path: Path) -> None:
-    """--pid chooses connections by owner, in the kernel."""
-    with closing(pair.server.socket()) as listener:
-        listener.bind((pair.server_addresses[4], 5308))
-        listener.listen()
-        peers = [Peer(pair, "client", "connect", pair.server_addresses[4], 5308) for _ in range(2)]
-        servers = [listener.accept()[0] for _ in peers]
-    arguments = ("--kinds", "close,state", "--pid", str(peers[0].pid))
-    with tracing(tmp_path / "events", *arguments) as tracer:
-        for peer, server in zip(peers, servers, strict=True):
-            peer.quit()
-            server.close()
-        pair.await_closed()
-    assert {event["pid"] for event in tracer.events} == {peers[0].pid}
-    assert tracer.ledger["close"]["received"] == 1
-    assert tracer.ledger["close"]["filtered"] >= 3
-
-
-CONTAINER = "0123456789abcdef" * 4
-POD = "01234567-89ab-cdef-0123-456789abcdef"
-
-
-@pytest.fixture
-def container() -> Iterator[Path]:
-    """A cgroup that is called as a container's in a pod."""
-    roots = [
-        line.split()[1]
-        for line in Path("/proc/mounts").read_text().splitlines()
-        if " cgroup2 " in line
-    ]
-    if not roots:
-        pytest.skip("no cgroup2 file system is mounted")
-    pod = Path(roots[0], f"kubepods-burstable-pod{POD.replace('-', '_')}.slice")
-    made = pod / f"cri-containerd-{CONTAINER}.scope"
-    made.mkdir(parents=True)
-    yield made
-    for path in (made, pod):
-        path.rmdir()
-
-
-@pytest.mark.native
-def test_containers(pair: Pair, container: Path, tmp_path: Path) -> None:
-    """The container and the pod are read off the cgroup; --container chooses by it."""
-    with closing(pair.server.socket()) as listener:
-        listener.bind((pair.server_addresses[4], 5309))
-        listener.listen()
-        arguments = ("--kinds", "send,close", "--container", CONTAINER[:12])
-        with tracing(tmp_path / "events", *arguments) as tracer:
-            peers = [
-                Peer(pair, "client", "connect", pair.server_addresses[4], 5309) for _ in range(2)
-            ]
-            servers = [listener.accept()[0] for _ in peers]
-            (container / "cgroup.procs").write_text(str(peers[0].pid))
-            for peer, server in zip(peers, servers, strict=True):
-                peer.do("s")
-                peer.quit()
-                server.close()
-            pair.await_closed()
-    assert {event["pid"] for event in tracer.events} == {peers[0].pid}
-    assert {event["kind"] for event in tracer.events} == {"send", "close"}
-    for event in tracer.events:
-        assert (event["container_id"], event["pod_uid"]) == (CONTAINER, POD)
-        assert event["cgroup"].endswith(container.name)
-
-
 @pytest.mark.native
 def test_a_flood_of_short_connections(pair: Pair, tmp_path: Path) -> None:
     """As many connects and accepts as the kernel counts, and a close for each end."""
@@ -432,28 +278,3 @@ def test_a_flood_of_short_connections(pair: Pair, tmp_path: Path) -> None:
     for entry in tracer.ledger.values():
         assert entry["seen"] == entry["filtered"] + entry["submitted"] + entry["ring_full"]
         assert entry["received"] == entry["submitted"]
-
-
-@pytest.mark.native
-def test_those_still_open(pair: Pair, tmp_path: Path) -> None:
-    """--live lists an open connection, with every process that has it."""
-    client, server = pair.connection(4, 5331)
-    with closing(client), closing(server):
-        client.set_inheritable(True)
-        sleeper = subprocess.Popen(["sleep", "60"], close_fds=False)
-        try:
-            arguments = ("--live", "--netns", pair.client.path)
-            tracer = Tracer(tmp_path / "events", *arguments, view="connections")
-            tracer.await_attached()
-            assert tracer.stop() == 0
-        finally:
-            sleeper.kill()
-            sleeper.wait()
-    (event,) = tracer.events
-    own = Path("/proc/self/comm").read_text().strip()
-    assert (event["kind"], event["remote_port"], event["state"]) == (
-        "snapshot",
-        5331,
-        "ESTABLISHED",
-    )
-    assert event["holders"] == ", ".join(sorted([f"{own}[{os.getpid()}]", f"sleep[{sleeper.pid}]"]))

@@ -99,7 +99,6 @@ struct sock {
 	u16 sk_protocol;
 	u16 sk_type;
 	int sk_err;
-	struct bpf_local_storage *sk_bpf_storage;
 	int sk_sndbuf;
 	int sk_rcvbuf;
 	u32 sk_ack_backlog;

@@ -81,12 +81,6 @@ INLINE struct note *note_of(struct sock *sk, enum reads reads)
 	return bpf_map_lookup_elem(&notes_by_address, &key);
 }
 
-/* Whether it is worth to look: quicker than the helper, but slow to load (see struct caller), so not for all. */
-INLINE bool may_have_note(struct sock *sk, enum reads reads)
-{
-	return !has_storage(reads) || sk->sk_bpf_storage;
-}
-
 INLINE struct owner *owner_of(struct sock *sk, enum reads reads)
 {
 	struct note *note = note_of(sk, reads);
@@ -170,7 +164,7 @@ INLINE void owner_remember(struct sock *sk, const struct owner *current, enum re
 /* A user whom the task filters turn away takes a socket over, but none is remembered for its sake. */
 INLINE void owner_turn_away(struct sock *sk, const struct thread *thread, enum reads reads)
 {
-	struct note *note = may_have_note(sk, reads) ? note_of(sk, reads) : NULL;
+	struct note *note = note_of(sk, reads);
 
 	if (!note && !FILTERS_BY_TASK()) /* tcprism itself */
 		note = note_create(sk, reads);

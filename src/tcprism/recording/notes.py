@@ -93,18 +93,22 @@ def decode_facts(metadata: Mapping[bytes, bytes] | None) -> Facts:
         raise RecordingError("its facts are damaged") from error
 
 
+_LEDGER_NUMBERS = tuple(name for name in Ledger.__dataclass_fields__ if name != "entries")
+
+
 def encode_ledger(ledger: Ledger) -> dict[str, Any]:
     """Return a ledger as JSON has it; what is 0 is left out."""
     entries = [
         {name: value for name, value in asdict(entry).items() if value} for entry in ledger.entries
     ]
-    return {"entries": entries, "unremembered": ledger.unremembered}
+    return {"entries": entries} | {name: getattr(ledger, name) for name in _LEDGER_NUMBERS}
 
 
 def decode_ledger(values: Any) -> Ledger:
     """Return the ledger of a note. Raises RecordingError."""
     try:
-        return Ledger(tuple(map(_entry, values["entries"])), int(values.get("unremembered", 0)))
+        numbers = {name: int(values.get(name, 0)) for name in _LEDGER_NUMBERS}
+        return Ledger(tuple(map(_entry, values["entries"])), **numbers)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise RecordingError("its ledger is damaged") from error
 

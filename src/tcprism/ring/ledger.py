@@ -71,11 +71,13 @@ class Ledger:
     """The accounts of all kinds that were traced.
 
     `unremembered` are sockets that there was no room to remember: nothing of them is lost but
-    their owner, where no process was at work.
+    their owner, where no process was at work. `unjoined` are retransmissions whose send was too
+    many sends ago.
     """
 
     entries: tuple[Entry, ...]
     unremembered: int = 0
+    unjoined: int = 0
 
     @property
     def lost(self) -> int:
@@ -98,6 +100,11 @@ class Ledger:
                 f"the owners of {self.unremembered} sockets were not remembered:"
                 " use a larger --max-connections"
             )
+        if self.unjoined:
+            yield (
+                f"{self.unjoined} retransmissions are without the send that they repeat:"
+                " too many sends came after it; use a filter"
+            )
 
 
 _ADVICE = {
@@ -114,6 +121,7 @@ def close_accounts(
     missed: Mapping[str, int],
     received: Received,
     unremembered: int = 0,
+    unjoined: int = 0,
 ) -> Ledger:
     """Put the kernel's counters (struct counters, a row a kind) and ours together."""
     return Ledger(
@@ -129,6 +137,7 @@ def close_accounts(
             if kind in set(kinds)
         ),
         unremembered,
+        unjoined,
     )
 
 

@@ -47,13 +47,15 @@ class Retransmits:
     """A stage that fills `attempt` and the `message_` columns of retransmissions.
 
     It remembers the latest SENDS_MAX sends that were traced; `evicted` counts those that had to
-    go. Sequence numbers are compared modulo 2 ** 32 (RFC 9293, section 3.4).
+    go, `unjoined` the retransmissions that may have repeated one of those. Sequence numbers are
+    compared modulo 2 ** 32 (RFC 9293, section 3.4).
     """
 
     def __init__(self) -> None:
         self._writes: deque[NDArray[np.void]] = deque()
         self._remembered = 0
         self.evicted = 0
+        self.unjoined = 0
         self._repeated: OrderedDict[int, deque[tuple[int, int]]] = OrderedDict()
 
     def __call__(self, batch: Batch) -> Batch:
@@ -121,7 +123,9 @@ class Retransmits:
             end = (int(last["seq"]) + int(last["bytes"])) % _SEQ
             if (int(row["seq"]) - end) % _SEQ < _SEQ // 2:
                 return _of_call(row, end)
-        if row["first_seq_known"] and not self.evicted:
+        if self.evicted:
+            self.unjoined += 1
+        elif row["first_seq_known"]:
             return _of_call(row, int(row["first_seq"]))
         return {}
 

@@ -1,0 +1,68 @@
+"""A process at one end of a connection, which does what a test tells it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from .netns import Pair
+
+# A process that has a connection and does with it what it is told, a letter at a time.
+PEER = """
+import os, socket, sys
+role, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+if role == "connect":
+    end = socket.create_connection((address, port))
+else:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((address, port))
+    listener.listen()
+    print("listening", os.getpid(), flush=True)
+    if role == "prefork" and (child := os.fork()):
+        os.waitpid(child, 0)
+        sys.exit()
+    end, _ = listener.accept()
+print("connected", os.getpid(), flush=True)
+for command in iter(lambda: sys.stdin.read(1), ""):
+    if command == "r":
+        end.recv(100)
+    if command == "s":
+        end.sendall(b"s" * 100)
+    if command == "q":
+        break
+    print("done", flush=True)
+"""
+
+
+class Peer:
+    """A process of our own at one end of a connection; `pid` is who has the connection."""
+
+    def __init__(self, pair: Pair, end: str, role: str, address: str, port: int) -> None:
+        command = [sys.executable, "-c", PEER, role, address, str(port)]
+        netns = getattr(pair, end)
+        self.process = subprocess.Popen(
+            netns.command(*command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.listener = self.await_word("listening") if role != "connect" else 0
+        self.pid = self.await_word("connected") if role == "connect" else 0
+        self.comm = Path(f"/proc/{self.pid}/comm").read_text().strip() if self.pid else ""
+
+    def await_word(self, word: str) -> int:
+        """Wait until it says so, and return the number behind the word."""
+        assert self.process.stdout
+        line = self.process.stdout.readline().split()
+        assert line[:1] == [word]
+        return int(line[1]) if len(line) > 1 else 0
+
+    def do(self, command: str) -> None:
+        """Have it receive (r) or send (s)."""
+        assert self.process.stdin
+        self.process.stdin.write(command)
+        self.process.stdin.flush()
+        self.await_word("done")
+
+    def quit(self) -> None:
+        """Have it end, and its connection with it."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        assert self.process.wait(60) == 0

@@ -1,0 +1,20 @@
+"""`tcprism doctor`: every kind works on every kernel that the tests run on."""
+
+import json
+import subprocess
+
+from . import hooks
+from .tracer import PATIENCE, TCPRISM
+
+
+def test_every_kind_works() -> None:
+    """The exit status says so, and each kind has the best hook that must load here."""
+    run = subprocess.run(
+        [TCPRISM, "doctor", "--json"], capture_output=True, text=True, timeout=PATIENCE
+    )
+    report = json.loads(run.stdout)
+    assert {kind: found["error"] for kind, found in report["kinds"].items() if found["error"]} == {}
+    assert (run.returncode, report["works"]) == (0, True)
+    assert report["kinds"]["send"]["hook"] == hooks.message_hooks()[0]
+    assert report["kinds"]["transmit"]["hook"] == hooks.segment_hooks()[0]
+    assert report["kinds"]["acked"]["hook"] == "tracepoint"

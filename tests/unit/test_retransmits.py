@@ -1,0 +1,116 @@
+"""The stage that finds the write behind a retransmission."""
+
+from typing import Any
+
+import pytest
+
+from tcprism.events import Batch
+from tcprism.events._wire import EventKind
+from tcprism.events.columns import BY_NAME
+from tcprism.stages import retransmits
+from tcprism.stages.retransmits import Retransmits
+
+from .records import losses, messages
+
+ENDS: dict[str, Any] = {
+    "netns": 1,
+    "local_ip": "192.0.2.1",
+    "local_port": 40000,
+    "remote_ip": "192.0.2.2",
+    "remote_port": 80,
+}
+WHO = {"pid": 7, "comm": b"curl"}
+NAMES = ("attempt", "message_pid", "message_ts_ns", "message_offset", "message_bytes")
+
+
+def send(ts_ns: int, seq: int, payload: bytes, **more: Any) -> dict[str, Any]:
+    kind = {"kind": EventKind.SEND, "ts_ns": ts_ns, "seq": seq % 2**32}
+    return ENDS | WHO | kind | {"payload": payload, "bytes": len(payload)} | more
+
+
+def again(seq: int, length: int, **more: Any) -> dict[str, Any]:
+    end_seq = (seq + length) % 2**32
+    kind = {"kind": EventKind.RETRANSMIT, "ts_ns": 10**9, "seq": seq % 2**32}
+    return ENDS | WHO | kind | {"bytes": length, "end_seq": end_seq} | more
+
+
+def explained(stage: Retransmits, *events: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Return what the stage says of retransmissions."""
+    (part,) = stage(Batch([losses(*events)])).parts
+    return list(zip(*(BY_NAME[name].to_list(part) for name in NAMES), strict=True))
+
+
+def text(stage: Retransmits, event: dict[str, Any]) -> Any:
+    (part,) = stage(Batch([losses(event)])).parts
+    return BY_NAME["message_text"].to_list(part)[0]
+
+
+def remembering(*sends: dict[str, Any]) -> Retransmits:
+    stage = Retransmits()
+    stage(Batch([messages(*sends, payload_class=256)]))
+    return stage
+
+
+@pytest.mark.parametrize("start", [1000, 2**32 - 150], ids=["plain", "over the wrap"])
+def test_the_write_that_has_the_first_byte(start: int) -> None:
+    """Of many small writes the right one, wherever the sequence numbers begin."""
+    sends = [
+        send(number, start + 100 * number, b"%03d" % number * 33 + b".") for number in range(5)
+    ]
+    stage = remembering(*sends)
+    assert explained(stage, again(start + 250, 150), again(start, 100)) == [
+        (2, 7, 2, 50, 100),
+        (2, 7, 0, 0, 100),
+    ]
+    assert text(stage, again(start + 250, 10)) == ("002" * 33)[:32]
+
+
+def test_numbers_come_again() -> None:
+    """The latest write counts: a connection can send more than 2 ** 32 bytes."""
+    stage = remembering(send(1, 5000, b"x" * 100), send(2, 5000, b"y" * 50))
+    assert explained(stage, again(5010, 10)) == [(2, 7, 2, 10, 50)]
+    assert explained(stage, again(5070, 10)) == [(2, 7, 1, 70, 100)]
+
+
+def test_attempts_are_counted_by_the_first_byte() -> None:
+    stage = remembering(send(1, 0, b"x" * 64))
+    found = explained(stage, again(0, 64), again(32, 32), again(0, 32, error=-11), again(0, 32))
+    assert [attempt for attempt, *_ in found] == [2, 3, 3, 3]
+
+
+def test_another_connection_is_another() -> None:
+    stage = remembering(send(1, 0, b"x" * 64))
+    for name, value in (("local_port", 1), ("remote_ip", "192.0.2.3"), ("netns", 2)):
+        assert explained(stage, again(0, 10, **{name: value})) == [(2, None, None, None, None)]
+
+
+def test_a_send_that_still_goes_on() -> None:
+    """Behind the last write, or as the first of a connection that was seen to begin."""
+    stage = remembering(send(1, 100, b"x" * 50))
+    assert explained(stage, again(160, 10)) == [(2, 7, None, 10, None)]
+    first = again(1300, 10, first_seq=1000, first_seq_known=1)
+    assert explained(Retransmits(), first) == [(2, 7, None, 300, None)]
+    assert explained(Retransmits(), again(1300, 10)) == [(2, None, None, None, None)]
+
+
+def test_what_has_no_bytes_has_no_message() -> None:
+    stage = remembering(send(1, 0, b"x" * 64))
+    assert explained(stage, again(0, 0)) == [(2, None, None, None, None)]
+
+
+def test_an_undo_has_no_message() -> None:
+    stage = remembering(send(1, 0, b"x" * 64))
+    undo = again(0, 10) | {"kind": EventKind.UNDO}
+    assert explained(stage, undo) == [(None, None, None, None, None)]
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest sends go, and what may have repeated them is counted."""
+    monkeypatch.setattr(retransmits, "SENDS_MAX", 10)
+    stage = Retransmits()
+    for number in range(8):
+        other = {"local_port": 1} if number else {}
+        stage(Batch([messages(*[send(number, 100 * number, b"x", bytes=100, **other)] * 2)]))
+    assert stage.evicted == 6
+    assert explained(stage, again(0, 10)) == [(2, None, None, None, None)]
+    assert stage.unjoined == 1
