@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from ctypes import byref, c_uint32
 from dataclasses import dataclass
@@ -100,10 +100,13 @@ class Programs:
             self._library.call("bpf_link__destroy", link)
         self._library.call("bpf_object__close", self._object)
 
-    def attach(self) -> None:
-        """Attach every program; those for packets go to the root of cgroup v2."""
+    def attach(self, names: Container[str] | None = None) -> None:
+        """Attach the programs, or some; those for packets go to the root of cgroup v2."""
         root = open_cgroup_root()
-        for name, program in self._programs().items():
+        programs = self._programs()
+        for name, program in programs.items():
+            if name not in (programs if names is None else names):
+                continue
             if name.startswith("cgroup"):
                 link = self._library.checked("bpf_program__attach_cgroup", program, root)
             else:

@@ -66,6 +66,8 @@ def target(name: str, load: str, kept: dict[str, Rates]) -> float | None:
         return kept[monitors.TCPDUMP][load] - _POINTS_BELOW_TCPDUMP
     if name == "default" and monitors.BPFTRACE in kept and load in ("ping-pong", "flood"):
         return _TIMES_BPFTRACE * kept[monitors.BPFTRACE][load]
+    if name == monitors.CONNECTIONS and load in ("bulk", "ping-pong"):
+        return 0.99
     if name == monitors.MESSAGES:
         return 0.80 if load in _HARDER else 0.90
     return None

@@ -6,12 +6,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from benchmarks.build import PROGRAMS
+from benchmarks.bpf import Programs
+from benchmarks.build import PROGRAMS, bpf_object
 from benchmarks.tracer import PATIENCE, tracing
 from benchmarks.workload import MONITOR_CPU, Netns
 
@@ -80,6 +82,31 @@ def bpftrace(netns: Netns) -> Iterator[None]:
             _interrupt(process)
 
 
+@contextmanager
+def tcplife(_netns: Netns) -> Iterator[None]:
+    """Have tcplife (libbpf-tools) print a line a connection, which nobody keeps."""
+    command = [*_WITH_TRACEFS, *_PINNED, "stdbuf", "-oL", "tcplife"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout
+        if not process.stdout.readline():
+            raise RuntimeError("tcplife does not print")
+        reader = threading.Thread(target=process.stdout.read)
+        reader.start()
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)
+            reader.join(PATIENCE)
+
+
+@contextmanager
+def empty_programs(_netns: Netns) -> Iterator[None]:
+    """Have programs that do nothing on the hooks of messages: what it takes to call them."""
+    with Programs(bpf_object("empty")) as programs:
+        programs.attach(("tracepoint_send", "tracepoint_recv", "tracepoint_send_buffer"))
+        yield
+
+
 def _interrupt(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGINT)
     try:
@@ -88,21 +115,29 @@ def _interrupt(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None
         process.kill()
 
 
+EMPTY = "empty programs"
 FILTERED = "filtered out"
 MESSAGES = "messages"
 SEGMENTS = "messages and segments"
 TCPDUMP = "tcpdump -s96 -B65536"
 BPFTRACE = "bpftrace printf"
+CONNECTIONS = "connections"
 
 
 def monitors() -> dict[str, Monitor]:
     """Return the monitors that this machine has, by name."""
     ours: dict[str, Monitor] = {
+        EMPTY: empty_programs,
         FILTERED: tcprism("--port", "1"),
         MESSAGES: tcprism("--kinds", "send,recv", "--payload", "0"),
         "default": tcprism(),
-        SEGMENTS: tcprism("--kinds", "all", "--payload", "0"),
+        SEGMENTS: tcprism("--kinds", "send,recv,transmit,retransmit", "--payload", "0"),
+        CONNECTIONS: tcprism("--kinds", "connect,close"),
         "default, 256 bytes": tcprism("--payload", "256"),
     }
-    peers = {"tcpdump": (TCPDUMP, tcpdump), "bpftrace": (BPFTRACE, bpftrace)}
+    peers = {
+        "tcpdump": (TCPDUMP, tcpdump),
+        "bpftrace": (BPFTRACE, bpftrace),
+        "tcplife": ("tcplife", tcplife),
+    }
     return ours | {name: monitor for tool, (name, monitor) in peers.items() if shutil.which(tool)}

@@ -30,7 +30,8 @@ def first_event_seconds(netns: Netns) -> float:
     traffic = threading.Thread(target=netns.run, args=("flood", 3.0, 64, 2000))
     traffic.start()
     start = time.perf_counter()
-    command = [*COMMAND, "trace", "--netns", netns.name, "--count", "1"]
+    limits = ("--count", "1", "--duration", "10")
+    command = [*COMMAND, "trace", "--netns", netns.name, *limits]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
     ) as process:

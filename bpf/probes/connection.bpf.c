@@ -76,10 +76,14 @@ static __attribute__((noinline)) int connection_submit(struct sock *sk, const st
 INLINE void connection_happened(struct sock *sk, struct note *note, struct moment *m)
 {
 	struct connection c;
+	struct sock *same;
 
 	if (!kind_wanted(m->kind))
 		return;
-	read_connection(&c, &sk->__sk_common, READS_BTF);
+	same = (void *)bpf_skc_to_tcp_sock(sk); /* through this pointer the verifier reads on without searching types */
+	if (!same)
+		return;
+	read_connection(&c, &same->__sk_common, READS_BTF);
 	connection_submit(sk, m, &c, note ? &note->owner : NULL);
 }
 
@@ -155,16 +159,26 @@ INLINE void note_establishes(struct sock *sk, struct note *note)
 	}
 }
 
-/* Notes who and when; returns what is known of the socket. */
-INLINE struct note *note_transition(struct sock *sk, struct moment *m, u64 now)
+/* Of a socket that listens or begins to connect, one port is not known yet. */
+INLINE bool known_ports_fail(const struct sock_common *sk)
+{
+	return sk->skc_num && sk->skc_dport && !socket_ports_pass(sk, READS_BTF);
+}
+
+/* Notes who and when; returns what is known of the socket. None is kept of one that no event will be about. */
+INLINE struct note *note_transition(struct sock *sk, struct moment *m)
 {
 	struct note *note;
+	u64 now;
 
+	if (known_ports_fail(&sk->__sk_common))
+		return NULL;
 	if (made_by_owner(m->new_state))
 		owner_is_current(sk, READS_BTF);
 	note = m->new_state == TCP_ESTABLISHED ? note_create(sk, READS_BTF) : note_of(sk, READS_BTF);
 	if (!note)
 		return NULL;
+	now = bpf_ktime_get_ns();
 	if (m->new_state == TCP_LISTEN)
 		listener_remember(sk, note);
 	if (m->new_state == TCP_SYN_SENT)
@@ -199,7 +213,7 @@ SEC("tp_btf/inet_sock_set_state") int tracepoint_state(u64 *ctx)
 		return 0;
 	m.old_state = ctx[1];
 	m.new_state = ctx[2];
-	note = note_transition(sk, &m, bpf_ktime_get_ns());
+	note = note_transition(sk, &m);
 	m.kind = kind_of_transition(&m, note);
 	if (note)
 		undo_check(sk, note);

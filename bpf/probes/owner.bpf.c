@@ -98,9 +98,8 @@ SEC("iter/task_file") int iterate_owners(struct bpf_iter__task_file *ctx)
 		sk = socket ? socket->sk : NULL;
 		if (sk)
 			label(sk, task, READS_BTF);
-	} else if ((u64)file->f_op == config.socket_file_ops) {
-		socket = file->private_data;
-		READ(READS_PROBED, sk, socket->sk);
+	} else {
+		sk = sock_of_file(file);
 		if (sk)
 			label(sk, task, READS_PROBED);
 	}

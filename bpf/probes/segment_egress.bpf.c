@@ -172,7 +172,7 @@ INLINE void egress(struct __sk_buff *skb)
 	COUNT(counters->seen, 1);
 	if (!ports_pass(__builtin_bswap16(packet.tcp->source), __builtin_bswap16(packet.tcp->dest)))
 		goto filtered;
-	if (tp)
+	if (tp && may_have_note((struct sock *)tp, READS_BTF))
 		owner = owner_of((struct sock *)tp, READS_BTF);
 	if (egress_passes(&c, &packet, skb, tp, owner)) {
 		SUBMIT(segment, struct segment, counters, egress_fill(record, kind, skb, &packet, &c, tp, owner));

@@ -14,17 +14,6 @@ struct {
 	MAP_TYPE(value, struct snapshot);
 } snapshot_buffer SEC(".maps");
 
-/* The socket behind an open file; bpf_sock_from_file() came with 5.11 only. A descriptor of O_PATH has none. */
-INLINE struct sock *sock_of_file(const struct file *file)
-{
-	struct socket *socket = file->private_data;
-	struct sock *sk = NULL;
-
-	if ((file->f_inode->i_mode & S_IFMT) == S_IFSOCK && socket)
-		READ(READS_PROBED, sk, socket->sk);
-	return sk;
-}
-
 INLINE bool is_tcp_socket(struct sock *sk)
 {
 	u16 family = 0, protocol = 0, type = 0;

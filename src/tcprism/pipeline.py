@@ -19,7 +19,7 @@ from tcprism.features import machine
 from tcprism.filters import Filter, descendants, pid_rows
 from tcprism.kernel.cgroup import open_cgroup_root, path_of
 from tcprism.kernel.object import BpfObject, has_task_storage
-from tcprism.kernel.types import has_socket_from_file, kernel_types, symbol_address
+from tcprism.kernel.types import kernel_types
 from tcprism.probes import Probe, connection, loss, message, segment
 from tcprism.ring import rings
 from tcprism.ring.ledger import Ledger, Received, close_accounts
@@ -189,7 +189,6 @@ class Monitor:
             "local_storage": storage,
             "recvmsg_arguments": kernel_types().parameters("tcp_recvmsg"),
             "accept_arguments": kernel_types().parameters("inet_csk_accept"),
-            "socket_file_ops": 0 if has_socket_from_file() else symbol_address("socket_file_ops"),
             "tick_ns": machine.tick_ns(),
             **self.request.filter.switches(),
         }

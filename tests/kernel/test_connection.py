@@ -19,7 +19,7 @@ import pytest
 
 from . import hooks
 from .netns import Pair, joined
-from .tracer import Event, tracing
+from .tracer import Event, Tracer, tracing
 
 KINDS = ("--kinds", "connect,accept,close,reset,state")
 ABORT = b"\1\0\0\0\0\0\0\0"  # struct linger: on, no time
@@ -405,3 +405,55 @@ def test_containers(pair: Pair, container: Path, tmp_path: Path) -> None:
     for event in tracer.events:
         assert (event["container_id"], event["pod_uid"]) == (CONTAINER, POD)
         assert event["cgroup"].endswith(container.name)
+
+
+@pytest.mark.native
+def test_a_flood_of_short_connections(pair: Pair, tmp_path: Path) -> None:
+    """As many connects and accepts as the kernel counts, and a close for each end."""
+    rounds = 2000
+    arguments = ("--kinds", "connect,accept,close", "--netns", pair.client.path,
+                 "--netns", pair.server.path)  # fmt: skip
+    before = [end.tcp_counters() for end in (pair.client, pair.server)]
+    with tracing(tmp_path / "events", *arguments) as tracer:
+        with closing(pair.server.socket()) as listener:
+            listener.bind((pair.server_addresses[4], 5330))
+            listener.listen(64)
+            for _ in range(rounds):
+                with closing(pair.client.socket()) as client:
+                    client.connect((pair.server_addresses[4], 5330))
+                    listener.accept()[0].close()
+        pair.await_closed()
+    after = [end.tcp_counters() for end in (pair.client, pair.server)]
+    opened = after[0]["ActiveOpens"] - before[0]["ActiveOpens"]
+    accepted = after[1]["PassiveOpens"] - before[1]["PassiveOpens"]
+    assert opened == accepted == rounds
+    assert len(of(tracer.events, "connect")) == len(of(tracer.events, "accept")) == rounds
+    assert len(of(tracer.events, "close")) == 2 * rounds
+    for entry in tracer.ledger.values():
+        assert entry["seen"] == entry["filtered"] + entry["submitted"] + entry["ring_full"]
+        assert entry["received"] == entry["submitted"]
+
+
+@pytest.mark.native
+def test_those_still_open(pair: Pair, tmp_path: Path) -> None:
+    """--live lists an open connection, with every process that has it."""
+    client, server = pair.connection(4, 5331)
+    with closing(client), closing(server):
+        client.set_inheritable(True)
+        sleeper = subprocess.Popen(["sleep", "60"], close_fds=False)
+        try:
+            arguments = ("--live", "--netns", pair.client.path)
+            tracer = Tracer(tmp_path / "events", *arguments, view="connections")
+            tracer.await_attached()
+            assert tracer.stop() == 0
+        finally:
+            sleeper.kill()
+            sleeper.wait()
+    (event,) = tracer.events
+    own = Path("/proc/self/comm").read_text().strip()
+    assert (event["kind"], event["remote_port"], event["state"]) == (
+        "snapshot",
+        5331,
+        "ESTABLISHED",
+    )
+    assert event["holders"] == ", ".join(sorted([f"{own}[{os.getpid()}]", f"sleep[{sleeper.pid}]"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.resources
 import json
 import os
 import random
@@ -273,6 +274,20 @@ def test_rotation(tmp_path: Path) -> None:
     assert recording.trouble == []
 
 
+@pytest.mark.usefixtures("small_batches")
+def test_a_loss_is_in_one_file_only(tmp_path: Path) -> None:
+    place = tmp_path / "run.tcpr"
+    target = files(place, Limit(rotate=1))
+    target.note(Ledger((entry("send", lost=3),)))
+    fill(target, 2)
+    target.note(Ledger((entry("send", lost=4),)))
+    target.close()
+    recording = Recording(place)
+    assert len(list(recording.batches())) == 2
+    assert [gap.lost for gap in recording.gaps] == [3, 1]
+    assert recording.ledger.lost == 4
+
+
 def test_a_directory_with_a_recording_is_left_alone(tmp_path: Path) -> None:
     files(tmp_path, Limit(rotate=1)).close()
     with pytest.raises(OutputError, match="has a recording already"):
@@ -300,3 +315,26 @@ def test_reading_needs_neither_kernel_nor_linux(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True)
     assert done.stderr == b""
     assert done.stdout == shown(tcprism.open(path).batches())[1]
+
+
+@pytest.mark.parametrize(
+    ("library", "extra", "command"),
+    [
+        ("pyarrow", "arrow", ["replay", "--sample"]),
+        ("pyarrow", "arrow", ["export", "{sample}", "--to", "json", "-o", "-"]),
+        ("duckdb", "sql", ["query", "{sample}", "SELECT 1"]),
+    ],
+)
+def test_a_library_that_is_missing(library: str, extra: str, command: list[str]) -> None:
+    """One sentence with the command that helps."""
+    sample = str(importlib.resources.files("tcprism").joinpath("sample.tcpr"))
+    script = f"import sys; sys.modules[{library!r}] = None; from tcprism.cli import main; main()"
+    arguments = [word.format(sample=sample) for word in command]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"tcprism: this needs {library}, which is not here: run `pip install 'tcprism[{extra}]'`\n"
+    )
+    assert done.stdout == ""

@@ -83,6 +83,17 @@ typedef void (*btf_trace_kfree_skb)(void *, struct sk_buff *, void *, enum skb_d
 /* bpf_sock_from_file() came with 5.11. */
 #define HAS_SOCK_FROM_FILE() enum_value_exists(enum bpf_func_id, BPF_FUNC_sock_from_file)
 
+/* The socket behind an open file; bpf_sock_from_file() came with 5.11 only. A descriptor of O_PATH has none. */
+INLINE struct sock *sock_of_file(const struct file *file)
+{
+	struct socket *socket = file->private_data;
+	struct sock *sk = NULL;
+
+	if ((file->f_inode->i_mode & S_IFMT) == S_IFSOCK && socket)
+		READ(READS_PROBED, sk, socket->sk);
+	return sk;
+}
+
 /* bpf_get_current_task_btf() came with 5.11. */
 #define HAS_TASK_BTF() enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)
 

@@ -279,7 +279,6 @@ struct config {
 	u8 reserved[2];
 	u32 tick_ns; /* a jiffy */
 	u64 cgroup_ids[CGROUPS_MAX];
-	u64 socket_file_ops; /* its address, before bpf_sock_from_file() */
 	u64 port[PORT_WORDS];
 	u64 local_port[PORT_WORDS];
 	u64 remote_port[PORT_WORDS];

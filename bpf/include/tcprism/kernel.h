@@ -116,7 +116,6 @@ struct inode {
 } CORE;
 
 struct file {
-	const void *f_op;
 	struct inode *f_inode;
 	void *private_data;
 } CORE;

@@ -75,10 +75,16 @@ INLINE struct note *note_of(struct sock *sk, enum reads reads)
 {
 	u64 key;
 
-	if (has_storage(reads)) /* the helper costs more than to see that there is nothing */
-		return sk->sk_bpf_storage ? bpf_sk_storage_get(&notes, sk, NULL, 0) : NULL;
+	if (has_storage(reads))
+		return bpf_sk_storage_get(&notes, sk, NULL, 0);
 	key = (u64)sk;
 	return bpf_map_lookup_elem(&notes_by_address, &key);
+}
+
+/* Whether it is worth to look: quicker than the helper, but slow to load (see struct caller), so not for all. */
+INLINE bool may_have_note(struct sock *sk, enum reads reads)
+{
+	return !has_storage(reads) || sk->sk_bpf_storage;
 }
 
 INLINE struct owner *owner_of(struct sock *sk, enum reads reads)
@@ -164,7 +170,7 @@ INLINE void owner_remember(struct sock *sk, const struct owner *current, enum re
 /* A user whom the task filters turn away takes a socket over, but none is remembered for its sake. */
 INLINE void owner_turn_away(struct sock *sk, const struct thread *thread, enum reads reads)
 {
-	struct note *note = note_of(sk, reads);
+	struct note *note = may_have_note(sk, reads) ? note_of(sk, reads) : NULL;
 
 	if (!note && !FILTERS_BY_TASK()) /* tcprism itself */
 		note = note_create(sk, reads);

@@ -7,7 +7,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -118,6 +118,7 @@ def run(
     stop: Stop,
     command: Command | None = None,
     choose: Choose = everything,
+    last: Callable[[], Batch] | None = None,
 ) -> None:
     """Trace until there is a reason to stop; a reader that went away is one and no error."""
     if command:
@@ -126,6 +127,8 @@ def run(
         for batch in batches(monitor, stop, choose):
             sink.write(batch)
             output.flush()
+        if last:
+            sink.write(last())
         sink.close()
         output.flush()
     except BrokenPipeError:

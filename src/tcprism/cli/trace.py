@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from tcprism.cli.looks import TRACE, Look
 from tcprism.cli.output import opened
 from tcprism.cli.session import Limits, Stop, print_ledger, run, started
 from tcprism.cli.tracing import parse_tracing, payload_option, tracing_options
+from tcprism.events import Batch
 from tcprism.filters import Filter
 from tcprism.pipeline import DEFAULT_KINDS, DEFAULT_PAYLOAD, Monitor, Request
 from tcprism.stages import stage_for
@@ -78,15 +80,19 @@ def trace(
     given: dict[str, Any],
     child: Command | None,
     look: Look,
+    last: Callable[[], Batch] | None = None,
 ) -> int:
-    """Trace as a command's options say, with a look at the events; return its exit status."""
+    """Trace as a command's options say, with a look at the events; return its exit status.
+
+    `last` makes what is written when the hooks are off.
+    """
     with opened(options.parse_output(given["output"])) as output, Monitor(request) as monitor:
         sink = look.make(given, request.kinds, output)
         limits = Limits(given["count"], given["duration"])
         try:
             with Stop(limits, output, child) as stop:
                 announce(monitor, given["verbose"])  # from here on a signal stops in good order
-                run(monitor, sink, output, stop, child, look.choose)
+                run(monitor, sink, output, stop, child, look.choose, last)
         finally:
             print_ledger(monitor)
     return child.end() if child else 0

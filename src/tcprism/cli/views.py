@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from tcprism.cli import options
 from tcprism.cli.looks import Look
 from tcprism.cli.session import started
 from tcprism.cli.trace import trace
+from tcprism.events import Batch
+from tcprism.filters import Filter
 from tcprism.pipeline import Request
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -33,11 +36,20 @@ def view_options(command: Command) -> Command:
     return options.with_options(_OPTIONS, command)
 
 
-def show(given: dict[str, Any], look: Look, more_kinds: tuple[str, ...] = ()) -> NoReturn:
-    """Trace what a look needs, and more kinds, as the options say; exit when it ends."""
+def show(
+    given: dict[str, Any],
+    look: Look,
+    more_kinds: tuple[str, ...] = (),
+    at_end: Callable[[Filter], Batch] | None = None,
+) -> NoReturn:
+    """Trace what a look needs, and more kinds, as the options say; exit when it ends.
+
+    `at_end` makes what is written last, from the filter.
+    """
     options.parse_duration(given["duration"])
     with started(given["command"], given["verbose"]) as child:
         chosen = options.to_filter(given, child.pid if child else None)
         kinds = (*(look.kinds or ()), *more_kinds)
-        status = trace(Request(kinds=kinds, filter=chosen), given | _PLAIN, child, look)
+        last = partial(at_end, chosen) if at_end else None
+        status = trace(Request(kinds=kinds, filter=chosen), given | _PLAIN, child, look, last)
     sys.exit(status)

@@ -23,7 +23,8 @@ END_OF_HEAD = b"\r\n\r\n"
 
 
 def listen() -> list[socket.socket]:
-    """Return sockets that listen on both loopback addresses."""
+    """Return sockets that listen on both loopback addresses; who listens is the server."""
+    _call_oneself("demo-server")
     return [
         socket.create_server((address, PORT), family=family)
         for family, address in ADDRESSES.items()
@@ -32,7 +33,6 @@ def listen() -> list[socket.socket]:
 
 def serve(listeners: list[socket.socket]) -> None:
     """Be the server; never returns."""
-    _call_oneself("demo-server")
     for listener in listeners[1:]:
         threading.Thread(target=_accept, args=(listener,), daemon=True).start()
     _accept(listeners[0])
@@ -74,15 +74,15 @@ def read_pages() -> None:
 
 
 def upload_files() -> None:
-    """Be a client that uploads a file again and again; never returns."""
+    """Be a client that uploads one file after the other, each on a connection of its own."""
     _call_oneself("demo-uploader")
-    with _connect(socket.AF_INET6) as connection, connection.makefile("rb") as answers:
-        for number in itertools.count(1):
+    for number in itertools.count(1):
+        with _connect(socket.AF_INET6) as connection, connection.makefile("rb") as answers:
             fields = f"POST /{number}.png HTTP/1.1\r\nHost: demo\r\nContent-Length: {len(PICTURE)}"
             connection.sendall(fields.encode() + END_OF_HEAD)
             connection.sendall(PICTURE)
             _read_head(answers)
-            time.sleep(PAUSE)
+        time.sleep(PAUSE)
 
 
 def _connect(family: socket.AddressFamily) -> socket.socket:

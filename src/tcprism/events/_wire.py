@@ -284,12 +284,11 @@ _CONFIG: Fields = {
     "accept_arguments": ("u1", 25),
     "tick_ns": ("<u4", 28),
     "cgroup_ids": ("(16,)<u8", 32),
-    "socket_file_ops": ("<u8", 160),
-    "port": ("(1024,)<u8", 168),
-    "local_port": ("(1024,)<u8", 8360),
-    "remote_port": ("(1024,)<u8", 16552),
+    "port": ("(1024,)<u8", 160),
+    "local_port": ("(1024,)<u8", 8352),
+    "remote_port": ("(1024,)<u8", 16544),
 }
-CONFIG = _dtype(_CONFIG, 24744)
+CONFIG = _dtype(_CONFIG, 24736)
 
 DOCS = {
     "event.ts_ns": "when the hook fired, CLOCK_MONOTONIC, nanoseconds: for a message, as its call returned",

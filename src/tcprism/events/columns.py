@@ -322,6 +322,9 @@ COLUMNS = (
     ),
     wire_column("congestion", TOTALS, "string", _text("congestion"), _empty("congestion")),
     wire_column("state", SNAPSHOT, "string", named("state", names.state_name)),
+    derived_column(
+        "holders", SNAPSHOT, "string", "all processes that have the socket open, as comm[pid], ..."
+    ),
     *(
         wire_column(name, SNAPSHOT, "integer")
         for name in (

@@ -103,6 +103,7 @@ class Event:
     delivery_rate: int | None
     congestion: str | None
     state: str | None
+    holders: str | None
     inode: int | None
     unsent: int | None
     unacked: int | None

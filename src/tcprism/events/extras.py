@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any
 
 from tcprism.errors import ExtraMissing
@@ -27,6 +26,8 @@ def need(module: str, extra: str) -> Any:
 
 def plugin(group: str, name: str) -> Any:
     """Return what an installed package offers under a name, or None."""
+    from importlib.metadata import entry_points  # as slow as a quarter of NumPy
+
     for entry in entry_points(group=group, name=name):
         return entry.load()
     return None
@@ -34,4 +35,6 @@ def plugin(group: str, name: str) -> Any:
 
 def plugins(group: str) -> list[str]:
     """Return the names under which installed packages offer something."""
+    from importlib.metadata import entry_points
+
     return sorted(entry.name for entry in entry_points(group=group))

@@ -88,21 +88,6 @@ class KernelTypes:
         return _Type.from_address(address)
 
 
-def has_socket_from_file() -> bool:
-    """Tell whether programs can ask for a file's socket, which came with 5.11."""
-    return "BPF_FUNC_sock_from_file" in kernel_types().enum("bpf_func_id").values()
-
-
-def symbol_address(name: str) -> int:
-    """Return the address of a kernel symbol; 0 when it is unknown or hidden."""
-    with open("/proc/kallsyms") as symbols:
-        for line in symbols:
-            address, _, symbol, *_ = line.split()
-            if symbol == name:
-                return int(address, 16)
-    return 0
-
-
 @cache
 def kernel_types() -> KernelTypes:
     """Return the kernel's types, read once."""

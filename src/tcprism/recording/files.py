@@ -52,13 +52,13 @@ class Files:
             _make_directory(path)
         self._open()
 
-    def _open(self) -> None:
+    def _open(self, before: Ledger | None = None) -> None:
         self._made += 1
         self._current = self._path
         if self._path and self._limit.rotate:
             self._current = self._path / f"{self._made:06d}{SUFFIX}"
         self._file = self._create(self._current) if self._current else self._standard_output
-        self._writer = Writer(self._file, self._facts)
+        self._writer = Writer(self._file, self._facts, before)
 
     @property
     def events(self) -> int:
@@ -89,7 +89,7 @@ class Files:
         keep = self._limit.keep
         while keep and len(self._done) >= keep:
             self._done.pop(0)[0].unlink(missing_ok=True)
-        self._open()
+        self._open(self._writer.ledger)
 
     def note(self, ledger: Ledger) -> None:
         """Take the account so far."""

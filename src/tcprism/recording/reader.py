@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tcprism.errors import RecordingError
+from tcprism.errors import ExtraMissing, RecordingError
 from tcprism.events import Batch, Event
 from tcprism.events.extras import pyarrow
 from tcprism.recording.names import NameBook
@@ -128,6 +128,9 @@ class _Stream:
             if fields is not None:
                 self._stream = self._reopened(fields)
             self.facts = decode_facts(self._stream.schema.metadata)
+        except ExtraMissing:
+            self.close()
+            raise
         except RecordingError as error:
             self.close()
             raise RecordingError(f"cannot read {self._name}: {error}") from error

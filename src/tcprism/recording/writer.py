@@ -30,10 +30,11 @@ class Writer:
     """Writes a recording to a binary file that is open for writing, closing it never.
 
     What is written reaches the file in whole batches: when there is enough, or after a second.
+    `before` is the account of what files before this one have.
     What the file raises rises from all methods.
     """
 
-    def __init__(self, file: BinaryIO, facts: Facts) -> None:
+    def __init__(self, file: BinaryIO, facts: Facts, before: Ledger | None = None) -> None:
         pa = pyarrow()
         self._file = CountedFile(file)
         options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
@@ -42,13 +43,18 @@ class Writer:
         self._names = NameStore()
         self._waiting: list[Part] = []
         self._clock_offset_ns = 0
-        self._ledger: Ledger | None = None
+        self._ledger = before
         self._ledger_written: Ledger | None = None
         self._gaps: list[Gap] = []
         self._flushed = time.monotonic()
-        self._flushed_ns = time.monotonic_ns()
+        self._noted_ns = time.monotonic_ns()
         self.events = 0
         self._write({})  # the facts are in the file from the start
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """The latest account."""
+        return self._ledger
 
     @property
     def size(self) -> int:
@@ -81,9 +87,9 @@ class Writer:
         before = {entry.kind: entry.lost for entry in self._ledger.entries} if self._ledger else {}
         for entry in ledger.entries:
             if lost := entry.lost - before.get(entry.kind, 0):
-                self._gaps.append(Gap(self._flushed_ns, now, entry.kind, lost))
+                self._gaps.append(Gap(self._noted_ns, now, entry.kind, lost))
         self._ledger = ledger
-        self._flushed_ns = now
+        self._noted_ns = now
 
     def flush(self) -> None:
         """Write what waits."""

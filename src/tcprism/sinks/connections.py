@@ -18,7 +18,7 @@ HEADER = (
     + _LIFE.format("duration", "sent", "received", "segs", "retrans", "rtt")
     + " ended\n"
 )
-WELL = {"fin", "open"}
+WELL = ("fin", "open")
 
 
 class Connections:
@@ -60,7 +60,11 @@ class Connections:
         return line.lines()
 
     def _colored(self, ended: str) -> str:
-        return ended if ended in WELL or not self._color else f"{COLORS['reset']}{ended}{RESET}"
+        return (
+            ended
+            if ended.startswith(WELL) or not self._color
+            else f"{COLORS['reset']}{ended}{RESET}"
+        )
 
 
 def _ends(
@@ -96,10 +100,15 @@ def _life(
 
 
 def _ended(
-    kind: str, new_state: str | None, ending: str | None, error: str | None, total_retrans: int
+    kind: str,
+    new_state: str | None,
+    ending: str | None,
+    error: str | None,
+    total_retrans: int,
+    holders: str | None,
 ) -> str:
     if kind == "close":
         return how_it_ended(ending, error)
     if kind == "connect" and new_state != "ESTABLISHED":
         return f"{why_not_established(error)}, {counted(1 + total_retrans, 'SYN')}"
-    return "open"
+    return f"open: {holders}" if holders else "open"
