@@ -310,11 +310,15 @@ def test_causes(scenarios: dict[str, Scenario], name: str) -> None:
 
 @all_scenarios
 def test_causes_are_counted_by_the_kernel(scenarios: dict[str, Scenario], name: str) -> None:
-    """Cause by cause: TCPFastRetrans, TCPLossProbes, TCPTimeouts and TCPSlowStartRetrans."""
+    """Cause by cause: TCPFastRetrans, TCPLossProbes, TCPTimeouts and TCPSlowStartRetrans.
+
+    Where something waits to be sent, a probe may send that instead: it is counted, too.
+    """
     scenario = scenarios[name]
     counted, events = scenario.counted, scenario.of("retransmit")
     assert segments(events, "fast") == counted["TCPFastRetrans"]
-    assert segments(events, "tlp") == counted["TCPLossProbes"]
+    of_new_data = counted["TCPLossProbes"] - segments(events, "tlp")
+    assert 0 <= of_new_data <= (name in ("fast", "small writes"))
     timeouts = counted["TCPTimeouts"] + counted["TCPSlowStartRetrans"]
     assert segments(events, "rto", "syn") == timeouts
     assert sum(event["segs"] for event in events) == counted["RetransSegs"]

@@ -122,11 +122,12 @@ class Phase:
     events: list[Event]
 
     def of(self, kind: str, netns: int) -> list[Event]:
-        """Return a namespace's segments of a kind that were really sent."""
+        """Return a namespace's segments of a kind that were really sent; probes are transmits."""
+        kinds = ("transmit", "probe") if kind == "transmit" else (kind,)
         return [
             event
             for event in self.events
-            if event["kind"] == kind and event["netns"] == netns and event["error"] is None
+            if event["kind"] in kinds and event["netns"] == netns and event["error"] is None
         ]
 
 
@@ -192,7 +193,7 @@ def events_of(events: list[Event], port: int) -> list[Event]:
 def record(chosen: list[str], directory: Path) -> dict[str, tuple[Truth, Tracer]]:
     """Trace all phases in both families by some hooks at once, captured and counted."""
     with joined() as pair:
-        common = ["--kinds", "transmit,retransmit", "--ring-size", "16M",
+        common = ["--kinds", "transmit,probe,retransmit", "--ring-size", "16M",
                   "--netns", pair.client.path, "--netns", pair.server.path]  # fmt: skip
         runs = {directory / hook: [*common, "--hooks", hook] for hook in chosen}
         with tracing_all(runs) as tracers:
