@@ -5,11 +5,12 @@
 INLINE void packet_into_loss(struct loss *to, const struct seen_packet *packet)
 {
 	struct segment *s = &to->segment;
+	u32 header = (packet->tcp.offset_and_flags >> 4) * 4;
 	u32 flags = packet->tcp.flags;
 
 	s->event.flags = flags;
 	s->event.seq = __builtin_bswap32(packet->tcp.seq);
-	s->event.bytes = packet->length - (packet->tcp.offset_and_flags >> 4) * 4;
+	s->event.bytes = packet->length > header ? packet->length - header : 0; /* lengths off the wire may lie */
 	s->end_seq = s->event.seq + s->event.bytes + !!(flags & TCPHDR_SYN) + !!(flags & TCPHDR_FIN);
 	s->ack = flags & TCPHDR_ACK ? __builtin_bswap32(packet->tcp.ack) : 0;
 	s->window = __builtin_bswap16(packet->tcp.window);
