@@ -45,7 +45,7 @@ The network namespace has nothing but its own loopback device and is gone when t
     metavar="PERCENT",
     help="Packets to lose.",
 )
-@options.kinds_option(",".join(("transmit", *DEFAULT_KINDS)))
+@options.kinds_option(",".join(("acked", "transmit", *DEFAULT_KINDS)))
 @payload_option(DEFAULT_PAYLOAD)
 def command(duration: float, loss: float, kinds: str, payload: int) -> None:
     """Make a small lossy network of our own and trace what its processes do."""
