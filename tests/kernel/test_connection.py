@@ -121,9 +121,12 @@ def timed_out(pair: Pair) -> int:
 
 
 def unreachable(pair: Pair) -> None:
+    """Connect to a host that is not there; blocking, so that the call itself has the error."""
     pair.client.configure("net/ipv4/neigh/veth0/retrans_time_ms", "100")
-    with closing(pair.client.socket()) as client, pytest.raises(OSError, match="No route"):
-        client.connect(("10.77.0.99", 5321))
+    with closing(pair.client.socket()) as client:
+        client.settimeout(None)
+        with pytest.raises(OSError, match="No route"):
+            client.connect(("10.77.0.99", 5321))
 
 
 def aborted(pair: Pair) -> None:
