@@ -10,9 +10,9 @@ import pytest
 
 from . import hooks
 from .netns import Pair
-from .test_loss import drain, fill, hang_up, hold_answers, receive
+from .test_loss import drain, fill, hang_up, receive
 from .tracer import Event, Tracer, tracing
-from .wire import Wire, deliver, wired
+from .wire import Wire, deliver, hold_answers, wired
 
 KINDS = ("--kinds", "send,recv,acked", "--payload", "0")
 LATE_ANSWERS, SHUT_WINDOW, LATE_READER = 5400, 5401, 5402

@@ -31,6 +31,47 @@ def deliver(_packet: Packet, _to_server: bool) -> float | None:
     return 0.0
 
 
+def lose_data(nth: int, times: int = 1) -> Rule:
+    """Lose the nth data segment to the server, counted from 0, so many times."""
+    known: list[int] = []
+    left = [times]
+
+    def rule(packet: Packet, to_server: bool) -> float | None:
+        if not to_server or not packet.payload:
+            return 0.0
+        if packet.seq not in known:
+            known.append(packet.seq)
+        if known.index(packet.seq) == nth and left[0]:
+            left[0] -= 1
+            return None
+        return 0.0
+
+    return rule
+
+
+def lose_flagged(flags: str, times: int = 1) -> Rule:
+    """Lose the first packets with exactly these flags."""
+    left = [times]
+
+    def rule(packet: Packet, _to_server: bool) -> float | None:
+        if packet.flags == flags and left[0]:
+            left[0] -= 1
+            return None
+        return 0.0
+
+    return rule
+
+
+def lose_all(packet: Packet, to_server: bool) -> float | None:
+    """Lose all data to the server."""
+    return None if to_server and packet.payload else 0.0
+
+
+def hold_answers(seconds: float) -> Rule:
+    """Have the server's packets take their time."""
+    return lambda _packet, to_server: 0.0 if to_server else seconds
+
+
 @dataclass
 class Wire(Pair):
     """Two namespaces and the thread between them. `rule` may be changed at any time."""
