@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -20,9 +17,7 @@ _CONTAINER = re.compile(r"(?:^|[/:-])([0-9a-f]{64})(?=[./]|$)")
 _POD = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
 _UNIT = re.compile(r"/([^/]+\.(?:service|scope|socket|mount))(?=/|$)")
 
-# They speak the same HTTP (Docker Engine API, GET /containers/json).
 _ENGINES = (Path("/run/docker.sock"), Path("/run/podman/podman.sock"))
-_PATIENCE = 1.0  # seconds to wait for an engine
 _REFRESH = 5.0  # seconds before an engine is asked again
 
 
@@ -64,39 +59,11 @@ class Names:
 
     def refresh(self) -> dict[str, str]:
         """Ask every engine now; one that does not answer is left out."""
+        from tcprism.container_engine import ask  # HTTP: not at the start of every trace
+
         for engine in self._engines:
-            self._known.update(_ask(engine))
+            self._known.update(ask(engine))
         return self._known
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_PATIENCE)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_PATIENCE)
-        self.sock.connect(str(self._path))
-
-
-def _ask(engine: Path) -> dict[str, str]:
-    """Return the names of an engine's containers by id; none if it does not answer as it should."""
-    if not engine.is_socket():
-        return {}
-    try:
-        connection = _UnixConnection(engine)
-        connection.request("GET", "/containers/json")
-        found = json.loads(connection.getresponse().read(1 << 24))
-        return {
-            str(each["Id"]): escape(str(each["Names"][0]).lstrip("/").encode())
-            for each in found
-            if each.get("Names")
-        }
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, http.client.HTTPException):
-        return {}
 
 
 class Owners:

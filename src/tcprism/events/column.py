@@ -83,11 +83,6 @@ def other_kind(*kinds: int) -> Missing:
     return lambda part: ~np.isin(part.rows["kind"], kinds)
 
 
-def either(first: Missing, second: Missing) -> Missing:
-    """Tell where one or the other says null."""
-    return lambda part: first(part) | second(part)
-
-
 def texts(values: list[Any]) -> Values:
     """Return texts, or whatever NumPy should keep as it is, as an array."""
     array = np.empty(len(values), object)
