@@ -165,6 +165,15 @@ INLINE bool known_ports_fail(const struct sock_common *sk)
 	return sk->skc_num && sk->skc_dport && !socket_ports_pass(sk, READS_BTF);
 }
 
+/*
+ * Of a new connection. Where the task filters turn the process away, or its listener's, there is no note so far and
+ * none is made, unless the listener has yet to be looked up.
+ */
+INLINE bool is_worth_a_note(void)
+{
+	return !FILTERS_BY_TASK() || !config.local_storage;
+}
+
 /* Notes who and when; returns what is known of the socket. None is kept of one that no event will be about. */
 INLINE struct note *note_transition(struct sock *sk, struct moment *m)
 {
@@ -175,7 +184,7 @@ INLINE struct note *note_transition(struct sock *sk, struct moment *m)
 		return NULL;
 	if (made_by_owner(m->new_state))
 		owner_is_current(sk, READS_BTF);
-	note = m->new_state == TCP_ESTABLISHED ? note_create(sk, READS_BTF) : note_of(sk, READS_BTF);
+	note = m->new_state == TCP_ESTABLISHED && is_worth_a_note() ? note_create(sk, READS_BTF) : note_of(sk, READS_BTF);
 	if (!note)
 		return NULL;
 	now = bpf_ktime_get_ns();

@@ -13,7 +13,7 @@ INLINE void call_enter(struct sock *sk, const struct msghdr *msg, u64 size, u32 
 	struct call *call;
 
 	/* A kretprobe learns here alone which socket it is: it counts what is filtered, too. */
-	if (!wanted && (reads == READS_BTF || (!kind_wanted(kind) && !config.track_owner)))
+	if (!wanted && (reads == READS_BTF || (!kind_wanted(kind) && !config.owners_from_messages)))
 		return;
 	if (!wanted)
 		read_thread(&thread);

@@ -7,13 +7,50 @@
 #include "tcprism/message.h"
 #include "tcprism/syscall.h"
 
+bool io_uring_is_used; /* by anybody, ever: until then no send has to ask whose it is */
+
+SEC("tp_btf/io_uring_create") int tracepoint_io_uring(u64 *ctx)
+{
+	io_uring_is_used = true;
+	return 0;
+}
+
+/* Once, at the start. */
+SEC("iter/task") int iterate_io_uring(struct bpf_iter__task *ctx)
+{
+	const struct task_struct *task = ctx->task;
+
+	if (task && field_exists(task->io_uring) && task->io_uring)
+		io_uring_is_used = true;
+	return 0;
+}
+
+/* The registers of such a task may be those of another request. */
+INLINE bool uses_io_uring(const struct task_struct *task)
+{
+	return io_uring_is_used && (task->io_uring || task->flags & PF_IO_WORKER);
+}
+
+INLINE bool is_user_memory(const struct iov_iter *iter)
+{
+	u32 type = iter_type_of(iter, READS_BTF);
+
+	return iter_is_flat(type) || type == enum_value(enum iter_type, ITER_IOVEC);
+}
+
+/* What the registers of a system call do not tell at its end: io_uring's buffers, and what is in no user memory. */
 SEC("tp_btf/tcp_sendmsg_locked") int tracepoint_send_buffer(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
 	const struct msghdr *msg = (void *)ctx[1];
 	struct thread thread;
-	struct call *call = call_wanted(sk, KIND_SEND, &thread, READS_BTF) ? current_call(&thread, true) : NULL;
+	struct call *call;
 
+	if (is_user_memory(&msg->msg_iter) && !(io_uring_is_used && uses_io_uring(bpf_get_current_task_btf())))
+		return 0;
+	if (has_upper_layer(sk, READS_BTF) || !call_wanted(sk, KIND_SEND, &thread, READS_BTF))
+		return 0;
+	call = current_call(&thread, true);
 	if (!call || call->sk == (u64)sk) /* the loop inside one call comes round again */
 		return 0;
 	call_open(call, sk, KIND_SEND, msg->msg_flags, msg->msg_iter.count, READS_BTF);
@@ -42,7 +79,7 @@ INLINE void end_partial_batch(int result)
 
 INLINE bool is_traced(struct sock *sk, u32 kind)
 {
-	return sk && (kind_wanted(kind) || config.track_owner) && is_tcp(sk, READS_BTF);
+	return sk && (kind_wanted(kind) || config.owners_from_messages) && is_tcp(sk, READS_BTF);
 }
 
 SEC("tp_btf/sock_recv_length") int tracepoint_recv(u64 *ctx)
@@ -79,10 +116,21 @@ INLINE void send_abandoned(void)
 	batch_end();
 }
 
+/* What the entry of this call has noted, if it had to. */
+INLINE struct call *noted_call(const struct thread *thread, struct sock *sk, const struct call *at_end)
+{
+	struct call *call;
+
+	if (at_end->buffer.shape != BUFFER_NONE && !uses_io_uring(thread->task))
+		return NULL;
+	call = current_call(thread, false);
+	return call && call->sk == (u64)sk ? call : NULL;
+}
+
 SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
-	struct call *begun, *call, unseen;
+	struct call at_end, *call;
 	int result = ctx[1];
 	struct caller caller;
 
@@ -94,16 +142,12 @@ SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
 	}
 	if (!message_admit(&caller, sk, KIND_SEND, READS_BTF))
 		return 0;
-	begun = current_call(&caller.thread, false);
-	if (begun && begun->sk == (u64)sk) {
-		call = begun;
-	} else {
-		find_buffer(&unseen, caller.thread.task, result, 0, KIND_SEND);
-		call = &unseen;
-	}
-	message_record(&caller, call, sk, KIND_SEND, result, READS_BTF);
-	if (!call->sk && call->buffer.shape != BUFFER_FLAT)
+	find_buffer(&at_end, caller.thread.task, result, 0, KIND_SEND);
+	call = noted_call(&caller.thread, sk, &at_end);
+	message_record(&caller, call ? call : &at_end, sk, KIND_SEND, result, READS_BTF);
+	if (at_end.buffer.shape != BUFFER_FLAT)
 		end_partial_batch(result);
-	call->sk = 0;
+	if (call)
+		call->sk = 0;
 	return 0;
 }

@@ -69,17 +69,20 @@ INLINE bool other_task_passes(const struct task_struct *task)
 
 INLINE void label(struct sock *sk, const struct task_struct *task, enum reads reads)
 {
+	bool passes = other_task_passes(task);
 	struct note *note;
 	u16 protocol = 0;
 
 	READ(reads, protocol, sk->sk_protocol);
-	note = protocol == IPPROTO_TCP ? note_create(sk, reads) : NULL;
+	if (protocol != IPPROTO_TCP || (!passes && FILTERS_BY_TASK()))
+		return;
+	note = note_create(sk, reads);
 	if (!note || note->owner.pid)
 		return;
 	note->owner.pid = task->tgid;
 	note->owner.tid = task->pid;
 	note->owner.source = OWNER_ITERATOR;
-	note->owner.passes = other_task_passes(task);
+	note->owner.passes = passes;
 	read_task(&note->owner, task);
 }
 

@@ -53,7 +53,7 @@ INLINE void transmit_event(const struct pending *pending, struct sock *sk, int e
 	struct tcp_sock *tp = tcp_sock_of(sk, reads);
 	u32 kind = tp ? kind_of_segment(tp, pending->seq, pending->end_seq, reads) : KIND_TRANSMIT;
 	struct counters *counters = counters_of(kind);
-	struct owner *owner = owner_of(sk, reads);
+	struct owner *owner;
 	struct connection c;
 
 	if (!counters || !tp)
@@ -62,6 +62,7 @@ INLINE void transmit_event(const struct pending *pending, struct sock *sk, int e
 		delivery_left(sk, pending->end_seq, reads);
 	if (!kind_wanted(kind))
 		return;
+	owner = segment_owner(sk, tp, reads);
 	if (!segment_passes(counters, &c, &sk->__sk_common, owner, reads))
 		return;
 	SUBMIT(segment, struct segment, counters, transmit_fill(record, kind, pending, &c, owner, tp, error, reads));

@@ -141,9 +141,9 @@ INLINE bool egress_passes(struct connection *c, const struct packet *packet, str
  * The connection that a packet belongs to. A SYN-ACK's socket is a listener (or a request), and has none yet;
  * that of a reset without a connection is the kernel's own raw one, which is no tcp_sock whatever 6.12 says.
  */
-INLINE struct tcp_sock *connection_of(struct __sk_buff *skb)
+INLINE struct tcp_sock *connection_of(struct sock *of_packet)
 {
-	struct tcp_sock *tp = skb->sk ? bpf_skc_to_tcp_sock(skb->sk) : NULL;
+	struct tcp_sock *tp = full_tcp_sock(of_packet);
 	struct sock *sk = (void *)tp;
 
 	return tp && sk->sk_type == SOCK_STREAM && sk->__sk_common.skc_state != TCP_LISTEN ? tp : NULL;
@@ -151,7 +151,8 @@ INLINE struct tcp_sock *connection_of(struct __sk_buff *skb)
 
 INLINE void egress(struct __sk_buff *skb)
 {
-	struct tcp_sock *tp = connection_of(skb);
+	struct sock *sk = skb->sk; /* for helpers: it cannot be read */
+	struct tcp_sock *tp = sk ? connection_of(sk) : NULL;
 	struct owner *owner = NULL;
 	u32 kind = KIND_TRANSMIT;
 	struct counters *counters;
@@ -165,7 +166,7 @@ INLINE void egress(struct __sk_buff *skb)
 	if (tp)
 		kind = kind_of_segment(tp, packet.seq, packet.end_seq, READS_BTF);
 	if (tp && kind_wanted(KIND_ACKED))
-		delivery_left((struct sock *)tp, packet.end_seq, READS_BTF);
+		delivery_left(sk, packet.end_seq, READS_BTF);
 	counters = counters_of(kind);
 	if (!counters || !kind_wanted(kind))
 		return;
@@ -173,7 +174,7 @@ INLINE void egress(struct __sk_buff *skb)
 	if (!ports_pass(__builtin_bswap16(packet.tcp->source), __builtin_bswap16(packet.tcp->dest)))
 		goto filtered;
 	if (tp)
-		owner = owner_of((struct sock *)tp, READS_BTF);
+		owner = segment_owner(sk, tp, READS_BTF);
 	if (egress_passes(&c, &packet, skb, tp, owner)) {
 		SUBMIT(segment, struct segment, counters, egress_fill(record, kind, skb, &packet, &c, tp, owner));
 		return;

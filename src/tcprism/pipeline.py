@@ -18,7 +18,7 @@ from tcprism.events.context import Context
 from tcprism.features import machine
 from tcprism.filters import Filter, descendants, pid_rows
 from tcprism.kernel.cgroup import open_cgroup_root, path_of
-from tcprism.kernel.object import BpfObject, has_task_storage
+from tcprism.kernel.object import BpfObject, has_task_storage, packets_have_process
 from tcprism.kernel.types import kernel_types
 from tcprism.probes import Probe, connection, loss, message, segment
 from tcprism.ring import rings
@@ -73,23 +73,35 @@ class Request:
             raise UsageError("--kinds: acked tells what became of each send: add send to the kinds")
 
 
-# Who uses a socket is known where a process is at work: at its messages and at its connections.
 # How a connection ended is known from the resets, too.
 _NEEDS = {
-    "acked": (message.PROBE, segment.PROBE, connection.CONNECTION),
-    "transmit": (message.PROBE, connection.CONNECTION),
-    "probe": (message.PROBE, connection.CONNECTION),
-    "retransmit": (message.PROBE, connection.CONNECTION),
-    "undo": (message.PROBE, connection.CONNECTION),
-    "drop": (message.PROBE, connection.CONNECTION),
+    "acked": (segment.PROBE,),
     "close": (connection.RESET,),
     "reset": (connection.CONNECTION,),
 }
+_OWNED = {"acked", "transmit", "probe", "retransmit", "undo", "drop"}
+
+
+def owners_from(kinds: Sequence[str]) -> Probe | None:
+    """Return the probe that sees who uses a socket, beside its connections; None: nobody asks.
+
+    A process is at work at its messages, and at the segments that leave meanwhile: a flood of
+    messages has few of those.
+    """
+    if set(kinds) & set(message.PROBE.kinds):
+        return message.PROBE if set(kinds) - set(message.PROBE.kinds) else None
+    if set(kinds) & set(segment.PROBE.kinds) and packets_have_process():
+        return segment.PROBE
+    return message.PROBE if set(kinds) & _OWNED else None
 
 
 def probes_for(kinds: Sequence[str]) -> list[Probe]:
     """Return the probes to load: those of the kinds, and those that the kinds depend on."""
     needed = {probe.family for kind in kinds for probe in _NEEDS.get(kind, ())}
+    if watch := owners_from(kinds):
+        needed |= {watch.family}
+    if set(kinds) & _OWNED:
+        needed |= {connection.CONNECTION.family}
     return [probe for probe in PROBES if set(probe.kinds) & set(kinds) or probe.family in needed]
 
 
@@ -152,6 +164,7 @@ class Monitor:
         programs = list(dict.fromkeys(programs + self._follow_programs()))
         programs.sort(key="tracepoint_state".__eq__)  # last: it forgets sockets that are closed
         iterators = ["iterate_owners"] if self._tracks_owners() else []
+        iterators += ["iterate_io_uring"] if "tracepoint_io_uring" in programs else []
         probed = any(name.startswith(("kprobe", "kretprobe")) for name in programs)
         storage = has_task_storage() and not probed
         bpf.select(programs + iterators)
@@ -185,8 +198,10 @@ class Monitor:
             "kinds": sum(1 << KINDS.index(kind) for kind in self.request.kinds),
             "self_pid": 0 if self.request.include_self else os.getpid(),
             "payload_limit": self.request.payload,
-            "track_owner": self._tracks_owners(),
+            "owners_from_messages": owners_from(self.request.kinds) is message.PROBE,
+            "owners_from_segments": owners_from(self.request.kinds) is segment.PROBE,
             "local_storage": storage,
+            "can_cast": bool(kernel_types().function_id("bpf_rdonly_cast")),
             "recvmsg_arguments": kernel_types().parameters("tcp_recvmsg"),
             "accept_arguments": kernel_types().parameters("inet_csk_accept"),
             "tick_ns": machine.tick_ns(),

@@ -262,7 +262,8 @@ struct config {
 	u32 kinds; /* bit mask of event_kind */
 	u32 self_pid; /* 0: trace everybody */
 	u32 payload_limit;
-	u8 track_owner; /* segments want to know whose socket it is */
+	u8 owners_from_messages; /* who uses a socket is noted at its messages */
+	u8 owners_from_segments; /* or, without those, at its segments */
 	u8 by_pid;
 	u8 by_comm;
 	u8 by_netns;
@@ -274,9 +275,9 @@ struct config {
 	u8 family; /* 4, 6 or 0 for both */
 	u8 cgroups; /* entries of the cgroup array */
 	u8 local_storage; /* the kernel has socket and task storage for tracing programs */
+	u8 can_cast; /* it has bpf_rdonly_cast() */
 	u8 recvmsg_arguments; /* parameters of tcp_recvmsg() in this kernel */
 	u8 accept_arguments; /* parameters of inet_csk_accept() */
-	u8 reserved[2];
 	u32 tick_ns; /* a jiffy */
 	u64 cgroup_ids[CGROUPS_MAX];
 	u64 port[PORT_WORDS];

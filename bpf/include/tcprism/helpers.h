@@ -14,6 +14,7 @@ typedef _Bool bool;
 #define NULL ((void *)0)
 
 #define SEC(name) __attribute__((section(name), used))
+#define KERNEL_FUNCTION extern __attribute__((section(".ksyms"), weak))
 #define INLINE static inline __attribute__((always_inline))
 #define CORE __attribute__((preserve_access_index))
 
@@ -37,9 +38,12 @@ enum { RING_NO_WAKEUP = 1 };
 
 struct seq_file;
 struct sock;
+struct bpf_local_storage;
 struct task_struct;
 struct pt_regs;
 struct tcp_sock;
+struct tcp_ulp_ops;
+struct io_uring_task;
 struct socket;
 struct file;
 struct __sk_buff;
@@ -69,10 +73,13 @@ static struct task_struct *(*bpf_get_current_task_btf)(void) = (void *)158;
 static struct socket *(*bpf_sock_from_file)(struct file *file) = (void *)162;
 static struct pt_regs *(*bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 
+KERNEL_FUNCTION void *bpf_rdonly_cast(const void *object, u32 type);
+
 /* CO-RE questions (clang builtins; the numbers are enum bpf_core_relo_kind's). */
 #define field_exists(field) __builtin_preserve_field_info(field, 2)
 #define enum_value(type, value) __builtin_preserve_enum_value(*(typeof(type) *)value, 1)
 #define enum_value_exists(type, value) __builtin_preserve_enum_value(*(typeof(type) *)value, 0)
+#define kernel_type(type) __builtin_btf_type_id(*(typeof(type) *)0, 1)
 #define type_matches(type) __builtin_preserve_type_info(*(typeof(type) *)0, 2)
 
 /* Sequence numbers are compared modulo 2 ** 32. */

@@ -94,15 +94,21 @@ struct sock_common {
 	atomic64_t skc_cookie;
 } CORE;
 
+typedef struct {
+	int owned;
+} CORE socket_lock_t;
+
 struct sock {
 	struct sock_common __sk_common;
 	u16 sk_protocol;
 	u16 sk_type;
 	int sk_err;
+	socket_lock_t sk_lock;
 	int sk_sndbuf;
 	int sk_rcvbuf;
 	u32 sk_ack_backlog;
 	u32 sk_max_ack_backlog;
+	struct bpf_local_storage *sk_bpf_storage;
 } CORE;
 
 struct socket {
@@ -134,6 +140,7 @@ struct tcp_congestion_ops {
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	const struct tcp_congestion_ops *icsk_ca_ops;
+	const struct tcp_ulp_ops *icsk_ulp_ops;
 	u8 icsk_ca_state : 5;
 	u8 icsk_pending;
 	u8 icsk_retransmits;
@@ -227,6 +234,10 @@ struct tcp_skb_cb {
 	u8 tcp_flags; /* 16 bits since 6.15; the low byte is where it was (little endian) */
 } CORE;
 
+struct bpf_iter__task {
+	struct task_struct *task;
+} CORE;
+
 struct bpf_iter__task_file {
 	struct bpf_iter_meta *meta;
 	struct task_struct *task;
@@ -301,6 +312,7 @@ struct task_struct {
 	struct signal_struct *signal;
 	const struct cred *cred;
 	struct css_set *cgroups;
+	struct io_uring_task *io_uring; /* of a task that has ever used it */
 	char comm[COMM_LENGTH];
 } CORE;
 
@@ -395,11 +407,6 @@ INLINE u64 untyped(const void *pointer)
 INLINE bool is_there(const void *pointer)
 {
 	return pointer && untyped(pointer);
-}
-
-INLINE struct tcp_sock *tcp_sock_of(struct sock *sk, enum reads reads)
-{
-	return reads == READS_BTF ? bpf_skc_to_tcp_sock(sk) : (struct tcp_sock *)sk;
 }
 
 #endif

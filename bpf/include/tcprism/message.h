@@ -25,6 +25,17 @@ INLINE u32 taken_fin(struct sock *sk, u32 copied_seq, enum reads reads)
 	return copied_seq == rcv_nxt;
 }
 
+/* Kernel TLS and its like: TCP is handed other bytes than the caller's. */
+INLINE bool has_upper_layer(struct sock *sk, enum reads reads)
+{
+	struct tcp_sock *tp = tcp_sock_of(sk, reads);
+	const struct tcp_ulp_ops *ops = NULL;
+
+	if (tp)
+		READ(reads, ops, tp->inet_conn.icsk_ulp_ops);
+	return ops;
+}
+
 /* Exact where the sequence number moved by what this call moved: no other thread was in between. */
 INLINE void set_sequence(struct event *event, u32 flags, const struct call *call, struct sock *sk, u32 kind, u32 bytes,
 			 enum reads reads)
@@ -34,7 +45,7 @@ INLINE void set_sequence(struct event *event, u32 flags, const struct call *call
 	u32 moved = flags & MESSAGE_PEEK ? 0 : bytes;
 	u32 seq = call->sk ? call->seq : now - moved - fin;
 
-	if (!now || (now - seq != moved && now - seq != moved + fin))
+	if (!now || (now - seq != moved && now - seq != moved + fin) || has_upper_layer(sk, reads))
 		flags |= MESSAGE_SEQ_UNKNOWN;
 	event->seq = seq;
 	event->flags = flags;
@@ -150,7 +161,7 @@ INLINE bool caller_passes(struct caller *caller, struct sock *sk, enum reads rea
 		return false;
 	read_thread(&caller->thread);
 	if (!task_passes(caller->thread.pid)) {
-		if (config.track_owner)
+		if (config.owners_from_messages)
 			owner_turn_away(sk, &caller->thread, reads);
 		return false;
 	}
@@ -158,7 +169,7 @@ INLINE bool caller_passes(struct caller *caller, struct sock *sk, enum reads rea
 		return false;
 	read_current(&caller->current, &caller->thread, true);
 	read_connection(&caller->connection, &sk->__sk_common, reads);
-	if (config.track_owner)
+	if (config.owners_from_messages)
 		owner_remember(sk, &caller->current, reads);
 	return true;
 }

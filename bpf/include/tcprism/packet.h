@@ -104,11 +104,4 @@ INLINE u32 netns_of_device(const struct sk_buff *skb)
 	return inum;
 }
 
-INLINE bool is_full_socket(const struct sock *sk)
-{
-	u8 state = sk->__sk_common.skc_state;
-
-	return state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV;
-}
-
 #endif

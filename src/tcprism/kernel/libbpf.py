@@ -27,6 +27,7 @@ INSTALL = (
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "libbpf_version_string": (c_char_p, ()),
     "libbpf_probe_bpf_map_type": (c_int, (c_int, c_void_p)),
+    "libbpf_probe_bpf_helper": (c_int, (c_int, c_int, c_void_p)),
     "libbpf_num_possible_cpus": (c_int, ()),
     "bpf_object__open_file": (c_void_p, (c_char_p, c_void_p)),
     "bpf_object__load": (c_int, (c_void_p,)),

@@ -18,6 +18,8 @@ OBJECT = Path(__file__).with_name("tcprism.bpf.o")
 CGROUP_PROGRAMS = frozenset({"cgroup_transmit"})
 
 _TASK_STORAGE = 29  # enum bpf_map_type
+_CGROUP_SKB = 8  # enum bpf_prog_type
+_CURRENT_TASK_UNDER_CGROUP = 37  # enum bpf_func_id
 _PROGRAM_INFO_SIZE = 256  # more than any struct bpf_prog_info so far
 _RECURSION_MISSES = 208  # its offset there; 5.12+, include/uapi/linux/bpf.h
 
@@ -208,3 +210,9 @@ class BpfObject:
 def has_task_storage() -> bool:
     """Tell whether this kernel has task storage, which came with 5.11."""
     return bool(libbpf.load().call("libbpf_probe_bpf_map_type", _TASK_STORAGE, None) == 1)
+
+
+def packets_have_process() -> bool:
+    """Tell whether a cgroup_skb program may ask for the current process (6.12 may, 6.1 not)."""
+    probe = libbpf.load().call
+    return bool(probe("libbpf_probe_bpf_helper", _CGROUP_SKB, _CURRENT_TASK_UNDER_CGROUP, None) == 1)

@@ -48,7 +48,12 @@ PROBE = Probe(
         Hook(
             mechanism="tracepoint",
             name="tracepoints sock_send_length, sock_recv_length and tcp_sendmsg_locked",
-            programs=("tracepoint_send", "tracepoint_recv", "tracepoint_send_buffer"),
+            programs=(
+                "tracepoint_send",
+                "tracepoint_recv",
+                "tracepoint_send_buffer",
+                "tracepoint_io_uring",
+            ),
             since="6.3",
             cannot_tell=(
                 _SPLICE_READ,
@@ -57,7 +62,10 @@ PROBE = Probe(
                 "before 6.16 (no tcp_sendmsg_locked tracepoint): payload of io_uring sends,"
                 " and how much sendfile and splice were asked for",
             ),
-            where_tracepoint={"tracepoint_send_buffer": "tcp_sendmsg_locked"},
+            where_tracepoint={
+                "tracepoint_send_buffer": "tcp_sendmsg_locked",
+                "tracepoint_io_uring": "io_uring_create",
+            },
         ),
     ),
 )
