@@ -111,32 +111,6 @@ INLINE bool made_by_owner(u32 state)
 	return state == TCP_SYN_SENT || state == TCP_LISTEN || state == TCP_FIN_WAIT1 || state == TCP_LAST_ACK;
 }
 
-INLINE void listener_remember(struct sock *sk, const struct note *note)
-{
-	struct listener key = {};
-
-	if (config.local_storage)
-		return;
-	key.netns = read_netns(&sk->__sk_common, READS_BTF);
-	key.port = sk->__sk_common.skc_num;
-	bpf_map_update_elem(&listeners, &key, &note->owner, 0);
-}
-
-/* Where an accepted socket has not inherited its listener's note. */
-INLINE void owner_from_listener(struct sock *sk, struct note *note)
-{
-	struct listener key = {};
-	struct owner *owner;
-
-	if (config.local_storage || note->owner.pid)
-		return;
-	key.netns = read_netns(&sk->__sk_common, READS_BTF);
-	key.port = sk->__sk_common.skc_num;
-	owner = bpf_map_lookup_elem(&listeners, &key);
-	if (owner)
-		note->owner = *owner;
-}
-
 /* A socket can be used for one connection after another. */
 INLINE void note_begins(struct note *note, bool active)
 {
@@ -149,54 +123,56 @@ INLINE void note_begins(struct note *note, bool active)
 
 INLINE void note_establishes(struct sock *sk, struct note *note)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct tcp_sock *tp = tcp_sock_of(sk, READS_BTF);
 
-	if (!note->active)
-		owner_from_listener(sk, note);
 	if (tp) {
 		note->first_seq = tp->write_seq;
 		note->established = true;
 	}
 }
 
-/* Of a socket that listens or begins to connect, one port is not known yet. */
-INLINE bool known_ports_fail(const struct sock_common *sk)
+/* Of a connection that begins to exist: of one that comes in, what its listener's note or entry says. */
+INLINE struct note *note_established(struct sock *sk, bool accepted)
 {
-	return sk->skc_num && sk->skc_dport && !socket_ports_pass(sk, READS_BTF);
+	struct note *note = note_of(sk, READS_BTF);
+	const struct owner *listener = NULL;
+
+	if (accepted && (!note || !note->owner.pid))
+		listener = listener_owner(sk, READS_BTF);
+	if (!note && !owner_passes(listener)) /* the task filters turn its process away */
+		return NULL;
+	if (!note)
+		note = note_create(sk, READS_BTF);
+	if (note && listener)
+		note->owner = *listener;
+	return note;
 }
 
-/*
- * Of a new connection. Where the task filters turn the process away, or its listener's, there is no note so far and
- * none is made, unless the listener has yet to be looked up.
- */
-INLINE bool is_worth_a_note(void)
-{
-	return !FILTERS_BY_TASK() || !config.local_storage;
-}
-
-/* Notes who and when; returns what is known of the socket. None is kept of one that no event will be about. */
+/* Notes who and when; returns what is known of the socket. */
 INLINE struct note *note_transition(struct sock *sk, struct moment *m)
 {
+	bool begins = m->new_state == TCP_SYN_SENT || m->new_state == TCP_ESTABLISHED;
 	struct note *note;
 	u64 now;
 
-	if (known_ports_fail(&sk->__sk_common))
-		return NULL;
 	if (made_by_owner(m->new_state))
-		owner_is_current(sk, READS_BTF);
-	note = m->new_state == TCP_ESTABLISHED && is_worth_a_note() ? note_create(sk, READS_BTF) : note_of(sk, READS_BTF);
+		note = owner_is_current(sk, READS_BTF);
+	else if (m->new_state == TCP_ESTABLISHED)
+		note = note_established(sk, m->old_state == TCP_SYN_RECV);
+	else
+		note = note_of(sk, READS_BTF);
 	if (!note)
 		return NULL;
-	now = bpf_ktime_get_ns();
-	if (m->new_state == TCP_LISTEN)
-		listener_remember(sk, note);
 	if (m->new_state == TCP_SYN_SENT)
 		note_begins(note, true);
 	if (m->new_state == TCP_ESTABLISHED)
 		note_establishes(sk, note);
+	if (!begins && m->new_state != TCP_CLOSE)
+		return note;
+	now = bpf_ktime_get_ns();
 	if (note->began_ns)
 		m->elapsed_ns = now - note->began_ns;
-	if (m->new_state == TCP_SYN_SENT || m->new_state == TCP_ESTABLISHED)
+	if (begins)
 		note->began_ns = now;
 	return note;
 }
@@ -212,28 +188,58 @@ INLINE u32 kind_of_transition(const struct moment *m, const struct note *note)
 	return KIND_STATE;
 }
 
+INLINE void count_filtered(u32 kind)
+{
+	struct counters *counters = kind_wanted(kind) ? counters_of(kind) : NULL;
+
+	if (!counters)
+		return;
+	COUNT(counters->seen, 1);
+	COUNT(counters->filtered, 1);
+}
+
+/* Of a connection that no event will be about. */
+INLINE void transition_filtered(const struct moment *m)
+{
+	u32 kind = kind_of_transition(m, NULL);
+
+	if (kind != KIND_STATE)
+		count_filtered(kind);
+	count_filtered(KIND_STATE);
+}
+
+INLINE void transition(struct sock *sk, struct moment *m)
+{
+	struct note *note = note_transition(sk, m);
+
+	m->kind = kind_of_transition(m, note);
+	if (note)
+		undo_check(sk, note);
+	if (m->kind == KIND_CLOSE)
+		m->ending = ending_of(sk, note, m->old_state);
+	if (m->kind != KIND_STATE)
+		connection_happened(sk, note, m);
+	m->kind = KIND_STATE;
+	m->elapsed_ns = ELAPSED_UNKNOWN;
+	m->ending = ENDING_NONE;
+	connection_happened(sk, note, m);
+}
+
 SEC("tp_btf/inet_sock_set_state") int tracepoint_state(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
 	struct moment m = { .elapsed_ns = ELAPSED_UNKNOWN, .reason = REASON_UNKNOWN };
-	struct note *note;
 
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
 	m.old_state = ctx[1];
 	m.new_state = ctx[2];
-	note = note_transition(sk, &m);
-	m.kind = kind_of_transition(&m, note);
-	if (note)
-		undo_check(sk, note);
-	if (m.kind == KIND_CLOSE)
-		m.ending = ending_of(sk, note, m.old_state);
-	if (m.kind != KIND_STATE)
-		connection_happened(sk, note, &m);
-	m.kind = KIND_STATE;
-	m.elapsed_ns = ELAPSED_UNKNOWN;
-	m.ending = ENDING_NONE;
-	connection_happened(sk, note, &m);
+	if (m.new_state == TCP_LISTEN)
+		listener_is_current(sk);
+	if (ports_may_pass(&sk->__sk_common, READS_BTF))
+		transition(sk, &m);
+	else
+		transition_filtered(&m);
 	if (m.new_state == TCP_CLOSE)
 		note_forget(sk);
 	return 0;

@@ -69,21 +69,25 @@ INLINE bool other_task_passes(const struct task_struct *task)
 
 INLINE void label(struct sock *sk, const struct task_struct *task, enum reads reads)
 {
-	bool passes = other_task_passes(task);
+	struct owner owner = { .source = OWNER_ITERATOR, .passes = other_task_passes(task) };
 	struct note *note;
 	u16 protocol = 0;
+	u8 state = 0;
 
 	READ(reads, protocol, sk->sk_protocol);
-	if (protocol != IPPROTO_TCP || (!passes && FILTERS_BY_TASK()))
+	if (protocol != IPPROTO_TCP || (!owner.passes && FILTERS_BY_TASK()))
+		return;
+	owner.pid = task->tgid;
+	owner.tid = task->pid;
+	read_task(&owner, task);
+	READ(reads, state, sk->__sk_common.skc_state);
+	if (state == TCP_LISTEN && !listener_owner(sk, reads))
+		listener_remember(sk, &owner, reads);
+	if (!ports_may_pass(&sk->__sk_common, reads))
 		return;
 	note = note_create(sk, reads);
-	if (!note || note->owner.pid)
-		return;
-	note->owner.pid = task->tgid;
-	note->owner.tid = task->pid;
-	note->owner.source = OWNER_ITERATOR;
-	note->owner.passes = passes;
-	read_task(&note->owner, task);
+	if (note && !note->owner.pid)
+		note->owner = owner;
 }
 
 /* Once, at the start: whoever has a socket open owns it, unless a hook knows better by now. */

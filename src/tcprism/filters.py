@@ -88,6 +88,8 @@ class Filter:
             "by_port": bool(self.ports),
             "by_local_port": bool(self.local_ports),
             "by_remote_port": bool(self.remote_ports),
+            "lowest_port": min((first for first, _ in self.ports + self.local_ports), default=0),
+            "highest_port": max((last for _, last in self.ports + self.local_ports), default=0),
             "family": self.family,
             "cgroups": len(self.cgroups),
             "cgroup_ids": _cgroup_ids(self.cgroups),

@@ -79,6 +79,37 @@ INLINE struct tcp_sock *full_tcp_sock(struct sock *sk)
 	return tcp_sock_of(sk, READS_BTF);
 }
 
+struct local_ports___before_6_8 {
+	int range[2];
+} CORE;
+
+struct port_range {
+	u32 low, high;
+};
+
+/* The ports out of which the kernel chooses one for a socket that connects (ip_local_port_range). */
+INLINE struct port_range local_port_range(const struct sock_common *sk, enum reads reads)
+{
+	const struct local_ports___before_6_8 *old;
+	const struct local_ports *ports;
+	struct port_range range = {};
+	struct net *net = NULL;
+	u32 both = 0;
+
+	READ(reads, net, sk->skc_net.net);
+	ports = &net->ipv4.ip_local_ports;
+	old = (const void *)ports;
+	if (field_exists(ports->range)) {
+		READ(reads, both, ports->range);
+		range.low = both & 0xffff;
+		range.high = both >> 16;
+	} else {
+		READ(reads, range.low, old->range[0]);
+		READ(reads, range.high, old->range[1]);
+	}
+	return range;
+}
+
 struct tcp_sock___with_bits { /* later a byte of its own, in 6.18 at the latest */
 	u8 chrono_type : 2;
 } CORE;

@@ -279,6 +279,7 @@ struct config {
 	u8 recvmsg_arguments; /* parameters of tcp_recvmsg() in this kernel */
 	u8 accept_arguments; /* parameters of inet_csk_accept() */
 	u32 tick_ns; /* a jiffy */
+	u16 lowest_port, highest_port; /* of by_port and by_local_port */
 	u64 cgroup_ids[CGROUPS_MAX];
 	u64 port[PORT_WORDS];
 	u64 local_port[PORT_WORDS];

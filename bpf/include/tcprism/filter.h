@@ -110,15 +110,50 @@ INLINE bool ports_pass(u16 local, u16 remote)
 	return !config.by_remote_port || has_port(config.remote_port, remote);
 }
 
+#define FILTERS_BY_PORT() (config.by_port || config.by_local_port || config.by_remote_port)
+
 /* The cheapest question, asked before anything else is read. */
 INLINE bool socket_ports_pass(const struct sock_common *sk, enum reads reads)
 {
 	u16 remote = 0;
 
-	if (!config.by_port && !config.by_local_port && !config.by_remote_port)
+	if (!FILTERS_BY_PORT())
 		return true;
 	READ(reads, remote, sk->skc_dport);
 	return ports_pass(local_port_of(sk, reads), __builtin_bswap16(remote));
+}
+
+/* Whether one of the ports that the filter is about may be chosen for a socket that has none yet. */
+INLINE bool may_get_chosen_port(const struct sock_common *sk, enum reads reads)
+{
+	struct port_range range = local_port_range(sk, reads);
+
+	return range.low <= config.highest_port && range.high >= config.lowest_port;
+}
+
+/*
+ * The same of a socket that may lack a port yet. Of one that listens its own decides: a connection that passes by
+ * the other end's is rare, and finds its listener in a table.
+ */
+INLINE bool ports_may_pass(const struct sock_common *sk, enum reads reads)
+{
+	u16 local, remote = 0;
+
+	if (!FILTERS_BY_PORT())
+		return true;
+	local = local_port_of(sk, reads);
+	READ(reads, remote, sk->skc_dport);
+	remote = __builtin_bswap16(remote);
+	if (local && remote)
+		return ports_pass(local, remote);
+	if (local)
+		return (!config.by_port || has_port(config.port, local)) &&
+		       (!config.by_local_port || has_port(config.local_port, local));
+	if (config.by_remote_port && !has_port(config.remote_port, remote))
+		return false;
+	if (!config.by_local_port && (!config.by_port || has_port(config.port, remote)))
+		return true;
+	return may_get_chosen_port(sk, reads);
 }
 
 INLINE bool in_prefixes(void *map, u32 family, const struct address *address)

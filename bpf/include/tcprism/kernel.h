@@ -68,8 +68,17 @@ struct ns_common {
 	u32 inum;
 } CORE;
 
+struct local_ports {
+	u32 range; /* high << 16 | low */
+} CORE;
+
+struct netns_ipv4 {
+	struct local_ports ip_local_ports;
+} CORE;
+
 struct net {
 	struct ns_common ns;
+	struct netns_ipv4 ipv4;
 } CORE;
 
 typedef struct {

@@ -162,44 +162,80 @@ INLINE void read_current(struct owner *to, const struct thread *thread, u32 pass
 }
 
 /* The last user of a socket owns it. */
-INLINE void owner_remember(struct sock *sk, const struct owner *current, enum reads reads)
+INLINE struct note *owner_remember(struct sock *sk, const struct owner *current, enum reads reads)
 {
 	struct note *note = note_create(sk, reads);
 
 	if (!note)
-		return;
+		return NULL;
 	note->owner = *current;
 	note->owner.source = OWNER_SOCKET;
+	return note;
 }
 
 /* A user whom the task filters turn away takes a socket over, but none is remembered for its sake. */
-INLINE void owner_turn_away(struct sock *sk, const struct thread *thread, enum reads reads)
+INLINE struct note *owner_turn_away(struct sock *sk, const struct thread *thread, enum reads reads)
 {
 	struct note *note = note_of(sk, reads);
 
 	if (!note && !FILTERS_BY_TASK()) /* tcprism itself */
 		note = note_create(sk, reads);
 	if (!note)
-		return;
+		return NULL;
 	note->owner.pid = thread->pid; /* known, and never shown: no more is needed */
 	note->owner.tid = thread->tid;
 	note->owner.passes = false;
 	note->owner.source = OWNER_SOCKET;
+	return note;
 }
 
-/* In the context of the process that uses the socket now. */
-INLINE void owner_is_current(struct sock *sk, enum reads reads)
+/* In the context of the process that uses the socket now; returns the note. */
+INLINE struct note *owner_is_current(struct sock *sk, enum reads reads)
 {
 	struct owner current = {};
 	struct thread thread;
 
 	read_thread(&thread);
-	if (!task_passes(thread.pid)) {
-		owner_turn_away(sk, &thread, reads);
-		return;
-	}
+	if (!task_passes(thread.pid))
+		return owner_turn_away(sk, &thread, reads);
 	read_current(&current, &thread, true);
-	owner_remember(sk, &current, reads);
+	return owner_remember(sk, &current, reads);
+}
+
+INLINE struct listener listener_of(struct sock *sk, enum reads reads)
+{
+	struct listener key = {};
+	u16 port = 0;
+
+	READ(reads, port, sk->__sk_common.skc_num);
+	key.netns = read_netns(&sk->__sk_common, reads);
+	key.port = port;
+	return key;
+}
+
+INLINE struct owner *listener_owner(struct sock *sk, enum reads reads)
+{
+	struct listener key = listener_of(sk, reads);
+
+	return bpf_map_lookup_elem(&listeners, &key);
+}
+
+INLINE void listener_remember(struct sock *sk, const struct owner *owner, enum reads reads)
+{
+	struct listener key = listener_of(sk, reads);
+
+	bpf_map_update_elem(&listeners, &key, owner, 0);
+}
+
+INLINE void listener_is_current(struct sock *sk)
+{
+	struct owner current = {};
+	struct thread thread;
+
+	read_thread(&thread);
+	read_current(&current, &thread, task_passes(thread.pid));
+	current.source = OWNER_SOCKET;
+	listener_remember(sk, &current, READS_BTF);
 }
 
 /* In any context: does the socket's owner, as far as known, pass the task filters? */

@@ -97,14 +97,15 @@ INLINE struct owner *segment_owner(struct sock *sk, struct tcp_sock *tp, enum re
 {
 	struct owner *owner = owner_of(sk, reads);
 	struct thread thread;
+	struct note *note;
 
 	if (!config.owners_from_segments || !held_by_current((struct sock *)tp, reads))
 		return owner;
 	read_thread(&thread);
 	if (owner && is_thread(owner, &thread))
 		return owner;
-	owner_is_current(sk, reads);
-	return owner_of(sk, reads);
+	note = owner_is_current(sk, reads);
+	return note ? &note->owner : NULL;
 }
 
 /* Counts a segment and filters it, cheapest questions first; false: leave it. */

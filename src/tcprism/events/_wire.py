@@ -285,12 +285,14 @@ _CONFIG: Fields = {
     "recvmsg_arguments": ("u1", 26),
     "accept_arguments": ("u1", 27),
     "tick_ns": ("<u4", 28),
-    "cgroup_ids": ("(16,)<u8", 32),
-    "port": ("(1024,)<u8", 160),
-    "local_port": ("(1024,)<u8", 8352),
-    "remote_port": ("(1024,)<u8", 16544),
+    "lowest_port": ("<u2", 32),
+    "highest_port": ("<u2", 34),
+    "cgroup_ids": ("(16,)<u8", 40),
+    "port": ("(1024,)<u8", 168),
+    "local_port": ("(1024,)<u8", 8360),
+    "remote_port": ("(1024,)<u8", 16552),
 }
-CONFIG = _dtype(_CONFIG, 24736)
+CONFIG = _dtype(_CONFIG, 24744)
 
 DOCS = {
     "event.ts_ns": "when the hook fired, CLOCK_MONOTONIC, nanoseconds: for a message, as its call returned",
