@@ -41,7 +41,6 @@ INLINE void transmit_fill(struct segment *s, u32 kind, const struct pending *pen
 			  const struct owner *owner, struct tcp_sock *tp, int error, enum reads reads)
 {
 	event_begin(&s->event, kind, c, owner);
-	s->event.socket = cookie_of((struct sock *)tp, reads);
 	s->event.error = error < 0 ? error : 0;
 	pending_into(s, pending);
 	s->window = window_of(tp, pending->flags, reads);
@@ -65,7 +64,10 @@ INLINE void transmit_event(const struct pending *pending, struct sock *sk, int e
 	owner = segment_owner(sk, tp, reads);
 	if (!segment_passes(counters, &c, &sk->__sk_common, owner, reads))
 		return;
-	SUBMIT(segment, struct segment, counters, transmit_fill(record, kind, pending, &c, owner, tp, error, reads));
+	SUBMIT(segment, struct segment, counters, {
+		transmit_fill(record, kind, pending, &c, owner, tp, error, reads);
+		record->event.socket = cookie_of(sk, reads);
+	});
 }
 
 INLINE void transmit_leave(struct sock *sk, int error, u64 key, enum reads reads)

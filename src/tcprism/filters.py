@@ -82,7 +82,8 @@ class Filter:
         return {
             "by_pid": bool(self.pids),
             "by_comm": bool(self.comms),
-            "by_netns": bool(self.netns),
+            "netns": self.netns[0] if len(self.netns) == 1 else 0,
+            "by_netns": len(self.netns) > 1,
             "by_host": bool(self.hosts),
             "by_remote_host": bool(self.remote_hosts),
             "by_port": bool(self.ports),

@@ -262,11 +262,12 @@ struct config {
 	u32 kinds; /* bit mask of event_kind */
 	u32 self_pid; /* 0: trace everybody */
 	u32 payload_limit;
+	u32 netns; /* the only one that is chosen, or 0: one look-up less */
 	u8 owners_from_messages; /* who uses a socket is noted at its messages */
 	u8 owners_from_segments; /* or, without those, at its segments */
 	u8 by_pid;
 	u8 by_comm;
-	u8 by_netns;
+	u8 by_netns; /* chosen are those in the map */
 	u8 by_host;
 	u8 by_remote_host;
 	u8 by_port;

@@ -163,7 +163,7 @@ INLINE bool in_prefixes(void *map, u32 family, const struct address *address)
 	return bpf_map_lookup_elem(map, &key);
 }
 
-#define FILTERS_BY_CONNECTION() (config.family || config.by_netns || config.by_host || config.by_remote_host)
+#define FILTERS_BY_CONNECTION() (config.family || config.netns || config.by_netns || config.by_host || config.by_remote_host)
 
 /* All but the ports. */
 INLINE bool connection_passes(const struct connection *c)
@@ -171,6 +171,8 @@ INLINE bool connection_passes(const struct connection *c)
 	u32 netns = c->netns; /* a copy: what a helper is given the address of must lie on the stack */
 
 	if (config.family && config.family != c->family)
+		return false;
+	if (config.netns && config.netns != netns)
 		return false;
 	if (config.by_netns && !bpf_map_lookup_elem(&network_namespaces, &netns))
 		return false;

@@ -165,10 +165,10 @@ INLINE bool caller_passes(struct caller *caller, struct sock *sk, enum reads rea
 			owner_turn_away(sk, &caller->thread, reads);
 		return false;
 	}
-	if (!socket_connection_passes(&sk->__sk_common, reads))
+	read_connection(&caller->connection, &sk->__sk_common, reads);
+	if (!connection_passes(&caller->connection))
 		return false;
 	read_current(&caller->current, &caller->thread, true);
-	read_connection(&caller->connection, &sk->__sk_common, reads);
 	if (config.owners_from_messages)
 		owner_remember(sk, &caller->current, reads);
 	return true;
