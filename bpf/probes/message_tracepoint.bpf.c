@@ -15,13 +15,16 @@ SEC("tp_btf/io_uring_create") int tracepoint_io_uring(u64 *ctx)
 	return 0;
 }
 
-/* Once, at the start. */
-SEC("iter/task") int iterate_io_uring(struct bpf_iter__task *ctx)
+/* Once, at the start: what would have to be asked at each message. */
+SEC("iter/task") int iterate_tasks(struct bpf_iter__task *ctx)
 {
-	const struct task_struct *task = ctx->task;
+	struct task_struct *task = ctx->task;
 
-	if (task && field_exists(task->io_uring) && task->io_uring)
+	if (!task)
+		return 0;
+	if (field_exists(task->io_uring) && task->io_uring)
 		io_uring_is_used = true;
+	registers_offset = untyped(bpf_task_pt_regs(task)) - (u64)task->stack;
 	return 0;
 }
 

@@ -164,7 +164,7 @@ class Monitor:
         programs = list(dict.fromkeys(programs + self._follow_programs()))
         programs.sort(key="tracepoint_state".__eq__)  # last: it forgets sockets that are closed
         iterators = ["iterate_owners"] if self._tracks_owners() else []
-        iterators += ["iterate_io_uring"] if "tracepoint_io_uring" in programs else []
+        iterators += ["iterate_tasks"] if "tracepoint_recv" in programs else []
         probed = any(name.startswith(("kprobe", "kretprobe")) for name in programs)
         storage = has_task_storage() and not probed
         bpf.select(programs + iterators)

@@ -316,6 +316,7 @@ struct css_set {
 struct task_struct {
 	struct thread_info thread_info;
 	u32 flags;
+	void *stack;
 	int pid;
 	int tgid;
 	struct signal_struct *signal;
