@@ -7,11 +7,26 @@
 #include "tcprism/message.h"
 #include "tcprism/syscall.h"
 
-bool io_uring_is_used; /* by anybody, ever: until then no send has to ask whose it is */
+/* Whether anybody has made an io_uring: until then nobody needs to watch how sends begin. */
+struct {
+	MAP_UINT(type, MAP_ARRAY);
+	MAP_UINT(max_entries, 1);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, u64);
+} io_uring_seen SEC(".maps");
+
+INLINE void see_io_uring(void)
+{
+	u32 zero = 0;
+	u64 *seen = bpf_map_lookup_elem(&io_uring_seen, &zero);
+
+	if (seen)
+		*seen = true;
+}
 
 SEC("tp_btf/io_uring_create") int tracepoint_io_uring(u64 *ctx)
 {
-	io_uring_is_used = true;
+	see_io_uring();
 	return 0;
 }
 
@@ -23,7 +38,7 @@ SEC("iter/task") int iterate_tasks(struct bpf_iter__task *ctx)
 	if (!task)
 		return 0;
 	if (field_exists(task->io_uring) && task->io_uring)
-		io_uring_is_used = true;
+		see_io_uring();
 	registers_offset = untyped(bpf_task_pt_regs(task)) - (u64)task->stack;
 	return 0;
 }
@@ -31,7 +46,7 @@ SEC("iter/task") int iterate_tasks(struct bpf_iter__task *ctx)
 /* The registers of such a task may be those of another request. */
 INLINE bool uses_io_uring(const struct task_struct *task)
 {
-	return io_uring_is_used && (task->io_uring || task->flags & PF_IO_WORKER);
+	return field_exists(task->io_uring) && (task->io_uring || task->flags & PF_IO_WORKER);
 }
 
 INLINE bool is_user_memory(const struct iov_iter *iter)
@@ -49,7 +64,7 @@ SEC("tp_btf/tcp_sendmsg_locked") int tracepoint_send_buffer(u64 *ctx)
 	struct thread thread;
 	struct call *call;
 
-	if (is_user_memory(&msg->msg_iter) && !(io_uring_is_used && uses_io_uring(bpf_get_current_task_btf())))
+	if (is_user_memory(&msg->msg_iter) && !uses_io_uring(bpf_get_current_task_btf()))
 		return 0;
 	if (has_upper_layer(sk, READS_BTF) || !call_wanted(sk, KIND_SEND, &thread, READS_BTF))
 		return 0;

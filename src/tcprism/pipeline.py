@@ -39,6 +39,7 @@ PROBES = (
 DEFAULT_KINDS = ("send", "recv", "retransmit", "drop", "connect", "accept", "close", "reset")
 DEFAULT_PAYLOAD = 64
 DEFAULT_MAX_CONNECTIONS = 65_536
+_FOR_IO_URING = "tracepoint_send_buffer"
 _CLOCK_STEP_NS = 1_000_000
 
 # Seconds between two looks at the rings. With the time that records get to settle, an event is
@@ -174,10 +175,12 @@ class Monitor:
         bpf.load()
         self._fill_filters(bpf)
         self._rings = rings.Rings(self._sizes, bpf.map_fd, self.request.ordered)
-        self._attach(bpf, programs)
+        self._late = [name for name in programs if name == _FOR_IO_URING]
+        self._attach(bpf, [name for name in programs if name not in self._late])
         self._follow_descendants(bpf)
         for name in iterators:  # after the hooks are on, so that no socket is in neither
             bpf.iterate(name)
+        self._attach_late(bpf)
 
     def _follow_programs(self) -> list[str]:
         return ["tracepoint_fork", "tracepoint_exit"] if self.request.filter.follow else []
@@ -232,8 +235,18 @@ class Monitor:
             raise KernelRefused("transmit needs cgroup v2, which this kernel does not have")
         bpf.attach(programs, self._cgroup_root)
 
+    def _attach_late(self, bpf: BpfObject) -> None:
+        """Put on the hook that would cost each send, as soon as somebody needs it.
+
+        A command that is followed may: its first bytes come before we could look again.
+        """
+        if self._late and (self.request.filter.follow or bpf.io_uring_seen()):
+            self._attach(bpf, self._late)
+            self._late = []
+
     def read(self) -> Batch:
         """Return the events that are ready, possibly none. Never blocks."""
+        self._attach_late(self._object)
         return self._batch(self._rings.read())
 
     def drain(self) -> Batch:

@@ -160,11 +160,16 @@ class BpfObject:
 
     def unremembered(self) -> int:
         """Return how many sockets there was no room to remember."""
-        count, key = c_uint64(), c_uint32(0)
-        self._library.checked(
-            "bpf_map_lookup_elem", self.map_fd("unremembered"), byref(key), byref(count)
-        )
-        return count.value
+        return self._word("unremembered")
+
+    def io_uring_seen(self) -> bool:
+        """Tell whether anybody has made an io_uring, if the programs that look for one are on."""
+        return bool(self._word("io_uring_seen"))
+
+    def _word(self, name: str) -> int:
+        value, key = c_uint64(), c_uint32(0)
+        self._library.checked("bpf_map_lookup_elem", self.map_fd(name), byref(key), byref(value))
+        return value.value
 
     def missed(self) -> dict[str, int]:
         """Return, per program, the runs that the kernel skipped as it was already running.
