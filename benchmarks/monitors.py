@@ -103,7 +103,7 @@ def tcplife(_netns: Netns) -> Iterator[None]:
 def empty_programs(_netns: Netns) -> Iterator[None]:
     """Have programs that do nothing on the hooks of messages: what it takes to call them."""
     with Programs(bpf_object("empty")) as programs:
-        programs.attach(("tracepoint_send", "tracepoint_recv", "tracepoint_send_buffer"))
+        programs.attach(("tracepoint_send", "tracepoint_recv"))
         yield
 
 
@@ -118,7 +118,8 @@ def _interrupt(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None
 EMPTY = "empty programs"
 FILTERED = "filtered out"
 MESSAGES = "messages"
-SEGMENTS = "messages and segments"
+SEGMENTS = "segments"
+MESSAGES_AND_SEGMENTS = "messages and segments"
 TCPDUMP = "tcpdump -s96 -B65536"
 BPFTRACE = "bpftrace printf"
 CONNECTIONS = "connections"
@@ -131,7 +132,10 @@ def monitors() -> dict[str, Monitor]:
         FILTERED: tcprism("--port", "1"),
         MESSAGES: tcprism("--kinds", "send,recv", "--payload", "0"),
         "default": tcprism(),
-        SEGMENTS: tcprism("--kinds", "send,recv,transmit,retransmit", "--payload", "0"),
+        SEGMENTS: tcprism("--kinds", "transmit,retransmit"),
+        MESSAGES_AND_SEGMENTS: tcprism(
+            "--kinds", "send,recv,transmit,retransmit", "--payload", "0"
+        ),
         CONNECTIONS: tcprism("--kinds", "connect,close"),
         "default, 256 bytes": tcprism("--payload", "256"),
     }
