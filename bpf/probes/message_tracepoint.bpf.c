@@ -134,15 +134,15 @@ INLINE void send_abandoned(void)
 	batch_end();
 }
 
-/* What the entry of this call has noted, if it had to. */
-INLINE struct call *noted_call(const struct thread *thread, struct sock *sk, const struct call *at_end)
+/* What the entry of this call has noted, if it had to. Had the hook come when a part was sent, less would be left. */
+INLINE struct call *noted_call(const struct thread *thread, struct sock *sk, const struct call *at_end, int result)
 {
 	struct call *call;
 
 	if (at_end->buffer.shape != BUFFER_NONE && !uses_io_uring(thread->task))
 		return NULL;
 	call = current_call(thread, false);
-	return call && call->sk == (u64)sk ? call : NULL;
+	return call && call->sk == (u64)sk && (result < 0 || call->requested >= (u32)result) ? call : NULL;
 }
 
 SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
@@ -161,7 +161,7 @@ SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
 	if (!message_admit(&caller, sk, KIND_SEND, READS_BTF))
 		return 0;
 	find_buffer(&at_end, caller.thread.task, result, 0, KIND_SEND);
-	call = noted_call(&caller.thread, sk, &at_end);
+	call = noted_call(&caller.thread, sk, &at_end, result);
 	message_record(&caller, call ? call : &at_end, sk, KIND_SEND, result, READS_BTF);
 	if (at_end.buffer.shape != BUFFER_FLAT)
 		end_partial_batch(result);

@@ -79,7 +79,7 @@ INLINE struct tcp_sock *full_tcp_sock(struct sock *sk)
 	return tcp_sock_of(sk, READS_BTF);
 }
 
-struct local_ports___before_6_8 {
+struct local_ports___as_pair { /* in 6.1; one number in 6.12 */
 	int range[2];
 } CORE;
 
@@ -90,7 +90,7 @@ struct port_range {
 /* The ports out of which the kernel chooses one for a socket that connects (ip_local_port_range). */
 INLINE struct port_range local_port_range(const struct sock_common *sk, enum reads reads)
 {
-	const struct local_ports___before_6_8 *old;
+	const struct local_ports___as_pair *old;
 	const struct local_ports *ports;
 	struct port_range range = {};
 	struct net *net = NULL;

@@ -163,7 +163,8 @@ INLINE bool in_prefixes(void *map, u32 family, const struct address *address)
 	return bpf_map_lookup_elem(map, &key);
 }
 
-#define FILTERS_BY_CONNECTION() (config.family || config.netns || config.by_netns || config.by_host || config.by_remote_host)
+#define FILTERS_BY_CONNECTION()                                                                    \
+	(config.family || config.netns || config.by_netns || config.by_host || config.by_remote_host)
 
 /* All but the ports. */
 INLINE bool connection_passes(const struct connection *c)

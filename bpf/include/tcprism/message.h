@@ -36,7 +36,10 @@ INLINE bool has_upper_layer(struct sock *sk, enum reads reads)
 	return ops;
 }
 
-/* Exact where the sequence number moved by what this call moved: no other thread was in between. */
+/*
+ * Exact where the sequence number moved by what this call moved: no other thread was in between. Without the entry
+ * that is so unless another has the socket by now.
+ */
 INLINE void set_sequence(struct event *event, u32 flags, const struct call *call, struct sock *sk, u32 kind, u32 bytes,
 			 enum reads reads)
 {
@@ -45,7 +48,9 @@ INLINE void set_sequence(struct event *event, u32 flags, const struct call *call
 	u32 moved = flags & MESSAGE_PEEK ? 0 : bytes;
 	u32 seq = call->sk ? call->seq : now - moved - fin;
 
-	if (!now || (now - seq != moved && now - seq != moved + fin) || has_upper_layer(sk, reads))
+	if (!now || (now - seq != moved && now - seq != moved + fin) || (!call->sk && is_held(sk, reads)))
+		flags |= MESSAGE_SEQ_UNKNOWN;
+	if (has_upper_layer(sk, reads))
 		flags |= MESSAGE_SEQ_UNKNOWN;
 	event->seq = seq;
 	event->flags = flags;

@@ -189,6 +189,15 @@ INLINE struct note *owner_turn_away(struct sock *sk, const struct thread *thread
 	return note;
 }
 
+/* A process is at work on the socket, at this moment. */
+INLINE bool is_held(const struct sock *sk, enum reads reads)
+{
+	int owned = 0;
+
+	READ(reads, owned, sk->sk_lock.owned);
+	return owned;
+}
+
 /* In the context of the process that uses the socket now; returns the note. */
 INLINE struct note *owner_is_current(struct sock *sk, enum reads reads)
 {

@@ -72,18 +72,6 @@ INLINE void no_congestion(struct segment *to)
 	to->ca_state = CA_STATE_UNKNOWN;
 }
 
-/*
- * Who holds the lock of a socket is at work on it, and no segment leaves then but by the holder: interrupts put
- * off what they have (sock_owned_by_user()).
- */
-INLINE bool held_by_current(struct sock *sk, enum reads reads)
-{
-	int owned = 0;
-
-	READ(reads, owned, sk->sk_lock.owned);
-	return owned;
-}
-
 /* After exec() a thread has another name. */
 INLINE bool is_thread(const struct owner *owner, const struct thread *thread)
 {
@@ -92,14 +80,17 @@ INLINE bool is_thread(const struct owner *owner, const struct thread *thread)
 	return owner->tid == thread->tid && owner->comm.word[0] == comm[0] && owner->comm.word[1] == comm[1];
 }
 
-/* `tp` is the same socket, to be read. */
+/*
+ * Whoever holds a socket is the current process as a segment leaves: interrupts put off what they have to send
+ * (sock_owned_by_user()). `tp` is the same socket, to be read.
+ */
 INLINE struct owner *segment_owner(struct sock *sk, struct tcp_sock *tp, enum reads reads)
 {
 	struct owner *owner = owner_of(sk, reads);
 	struct thread thread;
 	struct note *note;
 
-	if (!config.owners_from_segments || !held_by_current((struct sock *)tp, reads))
+	if (!config.owners_from_segments || !is_held((struct sock *)tp, reads))
 		return owner;
 	read_thread(&thread);
 	if (owner && is_thread(owner, &thread))

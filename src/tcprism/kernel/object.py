@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable
 from ctypes import byref, c_size_t, c_uint32, c_uint64
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -217,7 +218,8 @@ def has_task_storage() -> bool:
     return bool(libbpf.load().call("libbpf_probe_bpf_map_type", _TASK_STORAGE, None) == 1)
 
 
+@cache
 def packets_have_process() -> bool:
     """Tell whether a cgroup_skb program may ask for the current process (6.12 may, 6.1 not)."""
-    probe = libbpf.load().call
-    return bool(probe("libbpf_probe_bpf_helper", _CGROUP_SKB, _CURRENT_TASK_UNDER_CGROUP, None) == 1)
+    asked = (_CGROUP_SKB, _CURRENT_TASK_UNDER_CGROUP, None)
+    return bool(libbpf.load().call("libbpf_probe_bpf_helper", *asked) == 1)
