@@ -49,6 +49,14 @@ def cgroups_see_ipv6_handshakes() -> bool:
     return has_tracepoint("sock_send_length")
 
 
+def packets_have_process() -> bool:
+    """Return whether cgroup_skb may ask whose process is running: 5.10 and 6.1 forbid it.
+
+    They also lack the tracepoint that is asked for here; no kernel that we know has just one.
+    """
+    return has_tracepoint("sock_send_length")
+
+
 def has_drop_reasons() -> bool:
     """Return whether the kernel says why it drops a packet (5.17 and later)."""
     return b"\0SKB_DROP_REASON_NOT_SPECIFIED\0" in VMLINUX.read_bytes()

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from .netns import Pair
 
-# A process that has a connection and does with it what it is told, a letter at a time.
+# A process that has a connection, an heir from its parent, and does with it what it is told, a
+# letter at a time.
 PEER = """
 import os, socket, sys
 role, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
-if role == "connect":
+if role in ("connect", "heir"):
     end = socket.create_connection((address, port))
 else:
     listener = socket.socket()
@@ -22,6 +23,11 @@ else:
         os.waitpid(child, 0)
         sys.exit()
     end, _ = listener.accept()
+if role == "heir":
+    print("parent", os.getpid(), flush=True)
+    if child := os.fork():
+        os.waitpid(child, 0)
+        sys.exit()
 print("connected", os.getpid(), flush=True)
 for command in iter(lambda: sys.stdin.read(1), ""):
     if command == "r":
@@ -43,8 +49,10 @@ class Peer:
         self.process = subprocess.Popen(
             netns.command(*command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.listener = self.await_word("listening") if role != "connect" else 0
-        self.pid = self.await_word("connected") if role == "connect" else 0
+        connects = role in ("connect", "heir")
+        self.listener = 0 if connects else self.await_word("listening")
+        self.parent = self.await_word("parent") if role == "heir" else 0
+        self.pid = self.await_word("connected") if connects else 0
         self.comm = Path(f"/proc/{self.pid}/comm").read_text().strip() if self.pid else ""
 
     def await_word(self, word: str) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from . import hooks
 from .netns import Pair
 from .peer import Peer
 from .test_connection import of
@@ -56,6 +57,46 @@ def test_filter_by_owner(pair: Pair, tmp_path: Path) -> None:
     assert {event["pid"] for event in tracer.events} == {peers[0].pid}
     assert tracer.ledger["close"]["received"] == 1
     assert tracer.ledger["close"]["filtered"] >= 3
+
+
+def test_an_heir_owns_its_first_segment(pair: Pair, tmp_path: Path) -> None:
+    """With segments alone: a segment that leaves while a process is at work is that process's."""
+    arguments = ("--kinds", "transmit", "--netns", pair.client.path)
+    with tracing(tmp_path / "events", *arguments) as tracer:
+        with closing(pair.server.socket()) as listener:
+            listener.bind((pair.server_addresses[4], 5309))
+            listener.listen()
+            heir = Peer(pair, "client", "heir", pair.server_addresses[4], 5309)
+            server, _ = listener.accept()
+        heir.do("s")
+        heir.do("s")
+        heir.quit()
+        server.close()
+        pair.await_closed()
+    sent = of(tracer.events, "transmit", remote_port=5309)
+    data = [event["pid"] for event in sent if event["bytes"]]
+    assert sent[0]["pid"] == heir.parent
+    assert data[1:] == [heir.pid]
+    if hooks.packets_have_process():
+        assert data == [heir.pid] * 2
+
+
+@pytest.mark.parametrize("listens", ["before", "meanwhile"])
+def test_a_listener_that_no_filter_is_about(listens: str, pair: Pair, tmp_path: Path) -> None:
+    """A connection that passes by its other end's port has its listener's process all the same."""
+    where = ("server", "accept", pair.server_addresses[4], 5310)
+    there = [Peer(pair, *where)] if listens == "before" else []
+    arguments = ("--kinds", "accept", "--port", "5311", "--netns", pair.server.path)
+    with tracing(tmp_path / "events", *arguments) as tracer:
+        (peer,) = there or [Peer(pair, *where)]
+        with closing(pair.client.socket()) as client:
+            client.bind(("", 5311))
+            client.connect((pair.server_addresses[4], 5310))
+            peer.await_word("connected")
+        peer.quit()
+        pair.await_closed()
+    (accepted,) = of(tracer.events, "accept")
+    assert accepted["pid"] == peer.listener
 
 
 CONTAINER = "0123456789abcdef" * 4

@@ -86,11 +86,16 @@ def read_truth(log: Path) -> list[Call]:
     return calls
 
 
-def run_calls(netns: Netns, variant: str, log: Path, *names: str) -> list[Call]:
-    """Run scenarios (all, or those named) in a namespace and return what they did."""
+def command(variant: str, log: Path, *names: str) -> list[str]:
+    """Return the command that runs scenarios (all, or those named) and logs what they did."""
     bits, addresses, port = VARIANTS[variant]
-    command = [str(build(bits)), "calls", str(log), addresses, str(port), *names]
-    result = subprocess.run(netns.command(*command), capture_output=True, text=True, timeout=120)
+    return [str(build(bits)), "calls", str(log), addresses, str(port), *names]
+
+
+def run_calls(netns: Netns, variant: str, log: Path, *names: str) -> list[Call]:
+    """Run scenarios in a namespace and return what they did."""
+    inside = netns.command(*command(variant, log, *names))
+    result = subprocess.run(inside, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     return read_truth(log)
 

@@ -47,7 +47,7 @@ PROBE = Probe(
         ),
         Hook(
             mechanism="tracepoint",
-            name="tracepoints sock_send_length, sock_recv_length and tcp_sendmsg_locked",
+            name="tracepoints sock_send_length and sock_recv_length, for io_uring tcp_sendmsg_locked",
             programs=(
                 "tracepoint_send",
                 "tracepoint_recv",
@@ -59,8 +59,11 @@ PROBE = Probe(
                 _SPLICE_READ,
                 "duration_ns",
                 "payload of io_uring receives, and of recvmmsg with a timeout",
-                "before 6.16 (no tcp_sendmsg_locked tracepoint): payload of io_uring sends,"
-                " and how much sendfile and splice were asked for",
+                "how much sendfile and splice were asked for",
+                "payload of io_uring sends: before 6.16 (no tcp_sendmsg_locked tracepoint), and in"
+                " the first 50 ms in which anybody but a followed command uses io_uring",
+                "whether another thread had the socket between the end of a call and the hook: then"
+                " seq is off",
             ),
             where_tracepoint={
                 "tracepoint_send_buffer": "tcp_sendmsg_locked",
