@@ -140,6 +140,9 @@ def test_the_bits_of_ports_are_a_set(
         assert int(words[number >> 6]) >> (number & 63) & 1 == (number in expected)
     assert int.from_bytes(words.tobytes()).bit_count() == len(expected)
     assert switches[f"by_{side}"] == bool(ranges)
+    bounds = switches["lowest_port"], switches["highest_port"]
+    own = expected if side != "remote_port" else set()  # a port that a socket may yet get
+    assert bounds == (min(own, default=0), max(own, default=0))
 
 
 def test_follow_needs_processes() -> None:
@@ -156,20 +159,21 @@ def test_no_more_cgroups_than_the_kernel_side_has_room_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "switch", "entries"),
+    ("chosen", "fields", "entries"),
     [
-        ({}, None, 0),
-        ({"pids": (1, 2, 64)}, "by_pid", 2),
-        ({"comms": ("sh",)}, "by_comm", 1),
-        ({"netns": (4026531840,)}, "by_netns", 1),
-        ({"hosts": (NETWORK,)}, "by_host", 1),
-        ({"remote_hosts": (NETWORK,)}, "by_remote_host", 1),
-        ({"ports": ((1, 2),)}, "by_port", 0),
-        ({"family": 6}, "family", 0),
+        ({}, [], 0),
+        ({"pids": (1, 2, 64)}, ["by_pid"], 2),
+        ({"comms": ("sh",)}, ["by_comm"], 1),
+        ({"netns": (4026531840,)}, ["netns"], 1),
+        ({"netns": (4026531840, 4026531841)}, ["by_netns"], 2),
+        ({"hosts": (NETWORK,)}, ["by_host"], 1),
+        ({"remote_hosts": (NETWORK,)}, ["by_remote_host"], 1),
+        ({"ports": ((1, 2),)}, ["by_port", "lowest_port", "highest_port"], 0),
+        ({"family": 6}, ["family"], 0),
     ],
 )
 def test_a_filter_turns_on_its_switch_alone(
-    chosen: dict[str, Any], switch: str | None, entries: int
+    chosen: dict[str, Any], fields: list[str], entries: int
 ) -> None:
     """All names are those of struct config and of the maps."""
     asked = Filter(**chosen)
@@ -177,7 +181,7 @@ def test_a_filter_turns_on_its_switch_alone(
     assert CONFIG.names
     assert set(switches) <= set(CONFIG.names)
     plain = [name for name, value in switches.items() if not isinstance(value, np.ndarray)]
-    assert [name for name in plain if switches[name]] == ([switch] if switch else [])
+    assert [name for name in plain if switches[name]] == fields
     assert all(re.search(rf"\b{name}\b.*[;)]", MAPS.read_text()) for name in maps)
     assert sum(map(len, maps.values())) == entries
     assert list(maps["network_namespaces"]) == [

@@ -2,6 +2,7 @@
 
 from tcprism.probes import Hook, Probe
 
+_KERNEL_TLS = "messages of sockets with kernel TLS, which has functions of its own"
 _SPLICE_READ = "bytes taken by splice() from a socket (tcp_splice_read is no recv)"
 
 PROBE = Probe(
@@ -20,7 +21,7 @@ PROBE = Probe(
                 "fexit_recv",
             ),
             since="5.5",
-            cannot_tell=(_SPLICE_READ,),
+            cannot_tell=(_SPLICE_READ, _KERNEL_TLS),
             where_function={"fentry_sendpage": "tcp_sendpage", "fexit_sendpage": "tcp_sendpage"},
         ),
         Hook(
@@ -37,6 +38,7 @@ PROBE = Probe(
             since="4.17",
             cannot_tell=(
                 _SPLICE_READ,
+                _KERNEL_TLS,
                 "socket: null until something else asks the kernel for the cookie",
                 "calls that had begun before the start",
             ),
@@ -47,7 +49,7 @@ PROBE = Probe(
         ),
         Hook(
             mechanism="tracepoint",
-            name="tracepoints sock_send_length and sock_recv_length, for io_uring tcp_sendmsg_locked",
+            name="tracepoints sock_send_length, sock_recv_length; tcp_sendmsg_locked for io_uring",
             programs=(
                 "tracepoint_send",
                 "tracepoint_recv",
