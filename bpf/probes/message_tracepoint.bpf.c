@@ -148,9 +148,10 @@ INLINE struct call *noted_call(const struct thread *thread, struct sock *sk, con
 SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
-	struct call at_end, *call;
+	struct call call, *noted;
 	int result = ctx[1];
 	struct caller caller;
+	bool by_vector;
 
 	if (!is_traced(sk, KIND_SEND))
 		return 0;
@@ -160,12 +161,15 @@ SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
 	}
 	if (!message_admit(&caller, sk, KIND_SEND, READS_BTF))
 		return 0;
-	find_buffer(&at_end, caller.thread.task, result, 0, KIND_SEND);
-	call = noted_call(&caller.thread, sk, &at_end, result);
-	message_record(&caller, call ? call : &at_end, sk, KIND_SEND, result, READS_BTF);
-	if (at_end.buffer.shape != BUFFER_FLAT)
+	find_buffer(&call, caller.thread.task, result, 0, KIND_SEND);
+	by_vector = call.buffer.shape != BUFFER_FLAT;
+	noted = noted_call(&caller.thread, sk, &call, result);
+	if (noted) {
+		call = *noted; /* to go on with either pointer would take the verifier twice as long */
+		noted->sk = 0;
+	}
+	message_record(&caller, &call, sk, KIND_SEND, result, READS_BTF);
+	if (by_vector)
 		end_partial_batch(result);
-	if (call)
-		call->sk = 0;
 	return 0;
 }

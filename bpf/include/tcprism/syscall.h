@@ -125,18 +125,14 @@ INLINE enum call_shape read_socketcall(struct arguments *to)
 	return socketcall_shape_of(function);
 }
 
-u64 registers_offset; /* from a task's stack to its registers, the same for all; 0 until one has been looked at */
+u64 registers_offset; /* from a task's stack to its registers, the same for all: found before any hook is on */
 
 /* The helper costs 15 to 30 ns. */
 INLINE struct pt_regs *registers_of(struct task_struct *task)
 {
-	u64 at = (u64)task->stack + registers_offset;
-
 	if (!config.can_cast)
 		return bpf_task_pt_regs(task);
-	if (!registers_offset)
-		at = untyped(bpf_task_pt_regs(task));
-	return bpf_rdonly_cast((void *)at, kernel_type(struct pt_regs));
+	return bpf_rdonly_cast((void *)((u64)task->stack + registers_offset), kernel_type(struct pt_regs));
 }
 
 INLINE enum call_shape read_call(struct arguments *to, struct task_struct *task, bool *compat)
