@@ -164,8 +164,8 @@ class Monitor:
         ]
         programs = list(dict.fromkeys(programs + self._follow_programs()))
         programs.sort(key="tracepoint_state".__eq__)  # last: it forgets sockets that are closed
-        look_at_tasks = ["iterate_tasks"] if "tracepoint_recv" in programs else []
-        iterators = look_at_tasks + (["iterate_owners"] if self._tracks_owners() else [])
+        iterators = ["iterate_tasks"] if "tracepoint_recv" in programs else []
+        iterators += ["iterate_owners"] if self._tracks_owners() else []
         probed = any(name.startswith(("kprobe", "kretprobe")) for name in programs)
         storage = has_task_storage() and not probed
         bpf.select(programs + iterators)
@@ -175,12 +175,15 @@ class Monitor:
         bpf.load()
         self._fill_filters(bpf)
         self._rings = rings.Rings(self._sizes, bpf.map_fd, self.request.ordered)
-        for name in look_at_tasks:  # the hooks need what it finds; who makes an io_uring meanwhile is found below
-            bpf.iterate(name)
+        self._attach_all(bpf, programs, iterators)
+
+    def _attach_all(self, bpf: BpfObject, programs: list[str], iterators: list[str]) -> None:
+        if "iterate_tasks" in iterators:  # the hooks need what it finds
+            bpf.iterate("iterate_tasks")
         self._late = [name for name in programs if name == _FOR_IO_URING]
         self._attach(bpf, [name for name in programs if name not in self._late])
         self._follow_descendants(bpf)
-        for name in iterators:  # after the hooks are on, so that no socket is in neither
+        for name in iterators:  # after the hooks are on, so that no socket or ring is in neither
             bpf.iterate(name)
         self._attach_late(bpf)
 
