@@ -112,9 +112,9 @@ INLINE bool made_by_owner(u32 state)
 }
 
 /* A socket can be used for one connection after another. */
-INLINE void note_begins(struct note *note, bool active)
+INLINE void note_begins(struct note *note)
 {
-	note->active = active;
+	note->active = true;
 	note->established = false;
 	note->reset = ENDING_NONE;
 	note->undo_marker = 0;
@@ -131,19 +131,19 @@ INLINE void note_establishes(struct sock *sk, struct note *note)
 	}
 }
 
-/* Of a connection that begins to exist: of one that comes in, what its listener's note or entry says. */
+/*
+ * Of a connection that begins to exist. One that comes in may yet be accepted by a process that passes; of one that
+ * goes out, the process has been turned away.
+ */
 INLINE struct note *note_established(struct sock *sk, bool accepted)
 {
-	struct note *note = note_of(sk, READS_BTF);
-	const struct owner *listener = NULL;
+	struct note *note = accepted || !FILTERS_BY_TASK() ? note_create(sk, READS_BTF) : note_of(sk, READS_BTF);
+	const struct owner *listener;
 
-	if (accepted && (!note || !note->owner.pid))
-		listener = listener_owner(sk, READS_BTF);
-	if (!note && !owner_passes(listener)) /* the task filters turn its process away */
-		return NULL;
-	if (!note)
-		note = note_create(sk, READS_BTF);
-	if (note && listener)
+	if (!note || !accepted || note->owner.pid)
+		return note;
+	listener = inherits_note() ? NULL : listener_owner(sk, READS_BTF);
+	if (listener)
 		note->owner = *listener;
 	return note;
 }
@@ -164,7 +164,7 @@ INLINE struct note *note_transition(struct sock *sk, struct moment *m)
 	if (!note)
 		return NULL;
 	if (m->new_state == TCP_SYN_SENT)
-		note_begins(note, true);
+		note_begins(note);
 	if (m->new_state == TCP_ESTABLISHED)
 		note_establishes(sk, note);
 	if (!begins && m->new_state != TCP_CLOSE)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
  * send and recv by tracepoints. sock_send_length and sock_recv_length (6.3+) fire as the call returns, with its
- * result alone. tcp_sendmsg_locked (6.16+) has the iterator; older kernels' sends and all receives
- * read the system call's registers.
+ * result alone; where the bytes are is in the registers of the system call. tcp_sendmsg_locked (6.16+) has the
+ * iterator, for io_uring.
  */
 #include "tcprism/message.h"
 #include "tcprism/syscall.h"
@@ -39,7 +39,8 @@ SEC("iter/task") int iterate_tasks(struct bpf_iter__task *ctx)
 		return 0;
 	if (field_exists(task->io_uring) && task->io_uring)
 		see_io_uring();
-	registers_offset = untyped(bpf_task_pt_regs(task)) - (u64)task->stack;
+	if (!registers_offset)
+		registers_offset = untyped(bpf_task_pt_regs(task)) - (u64)task->stack;
 	return 0;
 }
 
@@ -77,9 +78,15 @@ SEC("tp_btf/tcp_sendmsg_locked") int tracepoint_send_buffer(u64 *ctx)
 	return 0;
 }
 
-INLINE void find_buffer(struct call *call, struct task_struct *task, int result, u32 flags, u32 kind)
+/* A system call may have the kernel send on a socket of its own, such as that of a network file system. */
+INLINE void find_buffer(struct call *call, const struct sock *sk, struct task_struct *task, int result, u32 flags,
+			u32 kind)
 {
 	call_unseen(call, flags);
+	if (READ_BITS(READS_BTF, sk, sk_kern_sock)) {
+		buffer_none(&call->buffer, PAYLOAD_KERNEL);
+		return;
+	}
 	buffer_from_syscall(&call->buffer, task, &call->requested, kind == KIND_SEND ? &call->flags : NULL, result < 0);
 	if (kind == KIND_RECV && flags & MSG_TRUNC)
 		buffer_none(&call->buffer, PAYLOAD_DISCARDED);
@@ -116,7 +123,7 @@ SEC("tp_btf/sock_recv_length") int tracepoint_recv(u64 *ctx)
 	}
 	if (!message_admit(&caller, sk, KIND_RECV, READS_BTF))
 		return 0;
-	find_buffer(&call, caller.thread.task, result, flags, KIND_RECV);
+	find_buffer(&call, sk, caller.thread.task, result, flags, KIND_RECV);
 	message_record(&caller, &call, sk, KIND_RECV, result, READS_BTF);
 	return 0;
 }
@@ -134,15 +141,15 @@ INLINE void send_abandoned(void)
 	batch_end();
 }
 
-/* What the entry of this call has noted, if it had to. Had the hook come when a part was sent, less would be left. */
-INLINE struct call *noted_call(const struct thread *thread, struct sock *sk, const struct call *at_end, int result)
+/* What the entry of this call has noted, if it had to. */
+INLINE struct call *noted_call(const struct thread *thread, struct sock *sk, const struct call *at_end)
 {
 	struct call *call;
 
 	if (at_end->buffer.shape != BUFFER_NONE && !uses_io_uring(thread->task))
 		return NULL;
 	call = current_call(thread, false);
-	return call && call->sk == (u64)sk && (result < 0 || call->requested >= (u32)result) ? call : NULL;
+	return call && call->sk == (u64)sk ? call : NULL;
 }
 
 SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
@@ -161,13 +168,13 @@ SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
 	}
 	if (!message_admit(&caller, sk, KIND_SEND, READS_BTF))
 		return 0;
-	find_buffer(&call, caller.thread.task, result, 0, KIND_SEND);
+	find_buffer(&call, sk, caller.thread.task, result, 0, KIND_SEND);
 	by_vector = call.buffer.shape != BUFFER_FLAT;
-	noted = noted_call(&caller.thread, sk, &call, result);
-	if (noted) {
+	noted = noted_call(&caller.thread, sk, &call);
+	if (noted && (result < 0 || noted->requested >= (u32)result)) /* else the hook came with a part sent already */
 		call = *noted; /* to go on with either pointer would take the verifier twice as long */
+	if (noted)
 		noted->sk = 0;
-	}
 	message_record(&caller, &call, sk, KIND_SEND, result, READS_BTF);
 	if (by_vector)
 		end_partial_batch(result);

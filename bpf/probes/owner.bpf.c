@@ -31,7 +31,7 @@ SEC("fexit/inet_csk_accept") int fexit_accept(u64 *ctx)
 {
 	struct sock *sk = config.accept_arguments == 4 ? (void *)SLOT(ctx, 4) : (void *)SLOT(ctx, 2);
 
-	if (is_there(sk))
+	if (is_there(sk) && ports_may_pass(&sk->__sk_common, READS_BTF))
 		owner_is_current(sk, READS_BTF);
 	return 0;
 }
@@ -40,7 +40,7 @@ SEC("kretprobe/inet_csk_accept") int kretprobe_accept(struct pt_regs *ctx)
 {
 	struct sock *sk = (void *)ctx->ax;
 
-	if (is_there(sk))
+	if (is_there(sk) && ports_may_pass(&sk->__sk_common, READS_PROBED))
 		owner_is_current(sk, READS_PROBED);
 	return 0;
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
@@ -18,7 +19,12 @@ from tcprism.events.context import Context
 from tcprism.features import machine
 from tcprism.filters import Filter, descendants, pid_rows
 from tcprism.kernel.cgroup import open_cgroup_root, path_of
-from tcprism.kernel.object import BpfObject, has_task_storage, packets_have_process
+from tcprism.kernel.object import (
+    BpfObject,
+    LoadError,
+    has_task_storage,
+    packets_have_process,
+)
 from tcprism.kernel.types import kernel_types
 from tcprism.probes import Probe, connection, loss, message, segment
 from tcprism.ring import rings
@@ -91,7 +97,7 @@ def owners_from(kinds: Sequence[str]) -> Probe | None:
     """
     if set(kinds) & set(message.PROBE.kinds):
         return message.PROBE if set(kinds) - set(message.PROBE.kinds) else None
-    if set(kinds) & set(segment.PROBE.kinds) and packets_have_process():
+    if "transmit" in kinds and packets_have_process():
         return segment.PROBE
     return message.PROBE if set(kinds) & _OWNED else None
 
@@ -246,7 +252,8 @@ class Monitor:
         A command that is followed may: its first bytes come before we could look again.
         """
         if self._late and (self.request.filter.follow or bpf.io_uring_seen()):
-            self._attach(bpf, self._late)
+            with suppress(LoadError):  # an event says itself that its payload could not be seen
+                self._attach(bpf, self._late)
             self._late = []
 
     def read(self) -> Batch:
@@ -272,6 +279,7 @@ class Monitor:
 
     def stop(self) -> None:
         """Take the hooks off; what they recorded can still be read with `drain()`."""
+        self._late = []
         self._object.detach()
 
     def ledger(self) -> Ledger:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tcprism.events import Batch
-from tcprism.events._wire import EventKind
+from tcprism.events._wire import EventKind, MessageFlag
 from tcprism.events.columns import BY_NAME
 from tcprism.stages import retransmits
 from tcprism.stages.retransmits import Retransmits
@@ -91,6 +91,16 @@ def test_a_send_that_still_goes_on() -> None:
     first = again(1300, 10, first_seq=1000, first_seq_known=1)
     assert explained(Retransmits(), first) == [(2, 7, None, 300, None)]
     assert explained(Retransmits(), again(1300, 10)) == [(2, None, None, None, None)]
+
+
+def test_a_send_without_a_number_may_be_the_one() -> None:
+    """What lies behind the last known write, or after the first byte, is then not told."""
+    nowhere = send(2, 0, b"y" * 50, flags=MessageFlag.SEQ_UNKNOWN)
+    stage = remembering(send(1, 100, b"x" * 50), nowhere)
+    assert explained(stage, again(160, 10)) == [(2, None, None, None, None)]
+    assert explained(stage, again(110, 10)) == [(2, 7, 1, 10, 50)]
+    first = again(1300, 10, first_seq=1000, first_seq_known=1)
+    assert explained(remembering(nowhere), first) == [(2, None, None, None, None)]
 
 
 def test_what_has_no_bytes_has_no_message() -> None:

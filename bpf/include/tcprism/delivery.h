@@ -100,9 +100,9 @@ INLINE void delivery_sent(struct sock *sk, const struct event *send, enum reads 
 	struct outstanding *o;
 	u32 snd_nxt = 0;
 
-	if (!counters || !tp || send->flags & MESSAGE_SEQ_UNKNOWN)
+	if (!counters || !tp)
 		return;
-	if (!d || d->sent - d->acked >= QUEUED) {
+	if (!d || d->sent - d->acked >= QUEUED || send->flags & MESSAGE_SEQ_UNKNOWN) {
 		COUNT(counters->seen, 1);
 		COUNT(counters->map_full, 1);
 		return;

@@ -132,16 +132,21 @@ INLINE bool may_get_chosen_port(const struct sock_common *sk, enum reads reads)
 }
 
 /*
- * The same of a socket that may lack a port yet. Of one that listens its own decides: a connection that passes by
- * the other end's is rare, and finds its listener in a table.
+ * As socket_ports_pass(), of a socket that may lack a port yet. Of one that listens its own decides: a connection
+ * that passes by the other end's is rare, and finds its listener in a table. One that begins to connect, in state
+ * CLOSE so far, may have had another port before.
  */
 INLINE bool ports_may_pass(const struct sock_common *sk, enum reads reads)
 {
-	u16 local, remote = 0;
+	u16 local = 0, remote = 0;
+	u8 state = 0;
 
 	if (!FILTERS_BY_PORT())
 		return true;
-	local = local_port_of(sk, reads);
+	READ(reads, state, sk->skc_state);
+	READ(reads, local, sk->skc_num);
+	if (!local && state != TCP_CLOSE)
+		local = local_port_of(sk, reads);
 	READ(reads, remote, sk->skc_dport);
 	remote = __builtin_bswap16(remote);
 	if (local && remote)

@@ -111,6 +111,7 @@ struct sock {
 	struct sock_common __sk_common;
 	u16 sk_protocol;
 	u16 sk_type;
+	u8 sk_kern_sock : 1;
 	int sk_err;
 	socket_lock_t sk_lock;
 	int sk_sndbuf;

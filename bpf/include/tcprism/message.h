@@ -38,7 +38,7 @@ INLINE bool has_upper_layer(struct sock *sk, enum reads reads)
 
 /*
  * Exact where the sequence number moved by what this call moved: no other thread was in between. Without the entry
- * that is so unless another has the socket by now.
+ * only a thread that still has the socket shows; one that came and went in the moment since does not.
  */
 INLINE void set_sequence(struct event *event, u32 flags, const struct call *call, struct sock *sk, u32 kind, u32 bytes,
 			 enum reads reads)

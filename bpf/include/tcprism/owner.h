@@ -3,7 +3,8 @@
  * What is remembered of a socket, above all whose it is. Written in process context (connect, listen, send,
  * recv, close), read where segments leave, which is often softirq on behalf of somebody else. Socket storage
  * where tracing programs may use it (5.11+) and no kprobe is in play; an accepted socket inherits its
- * listener's (MAP_CLONE). Else a table by socket address, emptied as sockets close, and one of listeners.
+ * listener's (MAP_CLONE). Else a table by socket address, emptied as sockets close. Listeners are in one of their
+ * own, too, for accepted sockets that could not inherit.
  */
 #ifndef TCPRISM_OWNER_H
 #define TCPRISM_OWNER_H
@@ -211,7 +212,7 @@ INLINE struct note *owner_is_current(struct sock *sk, enum reads reads)
 	return owner_remember(sk, &current, reads);
 }
 
-INLINE struct listener listener_of(struct sock *sk, enum reads reads)
+INLINE struct listener listener_key(struct sock *sk, enum reads reads)
 {
 	struct listener key = {};
 	u16 port = 0;
@@ -222,16 +223,22 @@ INLINE struct listener listener_of(struct sock *sk, enum reads reads)
 	return key;
 }
 
+/* Whether an accepted socket has its listener's note, if that one has any: the table knows no address. */
+INLINE bool inherits_note(void)
+{
+	return config.local_storage && !FILTERS_BY_PORT();
+}
+
 INLINE struct owner *listener_owner(struct sock *sk, enum reads reads)
 {
-	struct listener key = listener_of(sk, reads);
+	struct listener key = listener_key(sk, reads);
 
 	return bpf_map_lookup_elem(&listeners, &key);
 }
 
 INLINE void listener_remember(struct sock *sk, const struct owner *owner, enum reads reads)
 {
-	struct listener key = listener_of(sk, reads);
+	struct listener key = listener_key(sk, reads);
 
 	bpf_map_update_elem(&listeners, &key, owner, 0);
 }

@@ -72,28 +72,37 @@ INLINE void no_congestion(struct segment *to)
 	to->ca_state = CA_STATE_UNKNOWN;
 }
 
-/* After exec() a thread has another name. */
-INLINE bool is_thread(const struct owner *owner, const struct thread *thread)
+/* A thread that passed may have taken another name, user or cgroup since. */
+INLINE bool is_still(const struct owner *owner, const struct thread *thread)
 {
-	const u64 *comm = (const void *)thread->task->comm;
+	struct owner now;
 
-	return owner->tid == thread->tid && owner->comm.word[0] == comm[0] && owner->comm.word[1] == comm[1];
+	if (!owner->passes || owner->tid != thread->tid)
+		return false;
+	read_task(&now, thread->task);
+	return owner->uid == now.uid && owner->cgroup_id == now.cgroup_id &&
+	       owner->comm.word[0] == now.comm.word[0] && owner->comm.word[1] == now.comm.word[1];
 }
 
 /*
  * Whoever holds a socket is the current process as a segment leaves: interrupts put off what they have to send
- * (sock_owned_by_user()). `tp` is the same socket, to be read.
+ * (sock_owned_by_user()). One that is closed has been forgotten already. `tp` is the same socket, to be read.
  */
 INLINE struct owner *segment_owner(struct sock *sk, struct tcp_sock *tp, enum reads reads)
 {
 	struct owner *owner = owner_of(sk, reads);
+	struct sock *readable = (void *)tp;
 	struct thread thread;
 	struct note *note;
+	u8 state = 0;
 
-	if (!config.owners_from_segments || !is_held((struct sock *)tp, reads))
+	if (!config.owners_from_segments || !is_held(readable, reads))
+		return owner;
+	READ(reads, state, readable->__sk_common.skc_state);
+	if (state == TCP_CLOSE)
 		return owner;
 	read_thread(&thread);
-	if (owner && is_thread(owner, &thread))
+	if (owner && is_still(owner, &thread))
 		return owner;
 	note = owner_is_current(sk, reads);
 	return note ? &note->owner : NULL;

@@ -62,8 +62,9 @@ PROBE = Probe(
                 "duration_ns",
                 "payload of io_uring receives, and of recvmmsg with a timeout",
                 "how much sendfile and splice were asked for",
-                "payload of io_uring sends: before 6.16 (no tcp_sendmsg_locked tracepoint), and in"
-                " the first 50 ms in which anybody but a followed command uses io_uring",
+                "payload of io_uring sends: before 6.16 (no tcp_sendmsg_locked tracepoint), and"
+                " until tcprism has seen, usually in 50 ms, that anybody but a followed command"
+                " uses io_uring",
                 "whether another thread had the socket between the end of a call and the hook: then"
                 " seq is off",
             ),

@@ -47,8 +47,10 @@ DELIVERY = Probe(
             programs=("tracepoint_acked", "tracepoint_acked_at_end"),
             since="5.5",
             cannot_tell=(
-                "of more than 16 sends of a connection under way, the latest (counted: map_full)",
-                "unread_us where more than 16 segments wait to be read, or after the peer's FIN",
+                "of more than 16 sends of a connection under way, the latest, and those whose"
+                " seq is null (counted: map_full)",
+                "unread_us where more than 16 segments wait to be read, after the peer's FIN, or"
+                " where seq is null",
             ),
         ),
     ),

@@ -57,6 +57,7 @@ class Retransmits:
         self.evicted = 0
         self.unjoined = 0
         self._repeated: OrderedDict[int, deque[tuple[int, int]]] = OrderedDict()
+        self._unplaced: OrderedDict[int, None] = OrderedDict()  # connections with sends without seq
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the batch with the columns filled."""
@@ -72,7 +73,12 @@ class Retransmits:
         rows = part.rows
         unknown = np.uint16(MessageFlag.SEQ_UNKNOWN)
         wanted = (rows["kind"] == EventKind.SEND) & (rows["bytes"] > 0)
-        wanted &= (rows["flags"] & unknown) == 0
+        unplaced = wanted & ((rows["flags"] & unknown) != 0)
+        if unplaced.any():
+            self._unplaced |= dict.fromkeys(connection_keys(rows[unplaced]).tolist())
+        while len(self._unplaced) > CONNECTIONS_MAX:
+            self._unplaced.popitem(last=False)
+        wanted &= ~unplaced
         sends = part if wanted.all() else part.take(wanted)
         if len(sends):
             self._writes.append(_writes(sends))
@@ -119,13 +125,15 @@ class Retransmits:
             inside = np.flatnonzero(offsets < writes["bytes"][places])
             if len(inside):
                 return _of_write(writes[places[inside[-1]]], int(offsets[inside[-1]]))
+            if int(connection) in self._unplaced:
+                return {}
             last = writes[places[-1]]
             end = (int(last["seq"]) + int(last["bytes"])) % _SEQ
             if (int(row["seq"]) - end) % _SEQ < _SEQ // 2:
                 return _of_call(row, end)
         if self.evicted:
             self.unjoined += 1
-        elif row["first_seq_known"]:
+        elif row["first_seq_known"] and int(connection) not in self._unplaced:
             return _of_call(row, int(row["first_seq"]))
         return {}
 
