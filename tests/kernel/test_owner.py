@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -97,6 +98,34 @@ def test_a_listener_that_no_filter_is_about(listens: str, pair: Pair, tmp_path: 
         pair.await_closed()
     (accepted,) = of(tracer.events, "accept")
     assert accepted["pid"] == peer.listener
+
+
+HEIR = """
+import socket, sys
+_, descriptors, *_ = socket.recv_fds(socket.socket(fileno=int(sys.argv[1])), 1, 1)
+socket.socket(fileno=descriptors[0]).sendall(b"by another process")
+"""
+
+
+def test_a_connection_that_is_handed_on(pair: Pair, tmp_path: Path) -> None:
+    """--pid of who is given what another has accepted: it is known from its beginning."""
+    here, there = socket.socketpair()
+    command = [sys.executable, "-c", HEIR, str(there.fileno())]
+    heir = subprocess.Popen(command, pass_fds=[there.fileno()])
+    arguments = ("--kinds", "send,close", "--pid", str(heir.pid), "--netns", pair.server.path)
+    with tracing(tmp_path / "events", *arguments) as tracer:
+        client, server = pair.connection(4, 5312)
+        socket.send_fds(here, [b"x"], [server.fileno()])
+        server.close()
+        assert heir.wait(60) == 0
+        client.close()
+        pair.await_closed()
+    here.close()
+    there.close()
+    sent, closed = tracer.events
+    assert (sent["kind"], sent["bytes"], sent["pid"]) == ("send", 18, heir.pid)
+    assert (closed["kind"], closed["pid"]) == ("close", heir.pid)
+    assert closed["elapsed_ns"] > 0
 
 
 CONTAINER = "0123456789abcdef" * 4

@@ -167,7 +167,7 @@ INLINE bool caller_passes(struct caller *caller, struct sock *sk, enum reads rea
 	read_thread(&caller->thread);
 	if (!task_passes(caller->thread.pid)) {
 		if (config.owners_from_messages)
-			owner_turn_away(sk, &caller->thread, reads);
+			owner_turn_away_for_good(sk, &caller->thread, reads);
 		return false;
 	}
 	read_connection(&caller->connection, &sk->__sk_common, reads);

@@ -127,14 +127,21 @@ INLINE struct note *note_create(struct sock *sk, enum reads reads)
 	return note;
 }
 
+INLINE void note_delete(struct sock *sk, enum reads reads)
+{
+	u64 key = (u64)sk;
+
+	if (has_storage(reads))
+		bpf_sk_storage_delete(&notes, sk);
+	else
+		bpf_map_delete_elem(&notes_by_address, &key);
+}
+
+/* A socket is closed; storage goes with it. */
 INLINE void note_forget(struct sock *sk)
 {
-	u64 key;
-
-	if (config.local_storage)
-		return;
-	key = (u64)sk;
-	bpf_map_delete_elem(&notes_by_address, &key);
+	if (!config.local_storage)
+		note_delete(sk, READS_BTF);
 }
 
 INLINE void read_task(struct owner *to, const struct task_struct *task)
@@ -188,6 +195,20 @@ INLINE struct note *owner_turn_away(struct sock *sk, const struct thread *thread
 	note->owner.passes = false;
 	note->owner.source = OWNER_SOCKET;
 	return note;
+}
+
+/*
+ * The same at a message. Who sends or receives is no acceptor who hands the connection on: if nobody who passes has
+ * had it, the note goes, and the next message finds none at the cost of a load.
+ */
+INLINE void owner_turn_away_for_good(struct sock *sk, const struct thread *thread, enum reads reads)
+{
+	struct note *note = FILTERS_BY_TASK() ? note_of(sk, reads) : NULL;
+
+	if (note && !note->owner.cgroup_id) /* known of all who pass */
+		note_delete(sk, reads);
+	else
+		owner_turn_away(sk, thread, reads);
 }
 
 /* A process is at work on the socket, at this moment. */
