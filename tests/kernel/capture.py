@@ -89,10 +89,12 @@ def _await_marker(path: Path, marker: bytes) -> None:
 def capturing(netns: Netns, device: str, path: Path, marker_to: str) -> Iterator[None]:
     """Capture TCP on a device of a namespace while the body runs.
 
-    In the end a UDP packet goes to `marker_to`, a host behind the device.
+    In the end a UDP packet goes to `marker_to`, a host behind the device. tcpdump's buffer has a
+    place as long as the longest packet for each: the shorter that is, the more it can hold.
     """
-    command = ["tcpdump", "-i", device, "-s0", "-B65536", "-U", "--immediate-mode", "-Z", "root",
-               "-w", str(path), "tcp or udp port 9"]  # fmt: skip
+    longest = 65_549 if device == "lo" else 1_600
+    command = ["tcpdump", "-i", device, f"-s{longest}", "-B65536", "-U", "--immediate-mode",
+               "-Z", "root", "-w", str(path), "tcp or udp port 9"]  # fmt: skip
     process = subprocess.Popen(netns.command(*command), stderr=subprocess.PIPE, text=True)
     marker = secrets.token_bytes(16)
     assert process.stderr
