@@ -107,6 +107,14 @@ def empty_programs(_netns: Netns) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def least_record(_netns: Netns) -> Iterator[None]:
+    """Have programs that write the time, and no more, to a ring: what any record takes."""
+    with Programs(bpf_object("least")) as programs:
+        programs.attach()
+        yield
+
+
 def _interrupt(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGINT)
     try:
@@ -116,6 +124,7 @@ def _interrupt(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None
 
 
 EMPTY = "empty programs"
+LEAST = "the time in a ring"
 FILTERED = "filtered out"
 MESSAGES = "messages"
 SEGMENTS = "segments"
@@ -129,6 +138,7 @@ def monitors() -> dict[str, Monitor]:
     """Return the monitors that this machine has, by name."""
     ours: dict[str, Monitor] = {
         EMPTY: empty_programs,
+        LEAST: least_record,
         FILTERED: tcprism("--port", "1"),
         MESSAGES: tcprism("--kinds", "send,recv", "--payload", "0"),
         "default": tcprism(),
