@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from . import hooks
+from .conversation import hang_up
 from .netns import Pair, joined
 from .peer import Peer
 from .tracer import Event, tracing
@@ -42,10 +43,7 @@ def exchange(client: socket.socket, server: socket.socket, request: int, answer:
 
 
 def close_in_order(first: socket.socket, second: socket.socket) -> None:
-    first.shutdown(socket.SHUT_WR)
-    assert second.recv(1) == b""
-    second.close()
-    assert first.recv(1) == b""
+    hang_up(first, second)
     first.close()
 
 

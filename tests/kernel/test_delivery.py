@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from . import hooks
+from .conversation import drain, fill, hang_up, receive
 from .netns import Pair
-from .test_loss import drain, fill, hang_up, receive
 from .tracer import Event, Tracer, tracing
 from .wire import Wire, deliver, hold_answers, wired
 

@@ -13,8 +13,7 @@ import pytest
 
 from . import hooks, workload
 from .netns import Netns, run
-from .test_lifecycle import bpf_of
-from .tracer import PATIENCE, Tracer, tracing
+from .tracer import PATIENCE, Tracer, bpf_of, tracing
 
 pytestmark = pytest.mark.native  # of the machines' kernels only the newest has that hook
 

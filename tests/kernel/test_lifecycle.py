@@ -14,7 +14,7 @@ import pytest
 
 from . import workload
 from .netns import Netns, run
-from .tracer import PATIENCE, TCPRISM, Tracer, tracing
+from .tracer import PATIENCE, TCPRISM, Tracer, bpf_of, tracing
 
 pytestmark = pytest.mark.native
 
@@ -155,17 +155,6 @@ def test_a_closed_pipe_stops(netns: Netns) -> None:
         finally:
             process.kill()
     assert first["payload_text"] == "the first line"
-
-
-def bpf_of(pid: int) -> dict[str, set[int]]:
-    """Return the ids of the BPF objects that a process holds."""
-    kinds: dict[str, set[int]] = {"prog": set(), "map": set(), "link": set()}
-    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
-        for line in info.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name in ("prog_id", "map_id", "link_id"):
-                kinds[name.removesuffix("_id")].add(int(value))
-    return kinds
 
 
 def ids(kind: str) -> set[int]:

@@ -16,6 +16,7 @@ import pytest
 
 from . import hooks
 from .capture import Packet
+from .conversation import drain, fill, hang_up, receive
 from .netns import Netns
 from .tracer import Event, tracing
 from .wire import (
@@ -71,18 +72,6 @@ def converse(wire: Wire, scenario: Scenario, rule: Rule, *sizes: int) -> None:
         receive(server, sum(sizes))
         wire.rule = deliver
         hang_up(client, server)
-
-
-def hang_up(client: socket.socket, server: socket.socket) -> None:
-    client.shutdown(socket.SHUT_WR)
-    assert server.recv(1) == b""
-    server.close()
-    assert client.recv(1) == b""
-
-
-def receive(end: socket.socket, length: int) -> None:
-    while length:
-        length -= len(end.recv(length))
 
 
 def fast(wire: Wire, scenario: Scenario) -> None:
@@ -162,23 +151,6 @@ def shut_window(wire: Wire, scenario: Scenario) -> None:
         before = wire.client.extended_counters()["TCPWinProbe"]
         await_true(lambda: wire.client.extended_counters()["TCPWinProbe"] >= before + 2)
         drain(client, server)
-
-
-def fill(client: socket.socket) -> None:
-    """Write until neither end takes any more."""
-    quiet_since = time.monotonic()
-    while time.monotonic() < quiet_since + 0.5:
-        try:
-            client.send(b"x" * 65536)
-            quiet_since = time.monotonic()
-        except BlockingIOError:
-            time.sleep(0.01)
-
-
-def drain(client: socket.socket, server: socket.socket) -> None:
-    client.shutdown(socket.SHUT_WR)
-    while server.recv(1 << 20):
-        pass
 
 
 def dropped_out(wire: Wire, scenario: Scenario) -> None:

@@ -35,8 +35,8 @@ from tcprism.sinks.json_lines import JsonLines
 from tcprism.sinks.pcapng import Pcapng
 from tcprism.sinks.text import Text
 
+from .conversation import lossy, orderly, ping_pong, receive
 from .netns import Netns, Pair
-from .test_segment import lossy, orderly, ping_pong, receive
 from .tracer import PATIENCE, TCPRISM, parse_ledger
 
 pytestmark = pytest.mark.native

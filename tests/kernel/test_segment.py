@@ -1,11 +1,8 @@
 """Segments against the kernel's own counters and against a capture."""
 
-import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,88 +10,13 @@ import pytest
 
 from . import hooks
 from .capture import Packet, capturing, coverage, read_packets
-from .netns import FIN_WAIT2, Pair, joined
+from .conversation import abandoned, aborted, bulk, lossy, orderly, ping_pong, refused
+from .netns import Pair, joined
 from .tracer import Event, Tracer, tracing_all
 
 UNCOUNTED = 10
 SEGMENTS_MAX = 46  # of one event: 64 KiB by GSO
-ROUNDS = 100
-BULK = 2_000_000
 Counters = dict[str, int]
-
-
-def receive(end: socket.socket, length: int) -> None:
-    """Receive so many bytes."""
-    while length:
-        length -= len(end.recv(min(length, 1 << 16)))
-
-
-def ping_pong(client: socket.socket, server: socket.socket, rounds: int = ROUNDS) -> None:
-    """Send requests of 300 bytes, each answered by 50."""
-    for _ in range(rounds):
-        client.sendall(b"q" * 300)
-        receive(server, 300)
-        server.sendall(b"a" * 50)
-        receive(client, 50)
-
-
-def bulk(client: socket.socket, server: socket.socket) -> None:
-    """Send much in one direction."""
-    receiver = threading.Thread(target=receive, args=(server, BULK))
-    receiver.start()
-    client.sendall(b"b" * BULK)
-    receiver.join()
-
-
-def orderly(pair: Pair, family: int, port: int, work: Callable[..., None], *arguments: int) -> None:
-    """Do the work on a new connection and close it so that its sockets answer to the end."""
-    client, server = pair.connection(family, port)
-    with closing(client), closing(server):
-        work(client, server, *arguments)
-        client.shutdown(socket.SHUT_WR)
-        assert server.recv(1) == b""
-        server.close()
-        assert client.recv(1) == b""
-
-
-def lossy(
-    pair: Pair, family: int, port: int, work: Callable[..., None], nth: int, *arguments: int
-) -> None:
-    """Do the work while one in `nth` of the client's longer packets is lost."""
-
-    def work_with_loss(client: socket.socket, server: socket.socket) -> None:
-        pair.server.drop_every(nth, port)
-        work(client, server, *arguments)
-        pair.server.drop_nothing()
-
-    orderly(pair, family, port, work_with_loss)
-
-
-def abandoned(pair: Pair, family: int, port: int) -> None:
-    """Close the client first: what is left of it, and is no socket, answers the server's FIN."""
-    client, server = pair.connection(family, port)
-    with closing(server):
-        client.close()
-        assert server.recv(1) == b""
-        pair.client.await_state(FIN_WAIT2)
-
-
-def refused(pair: Pair, family: int, port: int) -> None:
-    """Connect to nobody: the reset has no socket."""
-    client = pair.client.socket(socket.AF_INET if family == 4 else socket.AF_INET6)
-    with closing(client), pytest.raises(ConnectionRefusedError):
-        client.connect((pair.server_addresses[family], port))
-
-
-def aborted(pair: Pair, family: int, port: int) -> None:
-    """Reset a connection by its own socket."""
-    client, server = pair.connection(family, port)
-    with closing(server):
-        client.sendall(b"x" * 10)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        client.close()
-        with pytest.raises(ConnectionResetError):
-            receive(server, 11)
 
 
 # Each with a port of its own, the family being part of it: 54xx, 56xx.

@@ -37,6 +37,16 @@ def read_fdinfo(pid: int) -> str:
     return "".join(path.read_text() for path in Path(f"/proc/{pid}/fdinfo").iterdir())
 
 
+def bpf_of(pid: int) -> dict[str, set[int]]:
+    """Return the ids of the BPF objects that a process holds."""
+    kinds: dict[str, set[int]] = {"prog": set(), "map": set(), "link": set()}
+    for line in read_fdinfo(pid).splitlines():
+        name, _, value = line.partition(":")
+        if name in ("prog_id", "map_id", "link_id"):
+            kinds[name.removesuffix("_id")].add(int(value))
+    return kinds
+
+
 class Tracer:
     """One run of tcprism."""
 

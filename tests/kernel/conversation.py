@@ -1,0 +1,111 @@
+"""What the two ends of a connection do with it, as tests have them do."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+
+from .netns import FIN_WAIT2, Pair
+
+ROUNDS = 100
+BULK = 2_000_000
+
+
+def receive(end: socket.socket, length: int) -> None:
+    """Receive so many bytes."""
+    while length:
+        length -= len(end.recv(min(length, 1 << 16)))
+
+
+def ping_pong(client: socket.socket, server: socket.socket, rounds: int = ROUNDS) -> None:
+    """Send requests of 300 bytes, each answered by 50."""
+    for _ in range(rounds):
+        client.sendall(b"q" * 300)
+        receive(server, 300)
+        server.sendall(b"a" * 50)
+        receive(client, 50)
+
+
+def bulk(client: socket.socket, server: socket.socket) -> None:
+    """Send much in one direction."""
+    receiver = threading.Thread(target=receive, args=(server, BULK))
+    receiver.start()
+    client.sendall(b"b" * BULK)
+    receiver.join()
+
+
+def hang_up(client: socket.socket, server: socket.socket) -> None:
+    """End both directions, the client's first, each when the other end has seen it."""
+    client.shutdown(socket.SHUT_WR)
+    assert server.recv(1) == b""
+    server.close()
+    assert client.recv(1) == b""
+
+
+def orderly(pair: Pair, family: int, port: int, work: Callable[..., None], *arguments: int) -> None:
+    """Do the work on a new connection and close it so that its sockets answer to the end."""
+    client, server = pair.connection(family, port)
+    with closing(client), closing(server):
+        work(client, server, *arguments)
+        hang_up(client, server)
+
+
+def lossy(
+    pair: Pair, family: int, port: int, work: Callable[..., None], nth: int, *arguments: int
+) -> None:
+    """Do the work while one in `nth` of the client's longer packets is lost."""
+
+    def work_with_loss(client: socket.socket, server: socket.socket) -> None:
+        pair.server.drop_every(nth, port)
+        work(client, server, *arguments)
+        pair.server.drop_nothing()
+
+    orderly(pair, family, port, work_with_loss)
+
+
+def abandoned(pair: Pair, family: int, port: int) -> None:
+    """Close the client first: what is left of it, and is no socket, answers the server's FIN."""
+    client, server = pair.connection(family, port)
+    with closing(server):
+        client.close()
+        assert server.recv(1) == b""
+        pair.client.await_state(FIN_WAIT2)
+
+
+def refused(pair: Pair, family: int, port: int) -> None:
+    """Connect to nobody: the reset has no socket."""
+    client = pair.client.socket(socket.AF_INET if family == 4 else socket.AF_INET6)
+    with closing(client), pytest.raises(ConnectionRefusedError):
+        client.connect((pair.server_addresses[family], port))
+
+
+def aborted(pair: Pair, family: int, port: int) -> None:
+    """Reset a connection by its own socket."""
+    client, server = pair.connection(family, port)
+    with closing(server):
+        client.sendall(b"x" * 10)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        with pytest.raises(ConnectionResetError):
+            receive(server, 11)
+
+
+def fill(client: socket.socket) -> None:
+    """Write until neither end takes any more."""
+    quiet_since = time.monotonic()
+    while time.monotonic() < quiet_since + 0.5:
+        try:
+            client.send(b"x" * 65536)
+            quiet_since = time.monotonic()
+        except BlockingIOError:
+            time.sleep(0.01)
+
+
+def drain(client: socket.socket, server: socket.socket) -> None:
+    """Send no more, and take all that has been sent."""
+    client.shutdown(socket.SHUT_WR)
+    while server.recv(1 << 20):
+        pass
