@@ -102,7 +102,9 @@ def test_a_listener_that_no_filter_is_about(listens: str, pair: Pair, tmp_path: 
 
 HEIR = """
 import socket, sys
-_, descriptors, *_ = socket.recv_fds(socket.socket(fileno=int(sys.argv[1])), 1, 1)
+channel = socket.socket(fileno=int(sys.argv[1]))
+_, descriptors, *_ = socket.recv_fds(channel, 1, 1)
+channel.recv(1)
 socket.socket(fileno=descriptors[0]).sendall(b"by another process")
 """
 
@@ -117,6 +119,7 @@ def test_a_connection_that_is_handed_on(pair: Pair, tmp_path: Path) -> None:
         client, server = pair.connection(4, 5312)
         socket.send_fds(here, [b"x"], [server.fileno()])
         server.close()
+        here.sendall(b"y")  # now it is the only one that has it
         assert heir.wait(60) == 0
         client.close()
         pair.await_closed()
