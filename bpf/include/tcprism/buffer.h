@@ -100,9 +100,9 @@ INLINE long read_segment(struct iovec *to, u64 base, u32 shape, u32 index)
 
 /*
  * One segment of an iovec: adds up what the caller asked for and copies what is still wanted.
- * Returns 0, or 1 when it cannot be read. A global function: the verifier checks it once and on its
- * own, so that the loop below costs it a few instructions a round. On 5.10 such a function takes
- * numbers only.
+ * Returns 0, or 1 when it cannot be read. A global function, as the loop over it: the verifier checks
+ * such once and on their own, and no rounds of the loop for each way that leads there. On 5.10 they
+ * take numbers only.
  */
 __attribute__((noinline)) int gather_segment(u32 direction, u64 base, u32 shape, u32 index, u32 want)
 {
@@ -131,19 +131,26 @@ __attribute__((noinline)) int gather_segment(u32 direction, u64 base, u32 shape,
 	return 0;
 }
 
+/* Returns how many segments could be read. */
+__attribute__((noinline)) int gather_segments(u32 direction, u64 base, u32 shape, u32 segments, u32 want)
+{
+	u32 i;
+
+	for (i = 0; i < SEGMENTS_MAX; i++) {
+		if (i >= segments || gather_segment(direction, base, shape, i, want))
+			break;
+	}
+	return i;
+}
+
 /* Walks an iovec and copies its first `want` bytes. */
 INLINE void gather(struct gathering *state, u32 direction, const struct buffer *from, u32 want)
 {
-	u32 segments = from->segments;
-
 	state->bytes = 0;
 	state->requested = 0;
 	state->offset = from->offset;
-	for (u32 i = 0; i < SEGMENTS_MAX; i++) {
-		if (i >= segments || gather_segment(direction, from->base, from->shape, i, want))
-			break;
-	}
-	if (segments > SEGMENTS_MAX)
+	gather_segments(direction, from->base, from->shape, from->segments, want);
+	if (from->segments > SEGMENTS_MAX)
 		state->requested = REQUESTED_UNKNOWN;
 }
 
