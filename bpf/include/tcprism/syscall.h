@@ -70,11 +70,19 @@ INLINE void batch_end(void)
 		batch->vector = 0;
 }
 
+#define NUMBER_OF_SENDTO 44
+
+/* read, write, sendto, recvfrom: nearly every call. To find out first that it is none of the others takes 20 ns. */
+INLINE bool is_plain_call(u64 number)
+{
+	return number <= 1 || number == NUMBER_OF_SENDTO || number == 45;
+}
+
 INLINE enum call_shape shape_of(u32 number)
 {
 	switch (number) {
 	case 0: case 1: case 45: return CALL_FLAT; /* read write recvfrom */
-	case 44: return CALL_SENDTO;
+	case NUMBER_OF_SENDTO: return CALL_SENDTO;
 	case 19: case 20: case 327: case 328: return CALL_IOVEC; /* readv writev preadv2 pwritev2 */
 	case 46: case 47: return CALL_MSGHDR; /* sendmsg recvmsg */
 	case 307: return CALL_SENDMMSG;
@@ -135,19 +143,19 @@ INLINE struct pt_regs *registers_of(struct task_struct *task)
 	return bpf_rdonly_cast((void *)((u64)task->stack + registers_offset), kernel_type(struct pt_regs));
 }
 
-INLINE enum call_shape read_call(struct arguments *to, struct task_struct *task, bool *compat)
+INLINE enum call_shape read_call(struct arguments *to, const struct pt_regs *regs)
 {
-	struct pt_regs *regs = registers_of(task);
+	to->argument[1] = regs->si;
+	to->argument[2] = regs->dx;
+	to->argument[3] = regs->r10;
+	to->argument[4] = regs->r8;
+	return shape_of(regs->orig_ax & ~X32_BIT);
+}
+
+INLINE enum call_shape read_compat_call(struct arguments *to, const struct pt_regs *regs)
+{
 	u32 number = regs->orig_ax;
 
-	*compat = task->thread_info.status & TS_COMPAT;
-	if (!*compat) {
-		to->argument[1] = regs->si;
-		to->argument[2] = regs->dx;
-		to->argument[3] = regs->r10;
-		to->argument[4] = regs->r8;
-		return shape_of(number & ~X32_BIT);
-	}
 	to->argument[0] = LOW32(regs->bx);
 	to->argument[1] = LOW32(regs->cx);
 	to->argument[2] = LOW32(regs->dx);
@@ -156,6 +164,13 @@ INLINE enum call_shape read_call(struct arguments *to, struct task_struct *task,
 	if (compat_shape_of(number) == CALL_SOCKETCALL)
 		return read_socketcall(to);
 	return compat_shape_of(number);
+}
+
+INLINE void buffer_flat(struct buffer *to, u64 base)
+{
+	to->shape = BUFFER_FLAT;
+	to->base = base;
+	to->offset = 0;
 }
 
 INLINE void buffer_from_vector(struct buffer *to, u64 base, u64 segments, bool compat)
@@ -220,6 +235,7 @@ INLINE void buffer_from_syscall(struct buffer *to, struct task_struct *task, u32
 				bool failed)
 {
 	struct arguments a = {};
+	struct pt_regs *regs;
 	enum call_shape shape;
 	bool compat;
 
@@ -227,13 +243,20 @@ INLINE void buffer_from_syscall(struct buffer *to, struct task_struct *task, u32
 		buffer_none(to, task->flags & PF_KTHREAD ? PAYLOAD_KERNEL : PAYLOAD_IO_URING);
 		return;
 	}
-	shape = read_call(&a, task, &compat);
+	regs = registers_of(task);
+	compat = task->thread_info.status & TS_COMPAT;
+	if (!compat && is_plain_call(regs->orig_ax)) {
+		buffer_flat(to, regs->si);
+		*requested = regs->dx;
+		if (send_flags)
+			*send_flags = regs->orig_ax == NUMBER_OF_SENDTO ? regs->r10 : 0;
+		return;
+	}
+	shape = compat ? read_compat_call(&a, regs) : read_call(&a, regs);
 	if (send_flags)
 		*send_flags = send_flags_of(&a, shape);
 	if (shape == CALL_FLAT || shape == CALL_SENDTO) {
-		to->shape = BUFFER_FLAT;
-		to->base = a.argument[1];
-		to->offset = 0;
+		buffer_flat(to, a.argument[1]);
 		*requested = a.argument[2];
 	} else if (shape == CALL_IOVEC) {
 		buffer_from_vector(to, a.argument[1], a.argument[2], compat);
