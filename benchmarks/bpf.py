@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from ctypes import byref, c_uint32
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from tcprism.kernel import libbpf
@@ -79,11 +79,16 @@ def statistics() -> Iterator[None]:
 
 
 class Programs:
-    """A BPF object of the benchmarks, loaded; `attach()` puts all its programs on their hooks."""
+    """A BPF object of the benchmarks, loaded; `attach()` puts all its programs on their hooks.
 
-    def __init__(self, path: Path) -> None:
+    `entries` is how many entries maps have, where the source does not say it.
+    """
+
+    def __init__(self, path: Path, entries: Mapping[str, int] = MappingProxyType({})) -> None:
         self._library = libbpf.load()
         self._object = self._library.checked("bpf_object__open_file", str(path).encode(), None)
+        for name, count in entries.items():
+            self._library.checked("bpf_map__set_max_entries", self._map(name), count)
         self._library.checked("bpf_object__load", self._object)
         self._links: list[int] = []
 
@@ -123,8 +128,7 @@ class Programs:
 
     def map_descriptor(self, name: str) -> int:
         """Return the descriptor of a map."""
-        found = self._library.checked("bpf_object__find_map_by_name", self._object, name.encode())
-        return int(self._library.checked("bpf_map__fd", found))
+        return int(self._library.checked("bpf_map__fd", self._map(name)))
 
     def test_run(self, name: str, context: bytes) -> bytes:
         """Run a "syscall" program once with a context; return what it made of that."""
@@ -136,6 +140,10 @@ class Programs:
         )
         self._library.checked("bpf_prog_test_run_opts", self.descriptors()[name], byref(options))
         return memory.raw
+
+    def _map(self, name: str) -> int:
+        found = self._library.checked("bpf_object__find_map_by_name", self._object, name.encode())
+        return int(found)
 
     def _programs(self) -> dict[str, int]:
         programs = {}

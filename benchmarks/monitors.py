@@ -109,7 +109,7 @@ def empty_programs(_netns: Netns) -> Iterator[None]:
 
 @contextmanager
 def least_record(_netns: Netns) -> Iterator[None]:
-    """Have programs that write the time, and no more, to a ring: what any record takes."""
+    """Have programs that write the time, and no more, to a ring buffer: the least others do."""
     with Programs(bpf_object("least")) as programs:
         programs.attach()
         yield
@@ -124,7 +124,7 @@ def _interrupt(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None
 
 
 EMPTY = "empty programs"
-LEAST = "the time in a ring"
+LEAST = "the time in a ring buffer"
 FILTERED = "filtered out"
 MESSAGES = "messages"
 SEGMENTS = "segments"

@@ -1,7 +1,8 @@
-"""How fast tcprism reads a ring, against C that copies each record out of the same ring.
+"""How fast tcprism reads a ring, against C that copies each record out of a ring of the kernel's.
 
-Both find the ring full, written by another CPU, and empty it in turns. Rows are copies of the
-records as a table; parts are what the pipeline goes on with: merged by time and counted.
+Both find their ring full of the same records, written by another CPU, and empty it in turns. Rows
+are copies of the records as a table; parts are what the pipeline goes on with: merged by time and
+counted.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from benchmarks.effort import Effort
 from benchmarks.table import Table, at_least
 from benchmarks.workload import MONITOR_CPU, WORKLOAD_CPU
 from tcprism.events._wire import MESSAGE, SEGMENT
-from tcprism.ring.buffer import CHUNK, RingBuffer
+from tcprism.ring.buffer import CHUNK, Layout, RingBuffer, stride
 from tcprism.ring.ledger import Received
-from tcprism.ring.rings import DEFAULT_SIZE, Rings
+from tcprism.ring.rings import DEFAULT_SIZE, Rings, entries
 
 FIXED = at_least(0.50, "{:.2f}")
 WITH_PAYLOAD = at_least(0.65, "{:.2f}")
@@ -68,14 +69,16 @@ def c_reader(descriptor: int) -> Iterator[Reader]:
 
 
 @contextmanager
-def row_reader(descriptor: int, record_size: int) -> Iterator[Reader]:
+def row_reader(programs: Programs, name: str, layout: Layout) -> Iterator[Reader]:
     """Empty the ring chunk by chunk into rows."""
-    ring = RingBuffer(descriptor, DEFAULT_SIZE, record_size)
+    lanes = programs.map_descriptor(f"{name}_lanes")
+    ring = RingBuffer(programs.map_descriptor(name), lanes, layout)
 
     def read() -> tuple[int, int]:
         start, records = time.thread_time_ns(), 0
-        while count := len(ring.read(CHUNK).rows):
-            records += count
+        for lane in range(layout.lanes):
+            while count := len(ring.read(lane, CHUNK)):
+                records += count
         return records, time.thread_time_ns() - start
 
     yield read
@@ -83,9 +86,9 @@ def row_reader(descriptor: int, record_size: int) -> Iterator[Reader]:
 
 
 @contextmanager
-def part_reader(descriptor: int, name: str) -> Iterator[Reader]:
+def part_reader(programs: Programs, name: str, layout: Layout) -> Iterator[Reader]:
     """Empty the ring as the pipeline does at the end of a run."""
-    rings = Rings({name: DEFAULT_SIZE}, lambda _name: descriptor)
+    rings = Rings({name: layout}, programs.map_descriptor)
 
     def read() -> tuple[int, int]:
         start, received = time.thread_time_ns(), Received()
@@ -97,18 +100,19 @@ def part_reader(descriptor: int, name: str) -> Iterator[Reader]:
     rings.close()
 
 
-def measure(programs: Programs, name: str, rounds: int) -> list[list[float]]:
+def measure(programs: Programs, name: str, layout: Layout, rounds: int) -> list[list[float]]:
     """Return nanoseconds a record, a list of rounds for each reader: C, rows, parts."""
-    descriptor = programs.map_descriptor(name)
+    kernels_own = f"ringbuf_{name}"
     figures: list[list[float]] = [[], [], []]
     with (
-        c_reader(descriptor) as c,
-        row_reader(descriptor, RECORDS[name]) as rows,
-        part_reader(descriptor, name) as parts,
+        c_reader(programs.map_descriptor(kernels_own)) as c,
+        row_reader(programs, name, layout) as rows,
+        part_reader(programs, name, layout) as parts,
     ):
+        readers = (kernels_own, c), (name, rows), (name, parts)
         for number in range(rounds + 1):
-            for figure, read in zip(figures, (c, rows, parts), strict=True):
-                submitted = fill(programs, name)
+            for figure, (ring, read) in zip(figures, readers, strict=True):
+                submitted = fill(programs, ring)
                 records, nanoseconds = read()
                 if records != submitted:
                     raise AssertionError(f"{name}: {records} records of {submitted} were read")
@@ -123,9 +127,13 @@ def run(effort: Effort) -> None:
         "ring: CPU nanoseconds a record, median of rounds; the share of C's rate",
         ("ring", "bytes", "C copy", "rows", "of C", "target", "", "parts", "of C"),
     )
-    with Programs(bpf_object("ring")) as programs:
+    layouts = {
+        name: Layout(1, DEFAULT_SIZE // stride(size), size) for name, size in RECORDS.items()
+    }
+    with Programs(bpf_object("ring"), entries(layouts)) as programs:
         for name, size in RECORDS.items():
-            c, rows, parts = map(median, measure(programs, name, effort.pick(3, 9, 27)))
+            figures = measure(programs, name, layouts[name], effort.pick(3, 9, 27))
+            c, rows, parts = map(median, figures)
             target = WITH_PAYLOAD if size > MESSAGE.itemsize + 8 else FIXED
             cells = f"{c:.1f}", f"{rows:.1f}", *target.cells(c / rows)
             table.add(name, str(size), *cells, f"{parts:.1f}", f"{c / parts:.2f}")

@@ -55,7 +55,7 @@ def memory(netns: Netns, *arguments: str) -> tuple[float, float]:
 def run(effort: Effort) -> None:
     """Print the table."""
     rounds = effort.pick(3, 5, 21)
-    table = Table("start and memory", ("what", "figure", "target", "", "rings, mapped twice"))
+    table = Table("start and memory", ("what", "figure", "target", "", "rings"))
 
     def add(name: str, target: Target, figure: float, rings: str = "") -> None:
         table.add(name, *target.cells(figure), rings)

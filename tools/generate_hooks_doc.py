@@ -27,7 +27,7 @@ keeps its own.
 
 "Since" is the first kernel that can have the hook. tcprism asks the kernel at hand and never looks
 at its version, so a kernel with backports may do better, and one built without the hook's option
-does worse. Below 5.8 nothing works, for there are no ring buffers; the oldest kernel tried is 5.10.
+does worse. The oldest kernel tried is 5.10.
 """
 
 KNOW = """\

@@ -20,7 +20,7 @@ OUTPUT = ROOT / "src/tcprism/events/_wire.py"
 OBJECT = ROOT / "src/tcprism/kernel/tcprism.bpf.o"
 
 RECORDS = ("message", "delivery", "segment", "loss", "connection_event", "snapshot")
-STRUCTS = ("event", "totals", *RECORDS, "counters", "config")
+STRUCTS = ("event", "totals", *RECORDS, "counters", "lane", "config")
 ENUMS = ("event_kind", "message_flag", "payload_reason", "owner_source", "cause", "ending")
 FLAGS = {"message_flag"}
 

@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* The least that records a message: the time, in a ring that nobody reads and that is large enough for a turn. */
-#include "tcprism/helpers.h"
+/* The least that others record of a message: the time, in a ring that nobody reads, large enough for a turn. */
+#include "ringbuf.h"
 
-struct {
-	MAP_UINT(type, MAP_RINGBUF);
-	MAP_UINT(max_entries, 64 << 20);
-} ring SEC(".maps");
+RINGBUF(ring, 64 << 20);
 
 INLINE int record_time(void)
 {
@@ -13,7 +10,7 @@ INLINE int record_time(void)
 
 	if (record) {
 		*record = bpf_ktime_get_ns();
-		bpf_ringbuf_submit(record, RING_NO_WAKEUP);
+		bpf_ringbuf_submit(record, RINGBUF_NO_WAKEUP);
 	}
 	return 0;
 }

@@ -52,10 +52,11 @@ static __attribute__((noinline)) int connection_submit(struct sock *sk, const st
 {
 	struct counters *counters = counters_of(m->kind);
 	struct connection_event *record;
+	struct lane *lane;
 
 	if (!counters || !connection_admit(counters, c, owner))
 		return 0;
-	record = bpf_ringbuf_reserve(&connection, sizeof(*record), 0);
+	record = RESERVE(connection, &lane);
 	if (!record) {
 		COUNT(counters->ring_full, 1);
 		return 0;
@@ -68,7 +69,7 @@ static __attribute__((noinline)) int connection_submit(struct sock *sk, const st
 		record->event.socket = cookie_of(sk, READS_BTF);
 		record->event.error = -sk->sk_err;
 	}
-	bpf_ringbuf_submit(record, RING_NO_WAKEUP);
+	ring_submit(lane);
 	COUNT(counters->submitted, 1);
 	return 0;
 }

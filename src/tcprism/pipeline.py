@@ -126,7 +126,8 @@ class Monitor:
 
     def __enter__(self) -> Self:
         machine.require_privileges()
-        self._sizes = rings.sizes(self.request.kinds, self.request.payload, self.request.ring_size)
+        sizes = rings.sizes(self.request.kinds, self.request.payload, self.request.ring_size)
+        self._layouts = rings.layouts(sizes, os.cpu_count() or 1)
         probes = probes_for(self.request.kinds)
         self._cgroup_root = cgroup_root()
         self.choices, self._object = features.choose(probes, self._forced(probes), self._load)
@@ -175,12 +176,12 @@ class Monitor:
         probed = any(name.startswith(("kprobe", "kretprobe")) for name in programs)
         storage = has_task_storage() and not probed
         bpf.select(programs + iterators)
-        bpf.configure(self._config(storage), self._sizes | self._tables(storage))
+        bpf.configure(self._config(storage), rings.entries(self._layouts) | self._tables(storage))
         if not has_task_storage():
             bpf.without_storage()
         bpf.load()
         self._fill_filters(bpf)
-        self._rings = rings.Rings(self._sizes, bpf.map_fd, self.request.ordered)
+        self._rings = rings.Rings(self._layouts, bpf.map_fd, self.request.ordered)
         self._attach_all(bpf, programs, iterators)
 
     def _attach_all(self, bpf: BpfObject, programs: list[str], iterators: list[str]) -> None:
@@ -219,6 +220,7 @@ class Monitor:
             "recvmsg_arguments": kernel_types().parameters("tcp_recvmsg"),
             "accept_arguments": kernel_types().parameters("inet_csk_accept"),
             "tick_ns": machine.tick_ns(),
+            "last_lane": max(layout.lanes for layout in self._layouts.values()) - 1,
             **self.request.filter.switches(),
         }
 

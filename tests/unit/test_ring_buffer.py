@@ -1,8 +1,8 @@
-"""Reading one ring, against a plain walk of the same bytes."""
+"""Reading one ring, against what was written to it."""
 
 from __future__ import annotations
 
-import mmap
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,16 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcprism.ring.buffer import CHUNK, Chunk, RingBuffer
+from tcprism.ring.buffer import CHUNK, Layout, RingBuffer, Words
 
-from .fake_ring import BUSY, DISCARD, FakeRing, span
+from .fake_ring import FakeRing
 
 
 @contextmanager
-def rings(size: int, record_size: int, start: int = 0) -> Iterator[tuple[FakeRing, RingBuffer]]:
+def rings(
+    slots: int, record_size: int, lanes: int = 1, start: int = 0
+) -> Iterator[tuple[FakeRing, RingBuffer]]:
     """Give a ring and a reader of it."""
-    fake = FakeRing(size, start)
-    reader = RingBuffer(fake.descriptor, size, record_size)
+    fake = FakeRing(Layout(lanes, slots, record_size), start)
+    reader = RingBuffer(fake.records, fake.lanes, fake.layout)
     try:
         yield fake, reader
     finally:
@@ -27,15 +29,14 @@ def rings(size: int, record_size: int, start: int = 0) -> Iterator[tuple[FakeRin
         fake.close()
 
 
-def records(chunk: Chunk, record_size: int) -> list[bytes]:
-    """Return the records of a chunk without the bytes that fill them up to a multiple of 8."""
-    return [row.tobytes()[:record_size] for row in chunk.rows]
+def records(rows: Words, record_size: int) -> list[bytes]:
+    """Return records without the bytes that fill them up to a multiple of 8."""
+    return [row.tobytes()[:record_size] for row in rows]
 
 
-def read(reader: RingBuffer, limit: int, record_size: int) -> tuple[list[bytes], bool]:
-    """Read some records; also tell whether the chunk is complete."""
-    chunk = reader.read(limit)
-    return records(chunk, record_size), chunk.complete
+def waiting(reader: RingBuffer) -> list[int]:
+    """Return how many records wait in each lane."""
+    return [waiting for waiting, _ in reader.look()]
 
 
 def numbered(number: int, size: int) -> bytes:
@@ -43,111 +44,97 @@ def numbered(number: int, size: int) -> bytes:
     return bytes((number * 7 + index * 3) % 256 for index in range(size))
 
 
-states = st.sampled_from([0, 0, 0, DISCARD, BUSY])
-steps = st.lists(st.tuples(st.lists(states, max_size=40), st.integers(0, 50)), max_size=8)
+LANES = 4
+steps = st.lists(
+    st.tuples(st.lists(st.integers(0, LANES - 1), max_size=40), st.integers(1, 50)), max_size=8
+)
 
 
 @settings(max_examples=60)
-@given(steps, st.integers(1, 200), st.integers(0, 1 << 40))
-def test_reading_equals_a_plain_walk(
-    pattern: list[tuple[list[int], int]], record_size: int, start: int
+@given(steps, st.integers(1, 40), st.integers(1, 200), st.integers(0, 1 << 40))
+def test_every_record_is_read_once_and_in_the_order_of_its_lane(
+    pattern: list[tuple[list[int], int]], slots: int, record_size: int, start: int
 ) -> None:
-    """Write until the ring is full, read some, finish what was busy, and again."""
-    with rings(mmap.PAGESIZE, record_size, start * 8) as (fake, reader):
+    """Write to lanes until they are full, read some of each, and again."""
+    with rings(slots, record_size, LANES, start) as (fake, reader):
+        expected: list[deque[bytes]] = [deque() for _ in range(LANES)]
         number = 0
-        for flags, limit in pattern:
-            busy = []
-            for flag in flags:
-                if not fake.fits(record_size):
-                    break
-                position = fake.append(numbered(number, record_size), flag)
-                busy += [position] if flag == BUSY else []
-                number += 1
-            expected = fake.walk(limit)
-            assert read(reader, limit, record_size) == expected
-            for position in busy:
-                fake.mark(position, record_size)
-        expected = fake.walk(number)
-        assert read(reader, number, record_size) == expected
-        assert fake.consumer == fake.producer
+        for writers, limit in pattern:
+            for lane in writers:
+                if fake.has_room(lane):
+                    expected[lane].append(numbered(number, record_size))
+                    fake.append(numbered(number, record_size), lane)
+                    number += 1
+            assert waiting(reader) == [len(lane) for lane in expected]
+            for lane, left in enumerate(expected):
+                found = records(reader.read(lane, limit), record_size)
+                assert found == [left.popleft() for _ in found]
+                assert len(found) <= limit
+                assert found or not left
+        while any(waiting(reader)):
+            for lane, left in enumerate(expected):
+                found = records(reader.read(lane, slots), record_size)
+                assert found == [left.popleft() for _ in found]
+        assert not any(expected)
 
 
-@pytest.mark.parametrize("record_size", [1, 8, 12, 136, 200])
-def test_records_that_wrap_come_in_one_piece(record_size: int) -> None:
-    """Ring after ring is written and read; the end of the data falls at every place of a record."""
-    with rings(mmap.PAGESIZE, record_size) as (fake, reader):
-        split = 0
-        for number in range(3 * mmap.PAGESIZE // span(record_size)):
-            at = fake.append(numbered(number, record_size)) % fake.size
-            split += at + span(record_size) > fake.size
-            assert read(reader, 1, record_size) == ([numbered(number, record_size)], True)
-        assert (split > 0) == (mmap.PAGESIZE % span(record_size) > 0)
+def test_lanes_lie_side_by_side_and_do_not_overlap() -> None:
+    with rings(10, 8, LANES) as (fake, reader):
+        assert fake.table["first"].tolist() == [0, 10, 20, 30]
+        for lane in range(LANES):
+            for number in range(10):
+                fake.append(bytes([lane, number, *bytes(6)]), lane)
+            assert not fake.has_room(lane)
+        for lane in range(LANES):
+            expected = [bytes([lane, number, *bytes(6)]) for number in range(10)]
+            assert records(reader.read(lane, 10), 8) == expected
 
 
 def test_an_empty_ring() -> None:
-    with rings(mmap.PAGESIZE, 16) as (_, reader):
-        chunk = reader.read(10)
-        assert chunk.rows.shape == (0, 2)
-        assert chunk.complete
-        assert (reader.available(), reader.fill_level()) == (0, 0.0)
+    with rings(100, 16) as (_, reader):
+        assert reader.read(0, 10).shape == (0, 2)
+        assert (waiting(reader), reader.fill_level()) == ([0], 0.0)
 
 
-def test_nothing_is_read_beyond_an_unfinished_record() -> None:
-    with rings(mmap.PAGESIZE, 4) as (fake, reader):
-        fake.append(b"one.")
-        position = fake.append(b"two.", BUSY)
-        fake.append(b"3...")
-        assert read(reader, 10, 4) == ([b"one."], False)
-        assert fake.consumer == position
-        assert read(reader, 10, 4) == ([], False)
-        fake.mark(position, 4)
-        assert read(reader, 10, 4) == ([b"two.", b"3..."], True)
-
-
-def test_an_unfinished_record_beyond_the_limit_is_not_looked_at() -> None:
-    with rings(mmap.PAGESIZE, 4) as (fake, reader):
-        fake.append(b"one.")
-        fake.append(b"two.", BUSY)
-        assert reader.read(1).complete
-
-
-def test_a_discarded_record_gives_its_room_back() -> None:
-    with rings(mmap.PAGESIZE, 4) as (fake, reader):
-        fake.append(b"one.", DISCARD)
-        assert reader.available() == 1
-        assert read(reader, 10, 4) == ([], True)
-        assert fake.consumer == fake.producer
-        assert reader.available() == 0
+def test_a_read_ends_at_the_end_of_its_lane() -> None:
+    with rings(4, 8, start=3) as (fake, reader):
+        for number in range(4):
+            fake.append(numbered(number, 8))
+        assert records(reader.read(0, 10), 8) == [numbered(0, 8)]
+        assert records(reader.read(0, 10), 8) == [numbered(number, 8) for number in (1, 2, 3)]
 
 
 def test_no_more_than_a_chunk_at_once() -> None:
     count = CHUNK + 100
-    with rings(1 << 17, 8) as (fake, reader):
+    with rings(1 << 14, 8) as (fake, reader):
         for number in range(count):
             fake.append(number.to_bytes(8, "little"))
-        assert reader.available() == count
-        assert reader.read(count).rows[:, 0].tolist() == list(range(CHUNK))
-        assert reader.available() == 100
-        assert reader.read(count).rows[:, 0].tolist() == list(range(CHUNK, count))
+        assert reader.read(0, count)[:, 0].tolist() == list(range(CHUNK))
+        assert waiting(reader) == [100]
+        assert reader.read(0, count)[:, 0].tolist() == list(range(CHUNK, count))
 
 
-def test_fill_level_is_the_share_of_the_bytes() -> None:
-    with rings(mmap.PAGESIZE, 248) as (fake, reader):
-        for _ in range(mmap.PAGESIZE // 256 // 2):
-            fake.append(bytes(248))
+def test_fill_level_is_the_share_of_all_lanes() -> None:
+    with rings(8, 248, lanes=2) as (fake, reader):
+        for _ in range(8):
+            fake.append(bytes(248), 1)
         assert reader.fill_level() == 0.5
+
+
+def test_who_is_about_to_write_is_seen() -> None:
+    with rings(8, 8, lanes=2) as (fake, reader):
+        fake.table["writers"][1] = 1
+        assert reader.look() == [(0, False), (0, True)]
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_rows_are_copies(count: int) -> None:
     """Once its room is given back, the kernel may overwrite a record, and the ring be unmapped."""
-    with rings(mmap.PAGESIZE, 8) as (fake, reader):
+    with rings(16, 8) as (fake, reader):
         for _ in range(count):
             fake.append(b"to keep.")
-        chunk = reader.read(count)
-        for _ in range(2):
-            while fake.fits(8):
-                fake.append(b"another.")
-            read(reader, CHUNK, 8)
-        assert records(chunk, 8) == [b"to keep."] * count
-    assert records(chunk, 8) == [b"to keep."] * count
+        rows = reader.read(0, count)
+        while fake.has_room():
+            fake.append(b"another.")
+        assert records(rows, 8) == [b"to keep."] * count
+    assert records(rows, 8) == [b"to keep."] * count

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from tcprism.events import FAMILIES, KINDS, Batch, Part
 from tcprism.events._wire import PAYLOAD_CLASSES
 from tcprism.ring import rings
-from tcprism.ring.buffer import Chunk, RingBuffer
 from tcprism.ring.rings import Rings
 
-from .fake_ring import BUSY, DISCARD, FakeRing, records_of
+from .fake_ring import FakeRing, records_of
 from .records import losses, messages, segments
 
-UNUSED = 4096
 SIZE = 64 << 10
+CPUS = 2
 MS = 1_000_000
 SETTLE = rings.SETTLE_NS
 NAMES = ("message_0", "message_64", "segment", "loss")
@@ -36,16 +35,25 @@ class Machine:
 
     def __init__(self, ordered: bool = True, names: tuple[str, ...] = NAMES) -> None:
         self.now = 1000 * MS
-        self.fakes = {name: FakeRing(SIZE) for name in names}
-        sizes = dict.fromkeys(names, SIZE)
-        self.rings = Rings(sizes, lambda name: self.fakes[name].descriptor, ordered)
+        layouts = rings.layouts(dict.fromkeys(names, SIZE), CPUS)
+        self.fakes = {name: FakeRing(layout) for name, layout in layouts.items()}
+        self.rings = Rings(layouts, self._descriptor, ordered)
 
-    def write(self, name: str, ts_ns: int, flags: int = 0, **fields: object) -> tuple[int, int]:
-        """Put one record into a ring; return its position and length."""
+    def _descriptor(self, name: str) -> int:
+        if name.endswith("_lanes"):
+            return self.fakes[name.removesuffix("_lanes")].lanes
+        return self.fakes[name].records
+
+    def write(self, name: str, ts_ns: int, lane: int = 0, **fields: object) -> None:
+        """Put one record into a ring."""
         (record,) = records_of(MAKERS[name]({"ts_ns": ts_ns, **fields}))
         if name == "message_0":
             record = record[:-64]
-        return self.fakes[name].append(record, flags), len(record)
+        self.fakes[name].append(record, lane)
+
+    def writing(self, name: str, writers: int, lane: int = 0) -> None:
+        """Have so many programs in a lane, with a record that they have not finished."""
+        self.fakes[name].table["writers"][lane] = writers
 
     def read(self) -> list[int]:
         """Return the times of what is ready, in order."""
@@ -91,7 +99,7 @@ def test_only_the_rings_in_use_are_large(
     kinds: set[str], payload: int, used: dict[str, int]
 ) -> None:
     sizes = rings.sizes(kinds, payload, 64 << 20)
-    assert {name: size >> 20 for name, size in sizes.items() if size != UNUSED} == used
+    assert {name: size >> 20 for name, size in sizes.items() if size} == used
     assert set(sizes) == {f"message_{limit}" for limit in (0, *PAYLOAD_CLASSES)} | (
         FAMILIES.keys() - {"message"}
     )
@@ -103,23 +111,46 @@ def test_the_longest_payload_uses_every_ring_of_messages() -> None:
 
 
 @pytest.mark.parametrize("size", [rings.SMALLEST, rings.DEFAULT_SIZE, rings.LARGEST])
-def test_sizes_are_powers_of_two_and_no_ring_in_use_is_too_small(size: int) -> None:
+def test_no_ring_in_use_is_too_small(size: int) -> None:
     sizes = rings.sizes(KINDS, 16384, size)
-    assert all(value & (value - 1) == 0 for value in sizes.values())
     assert min(sizes.values()) >= rings.SMALLEST
     assert sizes["loss"] == sizes["connection"] == min(size, 8 << 20)
 
 
-def test_rings_of_one_page_are_not_mapped() -> None:
-    fake = FakeRing(SIZE)
+@pytest.mark.parametrize(
+    ("cpus", "size", "payload", "lanes"),
+    [
+        (1, 64 << 20, 64, 2),
+        (2, 64 << 20, 64, 4),
+        (3, 64 << 20, 64, 8),
+        (500, 64 << 20, 64, 64),
+        (500, rings.SMALLEST, 64, 64),
+        (2, rings.SMALLEST, 16384, 2),
+    ],
+)
+def test_all_rings_have_the_same_lanes_and_fill_their_size(
+    cpus: int, size: int, payload: int, lanes: int
+) -> None:
+    sizes = rings.sizes(KINDS, payload, size)
+    for name, layout in rings.layouts(sizes, cpus).items():
+        assert layout.lanes == lanes
+        assert layout.lanes & (layout.lanes - 1) == 0
+        left = sizes[name] - layout.records * layout.stride
+        assert 0 <= left < layout.lanes * layout.stride
+        assert (layout.slots > 0) == (sizes[name] > 0)
+
+
+def test_only_the_rings_in_use_are_mapped() -> None:
+    layouts = rings.layouts({"message_0": 0, "segment": SIZE, "loss": 0}, CPUS)
+    fake = FakeRing(layouts["segment"])
     asked = []
 
     def descriptor(name: str) -> int:
         asked.append(name)
-        return fake.descriptor
+        return fake.lanes if name.endswith("_lanes") else fake.records
 
-    Rings({"message_0": UNUSED, "segment": SIZE, "loss": UNUSED}, descriptor).close()
-    assert asked == ["segment"]
+    Rings(layouts, descriptor).close()
+    assert asked == ["segment", "segment_lanes"]
     fake.close()
 
 
@@ -141,15 +172,23 @@ def test_rings_are_merged(machine: Machine) -> None:
     assert machine.rings.received == 8
 
 
-def test_an_unfinished_record_holds_back_what_is_later_in_other_rings(machine: Machine) -> None:
+def test_lanes_are_merged(machine: Machine) -> None:
+    for moment in range(100, 120):
+        machine.write("segment", moment * MS, moment % 3)
+    assert machine.read() == [moment * MS for moment in range(100, 120)]
+
+
+def test_an_unfinished_record_holds_back_what_is_later_elsewhere(machine: Machine) -> None:
     machine.write("segment", 100 * MS)
-    position, length = machine.write("segment", 150 * MS, BUSY)
+    machine.writing("segment", 1)
+    machine.write("segment", 180 * MS, 1)
     machine.write("message_0", 70 * MS)
     machine.write("message_0", 200 * MS)
     assert machine.read() == [70 * MS]
     assert machine.read() == []
-    machine.fakes["segment"].mark(position, length)
-    assert machine.read() == [100 * MS, 150 * MS, 200 * MS]
+    machine.write("segment", 150 * MS)
+    machine.writing("segment", 0)
+    assert machine.read() == [100 * MS, 150 * MS, 180 * MS, 200 * MS]
 
 
 def test_a_ring_that_is_behind_holds_back_the_others(
@@ -168,27 +207,6 @@ def test_a_ring_that_is_behind_holds_back_the_others(
     assert found == sorted([*expected, 399 * MS])
 
 
-def test_discarded_records_are_no_events(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    reads = []
-
-    class Counted(RingBuffer):
-        """A ring that notices when it is read without end."""
-
-        def read(self, limit: int) -> Chunk:
-            reads.append(limit)
-            assert len(reads) < 100, "reads an empty ring again and again"
-            return super().read(limit)
-
-    monkeypatch.setattr(rings, "RingBuffer", Counted)
-    machine.write("segment", 10 * MS)
-    machine.write("segment", 11 * MS, DISCARD)
-    machine.write("segment", 12 * MS)
-    fakes = machine.fakes
-    again = Rings(dict.fromkeys(NAMES, SIZE), lambda name: fakes[name].descriptor)
-    assert times(again.read()) == [10 * MS, 12 * MS]
-    again.close()
-
-
 def test_drain_gives_what_is_left_and_then_nothing(machine: Machine) -> None:
     for name, moment in (("segment", 999), ("message_64", 100), ("loss", 998)):
         machine.write(name, moment * MS)
@@ -203,7 +221,7 @@ def test_without_order_everything_comes_at_once(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(rings, "time", SimpleNamespace(monotonic_ns=lambda: machine.now))
     machine.write("segment", 1000 * MS)
     machine.write("message_0", 999 * MS)
-    machine.write("loss", 10 * MS, BUSY)
+    machine.writing("loss", 1)
     assert machine.read() == [999 * MS, 1000 * MS]
     machine.close()
 
@@ -224,25 +242,27 @@ def test_fill_level_is_that_of_the_fullest_ring(machine: Machine) -> None:
     while machine.rings.fill_level() < 0.25:
         machine.write("segment", 1 * MS)
     machine.write("message_0", 1 * MS)
-    assert machine.fakes["segment"].producer / SIZE == machine.rings.fill_level()
+    ring = machine.fakes["segment"]
+    assert ring.waiting() / ring.layout.records == machine.rings.fill_level()
 
 
 late = st.integers(0, SETTLE - 1)
-ticks = st.lists(st.lists(st.tuples(st.sampled_from(NAMES), late), max_size=6), max_size=8)
+arrival = st.tuples(st.sampled_from(NAMES), st.integers(0, 3), late)
+ticks = st.lists(st.lists(arrival, max_size=6), max_size=8)
 
 
 @settings(max_examples=30)
 @given(ticks, st.integers(1, 2 * SETTLE))
 def test_reads_are_in_order_when_no_record_is_too_late(
-    pattern: list[list[tuple[str, int]]], tick: int
+    pattern: list[list[tuple[str, int, int]]], tick: int
 ) -> None:
     machine = Machine()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rings, "time", SimpleNamespace(monotonic_ns=lambda: machine.now))
         written, found = [], []
         for arrivals in pattern:
-            for name, delay in sorted(arrivals, key=lambda arrival: -arrival[1]):
-                machine.write(name, machine.now - delay)
+            for name, lane, delay in sorted(arrivals, key=lambda arrival: -arrival[2]):
+                machine.write(name, machine.now - delay, lane)
                 written.append(machine.now - delay)
             found += machine.read()
             machine.now += tick

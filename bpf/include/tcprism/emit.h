@@ -4,6 +4,7 @@
 #define TCPRISM_EMIT_H
 
 #include "owner.h"
+#include "ring.h"
 
 INLINE struct counters *counters_of(u32 kind)
 {
@@ -27,7 +28,7 @@ INLINE void event_owner(struct event *event, const struct owner *owner)
 	*comm = owner->comm;
 }
 
-/* All but socket, flags, bytes, seq and error. A ring's memory is not zeroed: every field is written. */
+/* All but socket, flags, bytes, seq and error. Of an older record all bytes are still there: every field is written. */
 INLINE void event_begin(struct event *event, u32 kind, const struct connection *c, const struct owner *owner)
 {
 	const struct owner unknown = {};
@@ -63,13 +64,14 @@ INLINE u64 cookie_of(struct sock *sk, enum reads reads)
  */
 #define SUBMIT(ring, record_type, counters, fill)                                                  \
 	do {                                                                                       \
-		record_type *record = bpf_ringbuf_reserve(&(ring), sizeof(record_type), 0);        \
+		struct lane *lane;                                                                 \
+		record_type *record = RESERVE(ring, &lane);                                        \
 		if (!record) {                                                                     \
 			COUNT((counters)->ring_full, 1);                                           \
 			break;                                                                     \
 		}                                                                                  \
 		fill;                                                                              \
-		bpf_ringbuf_submit(record, RING_NO_WAKEUP);                                        \
+		ring_submit(lane);                                                                 \
 		COUNT((counters)->submitted, 1);                                                   \
 	} while (0)
 

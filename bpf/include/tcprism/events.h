@@ -257,6 +257,19 @@ struct counters {
 #define NETNS_MAX 1024
 #define PREFIXES_MAX 4096
 
+/*
+ * A part of a ring, and how far it is written and read: counts of records that only grow. Where it lies in the
+ * ring user space says before any hook is on. Reader and writers have cache lines of their own.
+ */
+struct lane {
+	u32 writers; /* that are in it or look whether they may */
+	u32 next;    /* where the next record goes, from `first` */
+	u32 first;
+	u32 slots;
+	u64 written;
+	u64 read __attribute__((aligned(64)));
+} __attribute__((aligned(64)));
+
 /* What user space asks for; read-only once loaded, so that the verifier removes what is off. */
 struct config {
 	u32 kinds; /* bit mask of event_kind */
@@ -280,6 +293,7 @@ struct config {
 	u8 recvmsg_arguments; /* parameters of tcp_recvmsg() in this kernel */
 	u8 accept_arguments; /* parameters of inet_csk_accept() */
 	u32 tick_ns; /* a jiffy */
+	u32 last_lane; /* of a ring: their number is a power of two */
 	u16 lowest_port, highest_port; /* of by_port and by_local_port */
 	u64 cgroup_ids[CGROUPS_MAX];
 	u64 port[PORT_WORDS];

@@ -29,12 +29,10 @@ enum {
 	MAP_LRU_HASH = 9,
 	MAP_LPM_TRIE = 11,
 	MAP_SK_STORAGE = 24,
-	MAP_RINGBUF = 27,
 	MAP_TASK_STORAGE = 29,
 };
-enum { MAP_NO_PREALLOC = 1, MAP_CLONE = 1 << 9 };
+enum { MAP_NO_PREALLOC = 1, MAP_CLONE = 1 << 9, MAP_MMAPABLE = 1 << 10 };
 enum { STORAGE_CREATE = 1 };
-enum { RING_NO_WAKEUP = 1 };
 
 struct seq_file;
 struct sock;
@@ -52,6 +50,7 @@ static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static long (*bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
 static u64 (*bpf_ktime_get_ns)(void) = (void *)5;
+static u32 (*bpf_get_smp_processor_id)(void) = (void *)8;
 static u64 (*bpf_get_current_pid_tgid)(void) = (void *)14;
 static u64 (*bpf_get_current_uid_gid)(void) = (void *)15;
 static long (*bpf_get_current_comm)(void *buffer, u32 size) = (void *)16;
@@ -66,8 +65,6 @@ static long (*bpf_probe_read_kernel)(void *to, u32 size, const void *from) = (vo
 static long (*bpf_probe_read_kernel_str)(void *to, u32 size, const void *from) = (void *)115;
 static u64 (*bpf_jiffies64)(void) = (void *)118;
 static long (*bpf_seq_write)(struct seq_file *seq, const void *data, u32 length) = (void *)127;
-static void *(*bpf_ringbuf_reserve)(void *ring, u64 size, u64 flags) = (void *)131;
-static void (*bpf_ringbuf_submit)(void *record, u64 flags) = (void *)132;
 static struct tcp_sock *(*bpf_skc_to_tcp_sock)(void *sk) = (void *)137;
 static void *(*bpf_task_storage_get)(void *map, struct task_struct *task, void *value, u64 flags) = (void *)156;
 static struct task_struct *(*bpf_get_current_task_btf)(void) = (void *)158;

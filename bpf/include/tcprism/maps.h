@@ -1,27 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* Every map: what user space writes (config, filters), what it reads (rings, ledger). */
+/* What user space writes (config, filters), and the ledger, which it reads. */
 #ifndef TCPRISM_MAPS_H
 #define TCPRISM_MAPS_H
 
 #include "helpers.h"
 
-/* User space sets the sizes before it loads; a ring that this run does not use gets one page. */
-#define RING(name)                                                                                 \
-	struct {                                                                                   \
-		MAP_UINT(type, MAP_RINGBUF);                                                       \
-		MAP_UINT(max_entries, 4096);                                                       \
-	} name SEC(".maps")
-
 const volatile struct config config = {};
-
-/* Messages: one ring a payload class. Losses and connections have rings that no flood can fill. */
-RING(message_0);
-#define MESSAGE_RING(size) RING(message_##size);
-PAYLOAD_CLASSES(MESSAGE_RING)
-RING(delivery);
-RING(segment);
-RING(loss);
-RING(connection);
 
 struct {
 	MAP_UINT(type, MAP_PERCPU_ARRAY);

@@ -94,7 +94,7 @@ INLINE long read_payload(void *to, u32 length, const struct buffer *from, const 
 /* The barrier keeps the verifier's bound: the compiler knows it already, and would drop the comparison. */
 #define RESERVE_CLASS(size)                                                                        \
 	if (*length <= size) {                                                                     \
-		struct message *m = bpf_ringbuf_reserve(&message_##size, sizeof(*m) + size, 0);    \
+		struct message *m = RESERVE(message_##size, lane);                                 \
 		u32 bounded = *length;                                                             \
                                                                                                    \
 		asm volatile("" : "+r"(bounded));                                                  \
@@ -106,10 +106,11 @@ INLINE long read_payload(void *to, u32 length, const struct buffer *from, const 
 	}
 
 /* Room in the ring of the smallest payload class that holds it, with the payload there already. */
-INLINE struct message *message_reserve(u32 *length, const struct buffer *from, const struct gathered *gathered)
+INLINE struct message *message_reserve(struct lane **lane, u32 *length, const struct buffer *from,
+				       const struct gathered *gathered)
 {
 	if (!*length)
-		return bpf_ringbuf_reserve(&message_0, sizeof(struct message), 0);
+		return RESERVE(message_0, lane);
 	PAYLOAD_CLASSES(RESERVE_CLASS)
 	return NULL;
 }
@@ -225,10 +226,11 @@ INLINE void message_record(const struct caller *caller, struct call *call, struc
 	struct gathered *gathered = NULL;
 	u32 length = payload_length(call, kind, bytes, &gathered);
 	struct message *m;
+	struct lane *lane;
 
 	if (config.payload_limit && length < bytes)
 		COUNT(caller->counters->payload_cut, bytes - length);
-	m = message_reserve(&length, &call->buffer, gathered);
+	m = message_reserve(&lane, &length, &call->buffer, gathered);
 	if (!m) {
 		COUNT(caller->counters->ring_full, 1);
 		return;
@@ -238,7 +240,7 @@ INLINE void message_record(const struct caller *caller, struct call *call, struc
 		follow_bytes(m, sk, kind, reads);
 	m->payload_length = length;
 	m->payload_unavailable = payload_unavailable(&call->buffer, bytes, length);
-	bpf_ringbuf_submit(m, RING_NO_WAKEUP);
+	ring_submit(lane);
 	COUNT(caller->counters->submitted, 1);
 }
 

@@ -264,6 +264,16 @@ _COUNTERS: Fields = {
 }
 COUNTERS = _dtype(_COUNTERS, 48)
 
+_LANE: Fields = {
+    "writers": ("<u4", 0),
+    "next": ("<u4", 4),
+    "first": ("<u4", 8),
+    "slots": ("<u4", 12),
+    "written": ("<u8", 16),
+    "read": ("<u8", 64),
+}
+LANE = _dtype(_LANE, 128)
+
 _CONFIG: Fields = {
     "kinds": ("<u4", 0),
     "self_pid": ("<u4", 4),
@@ -286,14 +296,15 @@ _CONFIG: Fields = {
     "recvmsg_arguments": ("u1", 30),
     "accept_arguments": ("u1", 31),
     "tick_ns": ("<u4", 32),
-    "lowest_port": ("<u2", 36),
-    "highest_port": ("<u2", 38),
-    "cgroup_ids": ("(16,)<u8", 40),
-    "port": ("(1024,)<u8", 168),
-    "local_port": ("(1024,)<u8", 8360),
-    "remote_port": ("(1024,)<u8", 16552),
+    "last_lane": ("<u4", 36),
+    "lowest_port": ("<u2", 40),
+    "highest_port": ("<u2", 42),
+    "cgroup_ids": ("(16,)<u8", 48),
+    "port": ("(1024,)<u8", 176),
+    "local_port": ("(1024,)<u8", 8368),
+    "remote_port": ("(1024,)<u8", 16560),
 }
-CONFIG = _dtype(_CONFIG, 24744)
+CONFIG = _dtype(_CONFIG, 24752)
 
 DOCS = {
     "event.ts_ns": "when the hook fired, CLOCK_MONOTONIC, nanoseconds: for a message, as its call returned",

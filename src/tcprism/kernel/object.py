@@ -70,19 +70,16 @@ class BpfObject:
             self._library.call("bpf_program__set_autoload", program, name in chosen)
         self.loaded = tuple(sorted(chosen))
 
-    def configure(self, fields: dict[str, object], sizes: dict[str, int]) -> None:
-        """Write the read-only configuration (struct config) and the sizes of maps.
-
-        A ring's is in bytes, a table's in entries.
-        """
+    def configure(self, fields: dict[str, object], entries: dict[str, int]) -> None:
+        """Write the read-only configuration (struct config) and how many entries maps have."""
         values = np.zeros((), dtype=_wire.CONFIG)
         for name, value in fields.items():
             values[name] = value
         size = c_size_t()
         address = self._library.checked("bpf_map__initial_value", self._map(".rodata"), byref(size))
         ctypes.memmove(address, values.tobytes(), values.nbytes)
-        for name, size_of_map in sizes.items():
-            self._library.checked("bpf_map__set_max_entries", self._map(name), size_of_map)
+        for name, count in entries.items():
+            self._library.checked("bpf_map__set_max_entries", self._map(name), count)
 
     def without_storage(self) -> None:
         """Leave out the socket and task storage maps, for a kernel that does not know them."""

@@ -1,8 +1,8 @@
-"""One BPF ring buffer, mapped into this process and read with NumPy.
+"""One ring, mapped into this process and read with NumPy.
 
-The layout is the kernel's (kernel/bpf/ringbuf.c): a page with the consumer's position, a page with
-the producer's, then the data mapped twice in a row, so that a record never wraps. Every record of
-one of our rings has the same size, hence a run of records is a table, and is read as one.
+The layout is ours (bpf/include/tcprism/ring.h): a table of records of one size, cut into lanes, and
+a table of the lanes (struct lane), which says how far each is written and read. One writer at a
+time is in a lane, and a record is whole when it is counted, so what is there is read as a table.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-HEADER = 8  # u32 length and flags, u32 page offset
-_BUSY = 0x80000000
-_DISCARDED = 0x40000000
+from tcprism.events._wire import LANE
+
 # More than this at once falls out of the CPU's cache and is read at half the speed or less; of less
 # than this, NumPy's calls cost more than the records.
 CHUNK = 4096
@@ -24,72 +23,77 @@ CHUNK_BYTES = 1 << 20
 Words = NDArray[np.uint64]
 
 
+def stride(record_size: int) -> int:
+    """Return the bytes from one record to the next: the kernel rounds up (array_map_alloc())."""
+    return (record_size + 7) // 8 * 8
+
+
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """Records as 8-byte words, one row each, out of `taken` that were read.
+class Layout:
+    """How a ring is cut up: `lanes`, a power of two, of `slots` records of `record_size` bytes."""
 
-    `table` has the kernel's header in its first column: to copy it along is quicker than to leave
-    it out. `complete` if no unfinished record stopped the reader. Discarded ones are taken and give
-    no row.
-    """
-
-    table: Words
-    taken: int
-    complete: bool
+    lanes: int
+    slots: int
+    record_size: int
 
     @property
-    def rows(self) -> Words:
-        """The records without the header."""
-        return self.table[:, 1:]
+    def stride(self) -> int:
+        """Bytes from one record to the next."""
+        return stride(self.record_size)
+
+    @property
+    def records(self) -> int:
+        """How many records the ring holds."""
+        return self.lanes * self.slots
 
 
 class RingBuffer:
-    """A reader of one ring. `size` and `record_size` are in bytes; `descriptor` is the map's."""
+    """A reader of one ring: `records` and `lanes` are the descriptors of its two maps.
 
-    def __init__(self, descriptor: int, size: int, record_size: int) -> None:
-        page = mmap.PAGESIZE
-        self.size = size
-        self.stride = HEADER + (record_size + 7) // 8 * 8
-        self._chunk = max(1, min(CHUNK, CHUNK_BYTES // self.stride))
-        self._consumer_map = mmap.mmap(descriptor, page, mmap.MAP_SHARED, offset=0)
-        self._producer_map = mmap.mmap(
-            descriptor, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page
+    It is made before anything is written, for it tells the writers where each lane lies.
+    """
+
+    def __init__(self, records: int, lanes: int, layout: Layout) -> None:
+        self.layout = layout
+        self._chunk = max(1, min(CHUNK, CHUNK_BYTES // layout.stride))
+        self._lanes_map = mmap.mmap(lanes, layout.lanes * LANE.itemsize)
+        self._records_map = mmap.mmap(
+            records, layout.records * layout.stride, mmap.MAP_SHARED, mmap.PROT_READ
         )
+        table = np.frombuffer(self._lanes_map, dtype=LANE)
+        table["first"] = np.arange(layout.lanes) * layout.slots
+        table["slots"] = layout.slots
         # One aligned load or store each, so that a position is never torn.
-        self._consumer = memoryview(self._consumer_map).cast("Q")
-        self._producer = memoryview(self._producer_map)[:8].cast("Q")
-        self._data = np.frombuffer(self._producer_map, dtype=np.uint64, offset=page)
-        self._lengths = self._data.view(np.uint32)
-        self._finished_length = record_size
+        self._writers = table["writers"].data
+        self._written = table["written"].data
+        self._read = table["read"].data
+        self._words = np.frombuffer(self._records_map, dtype=np.uint64).reshape(layout.records, -1)
 
-    def available(self) -> int:
-        """Return how many records wait to be read; the last ones may be unfinished."""
-        return int(self._producer[0] - self._consumer[0]) // self.stride
+    def look(self) -> list[tuple[int, bool]]:
+        """Return, for each lane, how many records wait, and whether one may be on its way."""
+        writers = self._writers.tolist()  # first: who is done since has been counted
+        lanes = zip(writers, self._written.tolist(), self._read.tolist(), strict=True)
+        return [(written - read, writers > 0) for writers, written, read in lanes]
 
     def fill_level(self) -> float:
         """Return how full the ring is, 0 to 1."""
-        return int(self._producer[0] - self._consumer[0]) / self.size
+        return sum(waiting for waiting, _ in self.look()) / self.layout.records
 
-    def read(self, limit: int) -> Chunk:
-        """Copy out at most `limit` records, and not more than the cache takes; free their room."""
-        count = min(self.available(), limit, self._chunk)
-        start = self._consumer[0]
-        first, words = (start & (self.size - 1)) // 8, self.stride // 8
-        lengths = self._lengths[2 * first : 2 * (first + count * words) : 2 * words]
-        whole = bool((lengths == self._finished_length).all())
-        finished = count if whole else _finished(lengths)
-        kept = None if whole else (lengths[:finished] & _DISCARDED) == 0
-        table = self._data[first : first + finished * words].copy().reshape(finished, words)
-        self._consumer[0] = start + finished * self.stride
-        return Chunk(table if kept is None else table[kept], finished, finished == count)
+    def read(self, lane: int, limit: int) -> Words:
+        """Copy out at most `limit` records of those that wait in a lane, and free their room.
+
+        Returns 8-byte words, a row a record. Gives no more than the cache takes, and not beyond the
+        end of the lane, where the next call goes on at its start.
+        """
+        start = self._read[lane]
+        slots = self.layout.slots
+        count = min(self._written[lane] - start, limit, self._chunk, slots - start % slots)
+        first = lane * slots + start % slots
+        rows = self._words[first : first + count].copy()
+        self._read[lane] = start + count
+        return rows
 
     def close(self) -> None:
         """Let go of the maps; they are unmapped once no view of them is left."""
-        del self._consumer, self._producer, self._data, self._lengths
-        del self._consumer_map, self._producer_map
-
-
-def _finished(lengths: NDArray[np.uint32]) -> int:
-    """Return how many records lie before the first that its writer has not finished."""
-    busy = (lengths & _BUSY) != 0
-    return int(busy.argmax()) if busy.any() else len(lengths)
+        del self._writers, self._written, self._read, self._words
+        del self._lanes_map, self._records_map

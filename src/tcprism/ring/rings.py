@@ -12,13 +12,14 @@ from tcprism.events import Part
 from tcprism.events._wire import PAYLOAD_CLASSES
 from tcprism.events.families import FAMILIES, RECORDS
 from tcprism.events.memory import keep_freed_memory
-from tcprism.ring.buffer import HEADER, Chunk, RingBuffer
+from tcprism.ring.buffer import Layout, RingBuffer, Words, stride
 
 DEFAULT_SIZE = 64 << 20
 SMALLEST = 64 << 10
 LARGEST = 1 << 30
-_UNUSED = 4096  # the smallest ring the kernel makes
 _RARE = 8 << 20  # losses and connections: precious, never many
+_LANES_A_CPU = 2  # LANES_A_CPU in bpf/include/tcprism/ring.h
+_MOST_LANES = 64
 
 # How long a record may take from its time stamp to its ring; later ones are sorted in as they come.
 SETTLE_NS = 20_000_000
@@ -28,7 +29,7 @@ _READ_AT_ONCE = 1 << 21
 
 
 def sizes(kinds: Iterable[str], payload: int, size: int) -> dict[str, int]:
-    """Return each ring's size in bytes: what this run does not use gets one page."""
+    """Return each ring's size in bytes, 0 for one that this run does not use."""
     chosen = set(kinds)
     messages = bool(chosen & {"send", "recv"})
     rings = {"message_0": (size if not payload else max(size // 4, SMALLEST)) if messages else 0}
@@ -43,7 +44,29 @@ def sizes(kinds: Iterable[str], payload: int, size: int) -> dict[str, int]:
         ("connection", min(size, _RARE)),
     ):
         rings[family] = ring if chosen & set(FAMILIES[family]) else 0
-    return {name: ring or _UNUSED for name, ring in rings.items()}
+    return rings
+
+
+def layouts(sizes: dict[str, int], cpus: int) -> dict[str, Layout]:
+    """Return how rings of at most so many bytes are cut up on a machine with so many CPUs.
+
+    All that are used have as many lanes.
+    """
+    records = {name: size // stride(_record_size(name)) for name, size in sizes.items()}
+    fewest = min(filter(None, records.values()), default=1)
+    lanes = 1
+    while lanes < min(_LANES_A_CPU * cpus, _MOST_LANES) and 2 * lanes <= fewest:
+        lanes *= 2
+    return {
+        name: Layout(lanes, held // lanes, _record_size(name)) for name, held in records.items()
+    }
+
+
+def entries(layouts: dict[str, Layout]) -> dict[str, int]:
+    """Return how many entries the two maps have of each ring that is used."""
+    used = {name: layout for name, layout in layouts.items() if layout.slots}
+    records = {name: layout.records for name, layout in used.items()}
+    return records | {f"{name}_lanes": layout.lanes for name, layout in used.items()}
 
 
 def _payload_class(name: str) -> int:
@@ -56,16 +79,16 @@ def _dtype(name: str) -> np.dtype[np.void]:
     return RECORDS[name.partition("_")[0]]
 
 
-def _to_part(name: str, chunk: Chunk) -> Part:
+def _to_part(name: str, words: Words) -> Part:
     """View records as what they are: no copy."""
     dtype = _dtype(name)
-    raw = chunk.table.view(np.uint8)
+    raw = words.view(np.uint8)
     heads: NDArray[np.void] = np.ndarray(
-        len(raw), dtype, buffer=raw.data, offset=HEADER, strides=(raw.strides[0],)
+        len(raw), dtype, buffer=raw.data, strides=(raw.strides[0],)
     )
     if not _payload_class(name):
         return Part(heads)
-    return Part(heads, raw[:, HEADER + dtype.itemsize :])
+    return Part(heads, raw[:, dtype.itemsize :])
 
 
 class _Source:
@@ -76,22 +99,27 @@ class _Source:
         self.ring = ring
         self.waiting: list[Part] = []
         self.settled_ns = 0  # no later record of this ring is older
+        self._latest_ns = [0] * ring.layout.lanes  # of the records read so far
 
     def fill(self, now_ns: int) -> None:
         """Read what has come since, up to a bound."""
-        left = min(self.ring.available(), _READ_AT_ONCE // self.ring.stride)
-        latest = 0
-        complete = True
-        while left > 0 and complete:
-            chunk = self.ring.read(left)
-            complete = chunk.complete
-            left -= chunk.taken
-            if len(chunk.table):
-                part = _to_part(self.name, chunk)
-                self.waiting.append(part)
-                latest = int(part.rows["ts_ns"][-1])
-        exhausted = not self.ring.available()
-        self.settled_ns = (now_ns if exhausted else latest or self.settled_ns) - SETTLE_NS
+        lanes = self.ring.look()
+        in_use = sum(waiting > 0 for waiting, _ in lanes)
+        most = max(1, _READ_AT_ONCE // self.ring.layout.stride // max(1, in_use))
+        settled = now_ns
+        for lane, (waiting, written_to) in enumerate(lanes):
+            self._read(lane, min(waiting, most))
+            if written_to or waiting > most:
+                settled = min(settled, self._latest_ns[lane])
+        self.settled_ns = settled - SETTLE_NS
+
+    def _read(self, lane: int, count: int) -> None:
+        while count:
+            words = self.ring.read(lane, count)
+            count -= len(words)
+            part = _to_part(self.name, words)
+            self.waiting.append(part)
+            self._latest_ns[lane] = int(part.rows["ts_ns"][-1])
 
     def take(self, until_ns: int) -> list[Part]:
         """Hand over what is older than `until_ns`."""
@@ -122,14 +150,14 @@ class Rings:
     """
 
     def __init__(
-        self, sizes: dict[str, int], descriptor: Callable[[str], int], ordered: bool = True
+        self, layouts: dict[str, Layout], descriptor: Callable[[str], int], ordered: bool = True
     ) -> None:
         keep_freed_memory()
         self._ordered = ordered
         self._sources = [
-            _Source(name, RingBuffer(descriptor(name), size, _record_size(name)))
-            for name, size in sizes.items()
-            if size > _UNUSED
+            _Source(name, RingBuffer(descriptor(name), descriptor(f"{name}_lanes"), layout))
+            for name, layout in layouts.items()
+            if layout.slots
         ]
         self.received = 0
 
