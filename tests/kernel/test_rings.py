@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tcprism.events._wire import LANES_TRIED
 from tcprism.filters import Filter
 from tcprism.pipeline import Monitor, Request
 from tcprism.ring import rings
@@ -18,7 +19,6 @@ from . import hooks, workload
 from .netns import Netns
 from .tracer import Event, tracing
 
-LANES_TRIED = 8  # bpf/include/tcprism/ring.h
 CALLS = 5_000
 CPUS = os.cpu_count() or 1
 PORTS = range(5400, 5400 + 10 * CPUS, 10)

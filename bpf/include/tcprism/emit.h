@@ -28,7 +28,7 @@ INLINE void event_owner(struct event *event, const struct owner *owner)
 	*comm = owner->comm;
 }
 
-/* All but socket, flags, bytes, seq and error. Of an older record all bytes are still there: every field is written. */
+/* All but socket, flags, bytes, seq and error. What an older one left is still there: every field is written. */
 INLINE void event_begin(struct event *event, u32 kind, const struct connection *c, const struct owner *owner)
 {
 	const struct owner unknown = {};

@@ -257,6 +257,9 @@ struct counters {
 #define NETNS_MAX 1024
 #define PREFIXES_MAX 4096
 
+#define LANES_A_CPU 2 /* the second is for whoever interrupts the first's writer */
+#define LANES_TRIED 8 /* by one writer: who finds room in none soon loses the record */
+
 /*
  * A part of a ring, and how far it is written and read: counts of records that only grow. Where it lies in the
  * ring user space says before any hook is on. Reader and writers have cache lines of their own.

@@ -9,8 +9,6 @@
 
 #include "maps.h"
 
-#define LANES_A_CPU 2 /* the second is for whoever interrupts the first's writer */
-#define LANES_TRIED 8 /* by one writer: who finds room in none soon loses the record */
 #define NO_LANE 0xffffffffU
 
 #define NOW(field) (*(volatile typeof(field) *)&(field))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Part
-from tcprism.events._wire import PAYLOAD_CLASSES
+from tcprism.events._wire import LANES_A_CPU, PAYLOAD_CLASSES
 from tcprism.events.families import FAMILIES, RECORDS
 from tcprism.events.memory import keep_freed_memory
 from tcprism.ring.buffer import Layout, RingBuffer, Words, stride
@@ -18,7 +18,6 @@ DEFAULT_SIZE = 64 << 20
 SMALLEST = 64 << 10
 LARGEST = 1 << 30
 _RARE = 8 << 20  # losses and connections: precious, never many
-_LANES_A_CPU = 2  # LANES_A_CPU in bpf/include/tcprism/ring.h
 _MOST_LANES = 64
 
 # How long a record may take from its time stamp to its ring; later ones are sorted in as they come.
@@ -55,7 +54,7 @@ def layouts(sizes: dict[str, int], cpus: int) -> dict[str, Layout]:
     records = {name: size // stride(_record_size(name)) for name, size in sizes.items()}
     fewest = min(filter(None, records.values()), default=1)
     lanes = 1
-    while lanes < min(_LANES_A_CPU * cpus, _MOST_LANES) and 2 * lanes <= fewest:
+    while lanes < min(LANES_A_CPU * cpus, _MOST_LANES) and 2 * lanes <= fewest:
         lanes *= 2
     return {
         name: Layout(lanes, held // lanes, _record_size(name)) for name, held in records.items()
