@@ -70,19 +70,11 @@ INLINE void batch_end(void)
 		batch->vector = 0;
 }
 
-#define NUMBER_OF_SENDTO 44
-
-/* read, write, sendto, recvfrom: nearly every call. To find out first that it is none of the others takes 20 ns. */
-INLINE bool is_plain_call(u64 number)
-{
-	return number <= 1 || number == NUMBER_OF_SENDTO || number == 45;
-}
-
 INLINE enum call_shape shape_of(u32 number)
 {
 	switch (number) {
 	case 0: case 1: case 45: return CALL_FLAT; /* read write recvfrom */
-	case NUMBER_OF_SENDTO: return CALL_SENDTO;
+	case 44: return CALL_SENDTO;
 	case 19: case 20: case 327: case 328: return CALL_IOVEC; /* readv writev preadv2 pwritev2 */
 	case 46: case 47: return CALL_MSGHDR; /* sendmsg recvmsg */
 	case 307: return CALL_SENDMMSG;
@@ -245,11 +237,12 @@ INLINE void buffer_from_syscall(struct buffer *to, struct task_struct *task, u32
 	}
 	regs = registers_of(task);
 	compat = task->thread_info.status & TS_COMPAT;
-	if (!compat && is_plain_call(regs->orig_ax)) {
+	shape = compat ? CALL_UNKNOWN : shape_of(regs->orig_ax);
+	if (shape == CALL_FLAT || shape == CALL_SENDTO) { /* nearly every call: no more is read than it needs */
 		buffer_flat(to, regs->si);
 		*requested = regs->dx;
 		if (send_flags)
-			*send_flags = regs->orig_ax == NUMBER_OF_SENDTO ? regs->r10 : 0;
+			*send_flags = shape == CALL_SENDTO ? regs->r10 : 0;
 		return;
 	}
 	shape = compat ? read_compat_call(&a, regs) : read_call(&a, regs);
