@@ -26,7 +26,19 @@ SINKS = {
 READ_RATE = 200_000
 _CALM_LOOKS = 10  # so often asleep in a row, looked at so many seconds apart: nothing is left to do
 _LOOK_SECONDS = 0.02
-_LADDER = (50_000, 75_000, 100_000, 150_000, 200_000, 250_000, 300_000, 400_000, 500_000, 700_000)
+_LADDER = (
+    50_000,
+    75_000,
+    100_000,
+    150_000,
+    200_000,
+    250_000,
+    300_000,
+    350_000,
+    400_000,
+    500_000,
+    700_000,
+)
 _LADDER_RING = ("--ring-size", "16M")  # so that losing begins within seconds
 
 
