@@ -10,6 +10,7 @@
 /* Whether anybody has made an io_uring: until then nobody needs to watch how sends begin. */
 struct {
 	MAP_UINT(type, MAP_ARRAY);
+	MAP_UINT(map_flags, MAP_MMAPABLE);
 	MAP_UINT(max_entries, 1);
 	MAP_TYPE(key, u32);
 	MAP_TYPE(value, u64);

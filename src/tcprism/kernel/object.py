@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Iterable
 from ctypes import byref, c_size_t, c_uint32, c_uint64
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -128,6 +129,7 @@ class BpfObject:
     def close(self) -> None:
         """Detach, and free programs and maps."""
         self.detach()
+        vars(self).pop("_io_uring_seen", None)  # unmapped
         if self._object:
             self._library.call("bpf_object__close", self._object)
         self._object = 0
@@ -162,7 +164,13 @@ class BpfObject:
 
     def io_uring_seen(self) -> bool:
         """Tell whether anybody has made an io_uring, if the programs that look for one are on."""
-        return bool(self._word("io_uring_seen"))
+        return self._io_uring_seen[0] != 0
+
+    @cached_property
+    def _io_uring_seen(self) -> mmap.mmap:
+        """The map as memory: to ask the kernel at each look costs as much as all else of it."""
+        descriptor = self.map_fd("io_uring_seen")
+        return mmap.mmap(descriptor, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ)
 
     def _word(self, name: str) -> int:
         value, key = c_uint64(), c_uint32(0)
