@@ -19,6 +19,7 @@ from benchmarks.build import bpf_object, native_program
 from benchmarks.effort import Effort
 from benchmarks.table import Table, at_least
 from benchmarks.workload import MONITOR_CPU, WORKLOAD_CPU
+from tcprism.events import Batch
 from tcprism.events._wire import MESSAGE, SEGMENT
 from tcprism.ring.buffer import CHUNK, Layout, RingBuffer, stride
 from tcprism.ring.ledger import Received
@@ -93,7 +94,7 @@ def part_reader(programs: Programs, name: str, layout: Layout) -> Iterator[Reade
     def read() -> tuple[int, int]:
         start, received = time.thread_time_ns(), Received()
         while parts := rings.drain():
-            received.add(parts)
+            received.add(Batch(parts))
         return int(received.events.sum()), time.thread_time_ns() - start
 
     yield read

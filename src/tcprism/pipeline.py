@@ -268,11 +268,11 @@ class Monitor:
         return self._batch(self._rings.drain())
 
     def _batch(self, parts: list[Part]) -> Batch:
-        self._received.add(parts)
         now = _clock_offset_ns()
         if abs(now - self._clock_offset_ns) > _CLOCK_STEP_NS:  # somebody set the clock
             self._clock_offset_ns = now
         batch = Batch([replace(p, context=self._context) for p in parts], self._clock_offset_ns)
+        self._received.add(batch)
         return through(self._stages, batch)
 
     def fill_level(self) -> float:

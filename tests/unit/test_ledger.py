@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcprism.events import KINDS
+from tcprism.events import KINDS, Batch
 from tcprism.events._wire import COUNTERS, EventKind
 from tcprism.pipeline import PROBES
 from tcprism.ring.ledger import Entry, Ledger, Received, close_accounts
@@ -91,7 +91,8 @@ def test_each_loss_gets_its_advice(field: str, advice: str) -> None:
 
 def test_accounts_of_the_kinds_that_were_traced() -> None:
     received = Received()
-    received.add([messages({"bytes": 10}, {"bytes": 20}, {"kind": EventKind.RECV, "bytes": 7})])
+    three = messages({"bytes": 10}, {"bytes": 20}, {"kind": EventKind.RECV, "bytes": 7})
+    received.add(Batch([three]))
     kernel = counters(
         send={"seen": 5, "filtered": 3, "submitted": 2, "payload_cut": 4},
         recv={"seen": 2, "ring_full": 1, "submitted": 1},
@@ -144,10 +145,9 @@ def test_received_counts_records_and_bytes(
     parts: list[list[tuple[int, int]]], retransmits: int
 ) -> None:
     received = Received()
-    received.add(
-        messages(*({"kind": kind, "bytes": size} for kind, size in part)) for part in parts
-    )
-    received.add([losses(*[{"bytes": 100}] * retransmits)])
+    calls = (messages(*({"kind": kind, "bytes": size} for kind, size in part)) for part in parts)
+    received.add(Batch(list(calls)))
+    received.add(Batch([losses(*[{"bytes": 100}] * retransmits)]))
     records = [record for part in parts for record in part]
     for kind in (EventKind.SEND, EventKind.RECV):
         weights = [size for found, size in records if found == kind]

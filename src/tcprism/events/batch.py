@@ -12,6 +12,7 @@ from tcprism.events.columns import BY_NAME, COLUMNS
 from tcprism.events.event import Event
 from tcprism.events.extras import need, pyarrow
 from tcprism.events.families import RECORDS
+from tcprism.events.names import KINDS
 from tcprism.events.part import Part
 
 
@@ -87,6 +88,17 @@ class Batch:
         """Whether the parts laid end to end are in time order already."""
         moments = np.concatenate([part.rows["ts_ns"] for part in self.parts] or [np.empty(0)])
         return bool((moments[1:] >= moments[:-1]).all())
+
+    @cached_property
+    def totals(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How many events of each kind there are, and their bytes: two arrays as long as KINDS."""
+        events, size = np.zeros((2, len(KINDS)), np.int64)
+        for part in self.parts:
+            kinds = part.rows["kind"].astype(np.intp)
+            events += np.bincount(kinds, minlength=len(KINDS))[: len(KINDS)]
+            sums = np.bincount(kinds, part.rows["bytes"], minlength=len(KINDS))[: len(KINDS)]
+            size += sums.astype(np.int64)  # exact: a part has far less than 2 ** 53 bytes
+        return events, size
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> Any:
         """Return a pyarrow.Table in time order, with all columns or some. Raises ExtraMissing."""

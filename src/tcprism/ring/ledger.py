@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tcprism.events import KINDS, Part
+from tcprism.events import KINDS, Batch
 from tcprism.events._wire import COUNTERS
 
 Counters = np.ndarray[tuple[int], np.dtype[np.void]]
@@ -55,15 +55,11 @@ class Received:
         self.events = np.zeros(len(KINDS), np.int64)
         self.bytes = np.zeros(len(KINDS), np.int64)
 
-    def add(self, parts: Iterable[Part]) -> None:
-        """Count records."""
-        for part in parts:
-            kinds = part.rows["kind"]
-            weights = part.rows["bytes"].astype(np.float64)
-            self.events += np.bincount(kinds, minlength=len(KINDS))[: len(KINDS)]
-            self.bytes += np.bincount(kinds, weights, minlength=len(KINDS))[: len(KINDS)].astype(
-                np.int64
-            )
+    def add(self, batch: Batch) -> None:
+        """Count events."""
+        events, size = batch.totals
+        self.events += events
+        self.bytes += size
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,8 +120,11 @@ class _Source:
             self.waiting.append(part)
             self._latest_ns[lane] = int(part.rows["ts_ns"][-1])
 
-    def take(self, until_ns: int) -> list[Part]:
-        """Hand over what is older than `until_ns`."""
+    def take(self, until_ns: int | None) -> list[Part]:
+        """Hand over what is no younger than `until_ns`; None: everything."""
+        if until_ns is None:
+            everything, self.waiting = self.waiting, []
+            return everything
         taken: list[Part] = []
         kept: list[Part] = []
         for part in self.waiting:
@@ -166,13 +169,13 @@ class Rings:
         for source in self._sources:
             source.fill(now)
         until = min((source.settled_ns for source in self._sources), default=0)
-        return self._take(until if self._ordered else now + SETTLE_NS)
+        return self._take(until if self._ordered else None)
 
     def drain(self) -> list[Part]:
         """Return all that is left; call it again until it returns nothing."""
-        return self.read() or self._take(np.iinfo(np.int64).max)
+        return self.read() or self._take(None)
 
-    def _take(self, until_ns: int) -> list[Part]:
+    def _take(self, until_ns: int | None) -> list[Part]:
         parts = [part for source in self._sources for part in source.take(until_ns)]
         self.received += sum(map(len, parts))
         return parts

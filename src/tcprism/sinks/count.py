@@ -10,6 +10,7 @@ from tcprism.events import KINDS, Batch, Part
 from tcprism.events._wire import MESSAGE, MessageFlag
 
 INTERVAL = 1.0  # seconds
+_RECV = KINDS.index("recv")
 HEADER = f"{'time':8}  {'kind':<10} {'events/s':>12} {'bytes/s':>14} {'events':>14} {'bytes':>18}\n"
 
 
@@ -32,23 +33,16 @@ class Count:
 
     def write(self, batch: Batch) -> None:
         """Add a batch to the totals; print them when a second has gone by."""
-        for part in batch.parts:
-            self._add(part)
+        events, size = batch.totals
+        self._events += events
+        self._bytes += size
+        self._bytes[_RECV] -= sum(map(_peeked, batch.parts))
         if self._clock() - self._printed_at >= INTERVAL:
             self._print()
 
     def close(self) -> None:
         """Print the totals once more."""
         self._print()
-
-    def _add(self, part: Part) -> None:
-        kinds = part.rows["kind"]
-        counted = part.rows["bytes"].astype(np.float64)
-        if part.rows.dtype == MESSAGE:
-            counted[part.rows["flags"] & MessageFlag.PEEK != 0] = 0
-        self._events += np.bincount(kinds, minlength=len(KINDS))[: len(KINDS)]
-        sums = np.bincount(kinds, counted, minlength=len(KINDS))[: len(KINDS)]
-        self._bytes += sums.astype(np.int64)  # exact: a part has far less than 2 ** 53 bytes
 
     def _print(self) -> None:
         now = self._clock()
@@ -68,3 +62,13 @@ class Count:
         self._printed_at = now
         self._printed_events = self._events.copy()
         self._printed_bytes = self._bytes.copy()
+
+
+def _peeked(part: Part) -> int:
+    """Return the bytes that were only looked at."""
+    if part.rows.dtype != MESSAGE:
+        return 0
+    flags = part.rows["flags"]
+    if not np.bitwise_or.reduce(flags) & MessageFlag.PEEK:  # nearly always, and soon told
+        return 0
+    return int(part.rows["bytes"][flags & MessageFlag.PEEK != 0].sum(dtype=np.int64))
