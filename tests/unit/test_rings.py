@@ -207,6 +207,30 @@ def test_a_ring_that_is_behind_holds_back_the_others(
     assert found == sorted([*expected, 399 * MS])
 
 
+def test_what_is_left_comes_in_order_when_a_read_takes_only_part(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is too young to be settled, and one lane has the older half."""
+    monkeypatch.setattr(rings, "_READ_AT_ONCE", 1 << 10)
+    moments = [machine.now - SETTLE + 1 + number for number in range(40)]
+    for moment in moments:
+        machine.write("segment", moment, lane=int(moment >= moments[20]))
+    found = []
+    while parts := machine.rings.drain():
+        found += times(parts)
+    assert found == moments
+
+
+def test_a_busy_lane_takes_what_the_others_leave_of_a_read(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rings, "_READ_AT_ONCE", 8 * machine.fakes["segment"].layout.stride)
+    for lane, count in enumerate((1, 5, 1, 1)):
+        for number in range(count):
+            machine.write("segment", (100 + number) * MS, lane)
+    assert len(machine.read()) == 8
+
+
 def test_drain_gives_what_is_left_and_then_nothing(machine: Machine) -> None:
     for name, moment in (("segment", 999), ("message_64", 100), ("loss", 998)):
         machine.write(name, moment * MS)

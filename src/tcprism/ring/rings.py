@@ -101,14 +101,17 @@ class _Source:
         self._latest_ns = [0] * ring.layout.lanes  # of the records read so far
 
     def fill(self, now_ns: int) -> None:
-        """Read what has come since, up to a bound."""
+        """Read what has come since, up to a bound, of which a lane may take what others leave."""
         lanes = self.ring.look()
-        in_use = sum(waiting > 0 for waiting, _ in lanes)
-        most = max(1, _READ_AT_ONCE // self.ring.layout.stride // max(1, in_use))
+        room = max(len(lanes), _READ_AT_ONCE // self.ring.layout.stride)
         settled = now_ns
-        for lane, (waiting, written_to) in enumerate(lanes):
-            self._read(lane, min(waiting, most))
-            if written_to or waiting > most:
+        emptiest_first = sorted(range(len(lanes)), key=lanes.__getitem__)
+        for place, lane in enumerate(emptiest_first):
+            waiting, written_to = lanes[lane]
+            count = min(waiting, room // (len(lanes) - place))
+            room -= count
+            self._read(lane, count)
+            if written_to or waiting > count:
                 settled = min(settled, self._latest_ns[lane])
         self.settled_ns = settled - SETTLE_NS
 
@@ -172,8 +175,11 @@ class Rings:
         return self._take(until if self._ordered else None)
 
     def drain(self) -> list[Part]:
-        """Return all that is left; call it again until it returns nothing."""
-        return self.read() or self._take(None)
+        """Return what is left, oldest first between calls; call it until it returns nothing."""
+        while not (parts := self.read()):
+            if not self.fill_level():
+                return self._take(None)
+        return parts
 
     def _take(self, until_ns: int | None) -> list[Part]:
         parts = [part for source in self._sources for part in source.take(until_ns)]
