@@ -98,11 +98,11 @@ def _checked(kinds: Iterable[str]) -> tuple[str, ...]:
 class Monitor:
     """Traces from `with` to its end; iterate over its events, or over its `batches()`.
 
-    `async for` works as `for` does. `payload` is the bytes to capture of each message, `ring_size`
-    the memory of each busy ring in bytes, a power of two; `stages` are callables from batch to
-    batch, applied in turn; connections of this process are left out but with `include_self`. Needs
-    root. Raises PermissionMissing, LibraryMissing, KernelRefused or
-    UnknownTarget when entered, UsageError when made.
+    `async for` works as `for` does. `payload` is the bytes to capture of each message, up to 16384;
+    `ring_size` the memory of each busy ring in bytes, from 64 KiB to 1 GiB; `stages` are callables
+    from batch to batch, applied in turn; connections of this process are left out but with
+    `include_self`. Needs root. Raises PermissionMissing, LibraryMissing, KernelRefused or
+    UnknownTarget when entered, UsageError then or when made.
     """
 
     def __init__(

@@ -15,6 +15,7 @@ from tcprism import features
 from tcprism.containers import Names, Owners
 from tcprism.errors import KernelRefused, UsageError
 from tcprism.events import KINDS, Batch, Part
+from tcprism.events._wire import PAYLOAD_MAX
 from tcprism.events.context import Context
 from tcprism.features import machine
 from tcprism.filters import Filter, descendants, pid_rows
@@ -62,7 +63,7 @@ class Request:
     `mechanism` forces "fentry", "kprobe" or "tracepoint". `ordered=False` gives up the time order.
     `max_connections` bounds what is remembered where the kernel has no storage at the socket.
     `stages` are the user's own, after ours.
-    Raises UsageError when the kinds make no sense together.
+    Raises UsageError when the kinds make no sense together, or a size is out of its bounds.
     """
 
     kinds: tuple[str, ...] = DEFAULT_KINDS
@@ -78,6 +79,13 @@ class Request:
     def __post_init__(self) -> None:
         if "acked" in self.kinds and "send" not in self.kinds:
             raise UsageError("--kinds: acked tells what became of each send: add send to the kinds")
+        _check_bounds("payload", self.payload, 0, PAYLOAD_MAX)
+        _check_bounds("ring size", self.ring_size, rings.SMALLEST, rings.LARGEST)
+
+
+def _check_bounds(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise UsageError(f"{name}: {value} is not between {least} and {most} bytes")
 
 
 # How a connection ended is known from the resets, too.

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from importlib.resources import files
+from typing import Any
 
 import pytest
 
@@ -65,6 +66,21 @@ def test_nonsense() -> None:
         tcprism.Filter(port="http")
     with pytest.raises(tcprism.Error):
         tcprism.open("/nonexistent")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"payload": 16385}, "payload: 16385 is not between 0 and 16384 bytes"),
+        ({"payload": -1}, "payload: -1 is not"),
+        ({"ring_size": 3072}, "ring size: 3072 is not between 65536 and 1073741824 bytes"),
+        ({"ring_size": 2**30 + 1}, "ring size: 1073741825 is not"),
+        ({"kinds": ["acked"]}, "add send"),
+    ],
+)
+def test_what_no_trace_can_have(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said), tcprism.Monitor(**options):
+        pass
 
 
 def test_a_filter_says_what_it_is() -> None:

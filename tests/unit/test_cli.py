@@ -75,7 +75,7 @@ def run(*arguments: str) -> int:
         (("trace", "--port", "0"), "tcprism: --port: '0' is not a port"),
         (("trace", "--kinds", "x"), "tcprism: --kinds: 'x' is not a kind"),
         (("trace", "--payload", "99999"), "tcprism: --payload: 99999 is not between"),
-        (("trace", "--ring-size", "3"), "tcprism: --ring-size: '3' is not a power of two"),
+        (("trace", "--ring-size", "3"), "tcprism: --ring-size: '3' is not a size from 64K to 1G"),
         (("trace", "--follow"), "tcprism: --follow needs the processes"),
         (("trace", "--netns", "nowhere"), "tcprism: --netns: nowhere is no network namespace"),
         (("connections", "--duration", "0"), "--duration"),

@@ -35,7 +35,7 @@ _TRACING_OPTIONS = (
         default="64M",
         show_default=True,
         metavar="BYTES",
-        help="Memory of each busy ring, a power of two; larger ones survive longer bursts.",
+        help="Memory of each busy ring, 64K to 1G; larger ones survive longer bursts.",
     ),
     click.option(
         "--max-connections",
@@ -67,11 +67,11 @@ def parse_tracing(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_ring_size(text: str) -> int:
-    """Parse "64M", "65536"; the kernel takes powers of two. Raises UsageError."""
+    """Parse "64M", "65536". Raises UsageError."""
     size = parse_bytes(text)
-    if not rings.SMALLEST <= size <= rings.LARGEST or size & (size - 1):
+    if not rings.SMALLEST <= size <= rings.LARGEST:
         raise UsageError(
-            f"--ring-size: {text!r} is not a power of two from 64K to 1G;"
+            f"--ring-size: {text!r} is not a size from 64K to 1G;"
             " write for example --ring-size 128M"
         )
     return size
