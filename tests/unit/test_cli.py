@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
 
 import click
 import pytest
@@ -12,6 +14,9 @@ import pytest
 import tcprism
 import tcprism.cli as command_line
 from tcprism import errors
+from tcprism.cli.output import opened
+
+SAMPLE = files("tcprism").joinpath("sample.tcpr")
 
 HEAVY = {"numpy", "rich", "rich_click", "ctypes", "tcprism.pipeline", "tcprism.events"}
 TELL_IMPORTS = f"""
@@ -89,6 +94,10 @@ def run(*arguments: str) -> int:
         (("trace", "--count", "0"), "--count"),
         (("trace", "--duration", "0"), "--duration"),
         (("no-such-command",), "no-such-command"),
+        (("trace", "--no-such-option"), "`tcprism trace --help` tells more"),
+        (("trace", "--"), "tcprism: -- has no command behind it"),
+        (("trace", "--port", "1", "--"), "tcprism: -- has no command behind it"),
+        (("trace", "--", "/etc/passwd"), "cannot run '/etc/passwd': it is not an executable file"),
     ],
 )
 def test_a_request_that_makes_no_sense(
@@ -105,6 +114,32 @@ def test_a_command_line_that_makes_no_sense_runs_no_command(
 ) -> None:
     assert run("trace", "--port", "0", "--", "echo", "ran") == 2
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments"),
+    [("1", "--version"), ("1", f"replay {SAMPLE}"), ("2", "trace --port 0")],
+)
+def test_closed_streams(closed: str, arguments: str) -> None:
+    """Nothing takes the place of a stream that is closed."""
+    script = f'exec "$0" -m tcprism {arguments} {closed}>&-'
+    done = subprocess.run(["sh", "-c", script, sys.executable], capture_output=True, text=True)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_is_replaced_by_what_is_new(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    path.write_text("precious")
+    with pytest.raises(RuntimeError), opened(path):
+        raise RuntimeError("the hooks did not load")
+    assert path.read_text() == "precious"
+    with opened(path) as output:
+        output.write(b"new")
+    assert path.read_text() == "new"
+    with opened(path):
+        pass
+    assert path.read_text() == ""
 
 
 def test_no_threads_for_linear_algebra(monkeypatch: pytest.MonkeyPatch) -> None:

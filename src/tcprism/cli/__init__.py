@@ -82,15 +82,31 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line; every error of ours is one sentence on stderr."""
+    _open_what_is_closed()
+    if "--" in sys.argv and sys.argv.index("--") == len(sys.argv) - 1:
+        fail("-- has no command behind it; write for example -- curl http://host/", 2)
     try:
         cli.main(prog_name="tcprism", standalone_mode=False)
     except Error as error:
         fail(str(error), error.exit_status)
     except click.ClickException as error:
-        fail(f"{error.format_message().rstrip('.')}; `tcprism --help` tells more", error.exit_code)
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "tcprism"
+        said = error.format_message().rstrip(".")
+        fail(f"{said}; `{command} --help` tells more", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     sys.exit(0)
+
+
+def _open_what_is_closed() -> None:
+    """Stand in for standard streams that are closed: the next file would take their place."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        if descriptor == 1:
+            sys.stdout = os.fdopen(descriptor, "w", closefd=False)
+        elif descriptor == 2:
+            sys.stderr = os.fdopen(descriptor, "w", closefd=False)
+    os.close(descriptor)
 
 
 def fail(message: str, status: int) -> NoReturn:

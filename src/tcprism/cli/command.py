@@ -20,7 +20,9 @@ class Command:
 
     def __init__(self, arguments: tuple[str, ...]) -> None:
         if not shutil.which(arguments[0]):
-            raise UsageError(f"cannot run {arguments[0]!r}: there is no such program")
+            there = os.path.exists(arguments[0]) and os.sep in arguments[0]
+            reason = "it is not an executable file" if there else "there is no such program"
+            raise UsageError(f"cannot run {arguments[0]!r}: {reason}")
         self._arguments = arguments
         gate_out, self._gate = os.pipe()
         self._failure, failure_in = os.pipe()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,17 +39,40 @@ def opened(path: Path | None) -> Iterator[BinaryIO]:
         with open(sys.stdout.fileno(), "wb", closefd=False) as output:
             yield output
         return
-    with create(path) as output:
+    replacement = _replacement(path)
+    with io.BufferedWriter(replacement) as output:
         yield output
+        replacement.begin()  # it went well, so the file is this run's even if nothing happened
+
+
+class _Replacement(io.FileIO):
+    """A file that keeps what it has until there is something new: a run may fail to start."""
+
+    _begun = False
+
+    def begin(self) -> None:
+        """Drop what was there before."""
+        if not self._begun and stat.S_ISREG(os.fstat(self.fileno()).st_mode):
+            self.truncate(0)
+        self._begun = True
+
+    def write(self, data: Any) -> int:
+        """Write, in place of what was there before."""
+        self.begin()
+        return super().write(data)
+
+
+def _replacement(path: Path) -> _Replacement:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise OutputError(f"--output: cannot write {path}: {error.strerror}") from error
+    return _Replacement(descriptor, "wb")
 
 
 def create(path: Path) -> BinaryIO:
-    """Create a file that its owner alone may read. Raises OutputError."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    except OSError as error:
-        raise OutputError(f"--output: cannot write {path}: {error.strerror}") from error
-    return open(descriptor, "wb")
+    """Create a file that its owner alone may read, or replace one. Raises OutputError."""
+    return io.BufferedWriter(_replacement(path))
 
 
 def make_sink(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) -> Sink:
