@@ -189,7 +189,12 @@ class Monitor:
             bpf.without_storage()
         bpf.load()
         self._fill_filters(bpf)
-        self._rings = rings.Rings(self._layouts, bpf.map_fd, self.request.ordered)
+        try:
+            self._rings = rings.Rings(self._layouts, bpf.map_fd, self.request.ordered)
+        except OSError as error:
+            raise KernelRefused(
+                f"the rings do not fit into memory ({error.strerror}): use a smaller --ring-size"
+            ) from error
         self._attach_all(bpf, programs, iterators)
 
     def _attach_all(self, bpf: BpfObject, programs: list[str], iterators: list[str]) -> None:

@@ -76,7 +76,7 @@ def test_lines_are_a_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "advice"), [("ring_full", "--ring-size"), ("map_full", "memory"), ("missed", "hook")]
+    ("field", "advice"), [("ring_full", "--ring-size"), ("map_full", "no room"), ("missed", "hook")]
 )
 def test_each_loss_gets_its_advice(field: str, advice: str) -> None:
     none: dict[str, Any] = {"ring_full": 0, "map_full": 0, "missed": 0}
