@@ -37,16 +37,19 @@ def late_answers(wire: Wire) -> dict[str, float]:
     client, server = wire.connection(4, LATE_ANSWERS)
     with closing(client), closing(server):
         wire.rule = hold_answers(0.05)
+        slowest = 0.0
         began = time.monotonic()
         for length in (100, 5000, 1):
+            called = time.monotonic()
             client.sendall(b"x" * length)
+            slowest = max(slowest, time.monotonic() - called)
             receive(server, length)
             server.sendall(b"y")
             receive(client, 1)
         took = time.monotonic() - began
         wire.rule = deliver
         hang_up(client, server)
-    return {"answered": took * 1e6}
+    return {"answered": took * 1e6, "slowest call": slowest * 1e6}
 
 
 def shut_window(wire: Wire) -> dict[str, float]:
@@ -92,13 +95,17 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
 
 
 def test_until_it_is_acknowledged(played: Played) -> None:
-    """Each send has one record, which names it; it is no faster than the wire."""
+    """Each send has one record, which names it; it is no faster than the wire.
+
+    What leaves during the call counts from the call's return, which a busy machine delays.
+    """
     sends, acked = played.of("send", LATE_ANSWERS), played.of("acked", LATE_ANSWERS)
     assert [e["send_ts_ns"] for e in acked] == [e["ts_ns"] for e in sends]
     assert [(e["seq"], e["bytes"]) for e in acked] == [(e["seq"], e["bytes"]) for e in sends]
     for event in acked:
         assert event["unsent_us"] == 0
-        assert 50_000 <= event["unacked_us"] <= played.took["answered"]
+        fastest = 50_000 - played.took["slowest call"]
+        assert fastest <= event["unacked_us"] <= played.took["answered"]
         assert event["ts_ns"] - event["send_ts_ns"] >= event["unacked_us"] * 1000
 
 
