@@ -88,8 +88,7 @@ def cell(name: str, load: str, kept: dict[str, Rates]) -> str:
 def run(effort: Effort) -> None:
     """Print the table."""
     rounds, seconds = effort.pick(3, 10, 40), 0.05
-    pairs = 2 * rounds
-    table = Table(f"share of throughput kept, median of {pairs} pairs", ("monitor", *NAMES))
+    table = Table(f"share of throughput kept, median of {2 * rounds} pairs", ("monitor", *NAMES))
     kept = measure(rounds, seconds)
     for name in kept:
         table.add(name, *(cell(name, load, kept) for load in NAMES))

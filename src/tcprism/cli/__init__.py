@@ -83,7 +83,7 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run the command line; every error of ours is one sentence on stderr."""
     _open_what_is_closed()
-    if "--" in sys.argv and sys.argv.index("--") == len(sys.argv) - 1:
+    if sys.argv[-1] == "--" and "--" not in sys.argv[:-1]:
         fail("-- has no command behind it; write for example -- curl http://host/", 2)
     try:
         cli.main(prog_name="tcprism", standalone_mode=False)

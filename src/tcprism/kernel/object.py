@@ -160,7 +160,9 @@ class BpfObject:
 
     def unremembered(self) -> int:
         """Return how many sockets there was no room to remember."""
-        return self._word("unremembered")
+        value, key, descriptor = c_uint64(), c_uint32(0), self.map_fd("unremembered")
+        self._library.checked("bpf_map_lookup_elem", descriptor, byref(key), byref(value))
+        return value.value
 
     def io_uring_seen(self) -> bool:
         """Tell whether anybody has made an io_uring, if the programs that look for one are on."""
@@ -171,11 +173,6 @@ class BpfObject:
         """The map as memory: to ask the kernel at each look costs as much as all else of it."""
         descriptor = self.map_fd("io_uring_seen")
         return mmap.mmap(descriptor, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ)
-
-    def _word(self, name: str) -> int:
-        value, key = c_uint64(), c_uint32(0)
-        self._library.checked("bpf_map_lookup_elem", self.map_fd(name), byref(key), byref(value))
-        return value.value
 
     def missed(self) -> dict[str, int]:
         """Return, per program, the runs that the kernel skipped as it was already running.

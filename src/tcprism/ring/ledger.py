@@ -107,7 +107,7 @@ _ADVICE = {
     "ring_full": "events were lost because a ring was full:"
     " use a larger --ring-size, a filter, or less --payload",
     "map_full": "events were lost because there was no room to remember a call until it returned,"
-    " or (acked) more than 16 sends of a connection until they were acknowledged",
+    " or (acked) so many sends of a connection until they were acknowledged",
     "missed": "events were missed because the kernel does not run a hook inside itself",
 }
 
