@@ -9,7 +9,7 @@ DEVELOPMENT := $(VENV)/.development
 OBJECT := src/tcprism/kernel/tcprism.bpf.o
 BPF_SOURCES := $(shell find bpf -name '*.[ch]')
 BUILD_FILES := pyproject.toml hatch_build.py
-FAST_TESTS = $(wildcard tests/unit tests/golden tests/typing)
+FAST_TESTS := tests/unit tests/golden
 
 # Root leaves no files behind in the tree.
 ifneq ($(shell id -u),0)

@@ -8,7 +8,7 @@ import sys
 import time
 from importlib import import_module
 
-from benchmarks.effort import Effort
+from benchmarks.rounds import Rounds
 
 MODULES = {
     "start": "start",
@@ -16,32 +16,32 @@ MODULES = {
     "ring": "ring",
     "sinks": "saturation",
     "recording": "recording",
-    "kept": "kept",
+    "throughput": "throughput",
     "snapshots": "snapshots",
 }
 
 
-def effort_of(options: argparse.Namespace) -> Effort:
+def rounds_of(options: argparse.Namespace) -> Rounds:
     """Return how long to measure."""
     if options.quick:
-        return Effort.QUICK
-    return Effort.FULL if options.full else Effort.NORMAL
+        return Rounds.QUICK
+    return Rounds.FULL if options.full else Rounds.NORMAL
 
 
 def main() -> int:
     """Run what the arguments choose."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--only", action="append", choices=MODULES, help="repeatable")
-    effort = parser.add_mutually_exclusive_group()
-    effort.add_argument("--quick", action="store_true", help="fewer rounds: a look, no proof")
-    effort.add_argument("--full", action="store_true", help="more rounds: steadier figures")
+    rounds = parser.add_mutually_exclusive_group()
+    rounds.add_argument("--quick", action="store_true", help="fewer rounds: a look, no proof")
+    rounds.add_argument("--full", action="store_true", help="more rounds: steadier figures")
     options = parser.parse_args()
     if os.geteuid():
         print("benchmarks: they load BPF programs; run them as root", file=sys.stderr)
         return 1
     for name in options.only or MODULES:
         begin = time.monotonic()
-        import_module(f"benchmarks.{MODULES[name]}").run(effort_of(options))
+        import_module(f"benchmarks.{MODULES[name]}").run(rounds_of(options))
         print(f"  ({name}: {time.monotonic() - begin:.0f} s)", flush=True)
     return 0
 

@@ -15,12 +15,12 @@ from threading import Thread
 
 from benchmarks.bpf import Programs, Runs, runs_of, statistics
 from benchmarks.build import bpf_object
-from benchmarks.effort import Effort
+from benchmarks.rounds import Rounds
 from benchmarks.table import Table, Target, at_most
 from benchmarks.workload import MONITOR_CPU, Netns, network_namespace
-from tcprism.filters import Filter
+from tcprism.filters import Criteria
 from tcprism.kernel import libbpf
-from tcprism.pipeline import Monitor, Request
+from tcprism.sources.tracing import Request, Tracing
 
 FILTERED = at_most(40, "{:.0f}")
 RECORDED = at_most(250, "{:.0f}")
@@ -49,8 +49,8 @@ def cases() -> list[Case]:
     """Return every case of the table."""
     messages = Request(kinds=("send", "recv"), payload=0)
     segments = Request(kinds=("send", "recv", "transmit"), payload=0)
-    elsewhere = Filter(ports=((_UNUSED_PORT, _UNUSED_PORT),))
-    another = Filter(pids=(1,))
+    elsewhere = Criteria(ports=((_UNUSED_PORT, _UNUSED_PORT),))
+    another = Criteria(pids=(1,))
     return [
         Case("another port", replace(messages, filter=elsewhere), FILTERED),
         Case("another pid", replace(messages, filter=another), FILTERED),
@@ -64,7 +64,7 @@ def cases() -> list[Case]:
     ]
 
 
-class Watched(Monitor):
+class Watched(Tracing):
     """A monitor whose programs can be watched."""
 
     def descriptors(self) -> dict[str, int]:
@@ -96,7 +96,7 @@ def measure(case: Case, netns: Netns, rounds: int, seconds: float) -> Averages:
     return net
 
 
-def _read_during(monitor: Monitor, work: Callable[[], object]) -> None:
+def _read_during(monitor: Tracing, work: Callable[[], object]) -> None:
     thread = Thread(target=work)
     thread.start()
     while thread.is_alive():
@@ -128,9 +128,9 @@ def report(case: Case, net: Averages, table: Table) -> None:
         table.add(case.name, event, figure, bound, verdict, shares, empty)
 
 
-def run(effort: Effort) -> None:
+def run(rounds: Rounds) -> None:
     """Print the table."""
-    rounds, seconds = effort.pick(3, 9, 27), 0.2
+    repeats, seconds = rounds.pick(3, 9, 27), 0.2
     os.sched_setaffinity(0, {MONITOR_CPU})
     table = Table(
         "kernel: nanoseconds an event, net of an empty program on the same hooks (bpf_stats)",
@@ -138,5 +138,5 @@ def run(effort: Effort) -> None:
     )
     with statistics(), network_namespace() as netns:
         for case in cases():
-            report(case, measure(case, netns, rounds, seconds), table)
+            report(case, measure(case, netns, repeats, seconds), table)
     table.print()

@@ -110,7 +110,7 @@ def empty_programs(_netns: Netns) -> Iterator[None]:
 @contextmanager
 def least_record(_netns: Netns) -> Iterator[None]:
     """Have programs that write the time, and no more, to a ring buffer: the least others do."""
-    with Programs(bpf_object("least")) as programs:
+    with Programs(bpf_object("ringbuf_baseline")) as programs:
         programs.attach()
         yield
 

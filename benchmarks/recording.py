@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.effort import Effort
 from benchmarks.monitors import tcpdump_to
+from benchmarks.rounds import Rounds
 from benchmarks.sinks import messages
 from benchmarks.table import Table, at_least, at_most
 from benchmarks.tracer import lost, total, tracing
@@ -150,9 +150,9 @@ def beside_tcpdump(table: Table, netns: Netns, seconds: float, directory: Path) 
     )
 
 
-def run(effort: Effort) -> None:
+def run(rounds: Rounds) -> None:
     """Measure and print."""
-    count = effort.pick(1_000_000, 10_000_000, 10_000_000)
+    count = rounds.pick(1_000_000, 10_000_000, 10_000_000)
     with tempfile.TemporaryDirectory() as name, network_namespace() as netns:
         directory = Path(name)
         header = ("events/s of CPU", "target", "", "bytes an event", "memory", "target", "")
@@ -169,7 +169,7 @@ def run(effort: Effort) -> None:
             "the same packets in both, bytes a packet",
             ("", "packets", "lost", "recording", "tcpdump -s96"),
         )
-        beside_tcpdump(table, netns, effort.pick(1, 3, 5), directory)
+        beside_tcpdump(table, netns, rounds.pick(1, 3, 5), directory)
         table.print()
 
 

@@ -16,13 +16,13 @@ from statistics import median
 
 from benchmarks.bpf import Programs
 from benchmarks.build import bpf_object, native_program
-from benchmarks.effort import Effort
+from benchmarks.rounds import Rounds
 from benchmarks.table import Table, at_least
 from benchmarks.workload import MONITOR_CPU, WORKLOAD_CPU
 from tcprism.events import Batch
 from tcprism.events._wire import MESSAGE, SEGMENT
+from tcprism.events.ledger import Received
 from tcprism.ring.buffer import CHUNK, Layout, RingBuffer, stride
-from tcprism.ring.ledger import Received
 from tcprism.ring.rings import DEFAULT_SIZE, Rings, entries
 
 FIXED = at_least(0.50, "{:.2f}")
@@ -122,7 +122,7 @@ def measure(programs: Programs, name: str, layout: Layout, rounds: int) -> list[
     return figures
 
 
-def run(effort: Effort) -> None:
+def run(rounds: Rounds) -> None:
     """Print the table."""
     table = Table(
         "ring: CPU nanoseconds a record, median of rounds; the share of C's rate",
@@ -133,7 +133,7 @@ def run(effort: Effort) -> None:
     }
     with Programs(bpf_object("ring"), entries(layouts)) as programs:
         for name, size in RECORDS.items():
-            figures = measure(programs, name, layouts[name], effort.pick(3, 9, 27))
+            figures = measure(programs, name, layouts[name], rounds.pick(3, 9, 27))
             c, rows, parts = map(median, figures)
             target = WITH_PAYLOAD if size > MESSAGE.itemsize + 8 else FIXED
             cells = f"{c:.1f}", f"{rows:.1f}", *target.cells(c / rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from benchmarks.effort import Effort
+from benchmarks.rounds import Rounds
 from benchmarks.table import Table, at_least, at_most
 from benchmarks.tracer import Tracer, lost, total, tracing
 from benchmarks.workload import Done, Netns, network_namespace
@@ -147,9 +147,9 @@ def ladder(netns: Netns, seconds: float) -> None:
     table.print()
 
 
-def run(effort: Effort) -> None:
+def run(rounds: Rounds) -> None:
     """Print the tables."""
-    seconds = effort.pick(1, 2, 5)
+    seconds = rounds.pick(1, 2, 5)
     with network_namespace() as netns:
         reading(netns, seconds)
         flooded(netns, seconds)

@@ -8,12 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.effort import Effort
+from benchmarks.rounds import Rounds
 from benchmarks.table import Table, at_most
 from benchmarks.workload import Netns, network_namespace
-from tcprism.filters import Filter
-from tcprism.live.table import advance, empty
-from tcprism.snapshots import Snapshots
+from tcprism.diagnosis.table import advance, empty
+from tcprism.filters import Criteria
+from tcprism.sources.snapshots import Snapshots
 
 THOUSAND = at_most(10, "{:.1f} ms")  # of CPU a look: 1 % of a core
 HUNDRED_THOUSAND = at_most(500, "{:.0f} ms")
@@ -50,7 +50,7 @@ def idle_sockets(netns: Netns, count: int) -> Iterator[None]:
 
 def milliseconds_a_look(netns: Netns, looks: int) -> tuple[int, float]:
     """Return how many sockets there are, and the CPU time of a snapshot and its table."""
-    with Snapshots(Filter(netns=(netns.inode,))) as snapshots:
+    with Snapshots(Criteria(netns=(netns.inode,))) as snapshots:
         table = empty()
         begun = 0.0
         for look in range(looks + 2):  # the first two make the histories
@@ -61,9 +61,9 @@ def milliseconds_a_look(netns: Netns, looks: int) -> tuple[int, float]:
         return len(table), (time.process_time() - begun) / looks * 1000
 
 
-def run(effort: Effort) -> None:
+def run(rounds: Rounds) -> None:
     """Print the table."""
-    looks = effort.pick(3, 10, 50)
+    looks = rounds.pick(3, 10, 50)
     table = Table("a look at all connections, CPU time", ("sockets", "figure", "target", ""))
     for count, target in ((1_000, THOUSAND), (100_000, HUNDRED_THOUSAND)):
         with network_namespace() as netns, idle_sockets(netns, count):

@@ -7,7 +7,7 @@ import threading
 import time
 from statistics import median
 
-from benchmarks.effort import Effort
+from benchmarks.rounds import Rounds
 from benchmarks.table import Table, Target, at_most
 from benchmarks.tracer import COMMAND, tracing
 from benchmarks.workload import Netns, network_namespace
@@ -52,18 +52,18 @@ def memory(netns: Netns, *arguments: str) -> tuple[float, float]:
     return other / _MEGABYTE, rings / _MEGABYTE
 
 
-def run(effort: Effort) -> None:
+def run(rounds: Rounds) -> None:
     """Print the table."""
-    rounds = effort.pick(3, 5, 21)
+    repeats = rounds.pick(3, 5, 21)
     table = Table("start and memory", ("what", "figure", "target", "", "rings"))
 
     def add(name: str, target: Target, figure: float, rings: str = "") -> None:
         table.add(name, *target.cells(figure), rings)
 
     help_seconds()  # the first compiles Python's byte code
-    add("--help", HELP, median(help_seconds() for _ in range(rounds)))
+    add("--help", HELP, median(help_seconds() for _ in range(repeats)))
     with network_namespace() as netns:
-        seconds = median(first_event_seconds(netns) for _ in range(rounds))
+        seconds = median(first_event_seconds(netns) for _ in range(repeats))
         add("start to first event", FIRST_EVENT, seconds)
         for name, arguments in {
             "memory, --count-only": ("--count-only",),

@@ -9,9 +9,9 @@ from contextlib import closing
 from pathlib import Path
 
 from tcprism.demo.traffic import Traffic
-from tcprism.filters import Filter, parse_netns
+from tcprism.diagnosis.feeds import Live
+from tcprism.filters import Criteria, parse_netns
 from tcprism.tui.app import Top
-from tcprism.tui.feeds import Live
 from tcprism.tui.model import Model
 
 PICTURES = Path(__file__).resolve().parent.parent / "docs/pictures"
@@ -36,7 +36,7 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     with Traffic(5) as traffic:
         traffic.start()
-        only_ours = Filter(netns=(parse_netns(str(traffic.pid)),))
+        only_ours = Criteria(netns=(parse_netns(str(traffic.pid)),))
         with closing(Live(only_ours)) as feed:
             asyncio.run(take(Model(feed, "out")))
 

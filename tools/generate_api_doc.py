@@ -10,8 +10,8 @@ from typing import Any
 
 import tcprism
 from tcprism.api import Batches
+from tcprism.events.ledger import Entry, Ledger
 from tcprism.recording.notes import Facts, Gap
-from tcprism.ring.ledger import Entry, Ledger
 from tcprism.sinks import Sink
 
 OUTPUT = Path(__file__).resolve().parent.parent / "docs/api.md"

@@ -5,8 +5,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from tcprism.pipeline import PROBES
 from tcprism.probes import Hook, Probe
+from tcprism.sources.tracing import PROBES
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "docs/hooks.md"

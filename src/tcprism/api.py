@@ -14,9 +14,9 @@ from typing import Any, Self
 from tcprism import filters as parsing
 from tcprism.errors import UsageError
 from tcprism.events import KINDS, Batch, Event
+from tcprism.events.ledger import Ledger
 from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
-from tcprism.ring.ledger import Ledger
 from tcprism.stages import Stage
 
 Value = str | int | os.PathLike[str]
@@ -48,11 +48,11 @@ class Filter:
     def __post_init__(self) -> None:
         parsing.check(self._texts())  # who is there now, or was, is asked later
 
-    def live(self) -> parsing.Filter:
+    def live(self) -> parsing.Criteria:
         """Return what the kernel is told to check. Raises UnknownTarget for who is not there."""
         return parsing.parse(self._texts(), follow=self.follow)
 
-    def recorded(self) -> parsing.Filter:
+    def recorded(self) -> parsing.Criteria:
         """Return what is checked of recorded events. Raises UsageError when it cannot be."""
         return parsing.parse_recorded(self._texts(), self.follow)
 
@@ -126,12 +126,14 @@ class Monitor:
         self._stopping = threading.Event()
 
     def __enter__(self) -> Self:
-        from tcprism import pipeline  # not before: recordings are read where there is no libbpf
+        from tcprism.sources import (
+            tracing,  # not before: recordings are read where there is no libbpf
+        )
 
         given = {name: value for name, value in self._options.items() if value is not None}
-        request = pipeline.Request(filter=self._filter.live(), **given)
-        self._monitor = pipeline.Monitor(request).__enter__()
-        self._pause = pipeline.pause
+        request = tracing.Request(filter=self._filter.live(), **given)
+        self._monitor = tracing.Tracing(request).__enter__()
+        self._pause = tracing.pause
         self._ledger: Ledger | None = None
         return self
 

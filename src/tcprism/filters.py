@@ -47,7 +47,7 @@ _AT_MOST = {
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class Criteria:
     """Values of one field are alternatives; fields combine with and; an empty field lets all pass.
 
     `pids` are process ids, `comms` thread names, `hosts` and `remote_hosts` addresses or networks,
@@ -173,12 +173,12 @@ OPTIONS = (
 Value = TypeVar("Value")
 
 
-def parse(texts: Texts, pids: Iterable[int] = (), follow: bool = False) -> Filter:
+def parse(texts: Texts, pids: Iterable[int] = (), follow: bool = False) -> Criteria:
     """Return the filter that the options' values make: `texts` has them by the option's name.
 
     Pids, cgroups and network namespaces must be there on this machine. `pids` come on top.
     """
-    return Filter(
+    return Criteria(
         pids=(*_flatten(parse_pids(text) for text in texts.get("pid", ())), *pids),
         cgroups=(
             *_each(texts, "cgroup", parse_cgroup),
@@ -190,13 +190,13 @@ def parse(texts: Texts, pids: Iterable[int] = (), follow: bool = False) -> Filte
     )
 
 
-def parse_recorded(texts: Texts, follow: bool = False) -> Filter:
+def parse_recorded(texts: Texts, follow: bool = False) -> Criteria:
     """Return the filter for events of another time and machine: nothing need be there now."""
     if follow:
         raise UsageError(
             "--follow works while tracing only: a recording does not tell who started whom"
         )
-    return Filter(
+    return Criteria(
         pids=_flatten(_recorded_pids(text) for text in texts.get("pid", ())),
         cgroups=_each(texts, "cgroup", _recorded_cgroup),
         containers=tuple(texts.get("container", ())),
@@ -368,7 +368,7 @@ def _is_cgroup2(path: Path) -> bool:
 
 def find_container(text: str) -> tuple[Path, ...]:
     """Return the cgroups of a running container. Raises UnknownTarget."""
-    from tcprism.containers import Names, find_cgroups
+    from tcprism.names.cgroups import Names, find_cgroups
 
     return find_cgroups(text, cgroup_roots(), Names())
 

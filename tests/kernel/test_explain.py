@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tcprism.ports import exhausted
+from tcprism.diagnosis.port_exhaustion import exhausted
 
 from . import netns as namespaces
 from .tracer import PATIENCE, TCPRISM

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tcprism.events._wire import LANES_TRIED
-from tcprism.filters import Filter
-from tcprism.pipeline import Monitor, Request
+from tcprism.filters import Criteria
 from tcprism.ring import rings
+from tcprism.sources.tracing import Request, Tracing
 
 from . import hooks, workload
 from .netns import Netns
@@ -52,7 +52,7 @@ def test_one_cpu_fills_all_lanes_that_it_may(hook: str, netns: Netns) -> None:
     """The last record finds room, the next is lost."""
     request = Request(
         ("send",),
-        Filter(netns=(netns.inode,)),
+        Criteria(netns=(netns.inode,)),
         payload=0,
         mechanism=hook,
         ring_size=rings.SMALLEST,
@@ -61,7 +61,7 @@ def test_one_cpu_fills_all_lanes_that_it_may(hook: str, netns: Netns) -> None:
     sizes = rings.sizes(request.kinds, request.payload, request.ring_size)
     layout = rings.layouts(sizes, CPUS)["message_0"]
     room = layout.slots * min(layout.lanes, LANES_TRIED)
-    with Monitor(request) as monitor, connection(netns) as (client, server), on_one_cpu():
+    with Tracing(request) as monitor, connection(netns) as (client, server), on_one_cpu():
 
         def send(lengths: range) -> int:
             for length in lengths:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tcprism.filters import Filter
-from tcprism.snapshots import Snapshots
+from tcprism.filters import Criteria
+from tcprism.sources.snapshots import Snapshots
 
 from .netns import Netns, Pair
 
@@ -20,7 +20,7 @@ Rows = Any
 
 def take(**chosen: Any) -> Rows:
     """Return the records of one snapshot."""
-    with Snapshots(Filter(**chosen)) as snapshots:
+    with Snapshots(Criteria(**chosen)) as snapshots:
         (part,) = snapshots.take().parts
         return part.rows
 
@@ -116,7 +116,7 @@ def test_numbers_equal_those_of_ss(pair: Pair) -> None:
 
 def test_time_that_a_full_window_takes(pair: Pair) -> None:
     client, server = pair.connection(4, PORT)
-    with client, server, Snapshots(Filter(netns=(pair.client.inode,))) as snapshots:
+    with client, server, Snapshots(Criteria(netns=(pair.client.inode,))) as snapshots:
         client.settimeout(0.7)
         with pytest.raises(TimeoutError):
             client.sendall(bytes(20_000_000))

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tcprism.diagnosis.feeds import Recorded
 from tcprism.events import Batch, Part
 from tcprism.events._wire import EventKind
+from tcprism.events.ledger import Ledger
 from tcprism.events.names import CA_STATES, STATES
-from tcprism.ring.ledger import Ledger
-from tcprism.tui.feeds import Recorded
 
 from .records import losses, messages, segments, snapshots
 

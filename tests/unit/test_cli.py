@@ -18,7 +18,7 @@ from tcprism.cli.output import opened
 
 SAMPLE = files("tcprism").joinpath("sample.tcpr")
 
-HEAVY = {"numpy", "rich", "rich_click", "ctypes", "tcprism.pipeline", "tcprism.events"}
+HEAVY = {"numpy", "rich", "rich_click", "ctypes", "tcprism.sources.tracing", "tcprism.events"}
 TELL_IMPORTS = f"""
 import sys
 from tcprism.cli import main

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tcprism import filters
 from tcprism.errors import UsageError
 from tcprism.events._wire import CGROUPS_MAX, CONFIG, PID_ROWS, PIDS_A_ROW
-from tcprism.filters import Filter
+from tcprism.filters import Criteria
 
 MAPS = Path(__file__).resolve().parents[2] / "bpf/include/tcprism/maps.h"
 NETWORK = ip_network("10.0.0.0/8")
@@ -40,13 +40,13 @@ def comm() -> Iterator[Path]:
 )
 def test_a_comm_is_kept_as_the_kernel_keeps_it(name: str, comm: Path) -> None:
     comm.write_bytes(name.encode())
-    (key,) = Filter(comms=(filters.parse_comm(name),)).entries()["comms"]
+    (key,) = Criteria(comms=(filters.parse_comm(name),)).entries()["comms"]
     assert key == comm.read_bytes().removesuffix(b"\n").ljust(16, b"\0")
 
 
 def test_a_comm_that_is_not_utf8() -> None:
     name = filters.parse_comm(os.fsdecode(b"caf\xe9"))
-    assert Filter(comms=(name,)).entries()["comms"] == {b"caf\xe9".ljust(16, b"\0"): CHOSEN}
+    assert Criteria(comms=(name,)).entries()["comms"] == {b"caf\xe9".ljust(16, b"\0"): CHOSEN}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_comm_that_is_not_utf8() -> None:
 )
 def test_keys_of_prefixes(text: str, length: int, family: int, address: bytes) -> None:
     network = filters.parse_network(text)
-    entries = Filter(hosts=(network,), remote_hosts=(network, network)).entries()
+    entries = Criteria(hosts=(network,), remote_hosts=(network, network)).entries()
     key = length.to_bytes(4, "little") + family.to_bytes(4, "little") + address
     assert entries["hosts"] == {key: CHOSEN}
     assert entries["remote_hosts"] == entries["hosts"]
@@ -89,7 +89,7 @@ def test_a_prefix_matches_its_addresses_and_no_other(
     network: IPv4Network | IPv6Network, data: st.DataObject
 ) -> None:
     """Look an address up as a longest-prefix trie does."""
-    (key,) = Filter(hosts=(network,)).entries()["hosts"]
+    (key,) = Criteria(hosts=(network,)).entries()["hosts"]
     inside = data.draw(st.ip_addresses(network=network))
     outside = data.draw(
         st.ip_addresses(v=network.version).filter(lambda ip: ip not in network)
@@ -108,7 +108,7 @@ pids = st.lists(st.integers(1, 300) | st.integers(1, PIDS_END - 1), max_size=20)
 @given(pids, pids)
 def test_the_rows_of_pids_are_a_set(chosen: list[int], others: list[int]) -> None:
     """Ask as the kernel side does: row by row number, one byte a pid."""
-    rows = Filter(pids=tuple(chosen)).entries()["pids"]
+    rows = Criteria(pids=tuple(chosen)).entries()["pids"]
     for pid in (*chosen, *others):
         row = rows.get((pid // PIDS_A_ROW).to_bytes(4, "little"), bytes(PIDS_A_ROW))
         assert row[pid % PIDS_A_ROW] == (pid in chosen)
@@ -132,7 +132,7 @@ def test_the_bits_of_ports_are_a_set(
 ) -> None:
     """Ask as the kernel side does: word by the upper bits, bit by the lower six."""
     chosen: dict[str, Any] = {f"{side}s": tuple(ranges)}
-    switches = Filter(**chosen).switches()
+    switches = Criteria(**chosen).switches()
     words: Any = switches[side]
     expected = {number for low, high in ranges for number in range(low, high + 1)}
     edges = [number + step for ends in ranges for number in ends for step in (-1, 0, 1)]
@@ -147,15 +147,15 @@ def test_the_bits_of_ports_are_a_set(
 
 def test_follow_needs_processes() -> None:
     with pytest.raises(UsageError, match="--follow"):
-        Filter(follow=True, comms=("sh",))
-    assert Filter(follow=True, pids=(1,)).follow
+        Criteria(follow=True, comms=("sh",))
+    assert Criteria(follow=True, pids=(1,)).follow
 
 
 def test_no_more_cgroups_than_the_kernel_side_has_room_for() -> None:
     most = (Path("/"),) * CGROUPS_MAX
-    assert Filter(cgroups=most).switches()["cgroups"] == CGROUPS_MAX
+    assert Criteria(cgroups=most).switches()["cgroups"] == CGROUPS_MAX
     with pytest.raises(UsageError, match="at most"):
-        Filter(cgroups=(*most, Path("/")))
+        Criteria(cgroups=(*most, Path("/")))
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_filter_turns_on_its_switch_alone(
     chosen: dict[str, Any], fields: list[str], entries: int
 ) -> None:
     """All names are those of struct config and of the maps."""
-    asked = Filter(**chosen)
+    asked = Criteria(**chosen)
     switches, maps = asked.switches(), asked.entries()
     assert CONFIG.names
     assert set(switches) <= set(CONFIG.names)

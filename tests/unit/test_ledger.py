@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tcprism.events import KINDS, Batch
 from tcprism.events._wire import COUNTERS, EventKind
-from tcprism.pipeline import PROBES
-from tcprism.ring.ledger import Entry, Ledger, Received, close_accounts
+from tcprism.events.ledger import Entry, Ledger, Received, close_accounts
+from tcprism.sources.tracing import PROBES
 
 from .records import losses, messages
 

@@ -13,17 +13,17 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcprism.cli import options, tracing
+from tcprism.cli import options, trace_options
 from tcprism.errors import UnknownTarget, UsageError
 from tcprism.events import KINDS
-from tcprism.filters import Filter
+from tcprism.filters import Criteria
 
 SELF = os.getpid()
 
 
-def chosen(*arguments: str, command_pid: int | None = None) -> Filter:
+def chosen(*arguments: str, command_pid: int | None = None) -> Criteria:
     """Return the filter that a command line chooses."""
-    made: list[Filter] = []
+    made: list[Criteria] = []
 
     @click.command()
     @options.filter_options
@@ -40,38 +40,38 @@ def chosen(*arguments: str, command_pid: int | None = None) -> Filter:
 
 
 def test_no_option_lets_all_pass() -> None:
-    assert chosen() == Filter()
+    assert chosen() == Criteria()
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--pid", f"{SELF},1", "--pids", "1"), Filter(pids=(SELF, 1, 1))),
-        (("--pid", "1", "--follow"), Filter(pids=(1,), follow=True)),
-        (("--comm", "nginx", "--comm", "a b"), Filter(comms=("nginx", "a b"))),
-        (("--host", "10.0.0.1/8"), Filter(hosts=(ip_network("10.0.0.0/8"),))),
-        (("--remote-host", "::1"), Filter(remote_hosts=(ip_network("::1"),))),
-        (("--port", "80,443", "--port", "1-9"), Filter(ports=((80, 80), (443, 443), (1, 9)))),
-        (("--local-port", "22"), Filter(local_ports=((22, 22),))),
-        (("--remote-port", "22"), Filter(remote_ports=((22, 22),))),
-        (("--netns", str(SELF)), Filter(netns=(os.stat("/proc/self/ns/net").st_ino,))),
-        (("--family", "4"), Filter(family=4)),
-        (("--family", "6"), Filter(family=6)),
+        (("--pid", f"{SELF},1", "--pids", "1"), Criteria(pids=(SELF, 1, 1))),
+        (("--pid", "1", "--follow"), Criteria(pids=(1,), follow=True)),
+        (("--comm", "nginx", "--comm", "a b"), Criteria(comms=("nginx", "a b"))),
+        (("--host", "10.0.0.1/8"), Criteria(hosts=(ip_network("10.0.0.0/8"),))),
+        (("--remote-host", "::1"), Criteria(remote_hosts=(ip_network("::1"),))),
+        (("--port", "80,443", "--port", "1-9"), Criteria(ports=((80, 80), (443, 443), (1, 9)))),
+        (("--local-port", "22"), Criteria(local_ports=((22, 22),))),
+        (("--remote-port", "22"), Criteria(remote_ports=((22, 22),))),
+        (("--netns", str(SELF)), Criteria(netns=(os.stat("/proc/self/ns/net").st_ino,))),
+        (("--family", "4"), Criteria(family=4)),
+        (("--family", "6"), Criteria(family=6)),
     ],
 )
-def test_each_option_sets_its_field(arguments: tuple[str, ...], expected: Filter) -> None:
+def test_each_option_sets_its_field(arguments: tuple[str, ...], expected: Criteria) -> None:
     assert chosen(*arguments) == expected
 
 
 def test_options_are_taken_together() -> None:
-    assert chosen("--port", "1", "--family", "4", "--comm", "x") == Filter(
+    assert chosen("--port", "1", "--family", "4", "--comm", "x") == Criteria(
         ports=((1, 1),), family=4, comms=("x",)
     )
 
 
 def test_a_command_is_followed() -> None:
-    assert chosen(command_pid=42) == Filter(pids=(42,), follow=True)
-    assert chosen("--pid", "1", command_pid=42) == Filter(pids=(1, 42), follow=True)
+    assert chosen(command_pid=42) == Criteria(pids=(42,), follow=True)
+    assert chosen("--pid", "1", command_pid=42) == Criteria(pids=(1, 42), follow=True)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_no_payload(value: int) -> None:
     ],
 )
 def test_ring_sizes(text: str, size: int) -> None:
-    assert tracing.parse_ring_size(text) == size
+    assert trace_options.parse_ring_size(text) == size
 
 
 @pytest.mark.parametrize(
@@ -149,16 +149,16 @@ def test_ring_sizes(text: str, size: int) -> None:
 )
 def test_no_ring_size(text: str) -> None:
     with pytest.raises(UsageError, match="is not a size from 64K to 1G"):
-        tracing.parse_ring_size(text)
+        trace_options.parse_ring_size(text)
 
 
 @given(st.integers(0, 2**31))
 def test_ring_sizes_are_within_bounds(size: int) -> None:
     if 65536 <= size <= 2**30:
-        assert tracing.parse_ring_size(str(size)) == size
+        assert trace_options.parse_ring_size(str(size)) == size
         return
     with pytest.raises(UsageError):
-        tracing.parse_ring_size(str(size))
+        trace_options.parse_ring_size(str(size))
 
 
 def test_output() -> None:

@@ -25,12 +25,12 @@ from tcprism.cli.output import create
 from tcprism.errors import OutputError, RecordingError
 from tcprism.events import FAMILIES, Batch
 from tcprism.events.families import RECORDS
+from tcprism.events.ledger import Entry, Ledger
 from tcprism.recording import writer as writing
 from tcprism.recording.files import Files, Limit
 from tcprism.recording.notes import KEY
 from tcprism.recording.reader import Recording
 from tcprism.recording.writer import Writer
-from tcprism.ring.ledger import Entry, Ledger
 
 from .recordings import CLOCK_OFFSET_NS, FACTS, batches, random_part, recorded, shown, written
 from .records import messages
@@ -306,7 +306,7 @@ def test_a_full_recording_says_so(tmp_path: Path) -> None:
 def test_reading_needs_neither_kernel_nor_linux(tmp_path: Path) -> None:
     """With all that is Linux' taken away, replay shows the same."""
     path = written(tmp_path / "run.tcpr", some())
-    hidden = ("tcprism.kernel", "tcprism.pipeline", "tcprism.features", "fcntl")
+    hidden = ("tcprism.kernel", "tcprism.sources.tracing", "tcprism.features", "fcntl")
     script = (
         f"import sys; sys.modules.update(dict.fromkeys({hidden!r}));"
         " from tcprism.cli import main; main()"

@@ -17,7 +17,7 @@ from tcprism.cli.command import Command
 from tcprism.cli.session import Limits, Stop, batches, run
 from tcprism.errors import OutputError
 from tcprism.events import Batch
-from tcprism.pipeline import Monitor, Request, pause
+from tcprism.sources.tracing import Request, Tracing, pause
 
 from .records import messages, segments
 
@@ -34,7 +34,7 @@ def moments(found: Batch) -> list[int]:
     return [int(moment) for moment in found["ts_ns"]]
 
 
-class FakeMonitor(Monitor):
+class FakeMonitor(Tracing):
     """Has these batches while it runs and those when it is drained; keeps the calls."""
 
     def __init__(self, running: Sequence[Batch], left: Sequence[Batch] = ()) -> None:

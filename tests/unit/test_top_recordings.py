@@ -10,21 +10,21 @@ import pytest
 from tcprism.cli.explain import command as explain
 from tcprism.cli.top import command as top
 from tcprism.cli.top import parse_interval
+from tcprism.diagnosis import feeds
+from tcprism.diagnosis.feeds import Recorded
+from tcprism.diagnosis.rebuild import rebuild
+from tcprism.diagnosis.survey import Survey, looks_of
 from tcprism.errors import UsageError
 from tcprism.events import Batch, Part
 from tcprism.events._wire import EventKind
 from tcprism.events.names import STATES
-from tcprism.live.rebuild import rebuild
-from tcprism.live.survey import Survey, looks_of
 from tcprism.recording.notes import Facts
 from tcprism.recording.reader import Recording
 from tcprism.recording.writer import Writer
-from tcprism.tui import feeds
-from tcprism.tui.feeds import Recorded
 
 from .records import connections, losses, messages, segments, snapshots
 from .session import CLOCK_OFFSET, HTTPS, LENGTH, SECOND, look, talk
-from .test_live_table import row
+from .test_diagnosis_table import row
 
 ENDS = {**HTTPS, "pid": 7, "comm": b"curl", "netns": 1}
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcprism.sinks.units import DURATIONS, SIZES, duration, size
+from tcprism.events.units import DURATIONS, SIZES, duration, size
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tcprism.cli.looks import ended, without_sends
+from tcprism.cli.presets import ended, without_sends
 from tcprism.events import Batch
 from tcprism.events._wire import Cause, Ending, EventKind
 from tcprism.events.context import Context

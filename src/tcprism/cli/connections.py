@@ -8,13 +8,13 @@ import click
 import numpy as np
 
 from tcprism.cli import options
-from tcprism.cli.looks import CONNECTIONS
+from tcprism.cli.presets import CONNECTIONS
 from tcprism.cli.views import show, view_options
 from tcprism.events import Batch, Part
 from tcprism.events.columns import BY_NAME
 from tcprism.events.names import STATES, process
-from tcprism.filters import Filter
-from tcprism.snapshots import Snapshots
+from tcprism.filters import Criteria
+from tcprism.sources.snapshots import Snapshots
 
 LISTEN = STATES.index("LISTEN")
 
@@ -42,7 +42,7 @@ def command(**given: Any) -> None:
     show(given, CONNECTIONS, at_end=still_open if given.pop("live") else None)
 
 
-def still_open(chosen: Filter) -> Batch:
+def still_open(chosen: Criteria) -> Batch:
     """Return the connections that pass a filter and are open now, one record each."""
     with Snapshots(chosen) as snapshots:
         batch = snapshots.take()

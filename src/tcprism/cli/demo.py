@@ -11,13 +11,13 @@ from tcprism.cli import options
 from tcprism.cli.output import opened, wants_color
 from tcprism.cli.session import Limits, Stop, print_ledger, run
 from tcprism.cli.trace import announce
-from tcprism.cli.tracing import payload_option
+from tcprism.cli.trace_options import payload_option
 from tcprism.demo.traffic import Traffic
+from tcprism.events.ledger import Ledger
 from tcprism.features.machine import require_privileges
-from tcprism.filters import Filter, parse_netns
-from tcprism.pipeline import DEFAULT_KINDS, DEFAULT_PAYLOAD, Monitor, Request
-from tcprism.ring.ledger import Ledger
+from tcprism.filters import Criteria, parse_netns
 from tcprism.sinks.text import Text
+from tcprism.sources.tracing import DEFAULT_KINDS, DEFAULT_PAYLOAD, Request, Tracing
 
 EPILOG = """\b
 Examples:
@@ -53,7 +53,7 @@ def command(duration: float, loss: float, kinds: str, payload: int) -> None:
     require_privileges()
     with Traffic(loss) as traffic:
         print(_introduction(traffic), file=sys.stderr)
-        only_ours = Filter(netns=(parse_netns(str(traffic.pid)),))
+        only_ours = Criteria(netns=(parse_netns(str(traffic.pid)),))
         _trace(Request(chosen, only_ours, limit), traffic, duration)
 
 
@@ -65,7 +65,7 @@ def _introduction(traffic: Traffic) -> str:
 
 
 def _trace(request: Request, traffic: Traffic, duration: float) -> None:
-    with opened(None) as output, Monitor(request) as monitor:
+    with opened(None) as output, Tracing(request) as monitor:
         sink = Text(output, color=wants_color("auto", output))
         try:
             with Stop(Limits(duration=duration), output, None) as stop:

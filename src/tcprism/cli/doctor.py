@@ -12,8 +12,8 @@ import click
 from tcprism import __version__, features
 from tcprism.errors import Error
 from tcprism.features import machine
-from tcprism.pipeline import PROBES, survey
 from tcprism.probes import Probe
+from tcprism.sources.tracing import PROBES, survey
 
 EPILOG = """\b
 Examples:

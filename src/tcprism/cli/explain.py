@@ -16,19 +16,19 @@ from tcprism.cli import options
 from tcprism.cli.recordings import print_trouble
 from tcprism.cli.session import Limits, Stop
 from tcprism.cli.targets import find_target
+from tcprism.diagnosis.delta import LISTEN, Delta
+from tcprism.diagnosis.evidence import evidence
+from tcprism.diagnosis.explain import NOTHING, Verdict, lines, verdicts
+from tcprism.diagnosis.lives import lives
+from tcprism.diagnosis.port_exhaustion import Exhaustion, exhausted
+from tcprism.diagnosis.survey import Survey, looks_of
 from tcprism.errors import UsageError
 from tcprism.events import Batch, Part
 from tcprism.events._wire import PREFIXES_MAX
-from tcprism.filters import Filter, parse_network
-from tcprism.live.change import LISTEN, Change
-from tcprism.live.evidence import evidence
-from tcprism.live.explain import NOTHING, Verdict, lines, verdicts
-from tcprism.live.lives import lives
-from tcprism.live.survey import Survey, looks_of
-from tcprism.pipeline import Monitor, Request
-from tcprism.ports import Exhaustion, exhausted
+from tcprism.filters import Criteria, parse_network
 from tcprism.recording.reader import Recording
-from tcprism.snapshots import Snapshots
+from tcprism.sources.snapshots import Snapshots
+from tcprism.sources.tracing import Request, Tracing
 
 KINDS = ("send", "recv", "retransmit")
 PAUSE = 0.1  # seconds between two looks
@@ -60,7 +60,7 @@ docs/explain.md has every rule, its threshold and where that comes from."""
 def command(target: str | None, duration: float, form: str) -> None:
     """Tell what limits connections, with the numbers that prove it."""
     options.parse_duration(duration)
-    chosen = find_target(target) if target else Filter()
+    chosen = find_target(target) if target else Criteria()
     if isinstance(chosen, Path):
         part, change, events = read(chosen)
     else:
@@ -81,17 +81,17 @@ def _namespaces(part: Part) -> Iterator[tuple[int, int]]:
     return zip(part.rows["netns"].tolist(), part.rows["pid"].tolist(), strict=True)
 
 
-Explained = tuple[Part, Change, list[Verdict]]
+Explained = tuple[Part, Delta, list[Verdict]]
 
 
-def watch(chosen: Filter, duration: float) -> tuple[Part, Change, Batch]:
+def watch(chosen: Criteria, duration: float) -> tuple[Part, Delta, Batch]:
     """Look at connections for some time, with hooks on for what the counters do not tell."""
     survey, parts = Survey(), list[Part]()
     with ExitStack() as stack:
         snapshots = stack.enter_context(Snapshots(chosen))
         monitors = [
-            stack.enter_context(Monitor(Request(KINDS, chosen, payload=0))),
-            stack.enter_context(Monitor(Request(("drop",), _hosts(snapshots.take()), payload=0))),
+            stack.enter_context(Tracing(Request(KINDS, chosen, payload=0))),
+            stack.enter_context(Tracing(Request(("drop",), _hosts(snapshots.take()), payload=0))),
         ]
         stop = stack.enter_context(Stop(Limits(duration=duration), sys.stderr.buffer, None))
         print(f"watching for {duration:g} s; Ctrl-C ends it sooner", file=sys.stderr, flush=True)
@@ -111,23 +111,23 @@ def _look(snapshots: Snapshots, survey: Survey) -> Part:
     return part
 
 
-def _rest(monitor: Monitor) -> Iterator[Part]:
+def _rest(monitor: Tracing) -> Iterator[Part]:
     """Take the hooks off and yield what they left."""
     monitor.stop()
     while len(batch := monitor.drain()):
         yield from batch.parts
 
 
-def _hosts(batch: Batch) -> Filter:
+def _hosts(batch: Batch) -> Criteria:
     """Return the filter that the connections' own addresses pass.
 
     What a host drops has no owner yet, and the peer may be another namespace of this host.
     """
     hosts = sorted(set(batch["local_ip"].tolist()))
-    return Filter(hosts=tuple(map(parse_network, hosts[:PREFIXES_MAX])))
+    return Criteria(hosts=tuple(map(parse_network, hosts[:PREFIXES_MAX])))
 
 
-def read(path: Path) -> tuple[Part, Change, Batch]:
+def read(path: Path) -> tuple[Part, Delta, Batch]:
     """Return what a recording tells: of its snapshots, or else of connections that were closed."""
     recording = Recording(path)
     survey, parts = Survey(), list[Part]()
@@ -145,7 +145,7 @@ def read(path: Path) -> tuple[Part, Change, Batch]:
     return part, change, Batch(parts)
 
 
-def explain(part: Part, change: Change, events: Batch) -> Iterator[Explained]:
+def explain(part: Part, change: Delta, events: Batch) -> Iterator[Explained]:
     """Yield each connection with what can be proven of it; listeners only where they are guilty."""
     for place in range(len(part)):
         own, grown = part.take(slice(place, place + 1)), change.only(place)

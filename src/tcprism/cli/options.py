@@ -141,7 +141,7 @@ def filter_texts(given: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     return {name: value for name, value in values.items() if value}
 
 
-def to_filter(given: dict[str, Any], command_pid: int | None = None) -> filters.Filter:
+def to_filter(given: dict[str, Any], command_pid: int | None = None) -> filters.Criteria:
     """Make a Filter of the filter options' values, taking them out of `given`.
 
     With `command_pid`, that process and its children are what is traced. Raises UsageError.

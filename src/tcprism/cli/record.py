@@ -17,13 +17,13 @@ from tcprism.cli.command import Command
 from tcprism.cli.output import create
 from tcprism.cli.session import Limits, Stop, print_ledger, run, started
 from tcprism.cli.trace import announce
-from tcprism.cli.tracing import parse_tracing, payload_option, tracing_options
+from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
 from tcprism.errors import UsageError
 from tcprism.events import KINDS, Batch
-from tcprism.pipeline import Monitor, Request
 from tcprism.recording.files import Files, Limit
 from tcprism.recording.notes import Facts
-from tcprism.snapshots import Snapshots
+from tcprism.sources.snapshots import Snapshots
+from tcprism.sources.tracing import Request, Tracing
 
 EPILOG = """\b
 Examples:
@@ -96,7 +96,7 @@ def _record(
     limit: Limit,
     child: Command | None,
 ) -> int:
-    with Monitor(request) as monitor, ExitStack() as stack:
+    with Tracing(request) as monitor, ExitStack() as stack:
         snapshots = None
         if request.kinds == KINDS:
             snapshots = stack.enter_context(Snapshots(request.filter))
@@ -111,7 +111,7 @@ def _record(
     return child.end() if child else 0
 
 
-def facts(monitor: Monitor, texts: dict[str, tuple[str, ...]]) -> Facts:
+def facts(monitor: Tracing, texts: dict[str, tuple[str, ...]]) -> Facts:
     """Return what is true of this machine and this run."""
     hooks = {choice.probe.family: choice.hook.name for choice in monitor.choices if choice.hook}
     return Facts(
@@ -131,7 +131,7 @@ class Recorder:
     """The sink: writes batches and snapshots, keeps the account, shows how it goes."""
 
     def __init__(
-        self, files: Files, monitor: Monitor, stop: Stop, snapshots: Snapshots | None = None
+        self, files: Files, monitor: Tracing, stop: Stop, snapshots: Snapshots | None = None
     ) -> None:
         self._files = files
         self._snapshots = snapshots

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from tcprism.cli import options
-from tcprism.cli.looks import LOOKS, Look
 from tcprism.cli.output import opened, write_all
+from tcprism.cli.presets import PRESETS, Preset
 from tcprism.cli.recordings import open_recording, print_account
 from tcprism.errors import UsageError
 from tcprism.events import Batch
@@ -46,7 +46,7 @@ SAMPLE = "sample.tcpr"
 @click.option(
     "--as",
     "look",
-    type=click.Choice([*LOOKS]),
+    type=click.Choice([*PRESETS]),
     default="trace",
     show_default=True,
     help="As which command shows it.",
@@ -62,7 +62,7 @@ def command(**given: Any) -> None:
     if given.pop("sample") == bool(given["file"]):
         raise UsageError("name a recording, or give --sample for the one that comes with tcprism")
     given["file"] = given["file"] or str(files("tcprism").joinpath(SAMPLE))
-    look = LOOKS[given["look"]]
+    look = PRESETS[given["look"]]
     recording = open_recording(given, look.kinds)
     batches: Iterable[Batch] = map(look.choose, recording.batches())
     if given["count"]:
@@ -92,7 +92,7 @@ def _parse_speed(text: str) -> float:
 
 
 def _show(
-    look: Look, recording: Recording, batches: Iterable[Batch], given: dict[str, Any]
+    look: Preset, recording: Recording, batches: Iterable[Batch], given: dict[str, Any]
 ) -> None:
     with opened(options.parse_output(given["output"])) as output:
         write_all(batches, look.make(given, recording.facts.kinds, output), output)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from tcprism.cli import options
-from tcprism.cli.looks import RETRANSMITS
+from tcprism.cli.presets import RETRANSMITS
 from tcprism.cli.views import show, view_options
 
 EPILOG = """\b

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from types import FrameType
 
 from tcprism.cli.command import Command
-from tcprism.cli.looks import Choose, everything
 from tcprism.cli.output import Output, silence
+from tcprism.cli.presets import Choose, everything
 from tcprism.errors import KernelRefused, OutputError
 from tcprism.events import Batch
-from tcprism.pipeline import Monitor, pause
 from tcprism.sinks import Sink
+from tcprism.sources.tracing import Tracing, pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Stop:
             self.reached = True
 
 
-def batches(monitor: Monitor, stop: Stop, choose: Choose = everything) -> Iterator[Batch]:
+def batches(monitor: Tracing, stop: Stop, choose: Choose = everything) -> Iterator[Batch]:
     """Yield what `choose` takes of each batch until there is a reason to stop, then of the rest.
 
     There are empty batches among them.
@@ -112,7 +112,7 @@ def started(arguments: tuple[str, ...], verbose: int) -> Iterator[Command | None
 
 
 def run(
-    monitor: Monitor,
+    monitor: Tracing,
     sink: Sink,
     output: Output,
     stop: Stop,
@@ -142,7 +142,7 @@ def run(
             pass  # not wanted any more, but read, so that the ledger balances
 
 
-def print_ledger(monitor: Monitor) -> None:
+def print_ledger(monitor: Tracing) -> None:
     """Print the account of every event on stderr."""
     for line in monitor.ledger().lines():
         print(line, file=sys.stderr)

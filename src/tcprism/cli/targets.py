@@ -9,12 +9,12 @@ import socket
 from pathlib import Path
 
 from tcprism.errors import UnknownTarget
-from tcprism.filters import Filter, parse_comm, parse_network, parse_pids, parse_ports
+from tcprism.filters import Criteria, parse_comm, parse_network, parse_pids, parse_ports
 
 _HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]]+))(?::([0-9]{1,5}))?")
 
 
-def find_target(text: str) -> Filter | Path:
+def find_target(text: str) -> Criteria | Path:
     """Return the filter that a target stands for, or the recording that it names.
 
     Raises UnknownTarget and UsageError.
@@ -22,9 +22,9 @@ def find_target(text: str) -> Filter | Path:
     if Path(text).exists():
         return Path(text)
     if text.isascii() and text.isdigit():
-        return Filter(pids=parse_pids(text), follow=True)
+        return Criteria(pids=parse_pids(text), follow=True)
     if _runs(text):
-        return Filter(comms=(parse_comm(text),))
+        return Criteria(comms=(parse_comm(text),))
     return _find_host(text)
 
 
@@ -37,9 +37,9 @@ def _runs(name: str) -> bool:
     return False
 
 
-def _find_host(text: str) -> Filter:
+def _find_host(text: str) -> Criteria:
     try:
-        return Filter(hosts=(parse_network(str(ipaddress.ip_address(text))),))
+        return Criteria(hosts=(parse_network(str(ipaddress.ip_address(text))),))
     except ValueError:
         match = _HOST_AND_PORT.fullmatch(text)
     addresses = _addresses(match[1] or match[2]) if match else ()
@@ -48,7 +48,7 @@ def _find_host(text: str) -> Filter:
             f"{text!r} is no recording, process, thread name or host here;"
             " name a PID, a COMM, a HOST[:PORT] or a FILE"
         )
-    return Filter(
+    return Criteria(
         hosts=tuple(map(parse_network, addresses)), ports=parse_ports(match[3]) if match[3] else ()
     )
 

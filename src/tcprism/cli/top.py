@@ -15,12 +15,12 @@ from tcprism.cli import options
 from tcprism.cli.output import silence
 from tcprism.cli.recordings import print_trouble
 from tcprism.cli.session import Limits, Stop
+from tcprism.diagnosis.connections import COLUMNS
+from tcprism.diagnosis.feeds import Feed, Live, Recorded
 from tcprism.errors import MachineError, UsageError
 from tcprism.filters import parse_recorded
-from tcprism.live.connections import COLUMNS
 from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
-from tcprism.tui.feeds import Feed, Live, Recorded
 from tcprism.tui.model import Model
 from tcprism.tui.plain import Printer, json_line, table_text
 

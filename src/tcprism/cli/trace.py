@@ -10,13 +10,13 @@ import click
 
 from tcprism.cli import options
 from tcprism.cli.command import Command
-from tcprism.cli.looks import TRACE, Look
 from tcprism.cli.output import opened
+from tcprism.cli.presets import TRACE, Preset
 from tcprism.cli.session import Limits, Stop, print_ledger, run, started
-from tcprism.cli.tracing import parse_tracing, payload_option, tracing_options
+from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
 from tcprism.events import Batch
-from tcprism.filters import Filter
-from tcprism.pipeline import DEFAULT_KINDS, DEFAULT_PAYLOAD, Monitor, Request
+from tcprism.filters import Criteria
+from tcprism.sources.tracing import DEFAULT_KINDS, DEFAULT_PAYLOAD, Request, Tracing
 from tcprism.stages import stage_for
 
 EPILOG = """\b
@@ -71,7 +71,7 @@ def _payload(given: dict[str, Any]) -> int:
     return 0 if given["count_only"] else payload
 
 
-def _request(parsed: dict[str, Any], chosen: Filter) -> Request:
+def _request(parsed: dict[str, Any], chosen: Criteria) -> Request:
     return Request(filter=chosen, **parsed)
 
 
@@ -79,14 +79,14 @@ def trace(
     request: Request,
     given: dict[str, Any],
     child: Command | None,
-    look: Look,
+    look: Preset,
     last: Callable[[], Batch] | None = None,
 ) -> int:
     """Trace as a command's options say, with a look at the events; return its exit status.
 
     `last` makes what is written when the hooks are off.
     """
-    with opened(options.parse_output(given["output"])) as output, Monitor(request) as monitor:
+    with opened(options.parse_output(given["output"])) as output, Tracing(request) as monitor:
         sink = look.make(given, request.kinds, output)
         limits = Limits(given["count"], given["duration"])
         try:
@@ -98,7 +98,7 @@ def trace(
     return child.end() if child else 0
 
 
-def announce(monitor: Monitor, verbose: int) -> None:
+def announce(monitor: Tracing, verbose: int) -> None:
     """Say on stderr that the hooks are on; with -v which, with -vv why no better."""
     kinds = ", ".join(monitor.request.kinds)
     print(f"tracing {kinds}; Ctrl-C stops", file=sys.stderr, flush=True)

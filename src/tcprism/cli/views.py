@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from tcprism.cli import options
-from tcprism.cli.looks import Look
+from tcprism.cli.presets import Preset
 from tcprism.cli.session import started
 from tcprism.cli.trace import trace
 from tcprism.events import Batch
-from tcprism.filters import Filter
-from tcprism.pipeline import Request
+from tcprism.filters import Criteria
+from tcprism.sources.tracing import Request
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -38,9 +38,9 @@ def view_options(command: Command) -> Command:
 
 def show(
     given: dict[str, Any],
-    look: Look,
+    look: Preset,
     more_kinds: tuple[str, ...] = (),
-    at_end: Callable[[Filter], Batch] | None = None,
+    at_end: Callable[[Criteria], Batch] | None = None,
 ) -> NoReturn:
     """Trace what a look needs, and more kinds, as the options say; exit when it ends.
 

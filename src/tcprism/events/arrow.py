@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from tcprism.events.column import Column
 from tcprism.events.columns import BY_NAME, COLUMNS
-from tcprism.events.extras import pyarrow
 from tcprism.events.families import RECORDS
+from tcprism.events.optional import pyarrow
 from tcprism.events.part import Part
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from tcprism.events.column import Column
 from tcprism.events.columns import BY_NAME, COLUMNS
 from tcprism.events.event import Event
-from tcprism.events.extras import need, pyarrow
 from tcprism.events.families import RECORDS
 from tcprism.events.names import KINDS
+from tcprism.events.optional import need, pyarrow
 from tcprism.events.part import Part
 
 

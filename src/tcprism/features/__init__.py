@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from tcprism.errors import KernelRefused
+from tcprism.features.kernel import fentry_error
 from tcprism.kernel.object import LoadError
-from tcprism.kernel.trial import fentry_error
 from tcprism.kernel.types import KernelTypes
 from tcprism.probes import Hook, Probe
 

@@ -6,7 +6,7 @@ import ctypes
 import mmap
 from collections.abc import Iterable
 from ctypes import byref, c_size_t, c_uint32, c_uint64
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,9 +19,6 @@ from tcprism.kernel import libbpf
 OBJECT = Path(__file__).with_name("tcprism.bpf.o")
 CGROUP_PROGRAMS = frozenset({"cgroup_transmit"})
 
-_TASK_STORAGE = 29  # enum bpf_map_type
-_CGROUP_SKB = 8  # enum bpf_prog_type
-_CURRENT_TASK_UNDER_CGROUP = 37  # enum bpf_func_id
 _PROGRAM_INFO_SIZE = 256  # more than any struct bpf_prog_info so far
 _RECURSION_MISSES = 208  # its offset there; 5.12+, include/uapi/linux/bpf.h
 
@@ -213,15 +210,3 @@ class BpfObject:
             programs[self._library.call("bpf_program__name", current).decode()] = int(current)
             current = self._library.call("bpf_object__next_program", self._object, current)
         return programs
-
-
-def has_task_storage() -> bool:
-    """Tell whether this kernel has task storage, which came with 5.11."""
-    return bool(libbpf.load().call("libbpf_probe_bpf_map_type", _TASK_STORAGE, None) == 1)
-
-
-@cache
-def packets_have_process() -> bool:
-    """Tell whether a cgroup_skb program may ask for the current process (6.12 may, 6.1 not)."""
-    asked = (_CGROUP_SKB, _CURRENT_TASK_UNDER_CGROUP, None)
-    return bool(libbpf.load().call("libbpf_probe_bpf_helper", *asked) == 1)

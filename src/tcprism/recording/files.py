@@ -9,10 +9,10 @@ from typing import BinaryIO
 
 from tcprism.errors import OutputError
 from tcprism.events import Batch
+from tcprism.events.ledger import Ledger
 from tcprism.recording.notes import Facts
 from tcprism.recording.reader import SUFFIX
 from tcprism.recording.writer import Writer
-from tcprism.ring.ledger import Ledger
 
 Create = Callable[[Path], BinaryIO]
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tcprism.errors import RecordingError
-from tcprism.ring.ledger import Entry, Ledger
+from tcprism.events.ledger import Entry, Ledger
 
 KEY = b"tcprism"
 VERSION = 1

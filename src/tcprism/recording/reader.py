@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 
 from tcprism.errors import ExtraMissing, RecordingError
 from tcprism.events import Batch, Event
-from tcprism.events.extras import pyarrow
+from tcprism.events.ledger import Ledger
+from tcprism.events.optional import pyarrow
 from tcprism.recording.names import NameBook
 from tcprism.recording.notes import (
     Gap,
@@ -20,7 +21,6 @@ from tcprism.recording.notes import (
     decode_ledger,
 )
 from tcprism.recording.schema import to_parts
-from tcprism.ring.ledger import Ledger
 
 SUFFIX = ".tcpr"
 _UNFINISHED = "ends without its last batch: it was cut off, or is still being written"

@@ -20,9 +20,9 @@ from tcprism.events._wire import PAYLOAD_CLASSES
 from tcprism.events.arrow import BYTES_OF, fields_read, payload_array
 from tcprism.events.columns import BY_NAME
 from tcprism.events.context import Context
-from tcprism.events.extras import pyarrow
 from tcprism.events.families import KINDS_OF_FAMILY, RECORDS
 from tcprism.events.names import kind_name
+from tcprism.events.optional import pyarrow
 
 if TYPE_CHECKING:
     import pyarrow as pa

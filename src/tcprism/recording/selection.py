@@ -1,4 +1,4 @@
-"""The filters of the kernel, evaluated here: which records of a batch pass a Filter."""
+"""The filters of the kernel, evaluated here: which records of a batch pass some criteria."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tcprism.events import KINDS, Batch, Part
 from tcprism.events._wire import COMM_LENGTH
 from tcprism.events.context import Owner
-from tcprism.filters import Filter, IpNetwork
+from tcprism.filters import Criteria, IpNetwork
 
 Mask = NDArray[np.bool_]
 Ranges = Iterable[tuple[int, int]]
@@ -30,11 +30,11 @@ class Selection:
 
     def __init__(
         self,
-        chosen: Filter | None = None,
+        chosen: Criteria | None = None,
         kinds: Iterable[str] | None = None,
         payload: int | None = None,
     ) -> None:
-        self._filter = chosen or Filter()
+        self._filter = chosen or Criteria()
         self._kinds = None if kinds is None else [KINDS.index(kind) for kind in kinds]
         self._payload = payload
 
@@ -56,7 +56,7 @@ class Selection:
         yield from checks(self._filter, part)
 
 
-def checks(chosen: Filter, part: Part) -> Iterator[Mask]:
+def checks(chosen: Criteria, part: Part) -> Iterator[Mask]:
     """Yield, for each field of a filter that is not empty, which records pass it."""
     rows = part.rows
     if chosen.pids:
@@ -73,7 +73,7 @@ def checks(chosen: Filter, part: Part) -> Iterator[Mask]:
     yield from _end_checks(chosen, part)
 
 
-def _end_checks(chosen: Filter, part: Part) -> Iterator[Mask]:
+def _end_checks(chosen: Criteria, part: Part) -> Iterator[Mask]:
     """Yield the checks of addresses and ports."""
     rows = part.rows
     if chosen.hosts:
@@ -120,7 +120,7 @@ def _in_network(part: Part, field: str, network: IpNetwork) -> Mask:
     return mask
 
 
-def _owned(chosen: Filter, part: Part) -> Mask:
+def _owned(chosen: Criteria, part: Part) -> Mask:
     """Tell whose owner, as it was recorded, is in one of the cgroups or containers."""
     ids, places = np.unique(np.ascontiguousarray(part.rows["cgroup_id"]), return_inverse=True)
     owners = map(part.context.owner, ids.tolist())
@@ -128,12 +128,12 @@ def _owned(chosen: Filter, part: Part) -> Mask:
     return np.array(inside, np.bool_)[places]
 
 
-def _in_cgroups(chosen: Filter, owner: Owner) -> bool:
+def _in_cgroups(chosen: Criteria, owner: Owner) -> bool:
     path = None if owner.cgroup is None else PurePath(owner.cgroup)
     return path is not None and any(path.is_relative_to(root) for root in chosen.cgroups)
 
 
-def _in_containers(chosen: Filter, owner: Owner) -> bool:
+def _in_containers(chosen: Criteria, owner: Owner) -> bool:
     identity = owner.container_id or ""
     return any(
         text == owner.container or (text and identity.startswith(text))

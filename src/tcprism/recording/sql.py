@@ -17,7 +17,7 @@ from tcprism.errors import Error, UsageError
 from tcprism.events import FAMILIES
 from tcprism.events.arrow import column_names, schema, to_record_batch
 from tcprism.events.columns import BY_NAME, columns_of
-from tcprism.events.extras import need, pyarrow
+from tcprism.events.optional import need, pyarrow
 from tcprism.recording.reader import Recording
 from tcprism.recording.schema import fields_of
 

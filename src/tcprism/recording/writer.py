@@ -8,15 +8,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tcprism.counted import CountedFile
+from tcprism.counting_file import CountingFile
 from tcprism.events import Batch, Part
-from tcprism.events.extras import pyarrow
 from tcprism.events.families import RECORDS
+from tcprism.events.ledger import Ledger
+from tcprism.events.optional import pyarrow
 from tcprism.events.part import joined_rows
 from tcprism.recording.names import NameStore
 from tcprism.recording.notes import Facts, Gap, encode, encode_facts, encode_ledger
 from tcprism.recording.schema import DERIVED, schema, to_record_batch
-from tcprism.ring.ledger import Ledger
 
 # Larger batches compress better; smaller ones lose less when the power fails.
 ROWS_AT_ONCE = 1 << 15
@@ -36,7 +36,7 @@ class Writer:
 
     def __init__(self, file: BinaryIO, facts: Facts, before: Ledger | None = None) -> None:
         pa = pyarrow()
-        self._file = CountedFile(file)
+        self._file = CountingFile(file)
         options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
         described = schema().with_metadata(encode_facts(facts))
         self._stream = pa.ipc.new_stream(pa.PythonFile(self._file, "w"), described, options=options)

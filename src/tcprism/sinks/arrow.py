@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from tcprism.counted import CountedFile
+from tcprism.counting_file import CountingFile
 from tcprism.events import Batch
 from tcprism.events.arrow import schema, to_record_batch
-from tcprism.events.extras import pyarrow
+from tcprism.events.optional import pyarrow
 
 
 class ArrowStream:
@@ -16,7 +16,7 @@ class ArrowStream:
     def __init__(self, file: BinaryIO) -> None:
         pa = pyarrow()
         options = pa.ipc.IpcWriteOptions(compression="zstd")
-        sink = pa.PythonFile(CountedFile(file), "w")
+        sink = pa.PythonFile(CountingFile(file), "w")
         self._stream = pa.ipc.new_stream(sink, schema(), options=options)
 
     def write(self, batch: Batch) -> None:

@@ -6,10 +6,10 @@ from typing import BinaryIO
 
 from tcprism.events import Batch, Part
 from tcprism.events.names import endpoint, process
+from tcprism.events.units import duration, size
 from tcprism.sinks.lines import TimeOfDay, write_lines
 from tcprism.sinks.text import COLORS, RESET
 from tcprism.sinks.text_details import counted, each, how_it_ended, why_not_established
-from tcprism.sinks.units import duration, size
 
 _ENDS = "{:<20} {:<21} {:<21}"
 _LIFE = "{:>8} {:>8} {:>8} {:>11} {:>7} {:>8}"

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import BinaryIO
 
 from tcprism.errors import UsageError
-from tcprism.events.extras import plugin, plugins
+from tcprism.events.optional import plugin, plugins
 from tcprism.sinks import Sink
 
 GROUP = "tcprism.sinks"

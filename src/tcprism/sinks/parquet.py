@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, BinaryIO
 
-from tcprism.counted import CountedFile
+from tcprism.counting_file import CountingFile
 from tcprism.events import Batch
 from tcprism.events.arrow import schema, to_record_batch
-from tcprism.events.extras import need, pyarrow
+from tcprism.events.optional import need, pyarrow
 
 # A row group: what a reader takes or leaves at once.
 ROWS_AT_ONCE = 1 << 17
@@ -21,7 +21,7 @@ class Parquet:
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        sink = pyarrow().PythonFile(CountedFile(file), "w")
+        sink = pyarrow().PythonFile(CountingFile(file), "w")
         parquet = need("pyarrow.parquet", "arrow")
         self._writer = parquet.ParquetWriter(sink, schema(), compression="zstd")
         self._waiting: list[Any] = []

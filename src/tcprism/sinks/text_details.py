@@ -18,7 +18,7 @@ from tcprism.events import Part
 from tcprism.events._wire import EventKind
 from tcprism.events.columns import BY_NAME
 from tcprism.events.names import process
-from tcprism.sinks.units import duration, size
+from tcprism.events.units import duration, size
 
 # Takes moments of CLOCK_MONOTONIC in nanoseconds, returns the time of day.
 Clock = Callable[[NDArray[np.uint64]], list[str]]

@@ -11,7 +11,7 @@ from functools import reduce
 
 from tcprism.errors import UsageError
 from tcprism.events import Batch
-from tcprism.events.extras import plugin, plugins
+from tcprism.events.optional import plugin, plugins
 
 GROUP = "tcprism.stages"
 

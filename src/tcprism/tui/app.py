@@ -11,16 +11,16 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import ContentSwitcher, Footer, Input, Static, Tab, Tabs
 
+from tcprism.diagnosis.connections import COLUMNS
+from tcprism.diagnosis.explain import lines, verdicts
+from tcprism.diagnosis.feeds import Recorded
 from tcprism.errors import Error
-from tcprism.filters import Filter
-from tcprism.live.connections import COLUMNS
-from tcprism.live.explain import lines, verdicts
-from tcprism.live.fit import printable
-from tcprism.live.units import rate_text
+from tcprism.events.units import rate_text
+from tcprism.filters import Criteria
 from tcprism.tui.dialogs import Export, Page, help_page
 from tcprism.tui.export import WRITERS, export
-from tcprism.tui.feeds import Recorded
 from tcprism.tui.grid import Grid
+from tcprism.tui.layout import printable
 from tcprism.tui.model import ALL_GROUPINGS, NO_GROUPING, Model
 from tcprism.tui.slider import Slider
 from tcprism.tui.views import GridView, View
@@ -215,7 +215,7 @@ class Top(App[None]):
             model.forget_events()
         self.run_worker(self._change_hooks(kinds, chosen, view.payload))
 
-    async def _change_hooks(self, kinds: tuple[str, ...], chosen: Filter, payload: int) -> None:
+    async def _change_hooks(self, kinds: tuple[str, ...], chosen: Criteria, payload: int) -> None:
         """In a thread: the kernel takes its time for it."""
         async with self._hooks:
             try:

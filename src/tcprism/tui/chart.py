@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from tcprism.live.units import BARS
+from tcprism.events.units import BARS
 
 STEPS = len(BARS) - 1
 

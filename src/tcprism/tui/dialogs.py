@@ -10,7 +10,7 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from tcprism.live.connections import COLUMNS
+from tcprism.diagnosis.connections import COLUMNS
 
 KEYS = """\
 1 2 3 4 5    connections, one connection, retransmits, events, health

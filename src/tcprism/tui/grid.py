@@ -16,7 +16,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from tcprism.live.fit import fitting, printable
+from tcprism.tui.layout import fitting, printable
 
 Line = list[str]
 Lines = Callable[[int, int], list[Line]]

@@ -7,10 +7,10 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
+from tcprism.diagnosis.connections import ends, owners
+from tcprism.diagnosis.event_history import EventHistory
 from tcprism.events import Batch, Part
 from tcprism.events.columns import BY_NAME
-from tcprism.live.book import Book
-from tcprism.live.connections import ends, owners
 from tcprism.sinks.text_details import details
 from tcprism.tui.grid import GridColumn, Line
 
@@ -84,6 +84,6 @@ def clock_texts(moments: NDArray[np.uint64], offset_ns: int) -> list[str]:
     return texts
 
 
-def book_lines(book: Book, first: int, last: int) -> list[Line]:
+def book_lines(book: EventHistory, first: int, last: int) -> list[Line]:
     """Return the lines of some events of a book."""
     return [line for batch in book.between(first, last) for line in event_lines(batch)]

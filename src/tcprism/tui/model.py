@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from tcprism.diagnosis.connections import BY_COLUMN, Places, matching, order, search_texts
+from tcprism.diagnosis.event_history import EventHistory, chosen
+from tcprism.diagnosis.feeds import Feed
+from tcprism.diagnosis.groups import GROUPINGS, Groups, group
+from tcprism.diagnosis.losses import Losses
+from tcprism.diagnosis.table import empty
+from tcprism.diagnosis.watch import Watch
 from tcprism.events import Batch
 from tcprism.events.columns import BY_NAME
-from tcprism.filters import Filter, parse_network
-from tcprism.live.book import Book, chosen
-from tcprism.live.connections import BY_COLUMN, Places, matching, order, search_texts
-from tcprism.live.groups import GROUPINGS, Groups, group
-from tcprism.live.losses import Losses
-from tcprism.live.table import empty
-from tcprism.live.watch import Watch
-from tcprism.tui.feeds import Feed
+from tcprism.filters import Criteria, parse_network
 
 NO_GROUPING = "connection"
 ALL_GROUPINGS = (NO_GROUPING, *GROUPINGS)
@@ -35,16 +35,16 @@ class Model:
 
     def forget_events(self) -> None:
         """Begin anew with the events."""
-        self.book = Book()
+        self.book = EventHistory()
         self.losses = Losses()
-        self.loss_book = Book(lambda part: np.full(len(part), part.family == "loss"))
+        self.loss_book = EventHistory(lambda part: np.full(len(part), part.family == "loss"))
         self.follow()
 
     def follow(self) -> None:
         """Begin anew with the events of the watched connection."""
         watch = self.watch
-        self.timeline = Book(watch.concerns if watch else None)
-        self.talk = Book(lambda part: np.full(len(part), part.family == "message"))
+        self.timeline = EventHistory(watch.concerns if watch else None)
+        self.talk = EventHistory(lambda part: np.full(len(part), part.family == "message"))
 
     def add_events(self, batch: Batch) -> None:
         """Take events that have come."""
@@ -95,14 +95,14 @@ class Model:
         self.follow()
         self.look()
 
-    def watch_filter(self) -> Filter:
+    def watch_filter(self) -> Criteria:
         """Return the filter that only the watched connection passes."""
         if not self.watch:
             return self.feed.filters
         row = self.watch.part.rows[0]
         remote = BY_NAME["remote_ip"].to_list(self.watch.part)[0]
         local, peer = int(row["local_port"]), int(row["remote_port"])
-        return Filter(
+        return Criteria(
             remote_hosts=(parse_network(remote),) if peer else (),
             local_ports=((local, local),),
             remote_ports=((peer, peer),) if peer else (),

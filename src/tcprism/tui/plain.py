@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from tcprism.diagnosis.connections import COLUMNS, Column
+from tcprism.diagnosis.rules import LABELS, limits
 from tcprism.events.batch import time_texts
 from tcprism.events.columns import columns_of
-from tcprism.live.connections import COLUMNS, Column
-from tcprism.live.fit import fitting, printable
-from tcprism.live.rules import LABELS, limits
+from tcprism.tui.layout import fitting, printable
 from tcprism.tui.model import Model
 
 Printer = Callable[[Model], Iterator[str]]

@@ -9,7 +9,7 @@ from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tcprism.sinks.units import duration
+from tcprism.events.units import duration
 
 
 class Slider(Widget):

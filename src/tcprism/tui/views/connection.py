@@ -10,16 +10,15 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widgets import Static
 
+from tcprism.diagnosis.connections import ends, owners
+from tcprism.diagnosis.delta import microseconds
+from tcprism.diagnosis.watch import Watch
 from tcprism.events import Batch, Event
 from tcprism.events.columns import BY_NAME
-from tcprism.live.change import microseconds
-from tcprism.live.connections import ends, owners
-from tcprism.live.fit import printable
-from tcprism.live.units import known_duration, rate_text
-from tcprism.live.watch import Watch
-from tcprism.sinks.units import size
+from tcprism.events.units import known_duration, rate_text, size
 from tcprism.tui.chart import titled_chart
 from tcprism.tui.grid import Grid
+from tcprism.tui.layout import printable
 from tcprism.tui.lines import COLUMNS, book_lines, style
 from tcprism.tui.model import Model
 from tcprism.tui.payload import payload_text

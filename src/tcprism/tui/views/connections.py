@@ -6,11 +6,10 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 
+from tcprism.diagnosis.connections import COLUMNS, Places
+from tcprism.diagnosis.groups import Groups
 from tcprism.events import Batch
-from tcprism.live.connections import COLUMNS, Places
-from tcprism.live.groups import Groups
-from tcprism.live.units import known_duration, percent, rate_text
-from tcprism.sinks.units import size
+from tcprism.events.units import known_duration, percent, rate_text, size
 from tcprism.tui.grid import Grid, GridColumn, Line
 from tcprism.tui.model import NO_GROUPING, Model
 from tcprism.tui.views import GridView

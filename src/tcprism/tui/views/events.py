@@ -7,11 +7,11 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.widgets import Static
 
+from tcprism.diagnosis.connections import matching
+from tcprism.diagnosis.event_history import EventHistory
 from tcprism.events import Batch, Event
-from tcprism.live.book import Book
-from tcprism.live.connections import matching
-from tcprism.live.fit import printable
 from tcprism.tui.grid import Grid
+from tcprism.tui.layout import printable
 from tcprism.tui.lines import COLUMNS, book_lines, style
 from tcprism.tui.model import Model
 from tcprism.tui.payload import payload_text
@@ -48,7 +48,7 @@ class EventsView(GridView):
         yield Static("", id="event-detail", classes="detail", markup=False)
 
     @property
-    def book(self) -> Book:
+    def book(self) -> EventHistory:
         """The events that are shown."""
         return self.model.book
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.widgets import Static
 
+from tcprism.diagnosis.event_history import EventHistory
 from tcprism.events import Batch
-from tcprism.live.book import Book
-from tcprism.live.fit import printable
 from tcprism.tui.chart import titled_chart
 from tcprism.tui.grid import Grid
+from tcprism.tui.layout import printable
 from tcprism.tui.lines import COLUMNS, book_lines, style
 from tcprism.tui.views import GridView
 
@@ -32,7 +32,7 @@ class RetransmitsView(GridView):
         yield grid
 
     @property
-    def book(self) -> Book:
+    def book(self) -> EventHistory:
         """The losses among the events."""
         return self.model.loss_book
 

@@ -6,17 +6,17 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from tcprism.diagnosis.delta import Delta, Rows
+from tcprism.diagnosis.rebuild import rebuild_all
+from tcprism.diagnosis.table import raw
 from tcprism.events import Part
 from tcprism.events._wire import ELAPSED_UNKNOWN, SNAPSHOT, TOTALS, EventKind
-from tcprism.live.change import Change, Rows
-from tcprism.live.rebuild import rebuild_all
-from tcprism.live.table import raw
 
 _EVENT = ("ts_ns", "socket", "cgroup_id", "pid", "tid", "uid", "netns", "comm")
 _ENDS = ("local_ip", "remote_ip", "local_port", "remote_port", "owner_source", "family")
 
 
-def lives(parts: Iterable[Part]) -> tuple[Part, Change]:
+def lives(parts: Iterable[Part]) -> tuple[Part, Delta]:
     """Return each connection of recorded events, and its whole life as one change.
 
     Of one that was not closed only the events tell; the time that it took is unknown.
@@ -32,7 +32,7 @@ def lives(parts: Iterable[Part]) -> tuple[Part, Change]:
     open_ones = rebuild_all(given)
     rows = np.concatenate([raw(r) for r in (*ended, open_ones.rows)]).view(SNAPSHOT)
     unknown = np.full(len(open_ones), np.nan)
-    change = Change(np.zeros(len(rows), SNAPSHOT), rows, np.concatenate([*elapsed, unknown]))
+    change = Delta(np.zeros(len(rows), SNAPSHOT), rows, np.concatenate([*elapsed, unknown]))
     return Part(rows, context=open_ones.context), change
 
 

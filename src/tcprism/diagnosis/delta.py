@@ -1,4 +1,4 @@
-"""Change: what became of connections between two looks at them."""
+"""What became of connections between two looks at them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SYN_SENT, LISTEN = 2, 10  # include/net/tcp_states.h
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Change:
+class Delta:
     """Two records (struct snapshot) of each connection, at the same place in both arrays.
 
     `elapsed_us` is the time between them. `seen` says of each of the CONDITIONS in which share of
@@ -34,11 +34,11 @@ class Change:
     def __len__(self) -> int:
         return len(self.after)
 
-    def only(self, place: int) -> Change:
+    def only(self, place: int) -> Delta:
         """Return the change of one connection."""
         here = slice(place, place + 1)
         seen = {name: shares[here] for name, shares in self.seen.items()}
-        return Change(self.before[here], self.after[here], self.elapsed_us[here], seen)
+        return Delta(self.before[here], self.after[here], self.elapsed_us[here], seen)
 
     def delta(self, name: str) -> Numbers:
         """Return how much a counter has grown."""

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tcprism.diagnosis.delta import CONDITIONS, Delta
+from tcprism.diagnosis.evidence import evidence
+from tcprism.diagnosis.explain import lines, verdicts
+from tcprism.diagnosis.rules import LABELS, RULES, limits
 from tcprism.events import Batch
 from tcprism.events._wire import EventKind
-from tcprism.live.change import CONDITIONS, Change
-from tcprism.live.evidence import evidence
-from tcprism.live.explain import lines, verdicts
-from tcprism.live.rules import LABELS, RULES, limits
 
 from .records import losses, messages, snapshots
-from .test_live_table import row
+from .test_diagnosis_table import row
 
 TEN = 10_000_000  # microseconds
 SENT: dict[str, Any] = {"bytes_sent": 1_000_000, "data_segs_out": 700, "busy_us": TEN}
@@ -27,13 +27,13 @@ PATH: dict[str, Any] = {
 }
 
 
-def change(seen: dict[str, float] | None = None, **after: Any) -> Change:
+def change(seen: dict[str, float] | None = None, **after: Any) -> Delta:
     """Return ten seconds of a connection that began with nothing."""
     first, last = snapshots(row(**PATH)).rows, snapshots(row(at=10, **PATH)).rows
     for name, value in after.items():
         last[name] = value
     shares = {name: np.array([(seen or {}).get(name, 0.0)]) for name in CONDITIONS}
-    return Change(first, last, np.array([float(TEN)]), shares)
+    return Delta(first, last, np.array([float(TEN)]), shares)
 
 
 GUILTY = {
@@ -76,7 +76,7 @@ def test_every_accusation_has_a_case_here() -> None:
     ],
     ids=["idle", "a little of both", "few losses", "some queueing", "receives"],
 )
-def test_nothing_is_proven_of_the_innocent(innocent: Change) -> None:
+def test_nothing_is_proven_of_the_innocent(innocent: Delta) -> None:
     assert verdicts(innocent) == []
     assert limits(innocent).tolist() == [0]
 

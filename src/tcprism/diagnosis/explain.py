@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tcprism.diagnosis.connections import ends, owners
+from tcprism.diagnosis.delta import Delta, microseconds
+from tcprism.diagnosis.evidence import Evidence
+from tcprism.diagnosis.rules import MOST, RULES
 from tcprism.events import Part
-from tcprism.live.change import Change, microseconds
-from tcprism.live.connections import ends, owners
-from tcprism.live.evidence import Evidence
-from tcprism.live.rules import MOST, RULES
-from tcprism.live.units import percent
-from tcprism.sinks.units import duration
+from tcprism.events.units import duration, percent
 
 NOTHING = "nothing that limits it can be proven"
 SLOW_US = 1_000  # an answer that comes sooner is no slow one
@@ -35,7 +34,7 @@ class Verdict:
     accuses: bool = True
 
 
-def verdicts(change: Change, found: Evidence | None = None) -> list[Verdict]:
+def verdicts(change: Delta, found: Evidence | None = None) -> list[Verdict]:
     """Return what the rules can prove of the only connection in a change, the worst first."""
     proven = [
         Verdict(rule.name, rule.title, share, rule.words(change, 0), rule.accuses)
@@ -47,7 +46,7 @@ def verdicts(change: Change, found: Evidence | None = None) -> list[Verdict]:
     return sorted(proven, key=lambda verdict: (not verdict.accuses, -verdict.share))
 
 
-def _with_events(proven: list[Verdict], change: Change, found: Evidence) -> Iterator[Verdict]:
+def _with_events(proven: list[Verdict], change: Delta, found: Evidence) -> Iterator[Verdict]:
     slow = slow_peer(change, found)
     for verdict in proven:
         if verdict.rule in EXPLAINED_BY_LOSS:
@@ -58,7 +57,7 @@ def _with_events(proven: list[Verdict], change: Change, found: Evidence) -> Iter
         yield slow
 
 
-def slow_peer(change: Change, found: Evidence) -> Verdict | None:
+def slow_peer(change: Delta, found: Evidence) -> Verdict | None:
     """Tell whether the time went by waiting for answers, beyond what the network takes.
 
     Only who asks waits for answers: that is the end with the higher port, which is rarely a
@@ -96,7 +95,7 @@ def heading(part: Part) -> str:
     return f"{owners(part)[0]} {ends(part, 'local')[0]} -> {ends(part, 'remote')[0]}"
 
 
-def lines(part: Part, change: Change, proven: list[Verdict]) -> Iterator[str]:
+def lines(part: Part, change: Delta, proven: list[Verdict]) -> Iterator[str]:
     """Yield a paragraph about one connection."""
     elapsed = float(change.elapsed_us[0])
     watched = "" if math.isnan(elapsed) else f", watched for {duration(elapsed)}"

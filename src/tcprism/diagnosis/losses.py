@@ -6,9 +6,9 @@ from collections import Counter
 
 import numpy as np
 
+from tcprism.diagnosis.connections import owners
 from tcprism.events import Batch, Part
 from tcprism.events.columns import BY_NAME
-from tcprism.live.connections import owners
 
 SECONDS = 60
 NANOSECONDS = 1_000_000_000

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tcprism.diagnosis.delta import LISTEN, microseconds
+from tcprism.diagnosis.rules import LABELS, limits
+from tcprism.diagnosis.table import HISTORY, Table
 from tcprism.events import Part
 from tcprism.events.columns import BY_NAME
 from tcprism.events.names import endpoint
-from tcprism.live.change import LISTEN, microseconds
-from tcprism.live.rules import LABELS, limits
-from tcprism.live.table import HISTORY, Table
-from tcprism.live.units import known_duration, percent, rate_text, sparkline
-from tcprism.sinks.units import size
+from tcprism.events.units import known_duration, percent, rate_text, size, sparkline
 
 TREND = 10  # intervals
 

@@ -6,16 +6,16 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from tcprism.diagnosis.delta import Rows
+from tcprism.diagnosis.rebuild import rebuild
+from tcprism.diagnosis.survey import looks_of
+from tcprism.diagnosis.table import HISTORY, Table, advance, empty
 from tcprism.events import Batch, Part
+from tcprism.events.ledger import Ledger
 from tcprism.features import Choice
-from tcprism.filters import Filter
-from tcprism.live.change import Rows
-from tcprism.live.rebuild import rebuild
-from tcprism.live.survey import looks_of
-from tcprism.live.table import HISTORY, Table, advance, empty
-from tcprism.pipeline import Monitor, Request
-from tcprism.ring.ledger import Ledger
-from tcprism.snapshots import Snapshots
+from tcprism.filters import Criteria
+from tcprism.sources.snapshots import Snapshots
+from tcprism.sources.tracing import Request, Tracing
 
 MOST_EVENTS = 1_000_000
 
@@ -24,7 +24,7 @@ class Feed(Protocol):
     """What the screens ask for."""
 
     @property
-    def filters(self) -> Filter:
+    def filters(self) -> Criteria:
         """What is shown at all."""
 
     @property
@@ -38,7 +38,7 @@ class Feed(Protocol):
     def table(self, previous: Table | None) -> Table:
         """Return the connections as they are now."""
 
-    def want(self, kinds: tuple[str, ...], chosen: Filter, payload: int) -> None:
+    def want(self, kinds: tuple[str, ...], chosen: Criteria, payload: int) -> None:
         """Have events of these kinds from now on."""
 
     def events(self) -> Batch:
@@ -74,10 +74,10 @@ class Recording(Protocol):
 class Live:
     """This machine. Hooks are on only for the kinds of events that are wanted."""
 
-    def __init__(self, chosen: Filter) -> None:
+    def __init__(self, chosen: Criteria) -> None:
         self.filters = chosen
         self._snapshots = Snapshots(chosen).__enter__()
-        self._monitor: Monitor | None = None
+        self._monitor: Tracing | None = None
         self._request: Request | None = None
 
     def table(self, previous: Table | None) -> Table:
@@ -85,14 +85,14 @@ class Live:
         (part,) = self._snapshots.take().parts
         return advance(previous, part)
 
-    def want(self, kinds: tuple[str, ...], chosen: Filter, payload: int) -> None:
+    def want(self, kinds: tuple[str, ...], chosen: Criteria, payload: int) -> None:
         """Take hooks off and put others on, where others are wanted."""
         request = Request(kinds=kinds, filter=chosen, payload=payload) if kinds else None
         if request == self._request:
             return
         self._stop()
         if request:
-            monitor = Monitor(request)
+            monitor = Tracing(request)
             monitor.__enter__()
             self._monitor, self._request = monitor, request
 
@@ -147,7 +147,7 @@ class Recorded:
         self._batches, self.forgotten = _last_events(recording.batches())
         self._interval_ns = round(interval * 1e9)
         self._ledger = recording.ledger
-        self.filters = Filter()  # what is shown has been chosen already
+        self.filters = Criteria()  # what is shown has been chosen already
         self.choices: list[Choice] = []
         moments = [part.rows["ts_ns"] for batch in self._batches for part in batch.parts]
         first = min((int(ns.min()) for ns in moments), default=0)
@@ -194,7 +194,7 @@ class Recorded:
         """Return the snapshots up to the moment."""
         return [part for part in self._states if part.rows["ts_ns"][0] <= self._now]
 
-    def want(self, kinds: tuple[str, ...], chosen: Filter, payload: int) -> None:
+    def want(self, kinds: tuple[str, ...], chosen: Criteria, payload: int) -> None:
         """Nothing: all that was recorded is there."""
 
     def events(self) -> Batch:

@@ -20,7 +20,7 @@ MakeSink = Callable[[dict[str, Any], Sequence[str], BinaryIO], Sink]
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Preset:
     """A look: `choose` takes of each batch the events to write, `make` makes the sink.
 
     `kinds` are what it needs, None: whatever the user asks for.
@@ -67,7 +67,7 @@ def _retransmits(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) 
     return RetransmitSummary(make_sink(given, kinds, output), sys.stderr)
 
 
-TRACE = Look(None, everything, make_sink)
-CONNECTIONS = Look(("connect", "close"), ended, _connections)
-RETRANSMITS = Look(("send", "retransmit", "undo", "drop"), without_sends, _retransmits)
-LOOKS = {"trace": TRACE, "connections": CONNECTIONS, "retransmits": RETRANSMITS}
+TRACE = Preset(None, everything, make_sink)
+CONNECTIONS = Preset(("connect", "close"), ended, _connections)
+RETRANSMITS = Preset(("send", "retransmit", "undo", "drop"), without_sends, _retransmits)
+PRESETS = {"trace": TRACE, "connections": CONNECTIONS, "retransmits": RETRANSMITS}

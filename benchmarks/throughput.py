@@ -10,7 +10,7 @@ from collections import defaultdict
 from statistics import median
 
 from benchmarks import monitors
-from benchmarks.effort import Effort
+from benchmarks.rounds import Rounds
 from benchmarks.table import MISSED, Table
 from benchmarks.workload import NAMES, Netns, network_namespace
 
@@ -85,11 +85,11 @@ def cell(name: str, load: str, kept: dict[str, Rates]) -> str:
     return f"{share:.2f} (>= {bound:.2f}){verdict}"
 
 
-def run(effort: Effort) -> None:
+def run(rounds: Rounds) -> None:
     """Print the table."""
-    rounds, seconds = effort.pick(3, 10, 40), 0.05
-    table = Table(f"share of throughput kept, median of {2 * rounds} pairs", ("monitor", *NAMES))
-    kept = measure(rounds, seconds)
+    repeats, seconds = rounds.pick(3, 10, 40), 0.05
+    table = Table(f"share of throughput kept, median of {2 * repeats} pairs", ("monitor", *NAMES))
+    kept = measure(repeats, seconds)
     for name in kept:
         table.add(name, *(cell(name, load, kept) for load in NAMES))
     table.print()

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tcprism.diagnosis.connections import BY_COLUMN, COLUMNS, matching, order, search_texts
+from tcprism.diagnosis.groups import GROUPINGS, group
+from tcprism.diagnosis.table import HISTORY, Table, advance, empty
+from tcprism.diagnosis.watch import Watch
 from tcprism.events import Part
-from tcprism.live.connections import BY_COLUMN, COLUMNS, matching, order, search_texts
-from tcprism.live.groups import GROUPINGS, group
-from tcprism.live.table import HISTORY, Table, advance, empty
-from tcprism.live.watch import Watch
 
 from .records import snapshots
 

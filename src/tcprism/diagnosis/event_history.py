@@ -1,4 +1,4 @@
-"""Book: the latest events, of which any line can be asked for."""
+"""The latest events, of which any line can be asked for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIMIT = 100_000
 Chooser = Callable[[Part], NDArray[np.bool_]]
 
 
-class Book:
+class EventHistory:
     """The latest events in the order in which they came: at most LIMIT, and what came with those.
 
     `choose` tells of each event whether it is wanted; None takes all. `forgotten` counts the

@@ -1,14 +1,18 @@
-"""Whether the kernel takes fentry programs at all, asked with the smallest one there is."""
+"""What this kernel offers to BPF programs, asked by trying."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+from functools import cache
 
 from tcprism.kernel import libbpf
 from tcprism.kernel.types import kernel_types
 
 # include/uapi/linux/bpf.h
+_TASK_STORAGE = 29  # enum bpf_map_type
+_CGROUP_SKB = 8  # enum bpf_prog_type
+_CURRENT_TASK_UNDER_CGROUP = 37  # enum bpf_func_id
 _PROG_TYPE_TRACING = 26
 _TRACE_FENTRY = 24
 _RETURN_ZERO = bytes([0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])  # r0 = 0; exit
@@ -50,3 +54,16 @@ def fentry_error(function: str) -> OSError | None:
         return error
     os.close(descriptor)
     return None
+
+
+@cache
+def has_task_storage() -> bool:
+    """Tell whether this kernel has task storage, which came with 5.11."""
+    return bool(libbpf.load().call("libbpf_probe_bpf_map_type", _TASK_STORAGE, None) == 1)
+
+
+@cache
+def packets_have_process() -> bool:
+    """Tell whether a cgroup_skb program may ask for the current process (6.12 may, 6.1 not)."""
+    asked = (_CGROUP_SKB, _CURRENT_TASK_UNDER_CGROUP, None)
+    return bool(libbpf.load().call("libbpf_probe_bpf_helper", *asked) == 1)

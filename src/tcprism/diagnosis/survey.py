@@ -6,10 +6,10 @@ import itertools
 
 import numpy as np
 
+from tcprism.diagnosis.delta import CONDITIONS, Delta
+from tcprism.diagnosis.table import raw
 from tcprism.events import Part
 from tcprism.events._wire import SNAPSHOT
-from tcprism.live.change import CONDITIONS, Change
-from tcprism.live.table import raw
 
 GAP_NS = 20_000_000  # no pause within a snapshot is so long, none between two is shorter
 
@@ -32,7 +32,7 @@ class Survey:
         _, first = np.unique(part.rows["inode"], return_index=True)
         self._looks.append(part.take(first))
 
-    def result(self) -> tuple[Part, Change]:
+    def result(self) -> tuple[Part, Delta]:
         """Return the last record of each socket, and what became of it since the first look.
 
         A socket that came later has counted from nothing, since the look before it was seen.
@@ -40,7 +40,7 @@ class Survey:
         looks = [look for look in self._looks if len(look)]
         if not looks:
             empty = np.zeros(0, SNAPSHOT)
-            return Part(empty), Change(empty, empty, np.zeros(0))
+            return Part(empty), Delta(empty, empty, np.zeros(0))
         rows = np.concatenate([raw(look.rows) for look in looks]).view(SNAPSHOT)
         rows = raw(rows)[np.lexsort((rows["ts_ns"], rows["inode"]))].view(SNAPSHOT)
         _, starts, counts = np.unique(rows["inode"], return_index=True, return_counts=True)
@@ -51,7 +51,7 @@ class Survey:
             for name, held in CONDITIONS.items()
         }
         elapsed = (last["ts_ns"] - before["ts_ns"]).astype(np.float64) / 1000
-        return Part(last, context=looks[-1].context), Change(before, last, elapsed, seen)
+        return Part(last, context=looks[-1].context), Delta(before, last, elapsed, seen)
 
     def _before(
         self, first: np.ndarray[tuple[int], np.dtype[np.void]]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tcprism.diagnosis.event_history import chosen
+from tcprism.diagnosis.watch import other_end, same_connection
 from tcprism.events import Batch
 from tcprism.events._wire import MICROSECONDS_UNKNOWN, EventKind, MessageFlag
 from tcprism.events.columns import BY_NAME
-from tcprism.live.book import chosen
-from tcprism.live.watch import other_end, same_connection
 
 PEEK = np.uint16(MessageFlag.PEEK)
 REPETITION = "TCP_OLD_"  # what the kernel calls segments that it had already

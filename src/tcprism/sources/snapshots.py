@@ -13,9 +13,10 @@ from tcprism.errors import KernelRefused
 from tcprism.events import Batch, Part
 from tcprism.events._wire import SNAPSHOT
 from tcprism.features import machine
-from tcprism.filters import Filter, descendants, pid_rows
-from tcprism.kernel.object import BpfObject, LoadError, has_task_storage
-from tcprism.pipeline import cgroup_root, machine_context
+from tcprism.features.kernel import has_task_storage
+from tcprism.filters import Criteria, descendants, pid_rows
+from tcprism.kernel.object import BpfObject, LoadError
+from tcprism.names.context import cgroup_root, machine_context
 
 _PROGRAM = "iterate_snapshot"
 
@@ -26,7 +27,7 @@ class Snapshots:
     Raises PermissionMissing, LibraryMissing or KernelRefused when entered.
     """
 
-    def __init__(self, chosen: Filter) -> None:
+    def __init__(self, chosen: Criteria) -> None:
         self._filter = chosen
 
     def __enter__(self) -> Self:

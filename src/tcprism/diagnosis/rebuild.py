@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from tcprism.diagnosis.delta import Rows
 from tcprism.events import Batch, Part
 from tcprism.events._wire import MICROSECONDS_UNKNOWN, RATE_UNKNOWN, SNAPSHOT, EventKind
-from tcprism.live.change import Rows
 
 ESTABLISHED = 1
 

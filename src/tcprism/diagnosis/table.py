@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tcprism.diagnosis.delta import Delta, Numbers, Rows, ratio
 from tcprism.events import Part
 from tcprism.events._wire import SNAPSHOT
-from tcprism.live.change import Change, Numbers, Rows, ratio
 
 HISTORY = 16  # intervals
 _OUT, _IN, _SENT, _AGAIN = range(4)  # what the history remembers of each interval
@@ -28,7 +28,7 @@ class Table:
 
     part: Part
     holders: NDArray[np.int64]
-    change: Change
+    change: Delta
     history: NDArray[np.float32]
 
     def __len__(self) -> int:
@@ -73,14 +73,14 @@ def advance(previous: Table | None, part: Part) -> Table:
     _, first, holders = np.unique(part.rows["inode"], return_index=True, return_counts=True)
     now = part.take(first)
     if previous is None:
-        change = Change(now.rows, now.rows, np.full(len(now), np.nan))
+        change = Delta(now.rows, now.rows, np.full(len(now), np.nan))
         return Table(now, holders, change, np.zeros((len(now), 4, HISTORY), np.float32))
     known, places = _find(previous.rows, now.rows)
     before = np.zeros(len(now), SNAPSHOT)
     raw(before)[known] = raw(previous.rows)[places]
     before["ts_ns"][~known] = previous.rows["ts_ns"].max(initial=0)
     elapsed = (now.rows["ts_ns"] - before["ts_ns"]).astype(np.float64) / 1000
-    change = Change(before, now.rows, elapsed)
+    change = Delta(before, now.rows, elapsed)
     history = np.zeros((len(now), 4, HISTORY), np.float32)
     history[known, :, :-1] = previous.history[places, :, 1:]
     history[:, :, -1] = _latest(change)
@@ -111,7 +111,7 @@ def raw(rows: Rows) -> Rows:
     return rows.view(f"V{rows.itemsize}")
 
 
-def _latest(change: Change) -> Numbers:
+def _latest(change: Delta) -> Numbers:
     seconds = change.elapsed_us / 1e6
     out, into = ratio(change.new_bytes, seconds), ratio(change.delta("bytes_received"), seconds)
     return np.stack([out, into, change.delta("data_segs_out"), change.delta("total_retrans")], 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import BinaryIO
 
 
-class CountedFile:
+class CountingFile:
     """Passes on what is written and counts it; `size` is the bytes so far."""
 
     closed = False

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tcprism.diagnosis.connections import owners, receive_queue, send_queue
+from tcprism.diagnosis.delta import LISTEN, Numbers, microseconds
+from tcprism.diagnosis.table import Table
 from tcprism.events.columns import BY_NAME
-from tcprism.live.change import LISTEN, Numbers, microseconds
-from tcprism.live.connections import owners, receive_queue, send_queue
-from tcprism.live.table import Table
 
 Labels = list[str]
 

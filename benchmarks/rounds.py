@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Effort(Enum):
+class Rounds(Enum):
     """A look, a measurement, a thorough one."""
 
     QUICK = 0

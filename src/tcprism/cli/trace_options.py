@@ -10,9 +10,9 @@ import click
 from tcprism.cli.options import parse_bytes, with_options
 from tcprism.errors import UsageError
 from tcprism.events._wire import PAYLOAD_MAX
-from tcprism.pipeline import DEFAULT_MAX_CONNECTIONS
 from tcprism.probes import MECHANISMS
 from tcprism.ring import rings
+from tcprism.sources.tracing import DEFAULT_MAX_CONNECTIONS
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 

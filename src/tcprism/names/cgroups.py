@@ -59,7 +59,7 @@ class Names:
 
     def refresh(self) -> dict[str, str]:
         """Ask every engine now; one that does not answer is left out."""
-        from tcprism.container_engine import ask  # HTTP: not at the start of every trace
+        from tcprism.names.container_engine import ask  # HTTP: not at the start of every trace
 
         for engine in self._engines:
             self._known.update(ask(engine))

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tcprism.live.change import Change, Numbers, microseconds, ratio
-from tcprism.live.units import known_duration, percent
-from tcprism.sinks.units import size
+from tcprism.diagnosis.delta import Delta, Numbers, microseconds, ratio
+from tcprism.events.units import known_duration, percent, size
 
 MUCH_RETRANSMITTED = 0.01
 STORM_RETRANSMITTED = 0.2
@@ -39,42 +38,42 @@ class Rule:
     label: str
     title: str
     threshold: float
-    share: Callable[[Change], Numbers]
-    words: Callable[[Change, int], str]
+    share: Callable[[Delta], Numbers]
+    words: Callable[[Delta, int], str]
     accuses: bool = True
 
 
-def _seen(condition: str) -> Callable[[Change], Numbers]:
+def _seen(condition: str) -> Callable[[Delta], Numbers]:
     return lambda change: change.share_seen(condition)
 
 
-def _time(counter: str) -> Callable[[Change], Numbers]:
+def _time(counter: str) -> Callable[[Delta], Numbers]:
     return lambda change: change.share_of_time(counter)
 
 
-def _again(change: Change) -> Numbers:
+def _again(change: Delta) -> Numbers:
     """Segments sent again, of the data segments sent."""
     again = change.delta("total_retrans")
     return ratio(again, np.maximum(change.delta("data_segs_out"), again))
 
 
-def _storm(change: Change) -> Numbers:
+def _storm(change: Delta) -> Numbers:
     many = change.delta("total_retrans") >= STORM_SEGMENTS
     return np.where(many, _again(change), 0)
 
 
-def _unheld(change: Change) -> Numbers:
+def _unheld(change: Delta) -> Numbers:
     """Share of the time in which data was on its way, held up by no window or buffer of an end."""
     held = change.share_of_time("rwnd_limited_us") + change.share_of_time("sndbuf_limited_us")
     return (change.share_of_time("busy_us") - held).clip(0)
 
 
-def _lossy(change: Change) -> Numbers:
+def _lossy(change: Delta) -> Numbers:
     much = _again(change) >= MUCH_RETRANSMITTED
     return np.where(much, _unheld(change), 0)
 
 
-def _queueing(change: Change) -> Numbers:
+def _queueing(change: Delta) -> Numbers:
     """Share of the round-trip time that is waiting in queues, while data is on its way."""
     srtt, least = (microseconds(change.after, name) for name in ("srtt_us", "min_rtt_us"))
     with np.errstate(invalid="ignore"):
@@ -83,12 +82,12 @@ def _queueing(change: Change) -> Numbers:
     return np.where(bloated & (_unheld(change) >= SOME), waiting, 0)
 
 
-def _path(change: Change) -> Numbers:
+def _path(change: Delta) -> Numbers:
     held = np.minimum(change.share_seen("held_back"), _unheld(change))
     return np.where(_again(change) < MUCH_RETRANSMITTED, held, 0)
 
 
-def _small(change: Change) -> Numbers:
+def _small(change: Delta) -> Numbers:
     """Share of each segment that stays empty, where many are sent."""
     segments = change.delta("data_segs_out")
     full = segments * change.after["mss"]
@@ -97,34 +96,34 @@ def _small(change: Change) -> Numbers:
     return np.where(wasted, 1 - filled, 0)
 
 
-def _nothing_to_send(change: Change) -> Numbers:
+def _nothing_to_send(change: Delta) -> Numbers:
     idle = 1 - change.share_of_time("busy_us")
     counted = (change.after["sndbuf"] > 0) & (change.elapsed_us > 0)  # else rebuilt from events
     return np.where((change.new_bytes > 0) & counted, idle, 0)
 
 
-def _queue_words(change: Change, index: int) -> str:
+def _queue_words(change: Delta, index: int) -> str:
     row = change.after[index]
     return f"{size(row['unread'])} lie unread, the window left is {size(row['rcv_wnd'])}"
 
 
-def _window_words(change: Change, index: int) -> str:
+def _window_words(change: Delta, index: int) -> str:
     closed = change.share_seen("zero_window")[index]
     zero = f", closed in {percent(closed)} of the looks" if closed else ""
     return f"the window is {size(change.after['snd_wnd'][index])}{zero}"
 
 
-def _buffer_words(change: Change, index: int) -> str:
+def _buffer_words(change: Delta, index: int) -> str:
     return f"the send buffer has room for {size(change.after['sndbuf'][index])}"
 
 
-def _retransmit_words(change: Change, index: int) -> str:
+def _retransmit_words(change: Delta, index: int) -> str:
     again, sent = (int(change.delta(n)[index]) for n in ("total_retrans", "data_segs_out"))
     row = change.after[index]
     return f"{again} of {sent} segments sent again, the congestion window is {row['cwnd']} segments"
 
 
-def _rtt_words(change: Change, index: int) -> str:
+def _rtt_words(change: Delta, index: int) -> str:
     srtt, least = (
         known_duration(microseconds(change.after, name)[index])
         for name in ("srtt_us", "min_rtt_us")
@@ -132,36 +131,36 @@ def _rtt_words(change: Change, index: int) -> str:
     return f"a round trip takes {srtt}, at the least {least}"
 
 
-def _path_words(change: Change, index: int) -> str:
+def _path_words(change: Delta, index: int) -> str:
     row = change.after[index]
     control = row["congestion"].split(b"\0")[0].decode("ascii", "replace")
     window = f"{control} holds data back, its window is {row['cwnd']} segments"
     return f"{window}, {_rtt_words(change, index)}"
 
 
-def _timeout_words(change: Change, index: int) -> str:
+def _timeout_words(change: Delta, index: int) -> str:
     row = change.after[index]
     after = known_duration(row["rto_us"])
     return f"{row['icsk_retransmits']} timeouts in a row, the next after {after}"
 
 
-def _nagle_words(change: Change, index: int) -> str:
+def _nagle_words(change: Delta, index: int) -> str:
     waits = percent(change.share_seen("nagle_waits")[index])
     return f"a piece below {size(change.after['mss'][index])} waited in {waits} of the looks"
 
 
-def _small_words(change: Change, index: int) -> str:
+def _small_words(change: Delta, index: int) -> str:
     sent, segments = change.delta("bytes_sent")[index], change.delta("data_segs_out")[index]
     room = size(change.after["mss"][index])
     return f"{size(sent / segments)} a segment, {int(segments)} segments, room for {room} each"
 
 
-def _application_words(change: Change, index: int) -> str:
+def _application_words(change: Delta, index: int) -> str:
     busy = percent(change.share_of_time("busy_us")[index])
     return f"there was data to send in {busy} of the time"
 
 
-def _backlog_words(change: Change, index: int) -> str:
+def _backlog_words(change: Delta, index: int) -> str:
     row = change.after[index]
     return f"{row['backlog']} wait to be accepted, {row['backlog_limit']} may"
 
@@ -278,7 +277,7 @@ RULES = (
 LABELS = ("", *(rule.label for rule in RULES))
 
 
-def limits(change: Change) -> NDArray[np.int64]:
+def limits(change: Delta) -> NDArray[np.int64]:
     """Return, per connection, the place in LABELS of what limits it most: 0 where nothing does."""
     found = np.zeros(len(change), np.int64)
     for number, rule in reversed([*enumerate(RULES, 1)]):

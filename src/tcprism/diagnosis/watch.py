@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tcprism.diagnosis.delta import CONDITIONS, Delta, Rows
+from tcprism.diagnosis.table import Table
 from tcprism.events import Part
-from tcprism.live.change import CONDITIONS, Change, Rows
-from tcprism.live.table import Table
 
 LONGEST = 600  # looks
 
@@ -47,12 +47,12 @@ class Watch:
         """All looks, oldest first."""
         return np.concatenate(self.looks)
 
-    def change(self) -> Change:
+    def change(self) -> Delta:
         """Return what became of the connection between the first look and the last."""
         rows = self.rows
         elapsed = (rows["ts_ns"][-1:] - rows["ts_ns"][:1]).astype(np.float64) / 1000
         seen = {name: held(rows).mean(keepdims=True) for name, held in CONDITIONS.items()}
-        return Change(rows[:1], rows[-1:], elapsed, seen)
+        return Delta(rows[:1], rows[-1:], elapsed, seen)
 
     def series(self, name: str) -> NDArray[Any]:
         """Return a field, look by look."""

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tcprism.containers import Names, Owners, describe, find_cgroups
 from tcprism.errors import UnknownTarget
 from tcprism.events.context import Owner
+from tcprism.names.cgroups import Names, Owners, describe, find_cgroups
 
 ID = "0123456789abcdef" * 4
 POD = "01234567-89ab-cdef-0123-456789abcdef"

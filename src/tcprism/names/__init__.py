@@ -1,0 +1,1 @@
+"""Names of this machine: cgroups, containers, the kernel's reasons."""

@@ -1,0 +1,26 @@
+"""What the numbers in records mean on this machine."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tcprism.events.context import Context
+from tcprism.kernel.cgroup import open_cgroup_root, path_of
+from tcprism.kernel.types import kernel_types
+from tcprism.names.cgroups import Names, Owners
+
+
+def cgroup_root() -> int:
+    """Return a descriptor of the cgroup v2 root, or -1 where there is none."""
+    try:
+        return open_cgroup_root()
+    except OSError:
+        return -1
+
+
+def machine_context(root: int) -> Context:
+    """Return the look-ups of the machine that we run on; `root` is a descriptor of cgroup v2's."""
+    drops = kernel_types().enum("skb_drop_reason", "SKB_DROP_REASON_")
+    drops |= kernel_types().enum("qdisc_drop_reason")
+    resets = kernel_types().enum("sk_rst_reason", "SK_RST_REASON_")
+    return Context(Owners(partial(path_of, root), Names()), drops.get, resets.get)
