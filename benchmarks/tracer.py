@@ -28,7 +28,7 @@ class Tracer:
 
     def __init__(self, *arguments: str, command: str = "trace") -> None:
         self.process = subprocess.Popen(
-            _pinned([*COMMAND, command, *arguments]),
+            _pinned([*COMMAND, command, "-v", *arguments]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

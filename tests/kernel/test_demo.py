@@ -26,7 +26,7 @@ class Demo:
         self._stderr = stderr
         with stderr.open("wb") as file:
             self.process = subprocess.Popen(
-                [TCPRISM, "demo", *arguments], stdout=subprocess.PIPE, stderr=file, text=True
+                [TCPRISM, "demo", "-v", *arguments], stdout=subprocess.PIPE, stderr=file, text=True
             )
         self.events = self._events()
 

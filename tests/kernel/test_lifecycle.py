@@ -70,6 +70,13 @@ def test_a_signal_stops(number: signal.Signals, tracer: Tracer, netns: Netns) ->
     assert tracer.ledger["send"]["received"] == 1
 
 
+def test_quiet_says_nothing() -> None:
+    """Without --quiet there would be the start line and the ledger."""
+    command = [TCPRISM, "trace", "--quiet", "--duration", "0.1", "--port", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_events_arrive_while_it_runs(tracer: Tracer, netns: Netns) -> None:
     """An event is in the output without any reason to stop, within a fraction of a second."""
     with listening(netns):

@@ -51,7 +51,7 @@ class Recorder:
     """One run of `tcprism record`, with its hooks on."""
 
     def __init__(self, output: str, *arguments: str, **options: Any) -> None:
-        command = [TCPRISM, "record", "-o", output, *arguments]
+        command = [TCPRISM, "record", "-v", "-o", output, *arguments]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
         assert self.process.stderr
         first = self.process.stderr.readline()

@@ -54,7 +54,7 @@ class Tracer:
         self, output: Path, *arguments: str, prefix: tuple[str, ...] = (), view: str = "trace"
     ) -> None:
         self.output = output
-        command = [TCPRISM, view, "--format", "json", "--output", str(output), *arguments]
+        command = [TCPRISM, view, "-v", "--format", "json", "--output", str(output), *arguments]
         self.process = subprocess.Popen(
             [*prefix, *command], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )

@@ -196,3 +196,13 @@ def test_an_interrupt_ends_as_a_shell_would_tell_it(
     monkeypatch.setattr(command_line.cli, "main", interrupted)
     assert run("trace") == 130
     assert capsys.readouterr().err == ""
+
+
+def test_the_account_is_one_line_unless_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
+    replay = ("replay", str(SAMPLE), "--output", "/dev/null")
+    assert run(*replay) == 0
+    assert capfd.readouterr().err.splitlines() == ["868 events, none lost"]
+    assert run(*replay, "--quiet") == 0
+    assert capfd.readouterr().err == ""
+    assert run(*replay, "-v") == 0
+    assert capfd.readouterr().err.split()[:2] == ["kind", "seen"]

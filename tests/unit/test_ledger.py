@@ -64,7 +64,7 @@ def test_lines_are_a_table() -> None:
     ledger = Ledger(
         (replace(BALANCED, ring_full=0, map_full=0, missed=0), replace(BALANCED, kind="retransmit"))
     )
-    header, *rows = ledger.lines()[:3]
+    header, *rows = ledger.whole()[:3]
     assert len({len(line) for line in (header, *rows)}) == 1
     names = header.split()
     for entry, row in zip(ledger.entries, rows, strict=True):
@@ -83,10 +83,43 @@ def test_each_loss_gets_its_advice(field: str, advice: str) -> None:
     quiet = replace(BALANCED, **none)
     lost: dict[str, Any] = {field: 1}
     ledger = Ledger((quiet, replace(quiet, kind="recv", **lost)))
-    (line,) = ledger.lines()[3:]
+    (line,) = ledger.whole()[3:]
     assert advice in line
+    assert ledger.lines() == ledger.whole()
     assert ledger.lost == 1
-    assert len(Ledger((quiet,)).lines()) == 2
+    assert len(Ledger((quiet,)).whole()) == 2
+
+
+def test_one_line_where_nothing_was_lost() -> None:
+    quiet = Entry("send", 26601, 26593, 8, 0, 0, 0, 8, 680, 0)
+    idle = Entry("drop", 3, 3, 0, 0, 0, 0, 0, 0, 0)
+    many = Entry("recv", 12026, 0, 12026, 0, 0, 0, 12026, 1, 0)
+    assert Ledger((quiet, idle, many)).lines() == ["12,034 events, none lost"]
+    assert Ledger((replace(quiet, received=1),)).lines() == ["1 event, none lost"]
+    assert Ledger((idle,)).lines() == ["no events: filters turned all 3 away"]
+    assert Ledger((replace(idle, seen=0),)).lines() == ["no events: none was seen"]
+
+
+def test_only_what_came_or_was_lost_has_a_row() -> None:
+    idle = Entry("drop", 3, 3, 0, 0, 0, 0, 0, 0, 0)
+    lost = Entry("recv", 5, 0, 0, 5, 0, 0, 0, 0, 0)
+    lines = Ledger((BALANCED, idle, lost)).lines()
+    assert [line.split()[0] for line in lines[:3]] == ["kind", "send", "recv"]
+    assert not any("drop" in line for line in lines)
+
+
+def test_sends_that_could_not_be_joined_are_no_losses() -> None:
+    """The send is there; what is missing is when it was acknowledged."""
+    acked = Entry("acked", 1044, 0, 1000, 0, 44, 0, 1000, 0, 0)
+    ledger = Ledger((acked,))
+    assert ledger.lost == 0
+    assert acked.balances()
+    first, second = ledger.lines()
+    assert first == "1,000 events, none lost"
+    assert second.startswith("44 sends are without their acked")
+    mixed = Ledger((acked, Entry("send", 3, 0, 1, 0, 2, 0, 1, 0, 0)))
+    assert mixed.lost == 2
+    assert any("no room" in line for line in mixed.lines())
 
 
 def test_accounts_of_the_kinds_that_were_traced() -> None:

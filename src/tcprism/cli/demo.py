@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import click
 
 from tcprism.cli import options
-from tcprism.cli.output import opened, wants_color
-from tcprism.cli.session import Limits, Stop, print_ledger, run
+from tcprism.cli.output import opened, print_ledger, wants_color
+from tcprism.cli.session import Limits, Stop, run
 from tcprism.cli.trace import announce
 from tcprism.cli.trace_options import payload_option
 from tcprism.demo.traffic import Traffic
@@ -47,14 +48,17 @@ The network namespace has nothing but its own loopback device and is gone when t
 )
 @options.kinds_option(",".join(("acked", "transmit", *DEFAULT_KINDS)))
 @payload_option(DEFAULT_PAYLOAD)
-def command(duration: float, loss: float, kinds: str, payload: int) -> None:
+@options.verbose_option
+@options.quiet_option
+def command(duration: float, loss: float, kinds: str, payload: int, **given: Any) -> None:
     """Make a small lossy network of our own and trace what its processes do."""
     chosen, limit = options.parse_kinds(kinds), options.parse_payload(payload)
     require_privileges()
     with Traffic(loss) as traffic:
-        print(_introduction(traffic), file=sys.stderr)
+        if not given["quiet"]:
+            print(_introduction(traffic), file=sys.stderr)
         only_ours = Criteria(netns=(parse_netns(str(traffic.pid)),))
-        _trace(Request(chosen, only_ours, limit), traffic, duration)
+        _trace(Request(chosen, only_ours, limit), traffic, duration, given)
 
 
 def _introduction(traffic: Traffic) -> str:
@@ -64,17 +68,18 @@ def _introduction(traffic: Traffic) -> str:
     )
 
 
-def _trace(request: Request, traffic: Traffic, duration: float) -> None:
+def _trace(request: Request, traffic: Traffic, duration: float, given: dict[str, Any]) -> None:
     with opened(None) as output, Tracing(request) as monitor:
         sink = Text(output, color=wants_color("auto", output))
         try:
             with Stop(Limits(duration=duration), output, None) as stop:
-                announce(monitor, 0)
+                announce(monitor, given)
                 traffic.start()
                 run(monitor, sink, output, stop)
         finally:
-            print("\n".join(_summary(monitor.ledger())), file=sys.stderr)
-            print_ledger(monitor)
+            if not given["quiet"]:
+                print("\n".join(_summary(monitor.ledger())), file=sys.stderr)
+            print_ledger(monitor.ledger(), given)
 
 
 def _summary(ledger: Ledger) -> Iterator[str]:

@@ -55,7 +55,13 @@ color_option = click.option(
     help="Auto: on a terminal, unless NO_COLOR is set.",
 )
 verbose_option = click.option(
-    "-v", "--verbose", count=True, help="Tell the hooks in use; -vv: libbpf's log."
+    "-v",
+    "--verbose",
+    count=True,
+    help="Tell the hooks in use, and the whole ledger; -vv: libbpf's log.",
+)
+quiet_option = click.option(
+    "-q", "--quiet", is_flag=True, help="Say nothing on standard error but errors."
 )
 command_argument = click.argument(
     "command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ARGS...]"

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Protocol
 
 from tcprism.errors import OutputError, UsageError
 from tcprism.events import Batch
+from tcprism.events.ledger import Ledger
 from tcprism.sinks import Sink
 from tcprism.sinks.formats import BINARY, sink_for
 
@@ -132,3 +133,10 @@ def silence(output: Output) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, output.fileno())
     os.close(null)
+
+
+def print_ledger(ledger: Ledger, given: dict[str, Any]) -> None:
+    """Print the account of every event on stderr, as --verbose and --quiet say."""
+    if not given["quiet"]:
+        lines = ledger.whole() if given["verbose"] else ledger.lines()
+        print("\n".join(lines), file=sys.stderr)

@@ -14,8 +14,8 @@ import click
 from tcprism import __version__
 from tcprism.cli import options
 from tcprism.cli.command import Command
-from tcprism.cli.output import create
-from tcprism.cli.session import Limits, Stop, print_ledger, run, started
+from tcprism.cli.output import create, print_ledger
+from tcprism.cli.session import Limits, Stop, run, started
 from tcprism.cli.trace import announce
 from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
 from tcprism.errors import UsageError
@@ -104,10 +104,10 @@ def _record(
         files = Files(output, facts(monitor, texts), limit, create, sys.stdout.buffer)
         try:
             with Stop(Limits(given["count"], given["duration"]), files, child) as stop:
-                announce(monitor, given["verbose"])
+                announce(monitor, given)
                 run(monitor, Recorder(files, monitor, stop, snapshots), files, stop, child)
         finally:
-            print_ledger(monitor)
+            print_ledger(monitor.ledger(), given)
     return child.end() if child else 0
 
 

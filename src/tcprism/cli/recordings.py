@@ -9,6 +9,7 @@ from typing import Any
 
 from tcprism import filters
 from tcprism.cli import options
+from tcprism.cli.output import print_ledger
 from tcprism.events import KINDS
 from tcprism.recording.notes import Gap
 from tcprism.recording.reader import Recording
@@ -32,12 +33,12 @@ def open_recording(given: dict[str, Any], default_kinds: Sequence[str] | None = 
     return Recording(given["file"], lambda batch: through(stages, select(batch)))
 
 
-def print_account(recording: Recording) -> None:
+def print_account(recording: Recording, given: dict[str, Any]) -> None:
     """Print on stderr what the recording says of itself: gaps, its ledger, what is missing."""
-    for gap in recording.gaps:
+    for gap in () if given["quiet"] else recording.gaps:
         print(_gap_text(gap, recording.clock_offset_ns), file=sys.stderr)
     if recording.ledger.entries:
-        print("\n".join(recording.ledger.lines()), file=sys.stderr)
+        print_ledger(recording.ledger, given)
     print_trouble(recording)
 
 

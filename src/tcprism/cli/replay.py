@@ -55,6 +55,8 @@ SAMPLE = "sample.tcpr"
 @options.view_options
 @click.option("--count", type=click.IntRange(1), metavar="N", help="Stop after N events.")
 @click.option("--duration", type=float, metavar="SECONDS", help="Stop after so much recorded time.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell the whole ledger.")
+@options.quiet_option
 def command(**given: Any) -> None:
     """Show a recording as trace would have shown it."""
     speed = _parse_speed(given["speed"])
@@ -75,7 +77,7 @@ def command(**given: Any) -> None:
         _show(look, recording, batches, given)
     except KeyboardInterrupt:
         print(file=sys.stderr)
-    print_account(recording)
+    print_account(recording, given)
 
 
 def _parse_speed(text: str) -> float:

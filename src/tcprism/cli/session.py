@@ -140,9 +140,3 @@ def run(
         monitor.stop()
         while len(monitor.drain()):
             pass  # not wanted any more, but read, so that the ledger balances
-
-
-def print_ledger(monitor: Tracing) -> None:
-    """Print the account of every event on stderr."""
-    for line in monitor.ledger().lines():
-        print(line, file=sys.stderr)

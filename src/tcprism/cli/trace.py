@@ -10,9 +10,9 @@ import click
 
 from tcprism.cli import options
 from tcprism.cli.command import Command
-from tcprism.cli.output import opened
+from tcprism.cli.output import opened, print_ledger
 from tcprism.cli.presets import TRACE, Preset
-from tcprism.cli.session import Limits, Stop, print_ledger, run, started
+from tcprism.cli.session import Limits, Stop, run, started
 from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
 from tcprism.events import Batch
 from tcprism.filters import Criteria
@@ -29,7 +29,7 @@ Examples:
   tcprism trace --count-only                       rates a second, at the lowest cost
 
 Values of one option are alternatives; options combine with and. All filters work in the kernel.
-Ctrl-C stops and prints the ledger: what was seen, filtered, submitted and lost."""
+Ctrl-C stops and tells what was lost, if anything; -v prints the whole ledger (docs/ledger.md)."""
 
 
 @click.command(epilog=EPILOG, context_settings={"ignore_unknown_options": False})
@@ -91,15 +91,18 @@ def trace(
         limits = Limits(given["count"], given["duration"])
         try:
             with Stop(limits, output, child) as stop:
-                announce(monitor, given["verbose"])  # from here on a signal stops in good order
+                announce(monitor, given)  # from here on a signal stops in good order
                 run(monitor, sink, output, stop, child, look.choose, last)
         finally:
-            print_ledger(monitor)
+            print_ledger(monitor.ledger(), given)
     return child.end() if child else 0
 
 
-def announce(monitor: Tracing, verbose: int) -> None:
-    """Say on stderr that the hooks are on; with -v which, with -vv why no better."""
+def announce(monitor: Tracing, given: dict[str, Any]) -> None:
+    """Say on stderr that the hooks are on; with -v which, with -vv why no better; not with -q."""
+    if given["quiet"]:
+        return
+    verbose = given["verbose"]
     kinds = ", ".join(monitor.request.kinds)
     print(f"tracing {kinds}; Ctrl-C stops", file=sys.stderr, flush=True)
     for choice in monitor.choices if verbose else ():

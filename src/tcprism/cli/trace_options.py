@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from tcprism.cli.options import parse_bytes, with_options
+from tcprism.cli.options import parse_bytes, quiet_option, verbose_option, with_options
 from tcprism.errors import UsageError
 from tcprism.events._wire import PAYLOAD_MAX
 from tcprism.probes import MECHANISMS
@@ -47,7 +47,8 @@ _TRACING_OPTIONS = (
     ),
     click.option("--hooks", type=click.Choice(MECHANISMS), help="Force one way to hook (support)."),
     click.option("--include-self", is_flag=True, help="Trace tcprism's own connections too."),
-    click.option("-v", "--verbose", count=True, help="Tell the hooks in use; -vv: libbpf's log."),
+    verbose_option,
+    quiet_option,
 )
 
 

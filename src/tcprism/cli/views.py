@@ -24,6 +24,7 @@ _OPTIONS = (
     options.duration_option,
     options.color_option,
     options.verbose_option,
+    options.quiet_option,
     options.command_argument,
 )
 

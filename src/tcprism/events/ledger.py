@@ -20,7 +20,9 @@ class Entry:
     `missed` are hook runs that the kernel skipped because the same hook was interrupted (counted
     for fentry and tracepoints since 5.12, for kprobes since 6.7); they are not in `seen`. A run of
     a hook that makes several kinds of events is missed in each. `bytes` and `payload_cut` are
-    bytes, all else events.
+    bytes, all else events. Of `acked`, map_full are no losses: sends whose acknowledgement is not
+    told, because more were under way than are remembered, or where in the stream they are is not
+    known.
     """
 
     kind: str
@@ -35,9 +37,14 @@ class Entry:
     payload_cut: int
 
     @property
+    def unjoined(self) -> int:
+        """Sends that no `acked` could be joined to."""
+        return self.map_full if self.kind == "acked" else 0
+
+    @property
     def lost(self) -> int:
         """Events that happened, passed the filters and did not arrive."""
-        return self.ring_full + self.map_full + self.missed
+        return self.ring_full + self.map_full + self.missed - self.unjoined
 
     def balances(self) -> bool:
         """Tell whether every event is accounted for."""
@@ -81,16 +88,29 @@ class Ledger:
         return sum(entry.lost for entry in self.entries)
 
     def lines(self) -> list[str]:
-        """Return an aligned table, header first, and advice where something was lost."""
-        rows = [_COLUMNS, *(tuple(str(getattr(e, c)) for c in _COLUMNS) for e in self.entries)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        table = ["  ".join(map(str.rjust, row, widths)) for row in rows]
-        return table + list(self._advice())
+        """Return one line where nothing was lost, else the table of what came or was lost."""
+        told = [entry for entry in self.entries if entry.received or entry.lost]
+        return [*(_table(told) if self.lost else [self._summary()]), *self._advice()]
+
+    def whole(self) -> list[str]:
+        """Return the table of all kinds, header first, and what is to be said of it."""
+        return [*_table(self.entries), *self._advice()]
+
+    def _summary(self) -> str:
+        received, seen = (sum(getattr(e, c) for e in self.entries) for c in ("received", "seen"))
+        if received:
+            return f"{received:,} event{'s' if received > 1 else ''}, none lost"
+        return f"no events: {f'filters turned all {seen:,} away' if seen else 'none was seen'}"
 
     def _advice(self) -> Iterable[str]:
         for name, text in _ADVICE.items():
-            if any(getattr(entry, name) for entry in self.entries):
+            if any(getattr(entry, name) for entry in self.entries if entry.lost):
                 yield text
+        if unjoined := sum(entry.unjoined for entry in self.entries):
+            yield (
+                f"{unjoined:,} sends are without their acked: the connection had more under way"
+                " than are remembered, or where in the stream they are is not known"
+            )
         if self.unremembered:
             yield (
                 f"the owners of {self.unremembered} sockets were not remembered:"
@@ -103,11 +123,16 @@ class Ledger:
             )
 
 
+def _table(entries: Iterable[Entry]) -> list[str]:
+    rows = [_COLUMNS, *(tuple(str(getattr(e, c)) for c in _COLUMNS) for e in entries)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.rjust, row, widths)) for row in rows]
+
+
 _ADVICE = {
     "ring_full": "events were lost because a ring was full:"
     " use a larger --ring-size, a filter, or less --payload",
-    "map_full": "events were lost because there was no room to remember a call until it returned,"
-    " or (acked) so many sends of a connection until they were acknowledged",
+    "map_full": "events were lost because there was no room to remember a call until it returned",
     "missed": "events were missed because the kernel does not run a hook inside itself",
 }
 

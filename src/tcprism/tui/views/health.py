@@ -61,7 +61,7 @@ class HealthView(View):
         yield ""
         yield "LEDGER"
         ledger = self.model.feed.ledger()
-        lines = ledger.lines() if ledger else ["no events were asked for"]
+        lines = ledger.whole() if ledger else ["no events were asked for"]
         yield from (f"  {line}" for line in lines)
 
 
