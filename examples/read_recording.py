@@ -1,11 +1,11 @@
-"""A recording, looked at as events, as NumPy columns and as a Polars data frame.
+"""A recording, looked at as events, as NumPy columns and as an Arrow table.
 
 Run: python examples/read_recording.py run.tcpr
 """
 
 import sys
 
-import polars
+import pyarrow
 
 import tcprism
 
@@ -21,11 +21,14 @@ def main(path: str) -> None:
     slowest = max((int(batch["elapsed_ns"].max()) for batch in connects if len(batch)), default=0)
     print(f"slowest connect: {slowest / 1e6:.3f} ms")
 
-    # Whatever takes Arrow takes a batch as it is.
+    # As an Arrow table; polars.DataFrame(batch) and duckdb take a batch as it is.
     only_http = tcprism.Filter(port=8080)
     messages = tcprism.open(path, kinds={"send", "recv"}, filters=only_http)
-    frame = polars.concat(map(polars.DataFrame, messages.batches()))
-    print(frame.group_by("comm", "kind").agg(polars.col("bytes").sum()).sort("comm", "kind"))
+    tables = [batch.to_arrow() for batch in messages.batches()]
+    table = pyarrow.concat_tables(tables).unify_dictionaries()
+    sums = table.group_by(["comm", "kind"]).aggregate([("bytes", "sum")])
+    for row in sums.to_pylist():
+        print(f"{row['bytes_sum']:>10} bytes by {row['kind']} of {row['comm']}")
 
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ INTRO = """\
 
 `to_arrow` and what builds on it, and recordings, need pyarrow: `pip install 'tcprism[arrow]'`;
 `to_pandas` needs pandas too: `pip install 'tcprism[pandas]'`. [events.md](events.md) explains the
-events' attributes, which are the batches' columns. Programs to start from are in `examples/`; the
-tests run them.
+events' attributes, which are the batches' columns. Programs to start from are in `examples/`: they
+need `tcprism[sql]` at most, and the tests run them.
 
 ## A stage or a sink of your own
 

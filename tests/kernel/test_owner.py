@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -201,3 +202,19 @@ def test_those_still_open(pair: Pair, tmp_path: Path) -> None:
         "ESTABLISHED",
     )
     assert event["holders"] == ", ".join(sorted([f"{own}[{os.getpid()}]", f"sleep[{sleeper.pid}]"]))
+    assert event["age_ns"] is None  # it is older than tcprism
+
+
+@pytest.mark.native
+def test_the_age_of_those_still_open(pair: Pair, tmp_path: Path) -> None:
+    """At both ends as old as the test knows, which began between two moments of its own."""
+    tracer = Tracer(tmp_path / "events", "--live", "--port", "5332", view="connections")
+    tracer.await_attached()
+    before = time.monotonic_ns()
+    client, server = pair.connection(4, 5332)
+    with closing(client), closing(server):
+        begun = time.monotonic_ns()
+        assert tracer.stop() == 0
+    assert {event["local_port"] == 5332 for event in tracer.events} == {True, False}
+    for event in tracer.events:
+        assert before <= event["ts_ns"] - event["age_ns"] <= begun

@@ -10,16 +10,20 @@ import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import tcprism
-from tcprism.events import FAMILIES, Batch
+from tcprism.events import FAMILIES, Batch, Part
+from tcprism.events._wire import EventKind
+from tcprism.events.names import STATES
 from tcprism.recording.queries import QUERIES
 from tcprism.recording.sql import VIEWS, Database
 from tcprism.recording.writer import Writer
 
 from .recordings import CLOCK_OFFSET_NS, FACTS, random_part, recorded
+from .records import Fields, connections, losses, messages, snapshots
 from .test_recording import stream_with
 
 SAMPLE = str(files("tcprism").joinpath("sample.tcpr"))
@@ -100,9 +104,79 @@ def test_named_queries_of_the_sample(name: str) -> None:
         "top-talkers": "demo-server",
         "retransmits": "demo-server",
         "slowest-connects": "demo-reader",
+        "slowest-answers": "demo-reader",
         "rtt": "datetime",
         "who-talks-to-whom": "8080",
     }[name] in said
+
+
+MS = 1_000_000
+TO_SERVICE: Fields = {"netns": 1, "socket": 7, "local_ip": "192.0.2.1", "local_port": 40_000,
+              "remote_ip": "192.0.2.9", "remote_port": 50_000}  # fmt: skip
+OF_SERVICE: Fields = {"netns": 2, "socket": 8, "local_ip": "192.0.2.9", "local_port": 50_000,
+              "remote_ip": "192.0.2.1", "remote_port": 40_000}  # fmt: skip
+
+
+def rows_of(tmp_path: Path, name: str, *parts: Part) -> list[dict[str, object]]:
+    """Return what a query that ships says of events."""
+    target = tmp_path / "made.tcpr"
+    target.write_bytes(recorded([Batch(list(parts), CLOCK_OFFSET_NS)]))
+    with Database(target) as database:
+        names, rows = database.query(QUERIES[name].sql)
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+HEARD = {
+    "accept": connections({"kind": EventKind.ACCEPT, "ts_ns": 1, **OF_SERVICE}),
+    "snapshot": snapshots(
+        {"ts_ns": 1, "netns": 2, "state": STATES.index("LISTEN"), "local_port": 50_000}
+    ),
+    "connect": connections({"kind": EventKind.CONNECT, "ts_ns": 1, **TO_SERVICE}),
+}
+
+
+@pytest.mark.parametrize(
+    ("heard", "ends"),
+    [("accept", OF_SERVICE), ("snapshot", OF_SERVICE), ("connect", TO_SERVICE)],
+)
+def test_the_service_port_is_the_listeners(heard: str, ends: Fields, tmp_path: Path) -> None:
+    """It is the higher one here."""
+    again = losses(*({**ends, "ts_ns": 9 + n, "segs": 1, "cause": 1} for n in range(2)))
+    (row,) = rows_of(tmp_path, "retransmits", HEARD[heard], again)
+    assert (row["service_port"], row["segments"]) == (50_000, 2)
+    said = messages({**ends, "ts_ns": 5, "payload": b"x"})
+    (row,) = rows_of(tmp_path, "who-talks-to-whom", HEARD[heard], said)
+    assert row["service_port"] == 50_000
+
+
+def test_unheard_of_services_have_the_lower_port(tmp_path: Path) -> None:
+    (row,) = rows_of(tmp_path, "retransmits", losses({**TO_SERVICE, "ts_ns": 9, "segs": 1}))
+    assert row["service_port"] == 40_000
+
+
+def test_slowest_answers_are_those_that_were_made_slow(tmp_path: Path) -> None:
+    """From the last send of a request to the first receive of its answer, at either end."""
+
+    def call(ends: Fields, kind: str, ms: int, text: bytes, **more: Any) -> Fields:
+        return {**ends, "kind": EventKind[kind], "ts_ns": ms * MS, "payload": text, **more}
+
+    talk = messages(
+        call(TO_SERVICE, "SEND", 10, b"head"),
+        call(TO_SERVICE, "SEND", 20, b"body"),
+        call(OF_SERVICE, "RECV", 25, b"headbody"),
+        call(OF_SERVICE, "SEND", 325, b"slow"),
+        call(TO_SERVICE, "RECV", 330, b"sl"),
+        call(TO_SERVICE, "RECV", 900, b"ow"),
+        call(TO_SERVICE, "SEND", 2000, b"quick?"),
+        call(TO_SERVICE, "RECV", 2001, b"yes"),
+        call(TO_SERVICE, "RECV", 9000, b"", bytes=0),
+    )  # fmt: skip
+    rows = rows_of(tmp_path, "slowest-answers", HEARD["accept"], HEARD["connect"], talk)
+    assert [(row["side"], row["ms"], row["request"]) for row in rows] == [
+        ("client", 310, "body"),
+        ("server", 300, "headbody"),
+        ("client", 1, "quick?"),
+    ]
 
 
 def documented() -> list[str]:

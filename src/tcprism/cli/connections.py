@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
 import numpy as np
 
 from tcprism.cli import options
-from tcprism.cli.presets import CONNECTIONS
+from tcprism.cli.presets import CONNECTIONS, ESTABLISHED, ended
 from tcprism.cli.views import show, view_options
 from tcprism.events import Batch, Part
+from tcprism.events._wire import EventKind
 from tcprism.events.columns import BY_NAME
 from tcprism.events.names import STATES, process
+from tcprism.events.part import Rows
 from tcprism.filters import Criteria
 from tcprism.sources.snapshots import Snapshots
 
 LISTEN = STATES.index("LISTEN")
+_NAMED_BY = ("netns", "local_ip", "local_port", "remote_ip", "remote_port")
 
 EPILOG = """\b
 Examples:
@@ -25,7 +29,7 @@ Examples:
   tcprism connections --pid 1234 --follow          those of a server and its workers
   tcprism connections --format json --output c.json
   tcprism connections -- curl http://host/         those of one command
-  tcprism connections --live --duration 1          those that are open, too
+  tcprism connections --live --duration 1          those that are open, too, with state and age
 
 docs/connections.md explains the columns. The totals are the kernel's own, so they are whole also
 for a connection that is older than tcprism. --format json has all of them."""
@@ -39,14 +43,58 @@ for a connection that is older than tcprism. --format json has all of them."""
 )
 def command(**given: Any) -> None:
     """Show one line a connection as it ends: how long, how much, how it went."""
-    show(given, CONNECTIONS, at_end=still_open if given.pop("live") else None)
+    if given.pop("live"):
+        begun = Begun()
+        look = replace(CONNECTIONS, choose=begun.choose)
+        show(given, look, more_kinds=("accept",), at_end=begun.still_open)
+    show(given, CONNECTIONS)
 
 
-def still_open(chosen: Criteria) -> Batch:
-    """Return the connections that pass a filter and are open now, one record each."""
-    with Snapshots(chosen) as snapshots:
-        batch = snapshots.take()
-    return Batch([held(part) for part in batch.parts], batch.clock_offset_ns)
+class Begun:
+    """Remembers when connections that have not ended were established, where that was seen."""
+
+    def __init__(self) -> None:
+        self._since: dict[bytes, int] = {}
+
+    def choose(self, batch: Batch) -> Batch:
+        """Take the beginnings out of a batch; return the ends."""
+        for part in batch.parts:
+            if part.family == "connection":
+                self._note(part.rows[np.argsort(part.rows["ts_ns"], kind="stable")])
+        return ended(batch)
+
+    def _note(self, rows: Rows) -> None:
+        begins = (rows["kind"] == EventKind.ACCEPT) | (
+            (rows["kind"] == EventKind.CONNECT) & (rows["new_state"] == ESTABLISHED)
+        )
+        moments = rows["ts_ns"].tolist()
+        for name, begun, moment in zip(_names(rows), begins.tolist(), moments, strict=True):
+            if begun:
+                self._since[name] = moment
+            else:
+                self._since.pop(name, None)
+
+    def still_open(self, chosen: Criteria) -> Batch:
+        """Return the connections that pass a filter and are open now, one record each."""
+        with Snapshots(chosen) as snapshots:
+            batch = snapshots.take()
+        return Batch([self.aged(held(part)) for part in batch.parts], batch.clock_offset_ns)
+
+    def aged(self, part: Part) -> Part:
+        """Return the same records with `age_ns`, where the beginning was seen."""
+        since = [self._since.get(name, -1) for name in _names(part.rows)]
+        ages = part.rows["ts_ns"].astype(np.int64) - np.array(since, np.int64)
+        return part.derive(age_ns=np.ma.MaskedArray(ages, np.equal(since, -1)))
+
+
+def _names(rows: Rows) -> list[bytes]:
+    """Return what tells a connection from all others that are open: its namespace and ends."""
+    fields = [rows[name].tobytes() for name in _NAMED_BY]
+    sizes = [rows.dtype[name].itemsize for name in _NAMED_BY]
+    return [
+        b"".join(text[place * size :][:size] for text, size in zip(fields, sizes, strict=True))
+        for place in range(len(rows))
+    ]
 
 
 def held(part: Part) -> Part:

@@ -40,7 +40,8 @@ def ended(batch: Batch) -> Batch:
     """Choose the ends of connections: closes, and connects that failed."""
     parts = [
         part.take(
-            (part.rows["kind"] != EventKind.CONNECT) | (part.rows["new_state"] != ESTABLISHED)
+            (part.rows["kind"] == EventKind.CLOSE)
+            | (part.rows["kind"] == EventKind.CONNECT) & (part.rows["new_state"] != ESTABLISHED)
         )
         for part in batch.parts
     ]

@@ -325,6 +325,12 @@ COLUMNS = (
     derived_column(
         "holders", SNAPSHOT, "string", "all processes that have the socket open, as comm[pid], ..."
     ),
+    derived_column(
+        "age_ns",
+        SNAPSHOT,
+        "integer",
+        "since it was established, nanoseconds; null when that was not seen",
+    ),
     *(
         wire_column(name, SNAPSHOT, "integer")
         for name in (

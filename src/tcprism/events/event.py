@@ -104,6 +104,7 @@ class Event:
     congestion: str | None
     state: str | None
     holders: str | None
+    age_ns: int | None
     inode: int | None
     unsent: int | None
     unacked: int | None

@@ -13,6 +13,20 @@ class NamedQuery:
     sql: str
 
 
+# The server's port is the one that somebody listens on (a LISTEN in a snapshot, an accept) or
+# connects to. Where neither was seen, the lower one is rarely the ephemeral one.
+_SERVICES = """
+        WITH listening AS (
+            SELECT DISTINCT netns, local_port FROM events
+            WHERE kind = 'accept' OR kind = 'snapshot' AND state = 'LISTEN'),
+        called AS (
+            SELECT DISTINCT netns, remote_ip, remote_port FROM events WHERE kind = 'connect')"""
+_SERVICE_PORT = """CASE
+                WHEN (netns, local_port) IN (FROM listening) THEN local_port
+                WHEN (netns, remote_ip, remote_port) IN (FROM called) THEN remote_port
+                WHEN (netns, remote_port) IN (FROM listening) THEN remote_port
+                ELSE least(local_port, remote_port) END"""
+
 QUERIES = {
     "top-talkers": NamedQuery(
         "who sent and received most",
@@ -26,12 +40,12 @@ QUERIES = {
         """,
     ),
     "retransmits": NamedQuery(
-        "what was sent again, by cause and peer",
-        """
-        SELECT cause, remote_ip, remote_port, any_value(comm) AS comm,
+        "what was sent again, by cause, peer and the server's port",
+        f"""{_SERVICES}
+        SELECT cause, remote_ip, {_SERVICE_PORT} AS service_port, any_value(comm) AS comm,
             count(*) AS events, sum(segs) AS segments, sum(bytes) AS bytes
         FROM retransmits WHERE error IS NULL
-        GROUP BY cause, remote_ip, remote_port ORDER BY segments DESC LIMIT 50
+        GROUP BY cause, remote_ip, service_port ORDER BY segments DESC LIMIT 50
         """,
     ),
     "slowest-connects": NamedQuery(
@@ -39,6 +53,26 @@ QUERIES = {
         """
         SELECT time, comm, pid, remote_ip, remote_port, elapsed_ns / 1e6 AS ms, error
         FROM events WHERE kind = 'connect' ORDER BY elapsed_ns DESC NULLS LAST LIMIT 20
+        """,
+    ),
+    "slowest-answers": NamedQuery(
+        "the answers that took longest, from the last byte of the request to the first of the"
+        " answer, as the client waited for it and as the server took for it",
+        f"""{_SERVICES},
+        turns AS (
+            SELECT *, {_SERVICE_PORT} AS service_port, lag(kind) OVER calls AS before,
+                lag(ts_ns) OVER calls AS asked_ns, lag(payload_text) OVER calls AS request
+            FROM messages
+            WHERE bytes > 0 AND (flags IS NULL OR flags NOT LIKE '%PEEK%')
+            WINDOW calls AS (
+                PARTITION BY netns, socket, local_ip, local_port, remote_ip, remote_port
+                ORDER BY ts_ns))
+        SELECT time, comm, pid, if(kind = 'recv', 'client', 'server') AS side,
+            remote_ip, service_port, round((ts_ns - asked_ns) / 1e6, 3) AS ms, request
+        FROM turns
+        WHERE kind = 'recv' AND before = 'send' AND service_port = remote_port
+            OR kind = 'send' AND before = 'recv' AND service_port = local_port
+        ORDER BY ms DESC LIMIT 20
         """,
     ),
     "rtt": NamedQuery(
@@ -52,9 +86,9 @@ QUERIES = {
         """,
     ),
     "who-talks-to-whom": NamedQuery(
-        "which process talks to which peer; the port is the lower one of the two ends",
-        """
-        SELECT comm, local_ip, remote_ip, least(local_port, remote_port) AS port,
+        "which process talks to which peer, by the server's port",
+        f"""{_SERVICES}
+        SELECT comm, local_ip, remote_ip, {_SERVICE_PORT} AS service_port,
             count(DISTINCT socket) AS sockets, count(*) AS calls, sum(bytes) AS bytes
         FROM messages GROUP BY ALL ORDER BY bytes DESC LIMIT 50
         """,

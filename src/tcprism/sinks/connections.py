@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import BinaryIO
 
 from tcprism.events import Batch, Part
+from tcprism.events.columns import BY_NAME
 from tcprism.events.names import endpoint, process
 from tcprism.events.units import duration, size
 from tcprism.sinks.lines import TimeOfDay, write_lines
@@ -53,9 +54,11 @@ class Connections:
         line.text(" ")
         line.texts(each(_ends, part))
         line.text(" ")
-        line.texts(each(_life, part))
+        is_open = part.family == "snapshot"
+        ages = BY_NAME["age_ns" if is_open else "elapsed_ns"].to_list(part)
+        line.texts(each(_life, part, ages))
         line.text(" ")
-        line.texts(map(self._colored, each(_ended, part)))
+        line.texts(map(self._colored, each(_open if is_open else _ended, part)))
         line.text("\n")
         return line.lines()
 
@@ -105,10 +108,13 @@ def _ended(
     ending: str | None,
     error: str | None,
     total_retrans: int,
-    holders: str | None,
 ) -> str:
     if kind == "close":
         return how_it_ended(ending, error)
     if kind == "connect" and new_state != "ESTABLISHED":
         return f"{why_not_established(error)}, {counted(1 + total_retrans, 'SYN')}"
-    return f"open: {holders}" if holders else "open"
+    return "open"
+
+
+def _open(state: str, holders: str | None) -> str:
+    return f"open, {state}: {holders}" if holders else f"open, {state}"
