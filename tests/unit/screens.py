@@ -41,12 +41,20 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def drive(utc: None) -> Drive:
     """Run the app, press keys or follow a script, and return it."""
 
-    def run(*keys: str, script: Script | None = None, size: tuple[int, int] = (120, 36)) -> Top:
+    def run(
+        *keys: str,
+        script: Script | None = None,
+        size: tuple[int, int] = (120, 36),
+        at_end: bool = True,
+    ) -> Top:
         app = Top(Model(recorded(), "out"), 1.0)
 
         async def session() -> None:
             async with app.run_test(size=size) as pilot:
                 await settle(pilot)
+                if at_end and app.recorded:
+                    app._seek(app.recorded.span[1])
+                    await settle(pilot)
                 for key in keys:
                     await pilot.press(key)
                     await settle(pilot)

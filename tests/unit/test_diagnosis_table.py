@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tcprism.diagnosis.connections import BY_COLUMN, COLUMNS, matching, order, search_texts
+from tcprism.diagnosis.connections import BY_COLUMN, COLUMNS, order, shown_columns
 from tcprism.diagnosis.groups import GROUPINGS, group
 from tcprism.diagnosis.table import HISTORY, Table, advance, empty
 from tcprism.diagnosis.watch import Watch
@@ -108,12 +108,20 @@ def test_numbers_sort_with_the_largest_first_and_texts_by_the_alphabet() -> None
     assert order(np.array(["b", "c", "a"], object)).tolist() == [2, 0, 1]
 
 
-def test_every_word_of_a_search_must_be_there() -> None:
-    table = tables([row(1), row(2, comm=b"NGINX"), row(3, remote_port=80)])
-    texts = search_texts(table, np.arange(3))
-    assert matching(texts, "curl 443").tolist() == [True, False, False]
-    assert matching(texts, "nginx").tolist() == [False, True, False]
-    assert matching(texts, "").tolist() == [True] * 3
+def test_listeners_have_nothing_of_a_connection() -> None:
+    lists = {"state": LISTEN, "remote_port": 0, "unread": 3, "unsent": 7, "unacked": 7}
+    table = tables([row(1, srtt_us=99, **lists)])
+    for column in COLUMNS:
+        if column.name in ("rtt", "retransmits", "send_queue", "receive_queue"):
+            assert column.texts(table, np.array([0])) == [""], column.name
+
+
+def test_namespaces_are_shown_where_there_are_several() -> None:
+    one = tables([row(1, netns=7), row(2, netns=7)])
+    two = tables([row(1, netns=7), row(2, netns=8)])
+    assert "netns" not in {column.name for column in shown_columns(one)}
+    (column,) = (column for column in shown_columns(two) if column.name == "netns")
+    assert column.texts(two, np.arange(2)) == ["7", "8"]
 
 
 @pytest.mark.parametrize(
@@ -131,14 +139,14 @@ def test_groups(grouping: str, labels: list[str]) -> None:
         [row(n, at=at, bytes_sent=at * 100, **(others if n == 3 else {})) for n in (1, 2, 3)]
         for at in (0, 1)
     ]
-    groups = group(tables(*looks), grouping)
+    groups = group(tables(*looks), grouping, np.arange(3))
     assert groups.labels == labels
     assert groups.members.sum() == 3
     assert groups.rate_out.sum() == pytest.approx(300)
 
 
 def test_all_groupings_take_an_empty_table() -> None:
-    assert [len(group(empty(), grouping)) for grouping in GROUPINGS] == [0] * 4
+    assert [len(group(empty(), grouping, np.arange(0))) for grouping in GROUPINGS] == [0] * 4
 
 
 def test_watch_keeps_what_a_connection_was() -> None:

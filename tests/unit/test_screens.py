@@ -35,13 +35,21 @@ def test_pictures(drive: Drive, name: str, keys: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("view", ["1", "2", "3", "4"])
+def test_wide_terminal(drive: Drive, view: str) -> None:
+    """Nothing that is known is cut."""
+    text = text_of(drive("enter", view, size=(200, 50)))
+    assert "203.0.113.9:51000" in text or view in "34"
+    assert r"backup\x1b[31m[977]" in text or view == "2"
+
+
+@pytest.mark.parametrize("view", ["1", "2", "3", "4"])
 def test_small_terminal(drive: Drive, view: str) -> None:
     same_picture(drive("enter", view, size=(80, 24)), f"small-{view}")
 
 
 def test_connections_show_who_talks_and_what_limits_it(drive: Drive) -> None:
     text = text_of(drive())
-    assert "nginx[431]+1 203.0.113.9:51000" in text
+    assert "nginx[431]+1 192.0.2.…:80 203.0.113.9:51000" in text
     assert "peer window" in text
     assert "loss" in text
     assert "900K" in text
@@ -55,9 +63,9 @@ def test_health(drive: Drive) -> None:
 
 
 def test_names_cannot_command_the_terminal(drive: Drive) -> None:
-    app = drive()
+    app = drive(size=(160, 36))
     assert "\x1b" not in app.picture  # type: ignore[attr-defined]
-    assert r"backup\x1b[31m[97" in text_of(app)
+    assert r"backup\x1b[31m[977]" in text_of(app)
 
 
 def test_filter_as_you_type(drive: Drive) -> None:
@@ -89,7 +97,41 @@ def test_a_click_on_a_title_sorts_by_it(drive: Drive) -> None:
 def test_groups_lead_to_their_members(drive: Drive) -> None:
     app = drive("g", "enter")
     assert app.model.grouping == "connection"
-    assert app.model.search == "nginx[431]"
+    assert str(app.model.search) == "process nginx[431]"
+    assert "filter: process nginx[431]" in text_of(app)
+
+
+def test_a_group_without_a_name_leads_to_its_members(drive: Drive) -> None:
+    """All are in no container, and that group is no search for a hyphen."""
+    app = drive(*"gggg", "enter")
+    assert str(app.model.search) == "container -"
+    assert len(app.model.places()) == 4
+    assert "nginx[431]" in text_of(app)
+
+
+def test_the_filter_holds_in_every_view_that_shows_it(drive: Drive) -> None:
+    typed = ("slash", *"curl", "enter")
+    assert "filter: curl" in text_of(drive(*typed))
+    for view in ("3", "4"):
+        text = text_of(drive(view, *typed))
+        assert "filter: curl" in text
+        assert "backup" not in text
+        assert "backup" in text_of(drive(view))
+    for view in ("2", "5"):
+        assert "filter:" not in text_of(drive(*typed, view))
+
+    async def closed(app: Top, pilot: Pilot[None]) -> None:
+        assert not app.query_one("#search").has_class("open")
+
+    drive("5", "slash", script=closed)
+
+
+def test_a_recording_opens_where_something_happens(drive: Drive) -> None:
+    """At the end of the first interval with traffic, and not at the end of all."""
+    app = drive(at_end=False)
+    assert app.recorded
+    assert app.recorded.now_ns() == app.recorded.span[0] + 1_000_000_000
+    assert "900K" in text_of(app)
 
 
 def test_the_cursor_stays_on_its_connection(drive: Drive) -> None:

@@ -149,6 +149,20 @@ def test_snapshots_in_one_part_are_told_apart_by_time() -> None:
     assert looks_of(snapshots()) == []
 
 
+def test_the_first_activity(tmp_path: Path) -> None:
+    """After idle snapshots, after a late first event, or at once where there is nothing."""
+    idle = [Batch([snapshots(row(1, at=at, bytes_sent=5))]) for at in range(4)]
+    busy = [Batch([snapshots(row(1, at=at, bytes_sent=5 + at))]) for at in (4, 5)]
+    feed = Recorded(Recording(recorded(tmp_path / "1.tcpr", *idle, *busy)), 1.0)
+    assert feed.first_activity_ns == int(busy[0]["ts_ns"][0])
+    late = Batch([messages({"ts_ns": 7 * SECOND, **ENDS}, {"ts_ns": 9 * SECOND, **ENDS})])
+    assert Recorded(Recording(recorded(tmp_path / "2.tcpr", late)), 0.5).first_activity_ns == (
+        7 * SECOND + SECOND // 2
+    )
+    feed = Recorded(Recording(recorded(tmp_path / "3.tcpr")), 1.0)
+    assert feed.first_activity_ns == feed.span[0] == 0
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("1s", 1), ("500ms", 0.5), ("2", 2), ("0.1s", 0.1)])
 def test_intervals(text: str, seconds: float) -> None:
     assert parse_interval(text) == seconds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +28,8 @@ class Column:
     """One column of a table.
 
     `texts` gives the texts of the rows at some places, `keys` what all rows are sorted by; numbers
-    are sorted with the largest first. Where a line is too short, the columns with the largest
-    `rank` go first.
+    are sorted with the largest first. `width` to `tail` say what it is cut to where a line is short
+    (tcprism.tui.layout).
     """
 
     name: str
@@ -40,6 +40,9 @@ class Column:
     keys: Callable[[Table], Keys]
     right: bool = True
     rank: int = 0
+    least: int = 0
+    most: int = 0
+    tail: str = ""
 
 
 def owners(part: Part) -> list[str]:
@@ -71,6 +74,10 @@ def _state_texts(table: Table, places: Places) -> list[str]:
     return texts
 
 
+def _netns_texts(table: Table, places: Places) -> list[str]:
+    return list(map(str, table.rows["netns"][places].tolist()))
+
+
 def _numbers(
     values: Callable[[Table], NDArray[Any]], text: Callable[[float], str]
 ) -> Callable[[Table, Places], list[str]]:
@@ -86,20 +93,28 @@ def _some(text: Callable[[float], str]) -> Callable[[float], str]:
 
 
 def send_queue(table: Table) -> NDArray[Any]:
-    """Bytes written and not acknowledged; of a listener, how many connections may wait."""
+    """Bytes written and not acknowledged."""
     rows = table.rows
-    queued: NDArray[Any] = rows["unsent"].astype(np.int64) + rows["unacked"]
-    return queued
+    return _not_of_listeners(table, rows["unsent"].astype(np.int64) + rows["unacked"], 0)
 
 
 def receive_queue(table: Table) -> NDArray[Any]:
     """Bytes that lie unread."""
-    unread: NDArray[Any] = table.rows["unread"]
-    return unread
+    return _not_of_listeners(table, table.rows["unread"], 0)
 
 
-def _rtt(table: Table) -> NDArray[Any]:
-    return microseconds(table.rows, "srtt_us")
+def round_trip(table: Table) -> NDArray[Any]:
+    """The smoothed round-trip time in microseconds, nan where it is not known."""
+    return _not_of_listeners(table, microseconds(table.rows, "srtt_us"), np.nan)
+
+
+def _retransmit_share(table: Table) -> NDArray[Any]:
+    return _not_of_listeners(table, table.retransmit_share, 0)
+
+
+def _not_of_listeners(table: Table, values: NDArray[Any], nothing: float) -> NDArray[Any]:
+    """Return the values, but of listeners, which send nothing and receive nothing, none."""
+    return np.where(table.rows["state"] == LISTEN, nothing, values)
 
 
 def _limit_texts(table: Table, places: Places) -> list[str]:
@@ -125,6 +140,18 @@ COLUMNS = (
         _owner_texts,
         _text_keys(_owner_texts),
         right=False,
+        least=12,
+        most=36,
+        tail="[",
+    ),
+    Column(
+        "netns",
+        "NETNS",
+        10,
+        "The network namespace, by its inode; shown where there are several.",
+        _netns_texts,
+        lambda table: table.rows["netns"],
+        rank=3,
     ),
     Column(
         "local",
@@ -134,7 +161,9 @@ COLUMNS = (
         _local,
         _text_keys(_local),
         right=False,
-        rank=7,
+        least=6,
+        most=47,
+        tail=":",
     ),
     Column(
         "remote",
@@ -144,6 +173,9 @@ COLUMNS = (
         _remote_texts,
         _text_keys(_remote_texts),
         right=False,
+        least=17,
+        most=47,
+        tail=":",
     ),
     Column(
         "state",
@@ -153,7 +185,7 @@ COLUMNS = (
         _state_texts,
         _text_keys(_state_texts),
         right=False,
-        rank=5,
+        least=9,
     ),
     Column(
         "out",
@@ -162,6 +194,7 @@ COLUMNS = (
         "Payload bytes a second that left for the first time, in the last interval.",
         _numbers(lambda table: table.rate_out, rate_text),
         lambda table: table.rate_out,
+        least=5,
     ),
     Column(
         "in",
@@ -170,6 +203,7 @@ COLUMNS = (
         "Payload bytes a second that came in order, in the last interval.",
         _numbers(lambda table: table.rate_in, rate_text),
         lambda table: table.rate_in,
+        least=5,
     ),
     Column(
         "trend",
@@ -179,15 +213,15 @@ COLUMNS = (
         _sparklines,
         lambda table: table.throughput[:, -TREND:].sum(axis=1),
         right=False,
-        rank=3,
+        rank=5,
     ),
     Column(
         "rtt",
         "RTT",
         7,
         "The smoothed round-trip time (srtt), measured on what is sent.",
-        _numbers(_rtt, known_duration),
-        lambda table: np.nan_to_num(_rtt(table), nan=-1),
+        _numbers(round_trip, known_duration),
+        lambda table: np.nan_to_num(round_trip(table), nan=-1),
         rank=1,
     ),
     Column(
@@ -195,9 +229,8 @@ COLUMNS = (
         "RETR",
         5,
         f"Segments sent again, of the data segments sent in the last {HISTORY} intervals.",
-        _numbers(lambda table: table.retransmit_share.round(3), _some(percent)),
-        lambda table: table.retransmit_share,
-        rank=2,
+        _numbers(lambda table: _retransmit_share(table).round(3), _some(percent)),
+        _retransmit_share,
     ),
     Column(
         "send_queue",
@@ -225,6 +258,7 @@ COLUMNS = (
         _limit_texts,
         lambda table: limits(table.change),
         right=False,
+        least=11,
     ),
 )
 BY_COLUMN = {column.name: column for column in COLUMNS}
@@ -237,16 +271,7 @@ def order(keys: Keys) -> Places:
     return np.argsort(-keys.astype(np.float64), kind="stable")
 
 
-def search_texts(table: Table, places: Places) -> list[str]:
-    """Return, per row, all that a search looks at, in lower case."""
-    texts = (
-        BY_COLUMN[name].texts(table, places)
-        for name in ("owner", "local", "remote", "state", "limit")
-    )
-    return [" ".join(parts).lower() for parts in zip(*texts, strict=True)]
-
-
-def matching(texts: Iterable[str], search: str) -> NDArray[np.bool_]:
-    """Tell which texts have every word of a search in them."""
-    words = search.lower().split()
-    return np.array([all(word in text for word in words) for text in texts], np.bool_)
+def shown_columns(table: Table) -> list[Column]:
+    """Return the columns that tell something: the namespace only where there are several."""
+    several = len(np.unique(table.rows["netns"])) > 1
+    return [column for column in COLUMNS if several or column.name != "netns"]

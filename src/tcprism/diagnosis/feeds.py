@@ -163,6 +163,23 @@ class Recorded:
             for look in looks_of(part)
         ]
 
+    @property
+    def first_activity_ns(self) -> int:
+        """The first moment at which something is seen to happen: what is shown first."""
+        moments = [look.rows["ts_ns"][0] for look in self._states]
+        totals = [_traffic(look) for look in self._states]
+        pairs = zip(moments[1:], totals[1:], totals, strict=False)
+        moved = next((int(moment) for moment, after, before in pairs if after != before), None)
+        begun = min((int(p.rows["ts_ns"].min()) for p in self._parts() if len(p)), default=None)
+        if moved is None:
+            moved = self.span[0] if begun is None else begun + self._interval_ns
+        return min(moved, self.span[1])
+
+    def _parts(self) -> Iterator[Part]:
+        """Yield the events, without the snapshots."""
+        for batch in self._batches:
+            yield from (part for part in batch.parts if part.family != "snapshot")
+
     def seek(self, moment_ns: int) -> None:
         """Show another moment; the events up to it come again."""
         self._now = max(self.span[0], min(moment_ns, self.span[1]))
@@ -201,10 +218,8 @@ class Recorded:
         """Return the events between the last moment that was asked for and this one."""
         parts = [
             part.take(between)
-            for batch in self._batches
-            for part in batch.parts
-            if part.family != "snapshot"
-            and (
+            for part in self._parts()
+            if (
                 between := (part.rows["ts_ns"] > self._read_to) & (part.rows["ts_ns"] <= self._now)
             ).any()
         ]
@@ -222,6 +237,11 @@ class Recorded:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _traffic(look: Part) -> int:
+    """Return the bytes that the sockets of a snapshot sent and received in all."""
+    return sum(int(look.rows[name].sum()) for name in ("bytes_sent", "bytes_received"))
 
 
 def _last_events(batches: Iterable[Batch]) -> tuple[list[Batch], int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,9 +12,10 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import ContentSwitcher, Footer, Input, Static, Tab, Tabs
 
-from tcprism.diagnosis.connections import COLUMNS
+from tcprism.diagnosis.connections import COLUMNS, shown_columns
 from tcprism.diagnosis.explain import lines, verdicts
 from tcprism.diagnosis.feeds import Recorded
+from tcprism.diagnosis.search import Search
 from tcprism.errors import Error
 from tcprism.events.units import rate_text
 from tcprism.filters import Criteria
@@ -98,7 +100,11 @@ class Top(App[None]):
     def compose(self) -> ComposeResult:
         yield Static("", id="status", markup=False)
         yield Tabs(*(Tab(f"{n} {name}", id=f"tab-{name}") for n, name in enumerate(VIEWS, 1)))
-        yield Input(placeholder="words to look for", id="search", compact=True)
+        yield Input(
+            placeholder="words, or port:443 pid:812 state:CLOSE_WAIT cause:rto",
+            id="search",
+            compact=True,
+        )
         with ContentSwitcher(initial="connections"):
             for name, kind in VIEWS.items():
                 yield kind(self.model, id=name)
@@ -120,7 +126,7 @@ class Top(App[None]):
     def on_mount(self) -> None:
         self.query_one(Tabs).can_focus = False
         if self.recorded:
-            self.recorded.seek(self.recorded.span[1])
+            self.recorded.seek(self.recorded.first_activity_ns)
             self.held = True
         self.set_interval(self.interval, self._tick)
         self.set_interval(EVENTS_PAUSE, self._read_events)
@@ -178,8 +184,10 @@ class Top(App[None]):
             f"out {rate_text(float(table.rate_out.sum())) or 0}/s",
             f"in {rate_text(float(table.rate_in.sum())) or 0}/s",
         ]
-        texts += [f"by {model.grouping}"] if model.grouping != NO_GROUPING else []
-        texts += [f"filter: {printable(model.search)}"] if model.search else []
+        one_view = isinstance(self.view, ConnectionsView)
+        texts += [f"by {model.grouping}"] if one_view and model.grouping != NO_GROUPING else []
+        searched = model.search and self.view.searched
+        texts += [f"filter: {printable(str(model.search))}"] if searched else []
         texts += ["HELD"] if self.held and not self.recorded else []
         return "  ".join(texts)
 
@@ -192,6 +200,7 @@ class Top(App[None]):
     def on_tabs_tab_activated(self, event: Tabs.TabActivated) -> None:
         name = (event.tab.id or "").removeprefix("tab-")
         self.query_one(ContentSwitcher).current = name
+        self.query_one("#search").remove_class("open")
         self._want_events()
         self._update()
         self._focus_view()
@@ -228,8 +237,8 @@ class Top(App[None]):
         if not isinstance(view, ConnectionsView):
             return
         if view.group is not None:
-            self.model.grouping = NO_GROUPING
-            self._set_search(view.group)
+            self.model.look_into(view.group)
+            self._update()
         elif view.place is not None:
             self.model.open_watch(view.place)
             if self.recorded:
@@ -240,31 +249,33 @@ class Top(App[None]):
     async def action_back(self) -> None:
         """Close the filter, then go back to the connections."""
         if self.query_one("#search").has_class("open") or self.model.search:
-            self._set_search("")
-            self._close_search()
+            self._drop_search()
         else:
             self.action_view("connections")
 
     # filter, order, groups
 
     def action_search(self) -> None:
-        """Open the line for the filter."""
+        """Open the line for the filter, in a view that it holds for."""
+        if not self.view.searched:
+            return
         field = self.query_one("#search", Input)
         field.add_class("open")
         field.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         if event.input.id == "search":
-            self.model.search = event.value
+            self.model.look_for(replace(self.model.search, text=event.value))
             self._update()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         if event.input.id == "search":
             self._close_search()
 
-    def _set_search(self, text: str) -> None:
-        self.query_one("#search", Input).value = text
-        self.model.search = text
+    def _drop_search(self) -> None:
+        self.query_one("#search", Input).value = ""
+        self.model.look_for(Search())
+        self._close_search()
         self._update()
 
     def _close_search(self) -> None:
@@ -273,7 +284,9 @@ class Top(App[None]):
 
     def action_sort(self, step: int) -> None:
         """Order by the next column, or the one before."""
-        names = [column.name for column in COLUMNS]
+        names = [column.name for column in shown_columns(self.model.table)]
+        if self.model.sort not in names:
+            self.model.sort = names[0]
         self.model.sort = names[(names.index(self.model.sort) + step) % len(names)]
         self._update()
 

@@ -14,9 +14,11 @@ from tcprism.diagnosis.connections import COLUMNS
 
 KEYS = """\
 1 2 3 4 5    connections, one connection, retransmits, events, health
-Enter        open the connection under the cursor; of a group: look for its name
+Enter        open the connection under the cursor; of a group: show its connections
 w            why: what limits the connection under the cursor
-/            filter as you type: words that all must be in the line; Enter keeps, Escape ends it
+/            filter as you type: words are looked for in owner, addresses and ports,
+             state:close_wait, port:443, limit:loss, cause:rto in what they name (docs/top.md);
+             all must be there; Enter keeps the filter, Escape ends it
 < >  r       order by the column before or behind; the other way round. Or click a title
 g            group by process, remote host, port, container, and back
 x            payload as text or in hexadecimal

@@ -16,7 +16,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from tcprism.tui.layout import fitting, printable
+from tcprism.tui.layout import fitted, printable, shortened
 
 Line = list[str]
 Lines = Callable[[int, int], list[Line]]
@@ -24,13 +24,16 @@ Lines = Callable[[int, int], list[Line]]
 
 @dataclass(frozen=True, slots=True)
 class GridColumn:
-    """A column: where a line is too short, those with the largest `rank` are left out first."""
+    """A column: its width and what may become of it are tcprism.tui.layout's."""
 
     name: str
     title: str
     width: int
     right: bool = False
     rank: int = 0
+    least: int = 0
+    most: int = 0
+    tail: str = ""
 
 
 class Grid(ScrollView, can_focus=True):
@@ -105,6 +108,7 @@ class Grid(ScrollView, can_focus=True):
         self._style_of = style_of
         self._shown: list[Line] = []
         self._first = 0
+        self._needs = _titles(columns)
 
     # what is shown
 
@@ -119,6 +123,7 @@ class Grid(ScrollView, can_focus=True):
         """Have other columns; the lines come with the next `show`."""
         if self.columns != columns:
             self.columns, self.cursor, self.count, self._shown = columns, 0, 0, []
+            self._needs = _titles(columns)
             self.refresh()
 
     def mark(self, column: str) -> None:
@@ -134,6 +139,8 @@ class Grid(ScrollView, can_focus=True):
     def _draw_changes(self) -> None:
         first = self.scroll_offset.y
         shown = self._lines(first, min(self.count, first + self._room))
+        if self._need_more(shown):
+            self.refresh()
         if first != self._first or len(shown) != len(self._shown):
             self.refresh()
         else:
@@ -142,6 +149,19 @@ class Grid(ScrollView, can_focus=True):
                     self.refresh(Region(0, y + 1, self.size.width, 1))
         self._first, self._shown = first, shown
 
+    def _need_more(self, lines: list[Line]) -> bool:
+        """Have the columns as wide as the longest texts so far; tell whether that has changed."""
+        before = self._needs
+        for line in lines:
+            self._needs = [
+                max(n, cell_len(text)) for n, text in zip(self._needs, line, strict=True)
+            ]
+        return self._needs != before
+
+    def _fitted(self) -> list[tuple[int, int]]:
+        room = self.scrollable_content_region.width
+        return fitted(self.columns, room, self._needs, self.marked)
+
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
         self._draw_changes()
@@ -149,6 +169,7 @@ class Grid(ScrollView, can_focus=True):
     def on_resize(self) -> None:
         self.virtual_size = Size(self.size.width, self.count + 1)
         self._shown = []
+        self._needs = _titles(self.columns)
         self._draw_changes()
         self.refresh()
         self.call_after_refresh(self._bring_into_view)
@@ -170,20 +191,20 @@ class Grid(ScrollView, can_focus=True):
     def _header(self, width: int) -> Strip:
         segments = []
         plain = self._style("header")
-        for place in fitting(self.columns, width):
+        for place, wide in self._fitted():
             column = self.columns[place]
             style = self._style("marked") if column.name == self.marked else plain
-            segments += [Segment(_cell(column.title, column), style), Segment(" ", plain)]
+            segments += [Segment(_cell(column.title, column, wide), style), Segment(" ", plain)]
         return Strip(segments).adjust_cell_length(width, plain)
 
     def _strip(self, line: Line, at_cursor: bool, width: int) -> Strip:
         base = self._style("cursor") if at_cursor else self.rich_style
-        chosen = fitting(self.columns, width)
+        chosen = self._fitted()
         segments = []
-        for place in chosen:
+        for place, wide in chosen:
             column, text = self.columns[place], printable(line[place])
-            last = place == chosen[-1] and not column.right
-            cell = text if last else _cell(text, column)
+            last = place == chosen[-1][0] and not column.right
+            cell = text if last else _cell(text, column, wide)
             name = "" if at_cursor else self._style_of(column.name, text)
             segments += [Segment(cell, self._style(name) if name else base), Segment(" ", base)]
         return Strip(segments).adjust_cell_length(width, base)
@@ -232,8 +253,8 @@ class Grid(ScrollView, can_focus=True):
 
     def _click_header(self, x: int) -> None:
         end = 0
-        for place in fitting(self.columns, self.scrollable_content_region.width):
-            end += self.columns[place].width + 1
+        for place, wide in self._fitted():
+            end += wide + 1
             if x < end:
                 self.post_message(self.HeaderChosen(self, self.columns[place].name))
                 return
@@ -244,8 +265,14 @@ class Grid(ScrollView, can_focus=True):
         return "  ".join(map(printable, lines[0])) if lines else ""
 
 
-def _cell(text: str, column: GridColumn) -> str:
+def _titles(columns: Sequence[GridColumn]) -> list[int]:
+    return [len(column.title) for column in columns]
+
+
+def _cell(text: str, column: GridColumn, width: int) -> str:
     """Return text in a column's width, cut with a mark where it is too long."""
-    if cell_len(text) > column.width:
-        return set_cell_size(text, column.width - 1) + "…"
-    return text.rjust(column.width) if column.right else set_cell_size(text, column.width)
+    if cell_len(text) > width:
+        if text.isascii():
+            return shortened(text, width, column.tail)
+        return set_cell_size(text, width - 1) + "…"
+    return text.rjust(width) if column.right else set_cell_size(text, width)

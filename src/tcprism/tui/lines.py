@@ -17,10 +17,10 @@ from tcprism.tui.grid import GridColumn, Line
 COLUMNS = [
     GridColumn("time", "TIME", 15),
     GridColumn("kind", "KIND", 10),
-    GridColumn("owner", "OWNER", 18),
-    GridColumn("local", "LOCAL", 21, rank=2),
-    GridColumn("remote", "REMOTE", 21, rank=1),
-    GridColumn("detail", "WHAT", 10),
+    GridColumn("owner", "OWNER", 18, least=12, most=36, tail="["),
+    GridColumn("local", "LOCAL", 21, rank=2, least=6, most=47, tail=":"),
+    GridColumn("remote", "REMOTE", 21, rank=1, least=10, most=47, tail=":"),
+    GridColumn("detail", "WHAT", 40, least=20, most=120),
 ]
 
 _STYLES = {

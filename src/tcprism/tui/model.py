@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from tcprism.diagnosis.connections import BY_COLUMN, Places, matching, order, search_texts
+from tcprism.diagnosis.connections import BY_COLUMN, Places, order
 from tcprism.diagnosis.event_history import EventHistory, chosen
 from tcprism.diagnosis.feeds import Feed
-from tcprism.diagnosis.groups import GROUPINGS, Groups, group
+from tcprism.diagnosis.groups import GROUPINGS, Groups, group, listening
 from tcprism.diagnosis.losses import Losses
+from tcprism.diagnosis.search import Group, Search
 from tcprism.diagnosis.table import empty
 from tcprism.diagnosis.watch import Watch
 from tcprism.events import Batch
@@ -26,7 +29,7 @@ class Model:
         self.feed = feed
         self.sort = sort
         self.reverse = False
-        self.search = ""
+        self.search = Search()
         self.grouping = NO_GROUPING
         self.table = empty()
         self.watch: Watch | None = None
@@ -35,10 +38,34 @@ class Model:
 
     def forget_events(self) -> None:
         """Begin anew with the events."""
+        self._book = EventHistory()
+        self._sift()
+        self.follow()
+
+    def look_for(self, search: Search) -> None:
+        """Show what matches a search from now on, of the events that have come, too."""
+        self.search = search
+        self._sift()
+
+    def look_into(self, label: str) -> None:
+        """Show the members of a group."""
+        group = Group(self.grouping, label, listening(self.table))
+        self.grouping = NO_GROUPING
+        self.look_for(replace(self.search, group=group))
+
+    def _sift(self) -> None:
+        """Choose the events to show anew."""
         self.book = EventHistory()
         self.losses = Losses()
         self.loss_book = EventHistory(lambda part: np.full(len(part), part.family == "loss"))
-        self.follow()
+        for batch in self._book.batches():
+            self._show(batch)
+
+    def _show(self, batch: Batch) -> None:
+        found = chosen(batch, self.search.events) if self.search else batch
+        self.book.add(found)
+        self.losses.add(found)
+        self.loss_book.add(found)
 
     def follow(self) -> None:
         """Begin anew with the events of the watched connection."""
@@ -48,9 +75,8 @@ class Model:
 
     def add_events(self, batch: Batch) -> None:
         """Take events that have come."""
-        self.book.add(batch)
-        self.losses.add(batch)
-        self.loss_book.add(batch)
+        self._book.add(batch)
+        self._show(batch)
         if self.watch:
             self.timeline.add(batch)
             self.talk.add(chosen(batch, self.watch.concerns))
@@ -70,21 +96,21 @@ class Model:
 
     def places(self) -> Places:
         """Return the connections that the search lets through, in order."""
-        found = np.arange(len(self.table))
-        if self.search:
-            found = found[matching(search_texts(self.table, found), self.search)]
+        found = self._found()
         keys = BY_COLUMN[self.sort].keys(self.table)[found]
         ordered = found[order(keys)]
         return ordered[::-1] if self.reverse else ordered
 
     def groups(self) -> tuple[Groups, Places]:
-        """Return the groups and their order."""
-        groups = group(self.table, self.grouping)
+        """Return the groups of the connections that the search lets through, and their order."""
+        groups = group(self.table, self.grouping, self._found())
         keys = getattr(groups, GROUP_KEYS.get(self.sort, "rate_out"))
         places = order(np.array(keys, object) if isinstance(keys, list) else keys)
-        if self.search:
-            places = places[matching((groups.labels[i].lower() for i in places), self.search)]
         return groups, places[::-1] if self.reverse else places
+
+    def _found(self) -> Places:
+        found = np.arange(len(self.table))
+        return found[self.search.connections(self.table)] if self.search else found
 
     # what is asked of the feed
 
@@ -112,6 +138,7 @@ class Model:
 
 GROUP_KEYS = {
     "owner": "labels",
+    "netns": "labels",
     "local": "labels",
     "remote": "labels",
     "state": "members",

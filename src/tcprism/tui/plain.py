@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tcprism.diagnosis.connections import COLUMNS, Column
+from tcprism.diagnosis.connections import Column, shown_columns
 from tcprism.diagnosis.rules import LABELS, limits
 from tcprism.events.batch import time_texts
 from tcprism.events.columns import columns_of
-from tcprism.tui.layout import fitting, printable
+from tcprism.tui.layout import fitted, printable, shortened
 from tcprism.tui.model import Model
 
 Printer = Callable[[Model], Iterator[str]]
@@ -26,26 +26,26 @@ _NOT_OF_A_STATE = ("time", "ts_ns", "kind", "bytes", "error")
 def table_text(model: Model) -> Iterator[str]:
     """Yield a table; on a terminal it stands where the last one stood, and fits."""
     columns, lines = os.get_terminal_size() if sys.stdout.isatty() else (_ANY_LENGTH, 0)
-    chosen = [COLUMNS[place] for place in fitting(COLUMNS, columns - 1)]
+    shown = shown_columns(model.table)
     places = model.places()[: lines - 3 if lines else None]
-    texts = [column.texts(model.table, places) for column in chosen]
+    texts = [list(map(printable, column.texts(model.table, places))) for column in shown]
+    needs = [
+        max(map(len, [column.title, *cells])) for column, cells in zip(shown, texts, strict=True)
+    ]
+    chosen = fitted(shown, columns - 1, needs, model.sort)
     moment = _time_text(model)
     yield f"{_CLEAR if lines else ''}{moment}  {len(model.table)} sockets"
-    yield _line(chosen, [column.title for column in chosen])
-    for row in zip(*texts, strict=True):
-        yield _line(chosen, list(row))
+    for row in zip(
+        *([c.title, *cells] for c, cells in zip(shown, texts, strict=True)), strict=True
+    ):
+        yield " ".join(_cell(row[place], shown[place], wide) for place, wide in chosen).rstrip()
     if not lines:
         yield ""
 
 
-def _line(columns: list[Column], texts: list[str]) -> str:
-    cells = [
-        text[: column.width].rjust(column.width)
-        if column.right
-        else text[: column.width].ljust(column.width)
-        for column, text in zip(columns, map(printable, texts), strict=True)
-    ]
-    return " ".join(cells).rstrip()
+def _cell(text: str, column: Column, width: int) -> str:
+    text = shortened(text, width, column.tail)
+    return text.rjust(width) if column.right else text.ljust(width)
 
 
 def json_line(model: Model) -> Iterator[str]:

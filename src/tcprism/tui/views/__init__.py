@@ -12,10 +12,14 @@ from tcprism.tui.model import Model
 
 
 class View(Vertical):
-    """One of the five views. `kinds` are the events that it shows: hooks are on for no others."""
+    """One of the five views. `kinds` are the events that it shows: hooks are on for no others.
+
+    `searched` are views that show what matches the filter, the others have nothing to do with it.
+    """
 
     kinds: ClassVar[tuple[str, ...]] = ()
     payload: ClassVar[int] = 0
+    searched: ClassVar[bool] = False
     focus_id: ClassVar[str]
 
     def __init__(self, model: Model, id: str) -> None:

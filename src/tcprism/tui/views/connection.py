@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -24,8 +25,8 @@ from tcprism.tui.model import Model
 from tcprism.tui.payload import payload_text
 from tcprism.tui.views import GridView
 
-_TIMELINE = [column for column in COLUMNS if column.name not in ("owner", "local", "remote")]
-_PLACES = [COLUMNS.index(column) for column in _TIMELINE]
+_PLACES = [n for n, column in enumerate(COLUMNS) if column.name in ("time", "kind", "detail")]
+_TIMELINE = [replace(COLUMNS[place], least=min(COLUMNS[place].width, 12)) for place in _PLACES]
 _TALK = 12  # messages of the conversation on the screen
 _CHARTS = 4
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 
-from tcprism.diagnosis.connections import COLUMNS, Places
+from tcprism.diagnosis.connections import Column, Places, shown_columns
 from tcprism.diagnosis.groups import Groups
 from tcprism.events import Batch
 from tcprism.events.units import known_duration, percent, rate_text, size
@@ -14,7 +14,6 @@ from tcprism.tui.grid import Grid, GridColumn, Line
 from tcprism.tui.model import NO_GROUPING, Model
 from tcprism.tui.views import GridView
 
-_COLUMNS = [GridColumn(c.name, c.title, c.width, c.right, c.rank) for c in COLUMNS]
 _GROUP_COLUMNS = [
     GridColumn("members", "CONNS", 7, right=True),
     GridColumn("out", "OUT/s", 7, right=True),
@@ -23,7 +22,7 @@ _GROUP_COLUMNS = [
     GridColumn("retransmits", "RETR", 6, right=True),
     GridColumn("send_queue", "SENDQ", 8, right=True, rank=2),
     GridColumn("receive_queue", "RECVQ", 8, right=True, rank=2),
-    GridColumn("label", "GROUP", 24),
+    GridColumn("label", "GROUP", 24, most=60),
 ]
 
 _GOOD_STATES = {"ESTABLISHED", "LISTEN"}
@@ -42,6 +41,7 @@ def _style(column: str, text: str) -> str:
 class ConnectionsView(GridView):
     """One line a connection, or one a group."""
 
+    searched: ClassVar[bool] = True
     focus_id: ClassVar[str] = "connections-grid"
 
     def __init__(self, model: Model, id: str) -> None:
@@ -50,7 +50,7 @@ class ConnectionsView(GridView):
         self._groups: Groups | None = None
 
     def compose(self) -> ComposeResult:
-        grid = Grid(_COLUMNS, _style, id=self.focus_id)
+        grid = Grid(_grid_columns(shown_columns(self.model.table)), _style, id=self.focus_id)
         grid.empty = "no connection: none is open, or none passes the filters"
         yield grid
 
@@ -63,10 +63,11 @@ class ConnectionsView(GridView):
 
     def _update_connections(self) -> None:
         grid, table = self.grid, self.model.table
+        columns = shown_columns(table)
         self._groups = None
         followed = self._followed()
         places = self._places = self.model.places()
-        grid.set_columns(_COLUMNS)
+        grid.set_columns(_grid_columns(columns))
         if followed is not None:
             here = (table.rows["inode"][places] == followed).nonzero()[0]
             if len(here):
@@ -75,7 +76,7 @@ class ConnectionsView(GridView):
         def lines(first: int, last: int) -> list[Line]:
             chosen = places[first:last]
             return [
-                list(line) for line in zip(*(c.texts(table, chosen) for c in COLUMNS), strict=True)
+                list(line) for line in zip(*(c.texts(table, chosen) for c in columns), strict=True)
             ]
 
         grid.show(len(places), lines)
@@ -114,6 +115,13 @@ class ConnectionsView(GridView):
         place = self.place
         parts = [] if place is None else [self.model.table.part.take(slice(place, place + 1))]
         return Batch(parts)
+
+
+def _grid_columns(columns: list[Column]) -> list[GridColumn]:
+    return [
+        GridColumn(c.name, c.title, c.width, c.right, c.rank, c.least, c.most, c.tail)
+        for c in columns
+    ]
 
 
 def _line(groups: Groups, place: int) -> Line:

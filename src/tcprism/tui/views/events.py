@@ -7,7 +7,6 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.widgets import Static
 
-from tcprism.diagnosis.connections import matching
 from tcprism.diagnosis.event_history import EventHistory
 from tcprism.events import Batch, Event
 from tcprism.tui.grid import Grid
@@ -32,18 +31,16 @@ class EventsView(GridView):
         "reset",
     )
     payload: ClassVar[int] = 256
+    searched: ClassVar[bool] = True
     focus_id: ClassVar[str] = "events-grid"
 
     def __init__(self, model: Model, id: str) -> None:
         super().__init__(model, id)
-        self._search = ""
-        self._found: list[int] = []  # places in the book, counted from the first event that came
-        self._searched = 0
         self._hex = False
 
     def compose(self) -> ComposeResult:
         grid = Grid(COLUMNS, style, id=self.focus_id)
-        grid.empty = "no event yet"
+        grid.empty = "no event yet that passes the filter"
         yield grid
         yield Static("", id="event-detail", classes="detail", markup=False)
 
@@ -53,43 +50,17 @@ class EventsView(GridView):
         return self.model.book
 
     def update_view(self) -> None:
-        grid = self.grid
+        grid, book = self.grid, self.book
         follows = grid.cursor >= grid.count - 1
-        if self.model.search:
-            self._find()
-            found = [place - self.book.forgotten for place in self._found]
-            grid.show(len(found), lambda first, last: self._lines_at(found[first:last]))
-        else:
-            self._search = ""
-            grid.show(len(self.book), lambda first, last: book_lines(self.book, first, last))
+        grid.show(len(book), lambda first, last: book_lines(book, first, last))
         if follows:
             grid.move_to(grid.count - 1)
         self.show_detail()
 
-    def _find(self) -> None:
-        """Search what has come since the last time; all of it when the search is another."""
-        if self.model.search != self._search or self._searched < self.book.forgotten:
-            self._search, self._found, self._searched = self.model.search, [], self.book.forgotten
-        end = self.book.forgotten + len(self.book)
-        lines = book_lines(self.book, self._searched - self.book.forgotten, len(self.book))
-        found = matching((" ".join(line).lower() for line in lines), self._search)
-        self._found += (found.nonzero()[0] + self._searched).tolist()
-        self._searched = end
-        self._found = [place for place in self._found if place >= self.book.forgotten]
-
-    def _lines_at(self, places: list[int]) -> list[list[str]]:
-        return [line for place in places for line in book_lines(self.book, place, place + 1)]
-
-    def _place(self) -> int:
-        if self.model.search:
-            return self._found[self.grid.cursor] - self.book.forgotten
-        return self.grid.cursor
-
     def selection(self) -> Batch:
         if not self.grid.count:
             return Batch([])
-        place = self._place()
-        found = self.book.between(place, place + 1)
+        found = self.book.between(self.grid.cursor, self.grid.cursor + 1)
         return found[0] if found else Batch([])
 
     def on_grid_moved(self) -> None:

@@ -12,7 +12,7 @@ from tcprism.diagnosis.event_history import EventHistory
 from tcprism.events import Batch
 from tcprism.tui.chart import titled_chart
 from tcprism.tui.grid import Grid
-from tcprism.tui.layout import printable
+from tcprism.tui.layout import printable, shortened
 from tcprism.tui.lines import COLUMNS, book_lines, style
 from tcprism.tui.views import GridView
 
@@ -23,12 +23,15 @@ class RetransmitsView(GridView):
     """Three summaries and a chart above the events."""
 
     kinds: ClassVar[tuple[str, ...]] = ("retransmit", "undo", "drop")
+    searched: ClassVar[bool] = True
     focus_id: ClassVar[str] = "losses-grid"
 
     def compose(self) -> ComposeResult:
         yield Static("", id="losses-summary", classes="detail", markup=False)
         grid = Grid(COLUMNS, style, id=self.focus_id)
-        grid.empty = "nothing was sent again and nothing dropped, since this view was opened"
+        grid.empty = (
+            "nothing that passes the filter was sent again or dropped, since this view was opened"
+        )
         yield grid
 
     @property
@@ -56,7 +59,9 @@ class RetransmitsView(GridView):
         ]
         cell = width // len(columns)
         for row in zip(*columns, strict=True):
-            lines.append("".join(text[: cell - 1].ljust(cell) for text in row).rstrip())
+            lines.append(
+                "".join(shortened(text, cell - 1, "[").ljust(cell) for text in row).rstrip()
+            )
         return lines
 
     def selection(self) -> Batch:
