@@ -204,6 +204,8 @@ INLINE void transition_filtered(const struct moment *m)
 {
 	u32 kind = kind_of_transition(m, NULL);
 
+	if (m->new_state == m->old_state)
+		return;
 	if (kind != KIND_STATE)
 		count_filtered(kind);
 	count_filtered(KIND_STATE);
@@ -213,6 +215,8 @@ INLINE void transition(struct sock *sk, struct moment *m)
 {
 	struct note *note = note_transition(sk, m);
 
+	if (m->new_state == m->old_state) /* as close() does after shutdown() */
+		return;
 	m->kind = kind_of_transition(m, note);
 	if (note)
 		undo_check(sk, note);

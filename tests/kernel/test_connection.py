@@ -136,6 +136,16 @@ def aborted(pair: Pair) -> None:
         server.recv(1)
 
 
+def half_closed(pair: Pair) -> None:
+    """Shut the sending direction down, and close when the peer has answered."""
+    client, server = pair.connection(4, 5324)
+    with closing(server), closing(client):
+        client.shutdown(socket.SHUT_WR)
+        assert server.recv(1) == b""
+        server.sendall(b"late")
+        assert client.recv(4) == b"late"
+
+
 def preforked(pair: Pair) -> tuple[int, int]:
     """Have a child accept on its parent's listener; return the pids of both."""
     peer = Peer(pair, "server", "prefork", pair.server_addresses[4], 5323)
@@ -164,6 +174,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
             known["syns"] = timed_out(pair)
             unreachable(pair)
             aborted(pair)
+            half_closed(pair)
             known["listener"], known["child"] = preforked(pair)
             pair.await_closed()
         return Played(known, tracer.events)
@@ -221,6 +232,15 @@ def test_refused(played: Played, family: int) -> None:
     sent = of(played.events, "reset", sent=True, local_port=port)
     assert [event["reset_reason"] for event in sent] == ["NO_SOCKET"] * hooks.has_reset_reasons()
     assert of(played.events, "close", remote_port=port) == []
+
+
+def test_a_state_that_stays_is_no_change(played: Played) -> None:
+    """As the kernel sets it when close() follows shutdown()."""
+    changes = [(e["old_state"], e["new_state"]) for e in of(played.events, "state")]
+    assert not [change for change in changes if change[0] == change[1]]
+    half = of(played.events, "state", remote_port=5324)
+    assert [e["new_state"] for e in half][2:4] == ["FIN_WAIT1", "FIN_WAIT2"]
+    assert {"CLOSE"} == {e["new_state"] for e in half[4:]}
 
 
 def test_timed_out(played: Played) -> None:

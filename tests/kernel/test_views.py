@@ -100,3 +100,20 @@ def test_what_is_sent_again_names_the_send_and_is_summed_up(netns: Netns, tmp_pa
     causes = tracer.stderr.index(next(line for line in tracer.stderr if "by cause" in line))
     assert tracer.stderr[causes + 1].split()[0] in {event["cause"] for event in again}
     assert any(line.split()[0] == "127.0.0.1" for line in tracer.stderr[causes + 1 :])
+
+
+def test_what_is_sent_again_names_no_send_where_none_is_traced(
+    netns: Netns, tmp_path: Path
+) -> None:
+    """All calls have returned long before, and nobody could know where they began."""
+    with viewing("trace", netns, tmp_path / "output", "--kinds", "retransmit,drop") as tracer:
+        netns.drop_every(2, PORT)
+        with connected(netns) as (client, server):
+            for message in (b"first " * 100, b"second" * 100):
+                client.sendall(message)
+                assert receive(server, len(message)) == message
+        netns.drop_nothing()
+    again = [event for event in tracer.events if event["kind"] == "retransmit" and event["bytes"]]
+    assert again
+    for event in again:
+        assert {event["message_offset"], event["message_pid"], event["message_bytes"]} == {None}

@@ -46,7 +46,7 @@ def text(stage: Retransmits, event: dict[str, Any]) -> Any:
 
 
 def remembering(*sends: dict[str, Any]) -> Retransmits:
-    stage = Retransmits()
+    stage = Retransmits(lambda: True)
     stage(Batch([messages(*sends, payload_class=256)]))
     return stage
 
@@ -89,8 +89,18 @@ def test_a_send_that_still_goes_on() -> None:
     stage = remembering(send(1, 100, b"x" * 50))
     assert explained(stage, again(160, 10)) == [(2, 7, None, 10, None)]
     first = again(1300, 10, first_seq=1000, first_seq_known=1)
-    assert explained(Retransmits(), first) == [(2, 7, None, 300, None)]
-    assert explained(Retransmits(), again(1300, 10)) == [(2, None, None, None, None)]
+    assert explained(Retransmits(lambda: True), first) == [(2, 7, None, 300, None)]
+    assert explained(Retransmits(lambda: True), again(1300, 10)) == [(2, None, None, None, None)]
+
+
+def test_a_send_that_was_not_traced_or_got_lost_is_not_said_to_go_on() -> None:
+    """Its bytes are then in no send that came, whether it has returned or not."""
+    first = again(1300, 10, first_seq=1000, first_seq_known=1)
+    stage = Retransmits(lambda: False)
+    assert explained(stage, first) == [(2, None, None, None, None)]
+    stage(Batch([messages(send(1, 100, b"x" * 50))]))
+    assert explained(stage, again(160, 10)) == [(2, None, None, None, None)]
+    assert explained(stage, again(110, 10)) == [(2, 7, 1, 10, 50)]
 
 
 def test_a_send_without_a_number_may_be_the_one() -> None:
@@ -117,7 +127,7 @@ def test_an_undo_has_no_message() -> None:
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest sends go, and what may have repeated them is counted."""
     monkeypatch.setattr(retransmits, "SENDS_MAX", 10)
-    stage = Retransmits()
+    stage = Retransmits(lambda: True)
     for number in range(8):
         other = {"local_port": 1} if number else {}
         stage(Batch([messages(*[send(number, 100 * number, b"x", bytes=100, **other)] * 2)]))

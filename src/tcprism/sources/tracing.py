@@ -133,7 +133,7 @@ class Tracing:
         self._cgroup_root = cgroup_root()
         self.choices, self._object = features.choose(probes, self._forced(probes), self._load)
         self._context = machine_context(self._cgroup_root)
-        self._stages = stages_for(self.request)
+        self._stages = self._stages_for(self.request)
         return self
 
     def _forced(self, probes: Sequence[Probe]) -> dict[str, str]:
@@ -290,6 +290,16 @@ class Tracing:
         self._late = []
         self._object.detach()
 
+    def _stages_for(self, request: Request) -> tuple[Stage, ...]:
+        """Return the stages that events go through; events that are only counted need none."""
+        explains = request.ordered and "retransmit" in request.kinds
+        return (*((Retransmits(self._all_sends),) if explains else ()), *request.stages)
+
+    def _all_sends(self) -> bool:
+        """Tell whether `send` is traced and none was lost."""
+        sends = (entry.lost for entry in self.ledger().entries if entry.kind == "send")
+        return not next(sends, True)
+
     def ledger(self) -> Ledger:
         """Return the account of every event so far."""
         return close_accounts(
@@ -322,12 +332,6 @@ def pause(events: int, fill_level: float) -> float:
     if fill_level > _BUSY_LEVEL:
         return 0.0
     return _BUSY_PAUSE if events else _IDLE_PAUSE
-
-
-def stages_for(request: Request) -> tuple[Stage, ...]:
-    """Return the stages that events go through; events that are only counted need none."""
-    explains = request.ordered and "retransmit" in request.kinds
-    return (*((Retransmits(),) if explains else ()), *request.stages)
 
 
 def _clock_offset_ns() -> int:

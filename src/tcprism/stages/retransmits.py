@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,10 +49,12 @@ class Retransmits:
 
     It remembers the latest SENDS_MAX sends that were traced; `evicted` counts those that had to
     go, `unjoined` the retransmissions that may have repeated one of those. Sequence numbers are
-    compared modulo 2 ** 32 (RFC 9293, section 3.4).
+    compared modulo 2 ** 32 (RFC 9293, section 3.4). `all_sends` tells whether each send has come
+    that returned: only then bytes of none of them are those of a call that has not returned yet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, all_sends: Callable[[], bool]) -> None:
+        self._all_sends = all_sends
         self._writes: deque[NDArray[np.void]] = deque()
         self._remembered = 0
         self.evicted = 0
@@ -130,12 +133,25 @@ class Retransmits:
             last = writes[places[-1]]
             end = (int(last["seq"]) + int(last["bytes"])) % _SEQ
             if (int(row["seq"]) - end) % _SEQ < _SEQ // 2:
-                return _of_call(row, end)
+                return self._of_call(row, end)
         if self.evicted:
             self.unjoined += 1
         elif row["first_seq_known"] and int(connection) not in self._unplaced:
-            return _of_call(row, int(row["first_seq"]))
+            return self._of_call(row, int(row["first_seq"]))
         return {}
+
+    def _of_call(self, row: np.void, start: int) -> dict[str, Any]:
+        """Return the columns of a segment of a send that has not returned, if that is certain.
+
+        The send began at `start`.
+        """
+        if not row["pid"] or not self._all_sends():
+            return {}
+        return {
+            "message_pid": int(row["pid"]),
+            "message_comm": _comm_text(row["comm"]),
+            "message_offset": (int(row["seq"]) - start) % _SEQ,
+        }
 
 
 def connection_keys(rows: Rows) -> NDArray[np.uint64]:
@@ -181,17 +197,6 @@ def _of_write(write: np.void, offset: int) -> dict[str, Any]:
     if write["length"]:
         found["message_text"] = escape(write["first"].tobytes()[: write["length"]])
     return found
-
-
-def _of_call(row: np.void, start: int) -> dict[str, Any]:
-    """Return the columns of a segment of a send that has not returned yet; it began at `start`."""
-    if not row["pid"]:
-        return {}
-    return {
-        "message_pid": int(row["pid"]),
-        "message_comm": _comm_text(row["comm"]),
-        "message_offset": (int(row["seq"]) - start) % _SEQ,
-    }
 
 
 def _comm_text(comm: bytes) -> str:
