@@ -73,6 +73,17 @@ INLINE void read_recovery(struct snapshot *to, struct tcp_sock *tp)
 	to->nodelay = READ_BITS(READS_PROBED, tp, nonagle) & TCP_NAGLE_OFF;
 }
 
+/* As tcp_get_info(): tcpi_last_data_sent and tcpi_last_data_recv. */
+INLINE void read_ages(struct snapshot *to, struct tcp_sock *tp)
+{
+	u32 now = LOW32(bpf_jiffies64()), sent = now, received = now;
+
+	READ(READS_PROBED, sent, tp->lsndtime);
+	READ(READS_PROBED, received, tp->inet_conn.icsk_ack.lrcvtime);
+	to->last_data_sent_us = jiffies_to_us(now - sent);
+	to->last_data_recv_us = jiffies_to_us(now - received);
+}
+
 INLINE void read_snapshot(struct snapshot *to, struct sock *sk)
 {
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
@@ -88,6 +99,7 @@ INLINE void read_snapshot(struct snapshot *to, struct sock *sk)
 	read_totals_by(&to->totals, tp, READS_PROBED);
 	read_queues(to, tp);
 	read_recovery(to, tp);
+	read_ages(to, tp);
 }
 
 SEC("iter/task_file") int iterate_snapshot(struct bpf_iter__task_file *ctx)

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from tcprism.sources.snapshots import Snapshots
 from .netns import Netns, Pair
 
 PORT = 7100
+TICK_US = 10_000  # the slowest kernel's
 Rows = Any
 
 
@@ -112,6 +114,24 @@ def test_numbers_equal_those_of_ss(pair: Pair) -> None:
     assert row["rto_us"] == float(re.findall(r"\brto:([\d.]+)", shown)[0]) * 1000
     congestion = row["congestion"].split(b"\0")[0].decode()
     assert re.search(rf"\b{congestion}\b", shown)
+
+
+def test_ages_are_those_of_ss(pair: Pair) -> None:
+    client, server = pair.connection(4, PORT)
+    with client, server:
+        client.sendall(b"question")
+        server.recv(100)
+        time.sleep(0.3)  # so that the two ages differ
+        server.sendall(b"answer")
+        client.recv(100)
+        chosen: dict[str, Any] = {"netns": (pair.client.inode,), "remote_ports": ((PORT, PORT),)}
+        (before,) = take(**chosen)
+        shown = pair.client.run("ss", "-tin", "state", "established")
+        (after,) = take(**chosen)
+    for name, field in (("lastsnd", "last_data_sent_us"), ("lastrcv", "last_data_recv_us")):
+        age = int(re.findall(rf"\b{name}:(\d+)", shown)[0]) * 1000
+        assert before[field] - TICK_US <= age <= after[field] + TICK_US
+    assert after["last_data_sent_us"] - after["last_data_recv_us"] >= 300_000 - TICK_US
 
 
 def test_time_that_a_full_window_takes(pair: Pair) -> None:

@@ -210,6 +210,8 @@ struct snapshot {
 	struct event event;
 	struct totals totals;
 	u64 inode DOC("the socket's inode, as /proc/PID/fd shows it: one number a socket");
+	u64 last_data_sent_us DOC("how long ago the last segment with payload left, or the connection was made, microseconds, in steps of the tick");
+	u64 last_data_recv_us DOC("how long ago the last segment with payload came, or the connection was made, microseconds, in steps of the tick");
 	u32 unsent DOC("bytes in the send queue that have not left yet (write_seq - snd_nxt)");
 	u32 unacked DOC("bytes sent and not acknowledged yet (snd_nxt - snd_una)");
 	u32 unread DOC("bytes in the receive queue (rcv_nxt - copied_seq)");

@@ -156,6 +156,9 @@ struct inet_connection_sock {
 	u8 icsk_retransmits;
 	u8 icsk_probes_out;
 	u32 icsk_rto;
+	struct {
+		u32 lrcvtime;
+	} icsk_ack;
 } CORE;
 
 struct tcp_options_received {
@@ -183,6 +186,7 @@ struct tcp_sock {
 	u32 snd_nxt;
 	u32 snd_wnd;
 	u8 nonagle : 4;
+	u32 lsndtime;
 	u32 snd_cwnd;
 	u32 srtt_us;
 	u32 rttvar_us;

@@ -335,6 +335,8 @@ COLUMNS = (
         wire_column(name, SNAPSHOT, "integer")
         for name in (
             "inode",
+            "last_data_sent_us",
+            "last_data_recv_us",
             "unsent",
             "unacked",
             "unread",

@@ -106,6 +106,8 @@ class Event:
     holders: str | None
     age_ns: int | None
     inode: int | None
+    last_data_sent_us: int | None
+    last_data_recv_us: int | None
     unsent: int | None
     unacked: int | None
     unread: int | None
