@@ -10,6 +10,9 @@ from typing import Any
 
 import tcprism
 from tcprism.api import Batches
+from tcprism.diagnosis.explain import Explained, Verdict
+from tcprism.diagnosis.explanation import Explanation
+from tcprism.diagnosis.survey import Pause
 from tcprism.events.ledger import Entry, Ledger
 from tcprism.recording.notes import Facts, Gap
 from tcprism.sinks import Sink
@@ -29,6 +32,10 @@ INTRO = """\
 
     for event in tcprism.open("run.tcpr"):    # no root, on any system
         print(event)
+
+    for connection in tcprism.explain("nginx", duration=10):   # or of a recording
+        for verdict in connection.verdicts:
+            print(connection.heading, verdict.rule, verdict.share, verdict.proof)
 
     for batch in tcprism.open("run.tcpr").batches():
         batch["bytes"].sum()                  # NumPy columns
@@ -59,6 +66,7 @@ line by entry points of an installed package:
 SECTIONS: dict[str, tuple[Any, ...]] = {
     "Tracing": (tcprism.Monitor, Batches, tcprism.Filter),
     "Recordings": (tcprism.open, tcprism.Recording, Facts, Gap),
+    "Explaining": (tcprism.explain, Explanation, Explained, Verdict, Pause),
     "Events": (tcprism.Event, tcprism.Batch),
     "The account": (Ledger, Entry),
     "Sinks": (Sink,),

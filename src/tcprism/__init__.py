@@ -8,20 +8,23 @@ with tcprism.Monitor(kinds={"send"}, filters=tcprism.Filter(port=443)) as monito
 
 for event in tcprism.open("run.tcpr"):
     print(event)
+
+for connection in tcprism.explain("nginx"):
+    print(connection.heading, connection.verdicts)
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tcprism.api import Filter, Monitor, open
+    from tcprism.api import Filter, Monitor, explain, open
     from tcprism.errors import Error
     from tcprism.events import Batch, Event
     from tcprism.recording.reader import Recording
 
 __version__ = "0.1.0"
 
-__all__ = ["Batch", "Error", "Event", "Filter", "Monitor", "Recording", "open"]
+__all__ = ["Batch", "Error", "Event", "Filter", "Monitor", "Recording", "explain", "open"]
 
 # Imported when first used, so that `tcprism --help` need not wait for NumPy.
 _HOMES = {
@@ -31,6 +34,7 @@ _HOMES = {
     "Filter": "tcprism.api",
     "Monitor": "tcprism.api",
     "Recording": "tcprism.recording.reader",
+    "explain": "tcprism.api",
     "open": "tcprism.api",
 }
 

@@ -1,15 +1,17 @@
-"""The Python interface: Monitor, Filter and open, as `import tcprism` offers them."""
+"""The Python interface: Monitor, Filter, open and explain, as `import tcprism` offers them."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, fields
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tcprism import filters as parsing
 from tcprism.errors import UsageError
@@ -18,6 +20,9 @@ from tcprism.events.ledger import Ledger
 from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
 from tcprism.stages import Stage
+
+if TYPE_CHECKING:
+    from tcprism.diagnosis.explanation import Explanation
 
 Value = str | int | os.PathLike[str]
 Values = Value | Iterable[Value]
@@ -86,6 +91,37 @@ def open(  # what builtins.open is for files
     """
     chosen = None if kinds is None else _checked(kinds)
     return Recording(path, Selection((filters or Filter()).recorded(), chosen))
+
+
+def explain(
+    target: Value | None = None, duration: float = 10, filters: Filter | None = None
+) -> Explanation:
+    """Tell what limits connections, with the numbers that prove it (docs/explain.md).
+
+    `target` is a process id, a thread name, "HOST[:PORT]" or the path of a recording; None takes
+    every connection of this machine. It watches for `duration` seconds, as root; a recording is
+    read at once, without root. Raises UnknownTarget, UsageError and RecordingError, and what
+    Monitor raises.
+    """
+    from tcprism.diagnosis.explanation import explain_recording
+    from tcprism.diagnosis.targets import both, find_target
+
+    chosen = filters or Filter()
+    found = parsing.Criteria() if target is None else find_target(_text(target))
+    if isinstance(found, Path):
+        return explain_recording(Recording(found, Selection(chosen.recorded())))
+    from tcprism.diagnosis.inquiry import Inquiry  # not before: it needs a kernel
+
+    if not 0 < duration < math.inf:
+        raise UsageError(f"duration: {duration} is not a number of seconds above 0")
+    with Inquiry(both(found, chosen.live())) as inquiry:
+        end = time.monotonic() + duration
+
+        def wait(seconds: float) -> bool:
+            time.sleep(max(0.0, min(seconds, end - time.monotonic())))
+            return time.monotonic() >= end
+
+        return inquiry.run(wait)
 
 
 def _checked(kinds: Iterable[str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,6 +80,44 @@ def answer_late(_client: Socket, server: Socket) -> None:
         server.sendall(b"answer")
 
 
+def ask_once(client: Socket, _server: Socket) -> None:
+    client.sendall(b"question")
+    client.recv(100)
+
+
+def ask_soon(client: Socket, _server: Socket) -> None:
+    while True:
+        client.sendall(b"ask")
+        client.recv(100)
+        time.sleep(0.005)
+
+
+def send_a_little(client: Socket, _server: Socket) -> None:
+    while True:
+        client.sendall(b"a little")
+        time.sleep(0.5)
+
+
+def read_once(_client: Socket, server: Socket) -> None:
+    server.recv(100)
+
+
+def close(_client: Socket, server: Socket) -> None:
+    server.close()
+
+
+def nothing(_client: Socket, _server: Socket) -> None:
+    pass
+
+
+def ask_often(client: Socket, _server: Socket) -> None:
+    """As a client of Redis: small requests, small answers, one after the other."""
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    while True:
+        client.sendall(b"GET key")
+        client.recv(100)
+
+
 def small_sends(client: Socket, _server: Socket) -> None:
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     while True:
@@ -95,10 +135,15 @@ SCENARIOS: dict[int, Scenario] = {
     7005: (ask_in_pieces, answer_pieces, {}, {}),
     7006: (small_sends, read_all, {}, {}),
     7007: (send_all, read_all, {}, {socket.SO_RCVBUF: 2304}),
+    7008: (ask_once, read_once, {}, {}),
+    7009: (nothing, close, {}, {}),
+    7010: (ask_often, answer, {}, {}),
 }
 SHAPED: dict[int, Scenario] = {7011: (send_all, read_all, {}, {})}
 SMALL_BUFFER: dict[int, Scenario] = {7012: (send_all, read_all, {socket.SO_SNDBUF: 4608}, {})}
 LOSSY: dict[int, Scenario] = {7021: (send_all, read_all, {}, {})}
+LOST_REQUESTS: dict[int, Scenario] = {7022: (ask_soon, answer, {}, {})}
+LOST_ACKS: dict[int, Scenario] = {7023: (send_a_little, read_all, {}, {})}
 
 
 @contextmanager
@@ -133,18 +178,27 @@ def quietly(part: Talk, client: Socket, server: Socket) -> None:
         part(client, server)
 
 
-def explain(*target: str) -> list[dict[str, Any]]:
+def explain(*target: str, meanwhile: Callable[[], None] | None = None) -> list[dict[str, Any]]:
+    """Return what explain says; `meanwhile` is called once it watches."""
     command = [TCPRISM, "explain", *target, "--duration", str(DURATION), "--format", "json"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-    assert result.returncode == 0, result.stderr
-    return [json.loads(line) for line in result.stdout.splitlines()]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stderr
+        said = process.stderr.readline()
+        if meanwhile and said.startswith("watching"):
+            meanwhile()
+        shown, rest = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said + rest
+    return [json.loads(line) for line in shown.splitlines()]
 
 
 @pytest.fixture(scope="module")
 def explained() -> Iterator[list[dict[str, Any]]]:
     """Explain all scenarios at once, while they go on."""
     with ExitStack() as stack:
-        plain, shaped, other, lossy = (stack.enter_context(namespaces.joined()) for _ in range(4))
+        plain, shaped, other, lossy, requests = (
+            stack.enter_context(namespaces.joined()) for _ in range(5)
+        )
         for pair in (shaped, other):
             pair.client.run("tc", "qdisc", "add", "dev", "veth0", "root", "tbf", "rate", "1mbit",
                             "burst", "3000", "latency", "800ms")  # fmt: skip
@@ -153,14 +207,72 @@ def explained() -> Iterator[list[dict[str, Any]]]:
             (shaped, SHAPED),
             (other, SMALL_BUFFER),
             (lossy, LOSSY),
+            (requests, LOST_REQUESTS),
+            (requests, LOST_ACKS),
         ):
             for port, scenario in scenarios.items():
                 stack.enter_context(talking(pair, port, scenario))
         lossy.server.drop_every(8, 7021)
+        drop_data(requests, 16, 7022)
+        drop_acknowledgements(requests, 7023)
         stack.enter_context(unanswered(plain))
         stack.enter_context(cut_off(plain))
+        stack.enter_context(in_accept_queue(plain))
+        stack.enter_context(vanished(plain))
         time.sleep(SETTLING)
-        yield explain(str(os.getpid()))
+        yield explain(str(os.getpid()), meanwhile=lambda: connect_late(stack, requests))
+
+
+def drop_data(pair: namespaces.Pair, nth: int, port: int) -> None:
+    """Drop one in `nth` of the packets with payload that arrive at a port, 6 % for 16."""
+    pair.server.run("nft", "add table inet some; add chain inet some input"
+                    " { type filter hook prerouting priority 0; };"
+                    f" add rule inet some input tcp dport {port} meta length > 54"
+                    f" numgen inc mod {nth} == {nth - 1} drop")  # fmt: skip
+
+
+def drop_acknowledgements(pair: namespaces.Pair, port: int) -> None:
+    """Drop all that only acknowledge, but those with a DSACK: all data is sent again in vain."""
+    pair.client.run("nft", "add table inet acks; add chain inet acks input"
+                    " { type filter hook prerouting priority 0; };"
+                    f" add rule inet acks input tcp sport {port} meta length 52 drop")  # fmt: skip
+
+
+@contextmanager
+def in_accept_queue(pair: namespaces.Pair) -> Iterator[None]:
+    """Ask a server that accepts nobody, over loopback."""
+    with pair.server.socket() as listener, pair.server.socket() as client:
+        listener.bind(("127.0.0.1", 7033))
+        listener.listen()
+        client.connect(("127.0.0.1", 7033))
+        client.sendall(b"question")
+        yield
+
+
+@contextmanager
+def vanished(pair: namespaces.Pair) -> Iterator[None]:
+    """Have keepalive probes go to a peer that does not answer any more."""
+    with talking(pair, 7034, (nothing, nothing, {}, {})) as (client, _):
+        pair.server.run("nft", "add rule inet deaf input tcp dport 7034 drop")
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+            client.setsockopt(socket.IPPROTO_TCP, option, 1)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 60)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        yield
+
+
+def connect_late(stack: ExitStack, pair: namespaces.Pair) -> None:
+    """Connect, once explain watches, to a port to which the first SYN does not get through."""
+    listener, client = pair.server.socket(), pair.client.socket()
+    for one in (listener, client):
+        stack.callback(one.close)
+    listener.bind((pair.server_addresses[4], 7035))
+    listener.listen()
+    pair.server.run("nft", "add table inet once; add chain inet once input"
+                    " { type filter hook prerouting priority 0; };"
+                    " add rule inet once input tcp dport 7035 tcp flags syn"
+                    " numgen inc mod 1000 == 0 drop")  # fmt: skip
+    client.connect((pair.server_addresses[4], 7035))
 
 
 @contextmanager
@@ -183,7 +295,7 @@ def cut_off(pair: namespaces.Pair) -> Iterator[None]:
         yield
 
 
-def rules(explained: list[dict[str, Any]], **which: int) -> dict[str, dict[str, Any]]:
+def rules(explained: list[dict[str, Any]], **which: Any) -> dict[str, dict[str, Any]]:
     """Return the verdicts about one end of a connection."""
     (one,) = [e for e in explained if all(e.get(name) == value for name, value in which.items())]
     return {verdict["rule"]: verdict for verdict in one["verdicts"]}
@@ -195,12 +307,19 @@ def rules(explained: list[dict[str, Any]], **which: int) -> dict[str, dict[str, 
         (7001, "receiver-window"),
         (7002, "application"),
         (7004, "slow-peer"),
+        (7008, "slow-peer"),
+        (7009, "close-wait"),
         (7005, "nagle"),
         (7006, "small-segments"),
         (7007, "receiver-window"),
         (7011, "bufferbloat"),
         (7012, "send-buffer"),
         (7021, "loss"),
+        (7022, "retransmission-wait"),
+        (7023, "spurious"),
+        (7033, "unaccepted"),
+        (7034, "half-open"),
+        (7035, "syn-retry"),
         (7031, "syn-unanswered"),
         (7032, "unanswered"),
     ],
@@ -208,6 +327,49 @@ def rules(explained: list[dict[str, Any]], **which: int) -> dict[str, dict[str, 
 def test_verdict(explained: list[dict[str, Any]], port: int, rule: str) -> None:
     found = rules(explained, remote_port=port)
     assert rule in found, found
+
+
+def test_a_request_that_nobody_answers_is_told_at_both_ends(
+    explained: list[dict[str, Any]],
+) -> None:
+    proof = rules(explained, remote_port=7008)["slow-peer"]["proof"]
+    assert re.fullmatch(r"waits for the answer to what it sent [\d.]+ s ago, acknowledged", proof)
+    proof = rules(explained, local_port=7008)["slow-here"]["proof"]
+    assert re.fullmatch(r"has read a request [\d.]+ s ago and not answered", proof)
+
+
+def test_who_works_on_answers_is_told_on_its_own_side(explained: list[dict[str, Any]]) -> None:
+    assert "slow-here" in rules(explained, local_port=7004)
+
+
+def test_the_peer_is_not_blamed_for_lost_requests(explained: list[dict[str, Any]]) -> None:
+    found = rules(explained, remote_port=7022)
+    assert "slow-peer" not in found
+    assert "tlp" in found["retransmission-wait"]["proof"]
+    assert "slow-here" not in rules(explained, local_port=7022)
+
+
+def test_what_arrived_was_not_lost_out_there(explained: list[dict[str, Any]]) -> None:
+    found = rules(explained, remote_port=7023)
+    assert not {"loss", "retransmission-storm", "retransmission-wait", "slow-peer"} & set(found)
+    assert not any("lost out there" in verdict["proof"] for verdict in found.values())
+
+
+def test_an_accept_queue_is_told_at_both_ends(explained: list[dict[str, Any]]) -> None:
+    proof = rules(explained, remote_port=7033)["slow-peer"]["proof"]
+    assert f"accept queue of {Path('/proc/self/comm').read_text().strip()}[{os.getpid()}]" in proof
+    assert "no-accept" in rules(explained, local_port=7033, state="LISTEN")
+
+
+def test_how_long_connecting_took(explained: list[dict[str, Any]]) -> None:
+    proof = rules(explained, remote_port=7035)["syn-retry"]["proof"]
+    took = int(re.findall(r"connecting took ([\d,]+) ms", proof)[0].replace(",", ""))
+    assert 1000 <= took < 3000  # one timeout of a second, and not the next
+
+
+def test_small_requests_and_answers_are_no_waste(explained: list[dict[str, Any]]) -> None:
+    for which in ({"remote_port": 7010}, {"local_port": 7010}):
+        assert not {"small-segments", "bufferbloat"} & set(rules(explained, **which))
 
 
 def test_slow_reader_is_named_on_its_own_side(explained: list[dict[str, Any]]) -> None:

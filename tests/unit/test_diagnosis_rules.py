@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 
 from tcprism.diagnosis.delta import CONDITIONS, Delta
-from tcprism.diagnosis.evidence import evidence
-from tcprism.diagnosis.explain import lines, verdicts
+from tcprism.diagnosis.evidence import Evidence
+from tcprism.diagnosis.explain import Verdict, lines, verdicts
+from tcprism.diagnosis.facts import with_facts
+from tcprism.diagnosis.measures import LEAST_LOOKS
 from tcprism.diagnosis.rules import LABELS, RULES, limits
-from tcprism.events import Batch
-from tcprism.events._wire import EventKind
+from tcprism.events import Batch, Part
+from tcprism.events._wire import Cause, EventKind
+from tcprism.events.context import Context
+from tcprism.events.names import STATES
 
-from .records import losses, messages, snapshots
-from .test_diagnosis_table import row
+from .records import connections, losses, messages, packed, snapshots
+from .test_diagnosis_table import SECOND, row
 
 TEN = 10_000_000  # microseconds
 SENT: dict[str, Any] = {"bytes_sent": 1_000_000, "data_segs_out": 700, "busy_us": TEN}
@@ -27,17 +31,43 @@ PATH: dict[str, Any] = {
 }
 
 
-def change(seen: dict[str, float] | None = None, **after: Any) -> Delta:
+CLOSE_WAIT, LISTEN = STATES.index("CLOSE_WAIT"), STATES.index("LISTEN")
+REQUEST: dict[str, Any] = {"bytes_sent": 20, "data_segs_out": 1}
+
+
+def change(
+    seen: dict[str, float] | None = None,
+    facts: dict[str, Any] | None = None,
+    looks: int = 100,
+    **after: Any,
+) -> Delta:
     """Return ten seconds of a connection that began with nothing."""
     first, last = snapshots(row(**PATH)).rows, snapshots(row(at=10, **PATH)).rows
     for name, value in after.items():
         last[name] = value
     shares = {name: np.array([(seen or {}).get(name, 0.0)]) for name in CONDITIONS}
-    return Delta(first, last, np.array([float(TEN)]), shares)
+    told = {name: np.array([value]) for name, value in (facts or {}).items()}
+    return Delta(first, last, np.array([float(TEN)]), shares, np.array([float(looks)]), told)
 
 
 GUILTY = {
     "backlog": change({"backlog_full": 0.5}, state=10, backlog=9, backlog_limit=8),
+    "no-accept": change({"backlog_waits": 1.0}, state=LISTEN, backlog=2, backlog_limit=8),
+    "syn-retry": change(facts={"connect_us": 1_011_000, "syns_again": 1}, total_retrans=1),
+    "half-open": change({"keepalive_unanswered": 0.6}, probes_out=3),
+    "close-wait": change({"close_wait": 1.0}, state=CLOSE_WAIT),
+    "unaccepted": change(facts={"queued_at": "python3[7]"}),
+    "retransmission-wait": change(**SENT, facts={"stalled_us": 3_000_000, "causes": "9 tlp"}),
+    "slow-peer": change(**REQUEST, last_data_sent_us=7_200_000, last_data_recv_us=TEN),
+    "slow-here": change(
+        bytes_received=20,
+        data_segs_in=1,
+        last_data_recv_us=7_200_000,
+        last_data_sent_us=TEN,
+        local_port=443,
+        remote_port=40_001,
+    ),
+    "spurious": change(**SENT, total_retrans=20, dsack_dups=20),
     "syn-unanswered": change({"syn_unanswered": 0.7}, icsk_retransmits=2, rto_us=4_000_000),
     "unanswered": change({"unanswered": 0.5}, icsk_retransmits=3, rto_us=1_600_000),
     "slow-reader-here": change({"reader_behind": 0.9}, unread=60_000),
@@ -46,9 +76,9 @@ GUILTY = {
     "send-buffer": change(**SENT, sndbuf_limited_us=TEN // 2),
     "nagle": change({"nagle_waits": 0.4}),
     "loss": change(**SENT, total_retrans=20),
-    "bufferbloat": change(**SENT, srtt_us=200_000),
+    "bufferbloat": change({"many_in_flight": 0.9}, **SENT, srtt_us=200_000),
     "path": change({"held_back": 0.8}, **SENT),
-    "small-segments": change(bytes_sent=7_000, data_segs_out=700),
+    "small-segments": change(bytes_sent=70_000, data_segs_out=7000),
     "application": change(bytes_sent=1_000_000, data_segs_out=700, busy_us=TEN // 100),
 }
 
@@ -73,8 +103,28 @@ def test_every_accusation_has_a_case_here() -> None:
         change(**SENT, total_retrans=3),
         change(**SENT, srtt_us=30_000),
         change(bytes_received=10_000_000, busy_us=0),
+        change(**SENT, srtt_us=200_000),
+        change({"many_in_flight": 1.0}, **SENT, srtt_us=200_000, remote_ip=packed("192.0.2.1")),
+        change(bytes_sent=70_000, data_segs_out=7000, data_segs_in=7000, busy_us=TEN),
+        change(bytes_sent=7_000, data_segs_out=700, busy_us=TEN),
+        change({"close_wait": 1.0}, state=CLOSE_WAIT, bytes_sent=500, busy_us=TEN),
+        change({"backlog_waits": 1.0}, facts={"accepts": 4}, state=LISTEN, backlog=2),
+        change({"nagle_waits": 1.0, "reader_behind": 1.0}, looks=LEAST_LOOKS - 1),
     ],
-    ids=["idle", "a little of both", "few losses", "some queueing", "receives"],
+    ids=[
+        "idle",
+        "a little of both",
+        "few losses",
+        "some queueing",
+        "receives",
+        "late ACKs",
+        "loopback",
+        "small answers",
+        "seldom",
+        "half-closed",
+        "busy listener",
+        "few looks",
+    ],
 )
 def test_nothing_is_proven_of_the_innocent(innocent: Delta) -> None:
     assert verdicts(innocent) == []
@@ -85,12 +135,11 @@ def test_what_the_counters_of_a_rebuilt_connection_do_not_tell_is_not_held_again
     assert verdicts(change(bytes_sent=1_000_000, sndbuf=0)) == []
 
 
-def test_the_worst_comes_first_and_the_application_last() -> None:
+def test_the_worst_comes_first_and_idleness_is_not_told_beside_it() -> None:
     both = change({"nagle_waits": 0.3}, **SENT | {"busy_us": TEN // 3}, rwnd_limited_us=TEN // 3)
     assert [verdict.rule for verdict in verdicts(both)] == [
         "receiver-window",
         "nagle",
-        "application",
     ]
 
 
@@ -105,53 +154,186 @@ def test_lines_have_the_share_and_say_when_there_is_nothing() -> None:
     )
 
 
-def conversation(answer_after: float, local_port: int = 40_001) -> Batch:
+def found(change: Delta, *parts: Part, machine: Part | None = None) -> dict[str, Verdict]:
+    """Return the verdicts with what events tell; `machine` has the sockets of the host."""
+    evidence = Evidence()
+    for part in parts:  # one by one, as batches come
+        evidence.add(Batch([part]))
+    told = with_facts(change, evidence, machine or snapshots())
+    return {verdict.rule: verdict for verdict in verdicts(told)}
+
+
+ENDS = {name: row()[name] for name in ("local_ip", "remote_ip", "local_port", "remote_port")}
+PEER = {
+    "local_ip": ENDS["remote_ip"],
+    "remote_ip": ENDS["local_ip"],
+    "local_port": ENDS["remote_port"],
+    "remote_port": ENDS["local_port"],
+}
+SERVER: dict[str, Any] = {"local_port": 443, "remote_port": 40_001}
+IDLE: dict[str, Any] = {"bytes_sent": 100, "bytes_received": 100, "busy_us": TEN // 20}
+IDLE |= {"data_segs_out": 10, "data_segs_in": 10}
+
+
+def at(moment: float) -> int:
+    """Return a moment of the change, in seconds, on the clock of the records."""
+    return 100 * SECOND + round(moment * SECOND)
+
+
+def talk(*what: tuple[float, EventKind], **ends: Any) -> Part:
+    """Return sends and receives of ten bytes at moments."""
+    events = [{"ts_ns": at(m), "kind": kind, "bytes": 10, **ENDS, **ends} for m, kind in what]
+    return messages(*events)
+
+
+def conversation(answer_after: float, **ends: Any) -> Part:
     """Return ten requests a second apart, with their answers."""
-    events = []
-    for second in range(10):
-        for kind, moment in ((EventKind.SEND, second), (EventKind.RECV, second + answer_after)):
-            events.append(row(at=moment, kind=kind, bytes=10, local_port=local_port))
-    known = set(messages().rows.dtype.names or ())
-    return Batch([messages(*({k: v for k, v in e.items() if k in known} for e in events))])
+    first, second = (EventKind.SEND, EventKind.RECV)
+    if ends:
+        first, second = second, first
+    moments = [(s + d, k) for s in range(10) for d, k in ((0, first), (answer_after, second))]
+    return talk(*moments, **ends)
+
+
+def again(moment: float, cause: Cause, **fields: Any) -> dict[str, Any]:
+    """Return a retransmission."""
+    return {**ENDS, "ts_ns": at(moment), "cause": cause, "segs": 1, "bytes": 10, **fields}
 
 
 def test_a_slow_peer_is_told_from_a_slow_network() -> None:
-    of = snapshots(row()).rows[0]
-    idle = change(bytes_sent=100, busy_us=TEN // 20)
-    found = verdicts(idle, evidence(conversation(0.7), of))
-    assert [verdict.rule for verdict in found] == ["slow-peer"]
-    assert found[0].share == pytest.approx(0.68)
-    assert [v.rule for v in verdicts(idle, evidence(conversation(0.02), of))] == ["application"]
+    slow = found(change(**IDLE), conversation(0.7))
+    assert [*slow] == ["slow-peer"]
+    assert slow["slow-peer"].share == pytest.approx(0.68)
+    assert [*found(change(**IDLE), conversation(0.02))] == ["application"]
 
 
-def test_a_server_does_not_wait_for_answers() -> None:
-    server: dict[str, Any] = {"local_port": 443, "remote_port": 40_001}
-    of = snapshots(row(**server)).rows[0]
-    asked = change(bytes_sent=100, busy_us=TEN // 20, **server)
-    events = conversation(0.7, local_port=443)
-    events.parts[0].rows["remote_port"] = 40_001
-    assert [v.rule for v in verdicts(asked, evidence(events, of))] == ["application"]
+def test_a_server_works_and_does_not_wait_for_answers() -> None:
+    assert [*found(change(**IDLE, **SERVER), conversation(0.7, **SERVER))] == ["slow-here"]
+    asked_now_and_then = found(change(**IDLE, **SERVER), conversation(0.001, **SERVER))
+    assert [*asked_now_and_then] == ["application"]
+
+
+def test_who_listens_is_the_server_whatever_the_ports() -> None:
+    high: dict[str, Any] = {"local_port": 50_001, "remote_port": 40_001}
+    listener = snapshots(row(2, state=LISTEN, local_port=50_001))
+    assert [*found(change(**IDLE, **high), conversation(0.7, **high), machine=listener)] == [
+        "slow-here"
+    ]
+
+
+def test_one_long_answer_is_told_in_a_long_watch() -> None:
+    fast = [(s + d, k) for s in range(3) for d, k in ((0, EventKind.SEND), (0.001, EventKind.RECV))]
+    stall = ((5.0, EventKind.SEND), (7.0, EventKind.RECV))
+    proof = found(change(**IDLE), talk(*fast, *stall))["slow-peer"].proof
+    assert "the slowest after 1.98 s" in proof
+
+
+def test_a_request_under_way_counts_with_its_age() -> None:
+    sent = talk((2.8, EventKind.SEND))
+    proof = found(change(**REQUEST), sent)["slow-peer"].proof
+    assert proof == "waits for the answer to what it sent 7.2 s ago, acknowledged"
+    read = talk((2.8, EventKind.RECV), **SERVER)
+    owed = change(bytes_received=20, data_segs_in=1, **SERVER)
+    assert found(owed, read)["slow-here"].proof == "has read a request 7.2 s ago and not answered"
+
+
+@pytest.mark.parametrize(
+    "underway", [{"unacked": 20}, {"unsent": 20}, {"unread": 5}, {"state": CLOSE_WAIT}]
+)
+def test_who_may_not_have_been_heard_is_not_waited_for(underway: dict[str, Any]) -> None:
+    told = found(change(**REQUEST, **underway), talk((2.8, EventKind.SEND)))
+    assert not {"slow-peer", "slow-here"} & set(told)
+
+
+def test_a_stream_that_nobody_answers_waits_for_nothing() -> None:
+    sends = talk(*((second, EventKind.SEND) for second in range(9)))
+    assert "slow-peer" not in found(change(bytes_sent=90, data_segs_out=9, busy_us=TEN), sends)
+
+
+def test_time_until_a_request_is_sent_again_is_not_the_peers() -> None:
+    lost = losses(*(again(s + 0.205, Cause.TLP, rto_us=212_000) for s in range(10)))
+    told = found(change(**IDLE, total_retrans=10, bytes_retrans=100), conversation(0.22), lost)
+    assert "slow-peer" not in told
+    assert "retransmission-wait" in told
+    assert "10 tlp" in told["retransmission-wait"].proof
+
+
+def test_what_the_peer_sends_again_is_not_its_work() -> None:
+    """The answer leaves at once, is lost, and comes 700 ms later by the peer's own timer."""
+    resent = (again(s + 0.69, Cause.RTO, rto_us=680_000, icsk_retransmits=1) for s in range(10))
+    lost = losses(*({**event, **PEER} for event in resent))
+    told = found(change(**IDLE), conversation(0.7), lost)
+    assert "slow-peer" not in told
+    assert told["retransmission-wait"].share == pytest.approx(0.69, abs=0.02)
+
+
+def test_a_slow_peer_stays_one_though_its_answer_was_lost_once() -> None:
+    resent = {**again(0.69, Cause.TLP, rto_us=210_000), **PEER}
+    told = found(change(**IDLE), conversation(0.7), losses(resent))
+    assert "slow-peer" in told
+    assert "more went by until something lost was sent again" in told["slow-peer"].proof
+
+
+def test_what_was_sent_in_vain_delays_nobody() -> None:
+    vain = losses(*(again(s + 0.3, Cause.TLP, rto_us=212_000) for s in range(10)))
+    told = found(change(**IDLE, total_retrans=10, dsack_dups=10), conversation(0.7), vain)
+    assert {"slow-peer", "spurious"} == set(told)
+    assert not told["spurious"].accuses
+
+
+REASONS = Context(drop_reason=lambda number: "TCP_OLD_DATA" if number == 5 else "NETFILTER_DROP")
+
+
+def with_reasons(*events: dict[str, Any]) -> Part:
+    return Part(losses(*events).rows, context=REASONS)
+
+
+def test_what_arrived_twice_was_not_lost() -> None:
+    resent = [again(second, Cause.FAST, seq=second) for second in range(1, 9)]
+    twice = [
+        {**PEER, "kind": EventKind.DROP, "reason": 5, "seq": second, "bytes": 10,
+         "ts_ns": at(second)} for second in range(1, 9)
+    ]  # fmt: skip
+    told = found(change(**SENT, total_retrans=8), with_reasons(*resent, *twice))
+    assert [*told] == ["spurious"]
+    assert "8 of 8 segments sent again had arrived before" in told["spurious"].proof
 
 
 def test_losses_here_and_out_there() -> None:
-    of = snapshots(row()).rows[0]
-    ends = {name: row()[name] for name in ("local_ip", "remote_ip", "local_port", "remote_port")}
-    again = [{**ends, "kind": EventKind.RETRANSMIT, "segs": 2, "cause": 1}]
     lossy = GUILTY["loss"]
-    (verdict,) = verdicts(lossy, evidence(Batch([losses(*again)]), of))
-    assert verdict.proof.endswith("lost out there (sent again: 2 rto)")
-    dropped = {
-        "kind": EventKind.DROP,
-        "local_ip": ends["remote_ip"],
-        "remote_ip": ends["local_ip"],
-        "local_port": ends["remote_port"],
-        "remote_port": ends["local_port"],
-    }
-    (verdict,) = verdicts(lossy, evidence(Batch([losses(*again, dropped)]), of))
-    assert "this host dropped 1: 1 unknown" in verdict.proof
+    resent = again(1, Cause.RTO, segs=2)
+    assert found(lossy, losses(resent))["loss"].proof.endswith("lost out there (sent again: 2 rto)")
+    dropped = {"kind": EventKind.DROP, "bytes": 10, "ts_ns": at(1), **PEER}
+    assert "this host dropped 1: 1 NETFILTER_DROP" in (
+        found(lossy, with_reasons(resent, dropped))["loss"].proof
+    )
+    ack = {**dropped, "bytes": 0}
+    assert "lost out there" in found(lossy, with_reasons(resent, ack))["loss"].proof
+
+
+def test_a_connection_whose_syn_was_sent_again() -> None:
+    connected = connections(
+        {"kind": EventKind.CONNECT, "ts_ns": at(1.1), "elapsed_ns": 1_011_000_000, **ENDS}
+    )
+    syn = losses(again(1.0, Cause.SYN, bytes=0))
+    told = found(change(total_retrans=1), connected, syn)
+    assert "connecting took 1,011 ms" in told["syn-retry"].proof
+    assert "syn-retry" not in found(change(), connected)
+
+
+def test_a_client_in_an_accept_queue_is_told_so() -> None:
+    here: dict[str, Any] = {"local_ip": "127.0.0.1", "remote_ip": "127.0.0.1"}
+    packed_here: dict[str, Any] = {name: packed(address) for name, address in here.items()}
+    server = row(2, **here, local_port=443, remote_port=0, state=LISTEN, backlog=1)
+    client = change(**REQUEST, **packed_here, last_data_sent_us=TEN, last_data_recv_us=2 * TEN)
+    told = found(client, machine=snapshots(server))
+    assert "accept queue of curl[7]" in told["slow-peer"].proof
+    assert "unaccepted" in told
+    accepted = row(3, **here, local_port=443, remote_port=40_001)
+    assert "unaccepted" not in found(client, machine=snapshots(server, accepted))
 
 
 def test_rules_are_documented() -> None:
     page = Path(__file__).parents[2].joinpath("docs/explain.md").read_text()
-    for name in (*(rule.name for rule in RULES), "slow-peer", "local-ports"):
+    for name in (*(rule.name for rule in RULES), "local-ports"):
         assert f"`{name}`" in page

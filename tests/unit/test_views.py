@@ -134,14 +134,18 @@ def test_sums_by_cause_peer_and_owner() -> None:
         {"kind": EventKind.UNDO, "undone": 2},
         {"kind": EventKind.UNDO, "undone": 1},
         {"kind": EventKind.DROP, "segs": 1, "bytes": 44, "reason": 6},
+        {"kind": EventKind.DROP, "segs": 1, "bytes": 100, "reason": 7},
+        {"kind": EventKind.DROP, "segs": 1, "bytes": 0, "reason": 8},
     )
-    named = Part(part.rows, context=Context(drop_reason={6: "NETFILTER_DROP"}.get))
+    reasons = {6: "NETFILTER_DROP", 7: "TCP_OLD_DATA", 8: "TCP_OLD_ACK"}
+    named = Part(part.rows, context=Context(drop_reason=reasons.get))
     sums, through = summary(named, messages({}))
     assert [line.split() for line in sums] == [
         ["sent", "again,", "by", "cause", "segments", "bytes"],
         ["fast", "7", "700"],
         ["rto", "1", "100"],
-        ["in", "vain", "(undo)", "3"],
+        ["sent", "again", "in", "vain", "(undo)", "3"],
+        ["sent", "again", "in", "vain", "(arrived", "before)", "1", "100"],
         ["sent", "again,", "by", "peer", "segments", "bytes"],
         ["192.0.2.1", "6", "600"],
         ["192.0.2.2", "2", "200"],
@@ -152,7 +156,7 @@ def test_sums_by_cause_peer_and_owner() -> None:
         ["dropped", "on", "this", "host,", "by", "reason", "segments", "bytes"],
         ["NETFILTER_DROP", "1", "44"],
     ]
-    assert len(through.splitlines()) == 8
+    assert len(through.splitlines()) == 10
 
 
 def test_nothing_sent_again_has_no_sums() -> None:

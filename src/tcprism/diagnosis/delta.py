@@ -15,7 +15,8 @@ Rows = NDArray[np.void]
 Numbers = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-SYN_SENT, LISTEN = 2, 10  # include/net/tcp_states.h
+ESTABLISHED, SYN_SENT, CLOSE_WAIT, LISTEN = 1, 2, 8, 10  # include/net/tcp_states.h
+MANY_IN_FLIGHT = 4  # segments: fewer may wait for nothing but a delayed acknowledgement
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,13 +24,17 @@ class Delta:
     """Two records (struct snapshot) of each connection, at the same place in both arrays.
 
     `elapsed_us` is the time between them. `seen` says of each of the CONDITIONS in which share of
-    the looks between the two it held; it is the last look alone where there were only two.
+    the looks between the two it held; it is the last look alone where there were only two. `looks`
+    counts the looks; None where their number does not matter. `facts` is what events add, a value
+    a connection.
     """
 
     before: Rows
     after: Rows
     elapsed_us: Numbers
     seen: Mapping[str, Numbers] = field(default_factory=dict)
+    looks: Numbers | None = None
+    facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.after)
@@ -38,13 +43,25 @@ class Delta:
         """Return the change of one connection."""
         here = slice(place, place + 1)
         seen = {name: shares[here] for name, shares in self.seen.items()}
-        return Delta(self.before[here], self.after[here], self.elapsed_us[here], seen)
+        facts = {name: values[here] for name, values in self.facts.items()}
+        looks = None if self.looks is None else self.looks[here]
+        return Delta(self.before[here], self.after[here], self.elapsed_us[here], seen, looks, facts)
 
     def delta(self, name: str) -> Numbers:
         """Return how much a counter has grown."""
         grown = self.after[name] - self.before[name]  # unsigned: right across a wrap
         numbers: Numbers = grown.astype(np.float64)
         return numbers
+
+    def fact(self, name: str) -> Numbers:
+        """Return a number that events tell, 0 where they do not."""
+        known = self.facts.get(name)
+        return np.zeros(len(self)) if known is None else known.astype(np.float64)
+
+    def words(self, name: str, index: int) -> str:
+        """Return what events tell of one connection in words, nothing where they do not."""
+        known = self.facts.get(name)
+        return "" if known is None else str(known[index] or "")
 
     def share_of_time(self, name: str) -> Numbers:
         """Return the share of the time that a counter of microseconds has grown by, 0 to 1."""
@@ -118,6 +135,33 @@ def _backlog_full(rows: Rows) -> Flags:
     return full
 
 
+def _backlog_waits(rows: Rows) -> Flags:
+    waits: Flags = (rows["state"] == LISTEN) & (rows["backlog"] > 0)
+    return waits
+
+
+def _close_wait(rows: Rows) -> Flags:
+    """The peer has closed, and the process here neither sends nor closes."""
+    left: Flags = (
+        (rows["state"] == CLOSE_WAIT)
+        & (rows["unsent"] == 0)
+        & (rows["unacked"] == 0)
+        & (rows["unread"] == 0)
+    )
+    return left
+
+
+def _keepalive_unanswered(rows: Rows) -> Flags:
+    """Two probes of a connection that has nothing to send: those of a closed window have."""
+    gone: Flags = (rows["probes_out"] > 1) & (rows["unsent"] == 0) & (rows["unacked"] == 0)
+    return gone
+
+
+def _many_in_flight(rows: Rows) -> Flags:
+    many: Flags = rows["packets_out"] >= MANY_IN_FLIGHT
+    return many
+
+
 CONDITIONS: dict[str, Callable[[Rows], Flags]] = {
     "syn_unanswered": _syn_unanswered,
     "unanswered": _unanswered,
@@ -126,4 +170,8 @@ CONDITIONS: dict[str, Callable[[Rows], Flags]] = {
     "nagle_waits": _nagle_waits,
     "held_back": _held_back,
     "backlog_full": _backlog_full,
+    "backlog_waits": _backlog_waits,
+    "close_wait": _close_wait,
+    "keepalive_unanswered": _keepalive_unanswered,
+    "many_in_flight": _many_in_flight,
 }

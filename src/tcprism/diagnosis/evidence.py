@@ -1,71 +1,159 @@
-"""Evidence: what the events of one connection prove that its counters cannot."""
+"""Evidence: the events of all connections, reduced as they come to what verdicts ask for."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tcprism.diagnosis.event_history import chosen
-from tcprism.diagnosis.watch import other_end, same_connection
-from tcprism.events import Batch
-from tcprism.events._wire import MICROSECONDS_UNKNOWN, EventKind, MessageFlag
+from tcprism.diagnosis.delta import Rows
+from tcprism.diagnosis.ends import Numbers, ends_keys, own_keys, port_keys
+from tcprism.diagnosis.waits import Waits
+from tcprism.events import Batch, Part
+from tcprism.events._wire import ELAPSED_UNKNOWN, EventKind
 from tcprism.events.columns import BY_NAME
+from tcprism.events.families import RECORDS
+from tcprism.events.names import TcpFlag
 
-PEEK = np.uint16(MessageFlag.PEEK)
-REPETITION = "TCP_OLD_"  # what the kernel calls segments that it had already
+CONNECTIONS_MAX = 65_536
+LOSSES_MAX = 200_000
+REASONS_MAX = 1000  # the kernel has some hundred; a recording may claim any
+
+CONNECTED, ACCEPTED = 1, 2  # how a connection came about
+_OPENED = np.dtype([("how", np.uint8), ("elapsed_ns", np.uint64)])
+
+# A loss in short: its connection, its ends, and what its verdict needs.
+_COPIED = (
+    "ts_ns",
+    "kind",
+    "cause",
+    "icsk_retransmits",
+    "rto_us",
+    "srtt_us",
+    "packets_out",
+    "seq",
+    "bytes",
+    "segs",
+    "undone",
+)
+LOSS = np.dtype(
+    [
+        ("own", np.uint64),
+        ("ends", np.uint64),
+        ("reason", np.uint16),  # a place in Evidence.reasons
+        ("payload_or_syn", np.bool_),
+        *((name, RECORDS["loss"][name]) for name in _COPIED),
+    ]
+)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """The events of one connection, in order of time.
+    """Takes events; holds CONNECTIONS_MAX connections and the latest LOSSES_MAX losses.
 
-    `waits_us` are the times from a send to the next receive's arrival, in microseconds: what the
-    peer and the network took to answer. `drops` counts the segments dropped on this host by the
-    kernel's reason, `retransmits` those sent again by cause.
+    `refused` counts the connections that there was no room for, `forgotten` the losses.
     """
 
-    waits_us: NDArray[np.float64]
-    drops: Counter[str]
-    retransmits: Counter[str]
+    def __init__(self) -> None:
+        self.numbers = Numbers(CONNECTIONS_MAX)
+        self.waits = Waits()
+        self.accepts: Counter[int] = Counter()
+        self.forgotten = 0
+        self.first_ns = self.last_ns = 0
+        self.reasons: list[str] = ["unknown"]
+        self._losses: list[Rows] = []
+        self._opened = np.zeros(0, _OPENED)
+
+    @property
+    def refused(self) -> int:
+        """How many connections there was no room for."""
+        return self.numbers.refused
+
+    def add(self, batch: Batch) -> None:
+        """Take the events of a batch."""
+        for part in batch.parts:
+            if len(part) and part.family in _TAKERS:
+                moments = part.rows["ts_ns"]
+                self.first_ns = min(self.first_ns or int(moments.min()), int(moments.min()))
+                self.last_ns = max(self.last_ns, int(moments.max()))
+                _TAKERS[part.family](self, part)
+
+    def _add_messages(self, part: Part) -> None:
+        self.waits.add(self.numbers.of(own_keys(part.rows)), part.rows)
+
+    def _add_losses(self, part: Part) -> None:
+        failed = (part.rows["kind"] == EventKind.RETRANSMIT) & (part.rows["error"] != 0)
+        part = part.take(~failed)
+        rows = np.zeros(len(part), LOSS)
+        rows["own"], rows["ends"] = own_keys(part.rows), ends_keys(part.rows)
+        for name in _COPIED:
+            rows[name] = part.rows[name]
+        rows["payload_or_syn"] = (part.rows["bytes"] > 0) | (part.rows["flags"] & TcpFlag.SYN != 0)
+        rows["reason"] = list(map(self._reason, BY_NAME["reason"].to_list(part)))
+        self._losses.append(rows)
+        if sum(map(len, self._losses)) > 2 * LOSSES_MAX:
+            losses = self.losses()
+            self.forgotten += len(losses) - LOSSES_MAX
+            self._losses = [losses[-LOSSES_MAX:]]
+
+    def _reason(self, name: str | None) -> int:
+        text = name or "unknown"
+        if text not in self.reasons:
+            if len(self.reasons) >= REASONS_MAX:
+                return 0
+            self.reasons.append(text)
+        return self.reasons.index(text)
+
+    def _add_connections(self, part: Part) -> None:
+        kinds = part.rows["kind"]
+        accepted = part.rows[kinds == EventKind.ACCEPT]
+        self.accepts.update(port_keys(accepted).tolist())
+        done = part.rows[np.isin(kinds, (EventKind.CONNECT, EventKind.ACCEPT))]
+        numbers = self.numbers.of(own_keys(done))
+        done, numbers = done[numbers >= 0], numbers[numbers >= 0]
+        if len(self.numbers) > len(self._opened):
+            more = np.zeros(2 * len(self.numbers) - len(self._opened), _OPENED)
+            self._opened = np.concatenate([self._opened, more])
+        connected = done["kind"] == EventKind.CONNECT
+        self._opened["how"][numbers] = np.where(connected, CONNECTED, ACCEPTED)
+        self._opened["elapsed_ns"][numbers] = np.where(connected, done["elapsed_ns"], 0)
+
+    def opened(self, numbers: NDArray[np.intp]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """Return how connections came about and what connecting took (us), 0 where unknown."""
+        found = np.zeros(len(numbers), _OPENED)
+        known = (numbers >= 0) & (numbers < len(self._opened))
+        found[known] = self._opened[numbers[known]]
+        elapsed = found["elapsed_ns"].astype(np.float64) / 1000
+        return found["how"], np.where(found["elapsed_ns"] == ELAPSED_UNKNOWN, 0, elapsed)
+
+    def losses(self) -> Rows:
+        """Return the losses that are remembered, in order of time (LOSS)."""
+        rows = np.concatenate([np.zeros(0, LOSS), *self._losses])
+        return rows[np.argsort(rows["ts_ns"], kind="stable")]
 
 
-def evidence(events: Batch, of: np.void) -> Evidence:
-    """Return the evidence about the connection of a record."""
-    own = chosen(events, lambda part: same_connection(part.rows, of))
-    peers = chosen(events, lambda part: other_end(part.rows, of))
-    drops = _count(own, EventKind.DROP, "reason") + _count(peers, EventKind.DROP, "reason")
-    for reason in [reason for reason in drops if reason.startswith(REPETITION)]:
-        del drops[reason]
-    return Evidence(_waits(own), drops, _count(own, EventKind.RETRANSMIT, "cause"))
+_TAKERS: dict[str, Callable[[Evidence, Part], None]] = {
+    "message": Evidence._add_messages,
+    "loss": Evidence._add_losses,
+    "connection": Evidence._add_connections,
+}
 
 
-def _waits(own: Batch) -> NDArray[np.float64]:
-    messages = [part.rows for part in own.parts if part.family == "message"]
-    if not messages:
-        return np.zeros(0)
-    rows = np.concatenate(messages)
-    rows = rows[(rows["bytes"] > 0) & (rows["flags"] & PEEK == 0)]
-    rows = rows[np.argsort(rows["ts_ns"], kind="stable")]
-    unread = np.where(rows["unread_us"] == MICROSECONDS_UNKNOWN, 0, rows["unread_us"])
-    answered = np.flatnonzero(
-        (rows["kind"][:-1] == EventKind.SEND) & (rows["kind"][1:] == EventKind.RECV)
-    )
-    gaps = (rows["ts_ns"][answered + 1] - rows["ts_ns"][answered]).astype(np.float64) / 1000
-    waits: NDArray[np.float64] = (gaps - unread[answered + 1]).clip(0)
-    return waits
+class Grouped:
+    """Rows by a key: `of(key)` gives those with it, in order of time."""
 
+    def __init__(self, rows: Rows, keys: NDArray[np.uint64]) -> None:
+        order = np.argsort(keys, kind="stable")
+        self._rows, self._keys = rows[order], keys[order]
 
-def _count(events: Batch, kind: EventKind, column: str) -> Counter[str]:
-    counter: Counter[str] = Counter()
-    for part in events.parts:
-        if part.family != "loss":
-            continue
-        these = part.take(part.rows["kind"] == kind)
-        for name, segments in zip(
-            BY_NAME[column].to_list(these), these.rows["segs"].tolist(), strict=True
-        ):
-            counter[name or "unknown"] += max(1, segments)
-    return counter
+    def of(self, key: int) -> Rows:
+        """Return the rows with a key."""
+        wanted = np.uint64(key)
+        first, last = (np.searchsorted(self._keys, wanted, side) for side in ("left", "right"))
+        return self._rows[first:last]
+
+    def has(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Tell for which keys there are rows."""
+        found: NDArray[np.bool_] = np.isin(keys, self._keys)
+        return found

@@ -1,30 +1,30 @@
-"""Explain: what limits a connection, in words with the numbers that prove them."""
+"""Explain: what limits connections, in words with the numbers that prove them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tcprism.diagnosis.connections import ends, owners
-from tcprism.diagnosis.delta import Delta, microseconds
-from tcprism.diagnosis.evidence import Evidence
-from tcprism.diagnosis.rules import MOST, RULES
+from tcprism.diagnosis.delta import LISTEN, Delta
+from tcprism.diagnosis.rules import RULES, Rule
 from tcprism.events import Part
+from tcprism.events.columns import BY_NAME
 from tcprism.events.units import duration, percent
 
 NOTHING = "nothing that limits it can be proven"
-SLOW_US = 1_000  # an answer that comes sooner is no slow one
-EXPLAINED_BY_LOSS = ("loss", "retransmission-storm")
+IDLE = "application"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """One thing that held a connection up, in which share of the time, and the proof.
 
-    `accuses` is False for what clears TCP and the network.
+    `rule` names it as docs/explain.md does. `accuses` is False for what clears TCP and the network.
     """
 
     rule: str
@@ -34,73 +34,111 @@ class Verdict:
     accuses: bool = True
 
 
-def verdicts(change: Delta, found: Evidence | None = None) -> list[Verdict]:
-    """Return what the rules can prove of the only connection in a change, the worst first."""
-    proven = [
-        Verdict(rule.name, rule.title, share, rule.words(change, 0), rule.accuses)
-        for rule in RULES
-        if (share := float(rule.share(change)[0])) >= rule.threshold
-    ]
-    if found:
-        proven = list(_with_events(proven, change, found))
-    return sorted(proven, key=lambda verdict: (not verdict.accuses, -verdict.share))
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A connection, or a listener, and what can be proven of it, the worst first.
 
-
-def _with_events(proven: list[Verdict], change: Delta, found: Evidence) -> Iterator[Verdict]:
-    slow = slow_peer(change, found)
-    for verdict in proven:
-        if verdict.rule in EXPLAINED_BY_LOSS:
-            yield replace(verdict, proof=f"{verdict.proof}; {where_lost(found)}")
-        elif not (slow and verdict.rule == "application"):  # it only waits for the answer
-            yield verdict
-    if slow:
-        yield slow
-
-
-def slow_peer(change: Delta, found: Evidence) -> Verdict | None:
-    """Tell whether the time went by waiting for answers, beyond what the network takes.
-
-    Only who asks waits for answers: that is the end with the higher port, which is rarely a
-    server's. What a server waits for is the next question.
+    `owner` is its process as in curl[812], or "-"; `watched_us` None where that is not known.
     """
-    asks = change.after["local_port"][0] > change.after["remote_port"][0]
-    if not asks or not len(found.waits_us):
-        return None
-    srtt = float(np.nan_to_num(microseconds(change.after, "srtt_us"))[0])
-    thinking = (found.waits_us - srtt).clip(0)
-    elapsed = float(change.elapsed_us[0])
-    share = min(float(thinking.sum()) / elapsed, 1.0) if elapsed > 0 else 0.0
-    median = float(np.median(thinking))
-    if share < MOST or median < max(SLOW_US, srtt):
-        return None
-    proof = (
-        f"{len(thinking)} answers, half of them after {duration(median)} or more,"
-        f" of which the network takes {duration(srtt)}"
-    )
-    return Verdict("slow-peer", "the peer takes its time to answer", share, proof)
+
+    pid: int | None
+    comm: str | None
+    container: str | None
+    netns: int
+    local_ip: str
+    local_port: int
+    remote_ip: str
+    remote_port: int
+    state: str
+    watched_us: int | None
+    verdicts: tuple[Verdict, ...]
+    owner: str
+    local: str
+    remote: str
+
+    @property
+    def heading(self) -> str:
+        """Who talks to whom, in a line."""
+        if self.state == "LISTEN":
+            return f"{self.owner} {self.local} LISTEN"
+        return f"{self.owner} {self.local} -> {self.remote}"
+
+    def lines(self) -> Iterator[str]:
+        """Yield a paragraph."""
+        watched = "" if self.watched_us is None else f", watched for {duration(self.watched_us)}"
+        yield f"{self.heading}{watched}"
+        if not self.verdicts:
+            yield f"  {NOTHING}"
+        for verdict in self.verdicts:
+            yield f"  {percent(verdict.share):>5}  {verdict.title}: {verdict.proof}"
 
 
-def where_lost(found: Evidence) -> str:
-    """Say whether segments were lost on this host, and why they were sent again."""
-    causes = ", ".join(f"{count} {name}" for name, count in found.retransmits.most_common())
-    because = f" (sent again: {causes})" if causes else ""
-    if not found.drops:
-        return f"this host is not seen to drop any: they were lost out there{because}"
-    reasons = ", ".join(f"{count} {name}" for name, count in found.drops.most_common(3))
-    return f"this host dropped {found.drops.total()}: {reasons}{because}"
+_WHO = (
+    "pid",
+    "comm",
+    "container",
+    "netns",
+    "local_ip",
+    "local_port",
+    "remote_ip",
+    "remote_port",
+    "state",
+)
 
 
-def heading(part: Part) -> str:
-    """Return who talks to whom."""
-    return f"{owners(part)[0]} {ends(part, 'local')[0]} -> {ends(part, 'remote')[0]}"
+def explained(part: Part, change: Delta) -> list[Explained]:
+    """Return what can be proven of each connection; listeners only where they are guilty."""
+    proven = all_verdicts(change)
+    listens = (part.rows["state"] == LISTEN).tolist()
+    told = [place for place, found in enumerate(proven) if found or not listens[place]]
+    return _explained(part.take(np.array(told, np.intp)), change, [proven[p] for p in told], told)
+
+
+def _explained(
+    part: Part, change: Delta, proven: list[list[Verdict]], places: list[int]
+) -> list[Explained]:
+    """Make an object of each record; `places` say where it is in the change."""
+    columns: dict[str, list[Any]] = {name: BY_NAME[name].to_list(part) for name in _WHO}
+    columns["owner"] = owners(part)
+    columns |= {end: ends(part, end) for end in ("local", "remote")}
+    elapsed = change.elapsed_us[places].tolist()
+    columns["watched_us"] = [None if math.isnan(us) else round(us) for us in elapsed]
+    columns["verdicts"] = [tuple(verdicts) for verdicts in proven]
+    rows = zip(*columns.values(), strict=True)
+    return [Explained(**dict(zip(columns, row, strict=True))) for row in rows]
+
+
+def all_verdicts(change: Delta) -> list[list[Verdict]]:
+    """Return what the rules can prove of each connection, the worst first."""
+    proven: list[list[Verdict]] = [[] for _ in range(len(change))]
+    for rule in RULES:
+        for place, verdict in _proven(rule, change):
+            proven[place].append(verdict)
+    return [_sorted(verdicts) for verdicts in proven]
+
+
+def _proven(rule: Rule, change: Delta) -> Iterator[tuple[int, Verdict]]:
+    places = np.flatnonzero(rule.holds(change)).tolist()
+    if not places:
+        return
+    shares = rule.share(change)
+    for place in places:
+        proof = rule.words(change.only(place), 0)
+        yield place, Verdict(rule.name, rule.title, float(shares[place]), proof, rule.accuses)
+
+
+def _sorted(verdicts: list[Verdict]) -> list[Verdict]:
+    """Order them; that there is nothing to send is worth a line where there is no other."""
+    telling = [verdict for verdict in verdicts if verdict.rule != IDLE] or verdicts
+    return sorted(telling, key=lambda verdict: (not verdict.accuses, -verdict.share))
+
+
+def verdicts(change: Delta) -> list[Verdict]:
+    """Return what the rules can prove of the only connection in a change, the worst first."""
+    return all_verdicts(change)[0]
 
 
 def lines(part: Part, change: Delta, proven: list[Verdict]) -> Iterator[str]:
-    """Yield a paragraph about one connection."""
-    elapsed = float(change.elapsed_us[0])
-    watched = "" if math.isnan(elapsed) else f", watched for {duration(elapsed)}"
-    yield f"{heading(part)}{watched}"
-    if not proven:
-        yield f"  {NOTHING}"
-    for verdict in proven:
-        yield f"  {percent(verdict.share):>5}  {verdict.title}: {verdict.proof}"
+    """Yield a paragraph about the only connection in a change."""
+    (one,) = _explained(part, change, [proven], [0])
+    yield from one.lines()

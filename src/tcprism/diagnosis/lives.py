@@ -1,39 +1,60 @@
-"""Lives: what a `close` tells of a connection, from its beginning to its end."""
+"""Lives: what recorded events tell of connections from their beginning to their end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
-from tcprism.diagnosis.delta import Delta, Rows
-from tcprism.diagnosis.rebuild import rebuild_all
+from tcprism.diagnosis.delta import Delta, Numbers, Rows
+from tcprism.diagnosis.rebuild import Rebuilt
 from tcprism.diagnosis.table import raw
 from tcprism.events import Part
 from tcprism.events._wire import ELAPSED_UNKNOWN, SNAPSHOT, TOTALS, EventKind
+
+LIVES_MAX = 65_536
 
 _EVENT = ("ts_ns", "socket", "cgroup_id", "pid", "tid", "uid", "netns", "comm")
 _ENDS = ("local_ip", "remote_ip", "local_port", "remote_port", "owner_source", "family")
 
 
-def lives(parts: Iterable[Part]) -> tuple[Part, Delta]:
-    """Return each connection of recorded events, and its whole life as one change.
+class Lives:
+    """Takes recorded events; keeps LIVES_MAX connections that were closed, and as many others.
 
-    Of one that was not closed only the events tell; the time that it took is unknown.
+    `forgotten` counts the closed ones that there was no room for.
     """
-    given = list(parts)
-    closes = [
-        part.take(part.rows["kind"] == EventKind.CLOSE)
-        for part in given
-        if part.family == "connection"
-    ]
-    ended = [_records(part.rows) for part in closes if len(part)]
-    elapsed = [_elapsed(part.rows) for part in closes if len(part)]
-    open_ones = rebuild_all(given)
-    rows = np.concatenate([raw(r) for r in (*ended, open_ones.rows)]).view(SNAPSHOT)
-    unknown = np.full(len(open_ones), np.nan)
-    change = Delta(np.zeros(len(rows), SNAPSHOT), rows, np.concatenate([*elapsed, unknown]))
-    return Part(rows, context=open_ones.context), change
+
+    def __init__(self) -> None:
+        self._rebuilt = Rebuilt()
+        self._ended: list[Rows] = []
+        self._elapsed: list[Numbers] = []
+        self._kept = 0
+        self.forgotten = 0
+
+    def add(self, part: Part) -> None:
+        """Take events."""
+        self._rebuilt.add(part)
+        if part.family != "connection":
+            return
+        closes = part.rows[part.rows["kind"] == EventKind.CLOSE]
+        room = LIVES_MAX - self._kept
+        self.forgotten += max(0, len(closes) - room)
+        closes = closes[:room]
+        self._kept += len(closes)
+        self._ended.append(_records(closes))
+        self._elapsed.append(_elapsed(closes))
+
+    def result(self, end_ns: int) -> tuple[Part, Delta]:
+        """Return each connection and its whole life as one change.
+
+        One that was not closed is taken as from its first event to `end_ns`, and only events tell
+        of it.
+        """
+        open_ones = self._rebuilt.result()
+        since = end_ns - self._rebuilt.first_ns().astype(np.int64)
+        open_ones.rows["ts_ns"] = end_ns
+        rows = np.concatenate([raw(r) for r in (*self._ended, open_ones.rows)]).view(SNAPSHOT)
+        elapsed = np.concatenate([*self._elapsed, since.clip(0) / 1000])
+        change = Delta(np.zeros(len(rows), SNAPSHOT), rows, elapsed, looks=np.zeros(len(rows)))
+        return Part(rows, context=open_ones.context), change
 
 
 def _records(closes: Rows) -> Rows:
@@ -45,6 +66,6 @@ def _records(closes: Rows) -> Rows:
     return rows
 
 
-def _elapsed(closes: Rows) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _elapsed(closes: Rows) -> Numbers:
     known = closes["elapsed_ns"] != ELAPSED_UNKNOWN
     return np.where(known, closes["elapsed_ns"] / 1000, np.nan)

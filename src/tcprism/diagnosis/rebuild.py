@@ -7,11 +7,14 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from tcprism.diagnosis.delta import Rows
+from tcprism.diagnosis.delta import ESTABLISHED, Rows
+from tcprism.diagnosis.ends import Numbers, own_keys
+from tcprism.diagnosis.table import raw
 from tcprism.events import Batch, Part
 from tcprism.events._wire import MICROSECONDS_UNKNOWN, RATE_UNKNOWN, SNAPSHOT, EventKind
+from tcprism.events.context import Context
 
-ESTABLISHED = 1
+CONNECTIONS_MAX = 65_536
 
 # What names a connection: its namespace, and its ends.
 _ENDS = ("netns", "local_ip", "remote_ip", "local_port", "remote_port")
@@ -27,37 +30,64 @@ def rebuild(batches: Iterable[Batch], moment_ns: int) -> Part:
 
 def rebuild_all(given: Iterable[Part]) -> Part:
     """Return a record for each connection that had an event and was not closed."""
-    others = [part for part in given if part.family != "snapshot"]
-    parts = [part for other in others if len(part := other.take(other.rows["local_port"] != 0))]
-    if not parts:
-        return Part(np.zeros(0, SNAPSHOT))
-    numbers, count = _number(parts)
-    rows = np.zeros(count, SNAPSHOT)
-    rows["inode"] = np.arange(1, count + 1)
-    rows["kind"], rows["state"], rows["mss"] = EventKind.SNAPSHOT, ESTABLISHED, 1
-    rows["srtt_us"] = rows["min_rtt_us"] = rows["rttvar_us"] = MICROSECONDS_UNKNOWN
-    rows["delivery_rate"] = RATE_UNKNOWN
-    for part, places in zip(parts, numbers, strict=True):
-        _add(rows, part.rows, places, part.family)
-    return Part(rows[rows["state"] != 0], context=parts[0].context)
+    rebuilt = Rebuilt()
+    for part in given:
+        rebuilt.add(part)
+    return rebuilt.result()
+
+
+class Rebuilt:
+    """Takes events, and keeps a record for each connection, CONNECTIONS_MAX at the most."""
+
+    def __init__(self) -> None:
+        self._numbers = Numbers(CONNECTIONS_MAX)
+        self._rows = np.zeros(0, SNAPSHOT)
+        self._first_ns = np.zeros(0, np.uint64)
+        self._context = Context()
+
+    def add(self, part: Part) -> None:
+        """Add what events tell. A dropped packet makes no connection."""
+        if part.family == "snapshot":
+            return
+        named = (part.rows["local_port"] != 0) & (part.rows["kind"] != EventKind.DROP)
+        events = (part if named.all() else part.take(named)).rows
+        if not len(events):
+            return
+        numbers = self._numbers.of(own_keys(events))
+        if (numbers < 0).any():
+            events, numbers = events[numbers >= 0], numbers[numbers >= 0]
+        self._context = part.context
+        self._grow()
+        np.minimum.at(self._first_ns, numbers, events["ts_ns"])
+        _add(self._rows, events, numbers, part.family)
+
+    def _grow(self) -> None:
+        have, want = len(self._rows), len(self._numbers)
+        if want <= have:
+            return
+        more = np.zeros(max(want, 2 * have) - have, SNAPSHOT)
+        more["kind"], more["state"], more["mss"] = EventKind.SNAPSHOT, ESTABLISHED, 1
+        more["srtt_us"] = more["min_rtt_us"] = more["rttvar_us"] = MICROSECONDS_UNKNOWN
+        more["delivery_rate"] = RATE_UNKNOWN
+        self._rows = np.concatenate([raw(self._rows), raw(more)]).view(SNAPSHOT)
+        self._rows["inode"] = np.arange(1, len(self._rows) + 1)
+        never = np.full(len(more), np.iinfo(np.uint64).max, np.uint64)
+        self._first_ns = np.concatenate([self._first_ns, never])
+
+    def result(self) -> Part:
+        """Return the records of the connections that were not closed."""
+        rows = self._rows[: len(self._numbers)]
+        return Part(rows[rows["state"] != 0], context=self._context)
+
+    def first_ns(self) -> NDArray[np.uint64]:
+        """Return when the first event of each of those was."""
+        open_ones = self._rows["state"][: len(self._numbers)] != 0
+        first: NDArray[np.uint64] = self._first_ns[: len(self._numbers)][open_ones]
+        return first
 
 
 def _until(part: Part, moment_ns: int) -> Part:
     return part.take(part.rows["ts_ns"] <= moment_ns)
-
-
-def _number(parts: list[Part]) -> tuple[list[NDArray[np.intp]], int]:
-    """Give each connection a number: return those of the events, and how many there are."""
-    keys = np.concatenate([_keys(part.rows) for part in parts])
-    distinct, places = np.unique(keys, return_inverse=True)
-    ends = np.cumsum([len(part) for part in parts])[:-1]
-    return np.split(places, ends), len(distinct)
-
-
-def _keys(rows: Rows) -> NDArray[np.void]:
-    pieces = [np.ascontiguousarray(rows[name]).view(np.uint8) for name in _ENDS]
-    table = np.concatenate([piece.reshape(len(rows), -1) for piece in pieces], axis=1)
-    return np.ascontiguousarray(table).view(f"V{table.shape[1]}").ravel()
 
 
 def _add(rows: Rows, events: Rows, places: NDArray[np.intp], family: str) -> None:

@@ -29,6 +29,11 @@ STATES = (
 
 CA_STATES = ("Open", "Disorder", "CWR", "Recovery", "Loss")
 
+# Reasons for which the kernel drops what it had already (include/net/dropreason-core.h), or what a
+# later segment has overtaken: nothing is lost.
+REPETITIONS = ("TCP_OLD_DATA", "TCP_OLD_SEQUENCE", "TCP_OFOMERGE")
+OVERTAKEN = ("TCP_OLD_ACK",)
+
 # The kernel's own errnos (include/linux/errno.h), which a hook sees before a signal is delivered.
 KERNEL_ERRNOS = {
     512: "ERESTARTSYS",

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
+import numpy as np
+
 from tcprism.events import Batch, Part
 from tcprism.events._wire import EventKind
 from tcprism.events.columns import BY_NAME
-from tcprism.events.names import process
+from tcprism.events.names import OVERTAKEN, REPETITIONS, process
 from tcprism.sinks import Sink
 from tcprism.sinks.text_details import each
 
@@ -59,6 +61,8 @@ class RetransmitSummary:
         self._owners = Sums("sent again, by owner")
         self._drops = Sums("dropped on this host, by reason")
         self._undone = 0
+        self._repeated = 0
+        self._repeated_bytes = 0
 
     def write(self, batch: Batch) -> None:
         """Add a batch to the sums and pass it on."""
@@ -77,7 +81,12 @@ class RetransmitSummary:
         """Yield the tables."""
         yield from self._causes.lines() if self._causes else ["nothing was sent again"]
         if self._undone:
-            yield f"  {'in vain (undo)':<38} {self._undone:>10}"
+            yield f"  {'sent again in vain (undo)':<38} {self._undone:>10}"
+        if self._repeated:
+            yield (
+                f"  {'sent again in vain (arrived before)':<38} {self._repeated:>10}"
+                f" {self._repeated_bytes:>14}"
+            )
         for sums in filter(None, (self._peers, self._owners, self._drops)):
             yield from sums.lines()
 
@@ -89,7 +98,12 @@ class RetransmitSummary:
         self._peers.add(_names(again, "remote_ip"), again)
         self._owners.add(each(process, again), again)
         drops = part.take(kinds == EventKind.DROP)
-        self._drops.add(_names(drops, "reason"), drops)
+        reasons = np.array(_names(drops, "reason"), object)
+        had = np.isin(reasons, REPETITIONS) & (drops.rows["bytes"] > 0)
+        self._repeated += int(had.sum())
+        self._repeated_bytes += int(drops.rows["bytes"][had].sum())
+        lost = ~np.isin(reasons, (*REPETITIONS, *OVERTAKEN))
+        self._drops.add(reasons[lost].tolist(), drops.take(lost))
 
 
 def _names(part: Part, column: str) -> list[str]:

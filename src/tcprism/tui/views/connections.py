@@ -30,7 +30,7 @@ _GOOD_STATES = {"ESTABLISHED", "LISTEN"}
 
 def _style(column: str, text: str) -> str:
     if column == "limit":
-        return "" if text == "application" else "warn"
+        return "" if text in ("idle", "waits for peer") else "warn"
     if column == "retransmits":
         return "bad" if text else ""
     if column == "state":

@@ -1,4 +1,4 @@
-"""What `tcprism explain` is asked about: a process, a name, a host, or a recording."""
+"""Targets: what `explain` is asked about: a process, a name, a host, or a recording."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import contextlib
 import ipaddress
 import re
 import socket
+from dataclasses import fields
 from pathlib import Path
 
-from tcprism.errors import UnknownTarget
+from tcprism.errors import UnknownTarget, UsageError
 from tcprism.filters import Criteria, parse_comm, parse_network, parse_pids, parse_ports
 
 _HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]]+))(?::([0-9]{1,5}))?")
@@ -26,6 +27,23 @@ def find_target(text: str) -> Criteria | Path:
     if _runs(text):
         return Criteria(comms=(parse_comm(text),))
     return _find_host(text)
+
+
+def both(first: Criteria, second: Criteria) -> Criteria:
+    """Return the filter that lets pass what two filters do. Raises UsageError.
+
+    Values of one field are alternatives, so no field can be in both.
+    """
+    chosen = {
+        field.name: getattr(criteria, field.name)
+        for criteria in (first, second)
+        for field in fields(Criteria)
+        if getattr(criteria, field.name)
+    }
+    for field in fields(Criteria):
+        if getattr(first, field.name) and getattr(second, field.name):
+            raise UsageError(f"what is asked about chooses {field.name} already, and so do options")
+    return Criteria(**chosen)
 
 
 def _runs(name: str) -> bool:

@@ -1,0 +1,98 @@
+"""Explanation: what is found out about connections, and how a recording is asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from tcprism.diagnosis.delta import CONDITIONS, Delta, Rows
+from tcprism.diagnosis.ends import own_keys
+from tcprism.diagnosis.evidence import Evidence
+from tcprism.diagnosis.explain import Explained, explained
+from tcprism.diagnosis.facts import with_facts
+from tcprism.diagnosis.lives import Lives
+from tcprism.diagnosis.port_exhaustion import Exhaustion
+from tcprism.diagnosis.survey import Pause, Survey, looks_of
+from tcprism.diagnosis.table import raw
+from tcprism.events import Part
+from tcprism.events._wire import SNAPSHOT
+from tcprism.events.columns import BY_NAME
+from tcprism.recording.reader import Recording
+
+RECORDED_PACE = 1.0  # seconds between two looks, as `record` takes them
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What `explain` found out: iterate over `connections`.
+
+    `states` counts the sockets by state. `looks` is how many looks there were, `pauses` the times
+    without one. `exhausted` are destinations that take nearly all local ports. `lost` counts
+    events that the verdicts could not use: lost in a ring, or more than there was room for.
+    """
+
+    connections: tuple[Explained, ...]
+    states: dict[str, int]
+    looks: int
+    pauses: tuple[Pause, ...] = ()
+    exhausted: tuple[Exhaustion, ...] = ()
+    lost: int = 0
+
+    def __iter__(self) -> Iterator[Explained]:
+        return iter(self.connections)
+
+    def __len__(self) -> int:
+        return len(self.connections)
+
+
+def explain_recording(recording: Recording) -> Explanation:
+    """Explain what a recording tells: of its snapshots and of its events. Raises RecordingError."""
+    survey, evidence, lives = Survey(), Evidence(), Lives()
+    for batch in recording.batches():
+        evidence.add(batch)
+        for part in batch.parts:
+            if part.family != "snapshot":
+                lives.add(part)
+                continue
+            for look in looks_of(part):
+                survey.add(look)
+    part, change = _together(*survey.result(), *lives.result(_end(survey, evidence)))
+    lost = recording.ledger.lost + evidence.refused + evidence.forgotten
+    return Explanation(
+        tuple(explained(part, with_facts(change, evidence, part))),
+        states(part),
+        survey.looks,
+        tuple(survey.pauses(RECORDED_PACE)),
+        lost=lost + survey.forgotten + lives.forgotten,
+    )
+
+
+def _end(survey: Survey, evidence: Evidence) -> int:
+    return max(survey.end_ns, evidence.last_ns)
+
+
+def _together(part: Part, change: Delta, life: Part, whole: Delta) -> tuple[Part, Delta]:
+    """Add the connections that no look has seen to those of the looks."""
+    new = np.flatnonzero(~np.isin(own_keys(life.rows), own_keys(part.rows)))
+    if not len(part):
+        return life, whole
+    if not len(new):
+        return part, change
+
+    def both(first: Rows, second: Rows) -> Rows:
+        return np.concatenate([raw(first), raw(second[new])]).view(SNAPSHOT)
+
+    rows, before = both(part.rows, life.rows), both(change.before, whole.before)
+    elapsed = np.concatenate([change.elapsed_us, whole.elapsed_us[new]])
+    unseen = np.zeros(len(new))
+    seen = {name: np.concatenate([change.seen[name], unseen]) for name in CONDITIONS}
+    looks = np.concatenate([np.zeros(0) if change.looks is None else change.looks, unseen])
+    return Part(rows, context=part.context), Delta(before, rows, elapsed, seen, looks)
+
+
+def states(part: Part) -> dict[str, int]:
+    """Count the sockets by state."""
+    return dict(Counter(BY_NAME["state"].to_list(part)).most_common())
