@@ -55,6 +55,14 @@ def test_connections_show_who_talks_and_what_limits_it(drive: Drive) -> None:
     assert "900K" in text
 
 
+def test_a_listener_has_nothing_of_a_connection(drive: Drive) -> None:
+    text = text_of(drive("end", "enter"))
+    assert "nginx[431] 0.0.0.0:80 LISTEN" in text
+    assert "0 connections wait to be accepted, 511 may" in text
+    for word in ("cwnd", "RTT", "mss", "window"):
+        assert word not in text
+
+
 def test_health(drive: Drive) -> None:
     text = text_of(drive("5"))
     assert "of a core" in text

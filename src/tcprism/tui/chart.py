@@ -29,8 +29,10 @@ def chart(values: Sequence[float], width: int, height: int) -> list[str]:
 def titled_chart(
     title: str, values: Sequence[float], text: Callable[[float], str], width: int, height: int
 ) -> list[str]:
-    """Return a chart below a line that has its title, the newest value and the largest."""
+    """Return a chart below its title, the newest value and, where there is room, the largest."""
     known = [value for value in values[-width:] if not math.isnan(value)]
     now, top = (text(known[-1]), text(max(known))) if known else ("-", "-")
-    head = f"{title} {now or 0} (most {top or 0})"
+    head = f"{title} {now or 0}"
+    most = f"{head} (most {top or 0})"
+    head = most if len(most) <= width else head
     return [head[:width].ljust(width), *chart(values, width, height - 1)]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
 
-import numpy as np
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widgets import Static
 
 from tcprism.diagnosis.connections import ends, owners
-from tcprism.diagnosis.delta import microseconds
+from tcprism.diagnosis.delta import LISTEN, Numbers, microseconds
 from tcprism.diagnosis.watch import Watch
 from tcprism.events import Batch, Event
 from tcprism.events.columns import BY_NAME
@@ -29,6 +29,8 @@ _PLACES = [n for n, column in enumerate(COLUMNS) if column.name in ("time", "kin
 _TIMELINE = [replace(COLUMNS[place], least=min(COLUMNS[place].width, 12)) for place in _PLACES]
 _TALK = 12  # messages of the conversation on the screen
 _CHARTS = 4
+
+_Chart = tuple[str, Numbers, Callable[[float], str]]
 
 
 class ConnectionView(GridView):
@@ -84,6 +86,11 @@ class ConnectionView(GridView):
             BY_NAME[name].to_list(part)[0] for name in ("state", "ca_state", "congestion")
         )
         gone = "  (closed)" if self.model.watch_gone else ""
+        if listens(watch):
+            waiting = (
+                f"{row['backlog']} connections wait to be accepted, {row['backlog_limit']} may"
+            )
+            return [printable(f"{owners(part)[0]}  {local}  {state}{gone}"), waiting]
         return [
             printable(f"{owners(part)[0]}  {local} -> {remote}  {state}{gone}"),
             f"{congestion or '-'}, {ca_state}; mss {row['mss']} B; buffers: send"
@@ -94,17 +101,15 @@ class ConnectionView(GridView):
         ]
 
     def _update_charts(self, watch: Watch) -> None:
-        rows = watch.rows
-        charts = (
-            ("cwnd", rows["cwnd"].astype(float), "{:.0f}".format),
-            ("RTT", microseconds(rows, "srtt_us"), known_duration),
-            ("rate", watch.rates("bytes_acked") + watch.rates("bytes_received"), rate_text),
-            ("in flight", rows["unacked"].astype(float), size),
-        )
-        for number, (title, values, text) in enumerate(charts):
+        charts = _listener_charts(watch) if listens(watch) else _connection_charts(watch)
+        for number in range(_CHARTS):
             area = self.query_one(f"#chart-{number}", Static)
             width, height = area.size.width, max(area.size.height, 2)
-            lines = titled_chart(title, np.asarray(values).tolist(), text, width, height)
+            lines = [
+                line
+                for title, values, text in charts[number : number + 1]
+                for line in titled_chart(title, values.tolist(), text, width, height)
+            ]
             area.update("\n".join(lines))
 
     def _update_timeline(self) -> None:
@@ -149,6 +154,25 @@ class ConnectionView(GridView):
         if watch:
             parts.append(watch.part)
         return Batch(parts, found[-1].clock_offset_ns if found else 0)
+
+
+def listens(watch: Watch) -> bool:
+    """Tell whether the socket has no connection but waits for some."""
+    return bool(watch.part.rows[0]["state"] == LISTEN)
+
+
+def _listener_charts(watch: Watch) -> list[_Chart]:
+    return [("waiting", watch.rows["backlog"].astype(float), "{:.0f}".format)]
+
+
+def _connection_charts(watch: Watch) -> list[_Chart]:
+    rows = watch.rows
+    return [
+        ("cwnd", rows["cwnd"].astype(float), "{:.0f}".format),
+        ("RTT", microseconds(rows, "srtt_us"), known_duration),
+        ("rate", watch.rates("bytes_acked") + watch.rates("bytes_received"), rate_text),
+        ("in flight", rows["unacked"].astype(float), size),
+    ]
 
 
 def _heading(event: Event) -> str:
