@@ -1,17 +1,20 @@
 """What the rules make of counters: each speaks up for its reason, and none without."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tcprism.diagnosis import evidence, waits
 from tcprism.diagnosis.delta import CONDITIONS, Delta
 from tcprism.diagnosis.evidence import Evidence
-from tcprism.diagnosis.explain import Verdict, lines, verdicts
+from tcprism.diagnosis.explain import Verdict, explained, lines, verdicts
 from tcprism.diagnosis.facts import with_facts
 from tcprism.diagnosis.measures import LEAST_LOOKS
 from tcprism.diagnosis.rules import LABELS, RULES, limits
+from tcprism.diagnosis.survey import Survey
 from tcprism.events import Batch, Part
 from tcprism.events._wire import Cause, EventKind
 from tcprism.events.context import Context
@@ -156,10 +159,10 @@ def test_lines_have_the_share_and_say_when_there_is_nothing() -> None:
 
 def found(change: Delta, *parts: Part, machine: Part | None = None) -> dict[str, Verdict]:
     """Return the verdicts with what events tell; `machine` has the sockets of the host."""
-    evidence = Evidence()
+    taken = Evidence()
     for part in parts:  # one by one, as batches come
-        evidence.add(Batch([part]))
-    told = with_facts(change, evidence, machine or snapshots())
+        taken.add(Batch([part]))
+    told = with_facts(change, taken, machine or snapshots())
     return {verdict.rule: verdict for verdict in verdicts(told)}
 
 
@@ -243,6 +246,20 @@ def test_a_request_under_way_counts_with_its_age() -> None:
 def test_who_may_not_have_been_heard_is_not_waited_for(underway: dict[str, Any]) -> None:
     told = found(change(**REQUEST, **underway), talk((2.8, EventKind.SEND)))
     assert not {"slow-peer", "slow-here"} & set(told)
+
+
+def test_an_answer_to_what_was_asked_before_the_watch_counts() -> None:
+    asked = snapshots(row(**IDLE, last_data_sent_us=1_500_000, last_data_recv_us=60 * TEN))
+    taken = Evidence()
+    taken.begin(asked)
+    taken.add(Batch([talk((0.9, EventKind.RECV), (1, EventKind.SEND), (1.001, EventKind.RECV))]))
+    told = {v.rule: v for v in verdicts(with_facts(change(**IDLE), taken, snapshots()))}
+    assert "the slowest after 2.38 s" in told["slow-peer"].proof
+
+
+def test_what_hooks_do_not_see_is_not_waited_for() -> None:
+    came = change(**IDLE, last_data_sent_us=7_000_000, last_data_recv_us=5_000_000)
+    assert "slow-peer" not in found(came, talk((3, EventKind.SEND)))
 
 
 def test_a_stream_that_nobody_answers_waits_for_nothing() -> None:
@@ -331,6 +348,47 @@ def test_a_client_in_an_accept_queue_is_told_so() -> None:
     assert "unaccepted" in told
     accepted = row(3, **here, local_port=443, remote_port=40_001)
     assert "unaccepted" not in found(client, machine=snapshots(server, accepted))
+
+
+def cost(connections: int, events: int = 200_000) -> float:
+    """Return the seconds that it takes to explain so many connections with so many events."""
+    rows = np.repeat(messages({**ENDS, "bytes": 10}).rows, events)
+    rows["local_port"] = 20_000 + np.arange(events) % connections
+    rows["kind"] = np.where(np.arange(events) // connections % 2, EventKind.RECV, EventKind.SEND)
+    rows["ts_ns"] = at(0) + np.arange(events) * 50_000
+    lost = np.repeat(losses(again(1, Cause.TLP)).rows, events // 10)
+    lost["local_port"] = 20_000 + np.arange(len(lost)) % connections
+    looks = [
+        snapshots(*(row(n + 1, moment, local_port=20_000 + n, **IDLE) for n in range(connections)))
+        for moment in (0, 10)
+    ]
+    before = time.process_time()
+    survey, taken = Survey(), Evidence()
+    for look in looks:
+        survey.add(look)
+    taken.add(Batch([Part(rows), Part(lost)]))
+    part, grown = survey.result()
+    assert len(explained(part, with_facts(grown, taken, part))) == connections
+    return time.process_time() - before
+
+
+def test_explaining_does_not_cost_connections_times_events() -> None:
+    assert cost(1000) < 5 * cost(100)
+
+
+def test_what_is_remembered_of_events_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "INTERVALS_MAX", 8)
+    monkeypatch.setattr(evidence, "LOSSES_MAX", 5)
+    taken = Evidence()
+    for second in range(20):
+        moments = ((second, EventKind.SEND), (second + 0.01 * second + 0.01, EventKind.RECV))
+        taken.add(Batch([talk(*moments), losses(again(second, Cause.TLP))]))
+    kept = np.concatenate([taken.waits.intervals(side) for side in (waits.ASKED, waits.SERVED)])
+    assert 4 <= len(kept) <= 8
+    assert 990_000_000 in kept["end"] - kept["start"]  # the longest are kept
+    assert len(kept) + taken.waits.state["short"][0].sum() == 20 + 19
+    assert len(taken.losses()) <= 10
+    assert taken.forgotten + len(taken.losses()) == 20
 
 
 def test_rules_are_documented() -> None:

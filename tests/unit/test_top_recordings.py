@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import tcprism
 from tcprism.cli.explain import command as explain
 from tcprism.cli.top import command as top
 from tcprism.cli.top import parse_interval
@@ -182,3 +183,96 @@ def test_the_oldest_events_make_room(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert len(feed.events()) == 10
     assert feed.forgotten == 10
     assert feed.span == (5, 9)
+
+
+HELD = {"data_segs_out": 5, "data_segs_in": 5, "bytes_sent": 50, "bytes_received": 50, "mss": 1448}
+TALK = {name: value for name, value in row().items() if name.endswith(("_ip", "_port"))}
+TALK |= {"bytes": 10, "netns": 1, "pid": 7, "comm": b"curl"}
+
+
+def stalled(path: Path) -> Path:
+    """Record looks each second but for three of them, in which an answer takes two seconds."""
+    looks = [
+        snapshots(row(1, at=at, netns=1, pid=7, **HELD), row(2, at=at, netns=1, remote_port=80))
+        for at in (0, 1, 2, 5, 6, 7, 8)
+    ]
+    begin = 100 * SECOND
+    said = [
+        (2.5, EventKind.SEND),
+        (4.5, EventKind.RECV),
+        (6, EventKind.SEND),
+        (6.01, EventKind.RECV),
+    ]
+    talk = messages(
+        *({**TALK, "ts_ns": begin + round(at * SECOND), "kind": kind} for at, kind in said)
+    )
+    return recorded(path, *(Batch([look], CLOCK_OFFSET) for look in looks), Batch([talk]))
+
+
+def test_a_stall_between_looks_is_told_from_its_messages(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    explain.main([str(stalled(tmp_path / "run.tcpr"))], standalone_mode=False)
+    shown = capfd.readouterr()
+    assert "the peer takes its time to answer: 2 answers" in shown.out
+    assert "the slowest after 2 s" in shown.out
+    assert "looks are missing: 1 times, for up to 3 s" in shown.err
+
+
+def test_explain_filters_a_recording(tmp_path: Path, run: Run) -> None:
+    path = stalled(tmp_path / "run.tcpr")
+    (one,) = run(explain, str(path), "--format", "json", "--remote-port", "80")
+    assert one["remote_port"] == 80
+
+
+def test_explain_a_recording_in_python(tmp_path: Path) -> None:
+    found = tcprism.explain(stalled(tmp_path / "run.tcpr"), filters=tcprism.Filter(port=443))
+    (one,) = found
+    assert (one.owner, one.state, len(found)) == ("curl[7]", "ESTABLISHED", 1)
+    assert [(v.rule, v.accuses) for v in one.verdicts] == [("slow-peer", True)]
+    assert found.states == {"ESTABLISHED": 1}
+    assert [pause.seconds for pause in found.pauses] == [3.0]
+
+
+def test_a_connection_that_no_look_saw_is_told_from_its_events(tmp_path: Path, run: Run) -> None:
+    begin = 100 * SECOND
+    short = {**TALK, "local_port": 50_000}
+    said = messages(
+        {**short, "ts_ns": begin + 100, "kind": EventKind.SEND},
+        {**short, "ts_ns": begin + 2 * SECOND, "kind": EventKind.RECV},
+    )
+    looks = [Batch([snapshots(row(1, at=at, netns=1, **HELD))], CLOCK_OFFSET) for at in range(9)]
+    path = recorded(tmp_path / "run.tcpr", *looks, Batch([said], CLOCK_OFFSET))
+    found = {one["local_port"]: one for one in run(explain, str(path), "--format", "json")}
+    assert [v["rule"] for v in found[50_000]["verdicts"]] == ["slow-peer"]
+    assert "acknowledged" not in found[50_000]["verdicts"][0]["proof"]
+    assert not found[40_001]["verdicts"]
+
+
+def test_a_summary_comes_first_then_the_worst_of_each_verdict(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    left = {"state": STATES.index("CLOSE_WAIT"), "pid": 9, "comm": b"leaky"}
+    stuck = {"busy_us": 9_000_000, "rwnd_limited_us": 8_000_000, "bytes_sent": 1000}
+    looks = [
+        snapshots(
+            *(row(n, at=at, **left) for n in range(1, 39)),
+            *(row(n, at=at) for n in range(50, 70)),
+            row(90, at=at, **(stuck if at else {}), remote_ip="203.0.113.9"),
+        )
+        for at in range(9)
+    ]
+    path = recorded(tmp_path / "run.tcpr", *(Batch([look], CLOCK_OFFSET) for look in looks))
+    explain.main([str(path)], standalone_mode=False)
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0] == "59 sockets: 38 CLOSE_WAIT, 21 ESTABLISHED; looked at 9 times"
+    assert lines[1].split(maxsplit=1)[0] == "38"
+    assert "the process here has not: leaky[9] (38); with 198.51.100.7 (38)" in lines[1]
+    assert "the peer's receive window is full: curl[7]; with 203.0.113.9" in lines[2]
+    assert lines[3] == "   20  nothing that limits it can be proven"
+    headings = [line for line in lines if " -> " in line]
+    assert len(headings) == 5
+    assert {line.split("[")[0] for line in headings[:2]} == {"leaky", "curl"}
+    assert lines[-1] == "54 more are not told at length: --all does that"
+    explain.main([str(path), "--all"], standalone_mode=False)
+    assert capfd.readouterr().out.count(" -> ") == 59

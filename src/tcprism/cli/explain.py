@@ -121,14 +121,19 @@ def write_text(found: Explanation, everything: bool) -> None:
 
 
 def _worst(telling: Sequence[Explained]) -> list[Explained]:
-    """Choose some to show: the worst of each verdict come before the second worst of any."""
+    """Choose some to show: the worst of each verdict come before the second worst of any.
+
+    What accuses nobody is in the summary.
+    """
     rank: Counter[str] = Counter()
     ranked = []
     for place, one in enumerate(telling):
+        if not one.verdicts[0].accuses:
+            continue
         rule = one.verdicts[0].rule
-        ranked.append((not one.verdicts[0].accuses, rank[rule], place))
+        ranked.append((rank[rule], place))
         rank[rule] += 1
-    return [telling[place] for _, _, place in sorted(ranked)[:WORST]]
+    return [telling[place] for _, place in sorted(ranked)[:WORST]]
 
 
 def summary(

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from tcprism.diagnosis.delta import Rows
+from tcprism.diagnosis.answers import last_word_us
+from tcprism.diagnosis.delta import ESTABLISHED, Rows
 from tcprism.diagnosis.ends import Numbers, ends_keys, own_keys, port_keys
 from tcprism.diagnosis.waits import Waits
 from tcprism.events import Batch, Part
@@ -78,6 +79,17 @@ class Evidence:
                 self.first_ns = min(self.first_ns or int(moments.min()), int(moments.min()))
                 self.last_ns = max(self.last_ns, int(moments.max()))
                 _TAKERS[part.family](self, part)
+
+    def begin(self, look: Part) -> None:
+        """Take what sockets tell of the time before: who had the last word, and when."""
+        rows = look.rows
+        rows = rows[(rows["state"] == ESTABLISHED) & (rows["unsent"] == 0) & (rows["unread"] == 0)]
+        mine, theirs = last_word_us(rows)
+        known = (mine > 0) | (theirs > 0)
+        rows, ages, ours = rows[known], np.maximum(mine, theirs)[known], (mine > 0)[known]
+        moments = rows["ts_ns"].astype(np.int64) - (ages * 1000).astype(np.int64)
+        kinds = np.where(ours, EventKind.SEND, EventKind.RECV).astype(np.uint8)
+        self.waits.begin(self.numbers.of(own_keys(rows)), kinds, moments)
 
     def _add_messages(self, part: Part) -> None:
         self.waits.add(self.numbers.of(own_keys(part.rows)), part.rows)

@@ -58,6 +58,8 @@ def explain_recording(recording: Recording) -> Explanation:
                 lives.add(part)
                 continue
             for look in looks_of(part):
+                if not survey.looks:
+                    evidence.begin(look)
                 survey.add(look)
     part, change = _together(*survey.result(), *lives.result(_end(survey, evidence)))
     lost = recording.ledger.lost + evidence.refused + evidence.forgotten

@@ -140,20 +140,25 @@ def _answer_facts(
 
 def _take_out(waits: NDArray[np.void], lost: dict[int, Lost], stalled: NDArray[np.int64]) -> None:
     """Note how much of each wait was one for a retransmission; waits come by connection."""
-    for place, one in lost.items():
-        first, last = (np.searchsorted(waits["number"], place, side) for side in ("left", "right"))
-        these = slice(int(first), int(last))
+    numbers, places = np.ascontiguousarray(waits["number"]), np.array([*lost], np.intp)
+    firsts, lasts = (np.searchsorted(numbers, places, side) for side in ("left", "right"))
+    for one, first, last in zip(lost.values(), firsts.tolist(), lasts.tolist(), strict=True):
+        these = slice(first, last)
         stalled[these] = waiting(one, waits["start"][these], waits["end"][these])
 
 
 def _ages(rows: Rows, state: NDArray[np.void]) -> tuple[Numbers, Numbers]:
-    """Return since when each end has waited for an answer, and since when it has owed one, us."""
+    """Return since when each end has waited for an answer, and since when it has owed one, us.
+
+    Messages tell, unless the socket has since seen data that no hook has.
+    """
     now = rows["ts_ns"].astype(np.int64)
     since = (now - state["ts_ns"]).clip(0) / 1000
     asked = np.where(state["kind"] == EventKind.SEND, since, 0) * (state["ts_ns"] > 0)
     served = np.where(state["kind"] == EventKind.RECV, since, 0) * (state["ts_ns"] > 0)
     unseen = state["ts_ns"] == 0
     mine, theirs = last_word_us(rows)
+    asked, served = np.where(theirs > 0, 0, asked), np.where(mine > 0, 0, served)
     return np.where(unseen, mine, asked), np.where(unseen, theirs, served)
 
 

@@ -80,6 +80,8 @@ class Inquiry:
 
     def _look(self) -> int:
         (part,) = self._snapshots.take().parts
+        if not self._survey.looks:
+            self._evidence.begin(part)
         self._survey.add(part)
         return len(part)
 

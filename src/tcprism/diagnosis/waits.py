@@ -28,7 +28,6 @@ _STATE = np.dtype(
     [
         ("kind", np.uint8),  # of the latest message
         ("ts_ns", np.int64),
-        ("first_ns", np.int64),
         ("short", np.int64, 2),  # how many waits of each side were not kept
         ("alone", np.int64, 2),  # messages that followed one of the same kind after a pause
     ]
@@ -70,12 +69,20 @@ class Waits:
             alone = known & (before_kind == first) & (kinds == first)
             alone &= moments - before_ns > PAUSE_NS
             np.add.at(self.state["alone"][:, side], numbers[alone], 1)
-        firsts = numbers[starts]
-        new = self.state["ts_ns"][firsts] == 0
-        self.state["first_ns"][firsts[new]] = moments[starts][new]
         ends = np.r_[starts[1:], True]
         self.state["kind"][numbers[ends]] = kinds[ends]
         self.state["ts_ns"][numbers[ends]] = moments[ends]
+
+    def begin(
+        self, numbers: NDArray[np.intp], kinds: NDArray[np.uint8], moments: NDArray[np.int64]
+    ) -> None:
+        """Take what was said last before messages were watched, where none has come yet."""
+        if not len(numbers):
+            return
+        self._grow(int(numbers.max()) + 1)
+        new = (numbers >= 0) & (self.state["ts_ns"][numbers] == 0)
+        self.state["kind"][numbers[new]] = kinds[new]
+        self.state["ts_ns"][numbers[new]] = moments[new]
 
     def _grow(self, size: int) -> None:
         if size > len(self.state):
