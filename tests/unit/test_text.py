@@ -167,3 +167,26 @@ def test_close_tells_the_totals() -> None:
         "closed, sent 1 kB in 3 segments, received 5 kB in 1 segment,"
         " 1 sent again, rtt 1.2 ms (min 1 ms), cubic"
     )
+
+
+def test_a_drop_is_drawn_as_it_went() -> None:
+    """A SYN from outside that finds nobody on port 7777 does not leave that port."""
+    ends = {"local_ip": "192.0.2.1", "local_port": 7777, "remote_ip": "198.51.100.7"}
+    drop = {**ends, "remote_port": 40_000, "kind": EventKind.DROP, "flags": 2}
+    file = io.BytesIO()
+    sink = Text(file, color=False)
+    sink.write(
+        Batch(
+            [
+                losses(
+                    {**drop, "outgoing": 0},
+                    {**drop, "outgoing": 1},
+                    {**drop, "kind": EventKind.RETRANSMIT},
+                )
+            ]
+        )
+    )
+    arrows = [
+        line.split("192.0.2.1:7777 ")[1][:2] for line in file.getvalue().decode().splitlines()
+    ]
+    assert arrows == ["<-", "->", "->"]

@@ -173,7 +173,7 @@ COLUMNS = (
         _remote_texts,
         _text_keys(_remote_texts),
         right=False,
-        least=17,
+        least=15,
         most=47,
         tail=":",
     ),
@@ -253,12 +253,11 @@ COLUMNS = (
     Column(
         "limit",
         "LIMITED BY",
-        12,
+        14,
         "What held the connection up in the last interval, if the counters prove it; w tells more.",
         _limit_texts,
         lambda table: limits(table.change),
         right=False,
-        least=11,
     ),
 )
 BY_COLUMN = {column.name: column for column in COLUMNS}

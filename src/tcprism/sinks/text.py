@@ -1,5 +1,6 @@
 """Text for people: one aligned line an event, the payload below it."""
 
+from functools import partial
 from typing import BinaryIO, Literal
 
 import numpy as np
@@ -60,6 +61,7 @@ class Text:
         self._style = style
         self._time = TimeOfDay()
         self._identities = IdentityCache(self._identity_texts)
+        self._incoming = IdentityCache(partial(self._identity_texts, incoming=True))
 
     def write(self, batch: Batch) -> None:
         """Write a batch in time order."""
@@ -75,7 +77,7 @@ class Text:
 
         line = self._time.begin(part.rows["ts_ns"], clock_offset_ns)
         line.text(" ")
-        line.texts(self._identities.texts(part))
+        line.texts(self._identified(part))
         line.texts(details(part, clock))
         self._end_line(line, part)
         if part.family == "message":
@@ -87,13 +89,24 @@ class Text:
             line.texts([RESET if kind in LOUD else "" for kind in BY_NAME["kind"].to_list(part)])
         line.text("\n")
 
-    def _identity_texts(self, part: Part) -> list[str]:
+    def _identified(self, part: Part) -> list[str]:
+        """Return the start of each line; what it is about does not tell which way a drop went."""
+        texts = self._identities.texts(part)
+        if part.family == "loss":
+            outgoing = BY_NAME["outgoing"]
+            came = np.flatnonzero(~outgoing.mask(part) & (outgoing.values(part) == 0))
+            for index, text in zip(came, self._incoming.texts(part.take(came)), strict=True):
+                texts[index] = text
+        return texts
+
+    def _identity_texts(self, part: Part, incoming: bool = False) -> list[str]:
         names = ("kind", "comm", "pid", "local_ip", "local_port", "remote_ip", "remote_port")
         columns = [BY_NAME[name].to_list(part) for name in names]
-        return list(map(self._identity_text, *columns))
+        return list(map(partial(self._identity_text, incoming), *columns))
 
     def _identity_text(
         self,
+        incoming: bool,
         kind: str,
         comm: str | None,
         pid: int | None,
@@ -103,7 +116,7 @@ class Text:
         remote_port: int,
     ) -> str:
         who = process(comm, pid)
-        arrow = "<-" if kind in INCOMING else "->"
+        arrow = "<-" if incoming or kind in INCOMING else "->"
         local, remote = endpoint(local_ip, local_port), endpoint(remote_ip, remote_port)
         start = COLORS.get(kind, "") if self._color else ""
         end = RESET if start and kind not in LOUD else ""
