@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import tcprism
 from tcprism.diagnosis.port_exhaustion import exhausted
 
 from . import netns as namespaces
@@ -385,6 +386,25 @@ def test_losses_here_are_told_from_losses_out_there(explained: list[dict[str, An
 def test_a_healthy_connection_is_not_accused(explained: list[dict[str, Any]]) -> None:
     for which in ({"remote_port": 7003}, {"local_port": 7003}):
         assert not [v for v in rules(explained, **which).values() if v["accuses"]]
+
+
+def test_python_asks_too(netns: namespaces.Netns) -> None:
+    """And filters leave out what is not asked about: here the listener of another port."""
+    with netns.socket() as listener, netns.socket() as client, netns.socket() as other:
+        for port, one in ((7054, listener), (7055, other)):
+            one.bind(("127.0.0.1", port))
+            one.listen()
+        client.connect(("127.0.0.1", 7054))
+        server, _ = listener.accept()
+        with server:
+            client.sendall(b"question")
+            server.recv(100)
+            asked = tcprism.Filter(netns=netns.path, port=7054)
+            found = tcprism.explain(duration=1.5, filters=asked)
+    told = {one.local_port == 7054: [v.rule for v in one.verdicts] for one in found}
+    assert told == {True: ["slow-here"], False: ["slow-peer"]}
+    assert found.states == {"ESTABLISHED": 2, "LISTEN": 1}
+    assert not found.lost
 
 
 HOLD_CONNECTIONS = """

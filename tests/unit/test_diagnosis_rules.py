@@ -112,6 +112,7 @@ def test_every_accusation_has_a_case_here() -> None:
         change(bytes_sent=7_000, data_segs_out=700, busy_us=TEN),
         change({"close_wait": 1.0}, state=CLOSE_WAIT, bytes_sent=500, busy_us=TEN),
         change({"backlog_waits": 1.0}, facts={"accepts": 4}, state=LISTEN, backlog=2),
+        change({"nagle_waits": 1.0}, **SENT),
         change({"nagle_waits": 1.0, "reader_behind": 1.0}, looks=LEAST_LOOKS - 1),
     ],
     ids=[
@@ -126,6 +127,7 @@ def test_every_accusation_has_a_case_here() -> None:
         "seldom",
         "half-closed",
         "busy listener",
+        "bulk",
         "few looks",
     ],
 )
@@ -139,7 +141,8 @@ def test_what_the_counters_of_a_rebuilt_connection_do_not_tell_is_not_held_again
 
 
 def test_the_worst_comes_first_and_idleness_is_not_told_beside_it() -> None:
-    both = change({"nagle_waits": 0.3}, **SENT | {"busy_us": TEN // 3}, rwnd_limited_us=TEN // 3)
+    slow = SENT | {"busy_us": TEN // 3, "bytes_sent": 100_000}
+    both = change({"nagle_waits": 0.3}, **slow, rwnd_limited_us=TEN // 3)
     assert [verdict.rule for verdict in verdicts(both)] == [
         "receiver-window",
         "nagle",

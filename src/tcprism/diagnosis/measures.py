@@ -29,6 +29,7 @@ STORM_SEGMENTS = 50
 SYN_TIMEOUT_US = 1_000_000  # RFC 6298, section 2
 BLOATED = 4  # times the least round-trip time
 BLOATED_US = 20_000
+SMALL_WRITES = 0.5  # of a full segment, on average
 SMALL_PAYLOAD = 0.1  # of a full segment
 SMALL_SEGMENTS = 100  # in all, and a second
 SMALL_UNANSWERED = 4  # times as many segments with payload out as in
@@ -124,16 +125,25 @@ def path(change: Delta) -> Numbers:
     return np.where(again(change) < MUCH_RETRANSMITTED, held, 0)
 
 
+def filled(change: Delta) -> Numbers:
+    """Part of a full segment that the segments with payload had in them."""
+    return ratio(change.delta("bytes_sent"), change.delta("data_segs_out") * change.after["mss"])
+
+
+def nagle(change: Delta) -> Numbers:
+    """Looks in which a small piece waited; of a stream of full segments that is only the last."""
+    small_ones = filled(change) <= SMALL_WRITES
+    return np.where(small_ones, change.share_seen("nagle_waits"), 0)
+
+
 def small(change: Delta) -> Numbers:
     """Share of each segment that stays empty, where many are sent and nothing answers each."""
     segments = change.delta("data_segs_out")
     often = ratio(segments, change.elapsed_us) * 1e6 >= SMALL_SEGMENTS
     alone = segments >= SMALL_UNANSWERED * change.delta("data_segs_in")
-    full = segments * change.after["mss"]
-    filled = ratio(change.delta("bytes_sent"), full)
-    wasted = (segments >= SMALL_SEGMENTS) & (full > 0) & (filled <= SMALL_PAYLOAD)
-    wasted &= often & alone
-    return np.where(wasted, 1 - filled, 0)
+    wasted = (segments >= SMALL_SEGMENTS) & (change.after["mss"] > 0) & often & alone
+    wasted &= filled(change) <= SMALL_PAYLOAD
+    return np.where(wasted, 1 - filled(change), 0)
 
 
 def nothing_to_send(change: Delta) -> Numbers:

@@ -163,7 +163,7 @@ RULES = (
         "Nagle",
         "small writes wait for acknowledgements (Nagle's algorithm)",
         SOME,
-        measures.seen("nagle_waits"),
+        measures.nagle,
         words.nagle_words,
         from_looks=True,
     ),
