@@ -173,7 +173,7 @@ COLUMNS = (
         _remote_texts,
         _text_keys(_remote_texts),
         right=False,
-        least=15,
+        least=17,
         most=47,
         tail=":",
     ),
@@ -258,6 +258,7 @@ COLUMNS = (
         _limit_texts,
         lambda table: limits(table.change),
         right=False,
+        least=12,
     ),
 )
 BY_COLUMN = {column.name: column for column in COLUMNS}
