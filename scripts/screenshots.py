@@ -15,7 +15,7 @@ from tcprism.tui.app import Top
 from tcprism.tui.model import Model
 
 PICTURES = Path(__file__).resolve().parent.parent / "docs/pictures"
-SIZE = (120, 28)
+SIZE = (132, 28)
 SECONDS = 15
 # Name: the keys that lead there, and the seconds to wait then.
 VIEWS = {"top": ((), SECONDS), "connection": (("enter",), SECONDS)}
