@@ -55,7 +55,9 @@ def change(
 
 GUILTY = {
     "backlog": change({"backlog_full": 0.5}, state=10, backlog=9, backlog_limit=8),
-    "no-accept": change({"backlog_waits": 1.0}, state=LISTEN, backlog=2, backlog_limit=8),
+    "no-accept": change(
+        {"backlog_waits": 1.0}, {"accepts": 0}, state=LISTEN, backlog=2, backlog_limit=8
+    ),
     "syn-retry": change(facts={"connect_us": 1_011_000, "syns_again": 1}, total_retrans=1),
     "half-open": change({"keepalive_unanswered": 0.6}, probes_out=3),
     "close-wait": change({"close_wait": 1.0}, state=CLOSE_WAIT),
@@ -63,6 +65,7 @@ GUILTY = {
     "retransmission-wait": change(**SENT, facts={"stalled_us": 3_000_000, "causes": "9 tlp"}),
     "slow-peer": change(**REQUEST, last_data_sent_us=7_200_000, last_data_recv_us=TEN),
     "slow-here": change(
+        facts={"served_pending_us": 7_200_000, "asks": False},
         bytes_received=20,
         data_segs_in=1,
         last_data_recv_us=7_200_000,

@@ -57,6 +57,8 @@ def due_us(change: Delta, side: str) -> Numbers:
     rows = change.after
     way, out, back = ("sent", "out", "received") if side == "asked" else ("received", "in", "sent")
     age = change.facts.get(f"{side}_pending_us")
+    if age is None and side == "served":  # whether an answer is due, only messages tell
+        return np.zeros(len(change))
     if age is None:
         age = last_word_us(rows)[side != "asked"]
     quiet = (rows["unsent"] == 0) & (rows["unacked"] == 0) & (rows["unread"] == 0)

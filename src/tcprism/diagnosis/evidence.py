@@ -120,7 +120,8 @@ class Evidence:
     def _add_connections(self, part: Part) -> None:
         kinds = part.rows["kind"]
         accepted = part.rows[kinds == EventKind.ACCEPT]
-        self.accepts.update(port_keys(accepted).tolist())
+        if len(self.accepts) < CONNECTIONS_MAX:
+            self.accepts.update(port_keys(accepted).tolist())
         done = part.rows[np.isin(kinds, (EventKind.CONNECT, EventKind.ACCEPT))]
         numbers = self.numbers.of(own_keys(done))
         done, numbers = done[numbers >= 0], numbers[numbers >= 0]

@@ -169,7 +169,10 @@ def connecting(change: Delta) -> Numbers:
 
 def no_accept(change: Delta) -> Numbers:
     """Connections wait at each look, none was accepted, and they do not get fewer."""
-    nobody = (change.fact("accepts") == 0) & (change.after["backlog"] >= change.before["backlog"])
+    known = change.facts.get("accepts")
+    if known is None:  # one look does not tell whether anybody accepts
+        return np.zeros(len(change))
+    nobody = (known == 0) & (change.after["backlog"] >= change.before["backlog"])
     return np.where(nobody, change.share_seen("backlog_waits"), 0)
 
 
