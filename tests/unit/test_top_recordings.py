@@ -17,7 +17,7 @@ from tcprism.diagnosis.rebuild import rebuild
 from tcprism.diagnosis.survey import Survey, looks_of
 from tcprism.errors import UsageError
 from tcprism.events import Batch, Part
-from tcprism.events._wire import EventKind
+from tcprism.events._wire import Cause, EventKind
 from tcprism.events.names import STATES
 from tcprism.recording.notes import Facts
 from tcprism.recording.reader import Recording
@@ -247,6 +247,20 @@ def test_a_connection_that_no_look_saw_is_told_from_its_events(tmp_path: Path, r
     assert [v["rule"] for v in found[50_000]["verdicts"]] == ["slow-peer"]
     assert "acknowledged" not in found[50_000]["verdicts"][0]["proof"]
     assert not found[40_001]["verdicts"]
+
+
+def test_a_short_life_that_waited_for_a_timer(tmp_path: Path, run: Run) -> None:
+    lost = {**TALK, "ts_ns": SECOND + 205_000_000, "segs": 1, "srtt_us": 50, "rto_us": 204_000}
+    life = {
+        **TALK, "kind": EventKind.CLOSE, "ts_ns": SECOND + 206_000_000, "elapsed_ns": 206_000_000,
+        "bytes": 0, "bytes_sent": 20, "bytes_retrans": 10, "data_segs_out": 2, "total_retrans": 1,
+    }  # fmt: skip
+    tlp = losses({**lost, "cause": Cause.TLP, "packets_out": 1})
+    open_one = losses({**lost, "cause": Cause.FAST, "local_port": 50_001, "bytes": 10})
+    batch = Batch([tlp, open_one, connections(life)], CLOCK_OFFSET)
+    found = run(explain, str(recorded(tmp_path / "run.tcpr", batch)), "--format", "json")
+    told = {one["local_port"]: [v["rule"] for v in one["verdicts"]] for one in found}
+    assert told == {40_001: ["retransmission-wait"], 50_001: []}  # its SYN was not sent again
 
 
 def test_a_summary_comes_first_then_the_worst_of_each_verdict(

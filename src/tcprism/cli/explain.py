@@ -142,7 +142,8 @@ def summary(
     """Yield how many sockets there are of each state, and connections with each verdict."""
     states = ", ".join(f"{count} {state}" for state, count in found.states.items())
     if found.states:
-        yield f"{sum(found.states.values())} sockets: {states}; looked at {found.looks} times"
+        looks = f"looked at {found.looks} times" if found.looks else "told from events alone"
+        yield f"{sum(found.states.values())} sockets: {states}; {looks}"
     titles: dict[str, list[Explained]] = {}
     for one in telling:
         for verdict in one.verdicts:

@@ -13,7 +13,7 @@ from tcprism.diagnosis.connections import owners
 from tcprism.diagnosis.delta import LISTEN, Delta, Numbers, Rows, microseconds
 from tcprism.diagnosis.ends import ends_keys, other_end_keys, own_keys, port_keys
 from tcprism.diagnosis.evidence import ACCEPTED, CONNECTED, Evidence, Grouped
-from tcprism.diagnosis.lost import Lost, causes_text, lost_of, waiting
+from tcprism.diagnosis.lost import Lost, causes_text, lost_of, overlap, waiting
 from tcprism.diagnosis.waits import ASKED, SERVED, answers
 from tcprism.events import Part
 from tcprism.events._wire import EventKind
@@ -30,7 +30,7 @@ def with_facts(change: Delta, found: Evidence, machine: Part) -> Delta:
     numbers = found.numbers.find(own_keys(rows))
     lost = _losses(change, found)
     facts: Facts = {"asks": asks(rows, machine.rows, found.opened(numbers)[0])}
-    facts |= _loss_facts(len(rows), lost)
+    facts |= _loss_facts(change, lost)
     facts |= _opening(found, numbers, rows, lost)
     facts |= _answer_facts(change, found, numbers, lost)
     facts |= _queued(rows, machine)
@@ -73,12 +73,16 @@ def _losses(change: Delta, found: Evidence) -> dict[int, Lost]:
     }
 
 
-def _loss_facts(count: int, lost: dict[int, Lost]) -> Facts:
+def _loss_facts(change: Delta, lost: dict[int, Lost]) -> Facts:
+    count, ends = len(change), change.after["ts_ns"].astype(np.int64)
+    starts = ends - np.nan_to_num(change.elapsed_us * 1000).astype(np.int64)
     in_vain, stalled = np.zeros(count), np.zeros(count)
     where, causes = np.full(count, "", object), np.full(count, "", object)
     for place, one in lost.items():
         in_vain[place] = one.in_vain
-        stalled[place] = one.timed_ns / 1000
+        if len(one.timed):
+            watched = starts[place : place + 1], ends[place : place + 1]
+            stalled[place] = overlap(one.timed, *watched)[0] / 1000
         where[place], causes[place] = where_lost(one), _causes(one)
     return {"in_vain": in_vain, "stalled_us": stalled, "where": where, "causes": causes}
 

@@ -29,15 +29,15 @@ class Lost:
 
     `again` counts the segments that this end sent again by cause, `in_vain` how many of them had
     arrived before, `drops` what this host dropped by reason. `stalls` are the times that either
-    end waited before it sent something again, `timed_ns` how long that was for timers alone, and
-    `ours` the moments when this end did.
+    end waited before it sent something again, `timed` those in which a timer ran, and `ours`
+    the moments when this end did.
     """
 
     again: Counter[str]
     in_vain: int
     drops: Counter[str]
     stalls: Intervals
-    timed_ns: int
+    timed: Intervals
     ours: NDArray[np.int64]
     theirs: int
 
@@ -65,7 +65,7 @@ def lost_of(own: Rows, peers: Rows, reasons: list[str], dsack: int, mss: int) ->
         in_vain,
         _drops(own, reasons) + _drops(peers, reasons),
         _merged(stalls),
-        int((timed[:, 1] - timed[:, 0]).sum()),
+        timed,
         useful["ts_ns"].astype(np.int64),
         len(needed),
     )

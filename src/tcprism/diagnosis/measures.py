@@ -26,6 +26,7 @@ LEAST_US = 500_000  # nor do counters of a shorter time
 MUCH_RETRANSMITTED = 0.01
 STORM_RETRANSMITTED = 0.2
 STORM_SEGMENTS = 50
+STALL_US = 100_000  # every timer runs for longer (TCP_RTO_MIN is 200 ms)
 SYN_TIMEOUT_US = 1_000_000  # RFC 6298, section 2
 BLOATED = 4  # times the least round-trip time
 BLOATED_US = 20_000
@@ -152,9 +153,17 @@ def nothing_to_send(change: Delta) -> Numbers:
     return np.where((change.new_bytes > 0) & counted, idle, 0)
 
 
+def stalls(change: Delta) -> Flags:
+    """Tell where timers held a connection up: of a short one, too, if it was a whole timeout."""
+    long = enough(change) | (change.fact("stalled_us") >= STALL_US)
+    proven: Flags = (stalled(change) >= SOME) & long
+    return proven
+
+
 def syn_again(change: Delta) -> Flags:
     """Without payload, what a connection that stands has sent again was its first segment."""
-    again = (change.delta("total_retrans") > 0) & (change.after["bytes_retrans"] == 0)
+    counted = change.after["sndbuf"] > 0  # else rebuilt from events
+    again = counted & (change.delta("total_retrans") > 0) & (change.after["bytes_retrans"] == 0)
     stands = (change.after["state"] == ESTABLISHED) & (change.before["state"] != ESTABLISHED)
     connected = change.after["state"] != SYN_SENT
     said = (change.fact("syns_again") > 0) & (change.fact("connect_us") > 0)

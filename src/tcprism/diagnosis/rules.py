@@ -182,6 +182,7 @@ RULES = (
         SOME,
         measures.stalled,
         words.stalled_words,
+        proves=measures.stalls,
     ),
     Rule(
         "bufferbloat",

@@ -102,7 +102,7 @@ def spurious_words(change: Delta, index: int) -> str:
 
 def stalled_words(change: Delta, index: int) -> str:
     spent = duration(change.fact("stalled_us")[index])
-    return f"{spent} until the timers had it sent again ({change.words('causes', index)})"
+    return f"{spent} went by until timers had it sent again ({change.words('causes', index)})"
 
 
 def rtt_words(change: Delta, index: int) -> str:
