@@ -1,5 +1,6 @@
 """What the rules make of counters: each speaks up for its reason, and none without."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from tcprism.diagnosis import evidence, waits
+from tcprism.diagnosis.cpu_time import cpu_times
 from tcprism.diagnosis.delta import CONDITIONS, Delta
 from tcprism.diagnosis.evidence import Evidence
 from tcprism.diagnosis.explain import Verdict, explained, lines, verdicts
@@ -266,6 +268,23 @@ def test_an_answer_to_what_was_asked_before_the_watch_counts() -> None:
 def test_what_hooks_do_not_see_is_not_waited_for() -> None:
     came = change(**IDLE, last_data_sent_us=7_000_000, last_data_recv_us=5_000_000)
     assert "slow-peer" not in found(came, talk((3, EventKind.SEND)))
+
+
+def test_a_process_that_works_is_told_from_one_that_waits() -> None:
+    owed = change(bytes_received=20, data_segs_in=1, **SERVER)
+    taken = Evidence()
+    taken.add(Batch([talk((2.8, EventKind.RECV), **SERVER)]))
+    told = verdicts(with_facts(owed, taken, snapshots(), {7: 9_800_000}))
+    assert told[0].proof.endswith("not answered; its process ran for 98 % of the watch")
+
+
+def test_cpu_time_is_what_the_kernel_counts() -> None:
+    before = os.times()
+    (told,) = cpu_times([os.getpid(), os.getpid()]).values()
+    after = os.times()
+    tick = 10_000
+    assert (before.user + before.system) * 1e6 - tick <= told
+    assert told <= (after.user + after.system) * 1e6 + tick
 
 
 def test_a_stream_that_nobody_answers_waits_for_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,10 +22,13 @@ from tcprism.events._wire import EventKind
 Facts = dict[str, NDArray[Any]]
 
 
-def with_facts(change: Delta, found: Evidence, machine: Part) -> Delta:
+def with_facts(
+    change: Delta, found: Evidence, machine: Part, cpu_us: Mapping[int, int] | None = None
+) -> Delta:
     """Return the change with what events tell of each connection.
 
     `machine` has the records of all sockets of the host, as far as they are known.
+    `cpu_us` is how long processes ran during the watch.
     """
     rows = change.after
     numbers = found.numbers.find(own_keys(rows))
@@ -34,6 +38,8 @@ def with_facts(change: Delta, found: Evidence, machine: Part) -> Delta:
     facts |= _opening(found, numbers, rows, lost)
     facts |= _answer_facts(change, found, numbers, lost)
     facts |= _queued(rows, machine)
+    ran = cpu_us or {}
+    facts["cpu_us"] = np.array([ran.get(pid, np.nan) for pid in rows["pid"].tolist()], np.float64)
     return replace(change, facts=facts)
 
 

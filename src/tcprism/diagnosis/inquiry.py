@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
+from tcprism.diagnosis.cpu_time import cpu_times
 from tcprism.diagnosis.evidence import Evidence
 from tcprism.diagnosis.explain import explained
 from tcprism.diagnosis.explanation import Explanation, states
@@ -36,6 +37,7 @@ class Inquiry:
     def __init__(self, chosen: Criteria) -> None:
         self._chosen = chosen
         self._survey, self._evidence = Survey(), Evidence()
+        self._cpu_before: dict[int, int] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -82,6 +84,7 @@ class Inquiry:
         (part,) = self._snapshots.take().parts
         if not self._survey.looks:
             self._evidence.begin(part)
+            self._cpu_before = cpu_times(part.rows["pid"].tolist())
         self._survey.add(part)
         return len(part)
 
@@ -96,11 +99,13 @@ class Inquiry:
 
     def _explanation(self, pace: float) -> Explanation:
         part, change = self._survey.result()
+        ran = cpu_times(self._cpu_before)
+        cpu_us = {pid: us - self._cpu_before[pid] for pid, us in ran.items()}
         (machine,) = self._machine.take().parts
         lost = sum(monitor.ledger().lost for monitor in self._monitors)
         lost += self._evidence.refused + self._evidence.forgotten + self._survey.forgotten
         return Explanation(
-            tuple(explained(part, with_facts(change, self._evidence, machine))),
+            tuple(explained(part, with_facts(change, self._evidence, machine, cpu_us))),
             states(part),
             self._survey.looks,
             tuple(self._survey.pauses(pace)),

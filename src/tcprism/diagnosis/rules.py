@@ -221,8 +221,8 @@ RULES = (
     ),
     Rule(
         "slow-here",
-        "works here",
-        "the process here works on the answer",
+        "answer due",
+        "the process here takes its time to answer",
         MOST,
         answers.share("served"),
         words.here_words,

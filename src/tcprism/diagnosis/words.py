@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tcprism.diagnosis.answers import due_us
 from tcprism.diagnosis.delta import Delta, microseconds
 from tcprism.diagnosis.measures import SLOW_US, repeated
@@ -49,7 +51,12 @@ def here_words(change: Delta, index: int) -> str:
     since = due_us(change, "served")[index]
     due = f"has read a request {duration(since)} ago and not answered"
     words = [due] if since >= SLOW_US else []
-    return "; ".join([*words, *filter(None, [answer_words(change, index, "served")])])
+    words += filter(None, [answer_words(change, index, "served")])
+    ran = change.facts.get("cpu_us")
+    if ran is not None and not np.isnan(ran[index]) and change.elapsed_us[index] > 0:
+        share = percent(float(ran[index] / change.elapsed_us[index]))
+        words.append(f"its process ran for {share} of the watch")
+    return "; ".join(words)
 
 
 def unaccepted_words(change: Delta, index: int) -> str:
