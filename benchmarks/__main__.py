@@ -18,6 +18,7 @@ MODULES = {
     "recording": "recording",
     "throughput": "throughput",
     "snapshots": "snapshots",
+    "explain": "explain",
 }
 
 
