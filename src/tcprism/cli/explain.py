@@ -18,6 +18,7 @@ from tcprism.cli.session import Limits, Stop
 from tcprism.diagnosis.explain import NOTHING, Explained
 from tcprism.diagnosis.explanation import Explanation, explain_recording
 from tcprism.diagnosis.inquiry import Inquiry
+from tcprism.diagnosis.measures import LEAST_LOOKS
 from tcprism.diagnosis.targets import both, find_target
 from tcprism.errors import UsageError
 from tcprism.filters import Criteria, parse, parse_recorded
@@ -92,6 +93,8 @@ def _watch(chosen: Criteria, seconds: float) -> Explanation:
 
 def doubts(found: Explanation) -> Iterator[str]:
     """Yield what may be missing in an explanation."""
+    if 0 < found.looks < LEAST_LOOKS:
+        yield f"{found.looks} looks are too few to prove anything about states: watch for longer"
     if found.pauses:
         longest = max(pause.seconds for pause in found.pauses)
         yield (

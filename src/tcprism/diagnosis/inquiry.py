@@ -23,7 +23,7 @@ from tcprism.sources.tracing import Request, Tracing, pause
 KINDS = ("send", "recv", "connect", "accept")  # of the connections that are asked about
 LOSSES = ("retransmit", "undo", "drop")  # of all: the peer may be on this host, too
 PACE = 0.1  # seconds between two looks
-MANY, MANY_PACE = 1000, 1.0  # so many sockets are looked at less often
+SHARE = 0.05  # of the time at most: many sockets are looked at less often
 
 Wait = Callable[[float], bool]
 
@@ -66,9 +66,9 @@ class Inquiry:
         following = time.monotonic()
         while True:
             if time.monotonic() >= following:
-                started = time.monotonic()
-                sockets = self._look()
-                pace = PACE if sockets < MANY else MANY_PACE
+                started, before = time.monotonic(), time.process_time()
+                self._look()
+                pace = max(PACE, (time.process_time() - before) / SHARE)
                 following = started + pace
             until_then = max(0.0, following - time.monotonic())
             if wait(min(until_then, self._read())):
@@ -80,13 +80,12 @@ class Inquiry:
                 self._evidence.add(batch)
         return self._explanation(pace)
 
-    def _look(self) -> int:
+    def _look(self) -> None:
         (part,) = self._snapshots.take().parts
         if not self._survey.looks:
             self._evidence.begin(part)
             self._cpu_before = cpu_times(part.rows["pid"].tolist())
         self._survey.add(part)
-        return len(part)
 
     def _read(self) -> float:
         """Read the rings; return the seconds until they should be read again."""
