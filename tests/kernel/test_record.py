@@ -314,7 +314,7 @@ def test_trace_writes_every_format(netns: Netns, tmp_path: Path) -> None:
 
 def test_monitor(netns: Netns) -> None:
     """Events, one after the other, while it happens."""
-    only = tcprism.Criteria(netns=netns.path)
+    only = tcprism.Filter(netns=netns.path)
     with watching({"send"}, only, payload=16) as monitor:
         speaker = threading.Thread(target=talk, args=(netns, b"one", b"two"))
         speaker.start()
@@ -328,7 +328,7 @@ def test_monitor(netns: Netns) -> None:
 
 
 def test_stop_ends_the_iteration_and_loses_nothing(netns: Netns) -> None:
-    with watching({"send"}, tcprism.Criteria(netns=netns.path)) as monitor:
+    with watching({"send"}, tcprism.Filter(netns=netns.path)) as monitor:
         talk(netns, b"last")
         monitor.stop()
         assert [event.payload for event in monitor] == [b"last", b"tsal"]
@@ -342,7 +342,7 @@ def test_batches_go_through_stages(netns: Netns) -> None:
         seen.append(len(batch))
         return batch
 
-    only = tcprism.Criteria(netns=netns.path)
+    only = tcprism.Filter(netns=netns.path)
     with watching({"send", "recv"}, only, stages=[count]) as monitor:
         talk(netns, b"four", b"more")
         monitor.stop()
@@ -355,7 +355,7 @@ def test_async(netns: Netns) -> None:
     """`async for`, for events and for batches, while something else runs in the loop."""
 
     async def watch() -> list[bytes | None]:
-        only = tcprism.Criteria(netns=netns.path)
+        only = tcprism.Filter(netns=netns.path)
         with watching({"send"}, only) as monitor:
             await asyncio.to_thread(talk, netns, b"async")
             async for batch in monitor.batches():
@@ -373,7 +373,7 @@ def test_the_monitor_example(
     netns: Netns, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It runs as it is, but looks at our own namespace only."""
-    monkeypatch.setattr(tcprism, "Tracing", listening(netns, talk, netns, b"example"))
+    monkeypatch.setattr(tcprism, "Monitor", listening(netns, talk, netns, b"example"))
     monitor_example.main(0.5)
     assert "14 " in capsys.readouterr().out
 
@@ -386,7 +386,7 @@ def test_the_example_in_asyncio(
         client.setblocking(False)
         netns.run("nft", DROP_ALL)
         connect = partial(client.connect_ex, ("127.0.0.1", 9))
-        monkeypatch.setattr(tcprism, "Tracing", listening(netns, connect))
+        monkeypatch.setattr(tcprism, "Monitor", listening(netns, connect))
         asyncio.run(asyncio.wait_for(watch_async.watch(1), PATIENCE))
     assert "127.0.0.1" in capsys.readouterr().out
 
@@ -400,7 +400,7 @@ def listening(netns: Netns, act: Callable[..., object], *arguments: object) -> A
             threading.Thread(target=act, args=arguments).start()
             return self
 
-    return partial(Listening, filters=tcprism.Criteria(netns=netns.path), include_self=True)
+    return partial(Listening, filters=tcprism.Filter(netns=netns.path), include_self=True)
 
 
 DROP_ALL = (
