@@ -5,8 +5,9 @@
 
 The guest sees this machine's files copy-on-write: what CMD writes is lost, except below the
 directories given with --rw. It has the current directory and environment, no stdin, and no network
-but lo. The exit status is CMD's, or 124 when it took too long, or 125 when the machine failed (then
-its console is shown). Needs root and the packages qemu-system-x86 busybox-static kmod zstd.
+but lo. The exit status is CMD's, or 124 when CMD and the kernel were silent for too long, or 125
+when the machine failed (its console is shown in both cases). Needs root and the packages
+qemu-system-x86 busybox-static kmod zstd.
 Cache: $KERNEL_VM_CACHE or ~/.cache/kernel-vm (160 MB per kernel).
 """
 
@@ -14,18 +15,21 @@ from __future__ import annotations
 
 import argparse
 import os
+import selectors
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from debian_kernels import Kernel, KernelError, fetch
 from initramfs import BUSYBOX, initramfs
 
-TIMED_OUT = 124
+SILENCE = 300.0  # seconds: how long a machine may print nothing before it counts as stuck
+STUCK = 124
 MACHINE_FAILED = 125
 # Faster without KVM: no zeroing of 9p's buffers, no HPET reads. An oops ends the run at once.
 KERNEL_COMMAND_LINE = (
@@ -54,25 +58,27 @@ def missing_requirement() -> str | None:
 def run(
     kernel: Kernel,
     command: Sequence[str],
-    timeout: float = 600,
+    silence: float = SILENCE,
     writable: Sequence[Path] = (),
     show_console: bool = False,
 ) -> int:
-    """Run `command` under `kernel` and return its exit status, TIMED_OUT or MACHINE_FAILED.
+    """Run `command` under `kernel` and return its exit status, STUCK or MACHINE_FAILED.
 
-    `timeout` is in seconds; `writable` are directories that the guest may change.
+    A machine is stuck when it has printed nothing for `silence` seconds: how long it may take in
+    all depends on what else the host does. `writable` are directories that the guest may change.
     """
     writable = [path.resolve() for path in writable]
     with tempfile.TemporaryDirectory(prefix="kernel-vm-") as name:
         scratch = Path(name)
         (scratch / "initrd").write_bytes(initramfs(kernel, command, writable))
         qemu = qemu_command(kernel, scratch, writable)
-        if not boot(qemu, timeout):
-            print(f"kernel_vm: killed after {timeout:g} s", file=sys.stderr)
-            return TIMED_OUT
-        status = (scratch / "status").read_text()
+        stuck = not boot(qemu, scratch / "console", silence)
+        status = (scratch / "status").read_text() if not stuck else ""
         if show_console or not status:
             print((scratch / "console").read_text(errors="replace"), file=sys.stderr)
+        if stuck:
+            print(f"kernel_vm: killed after {silence:g} s of silence", file=sys.stderr)
+            return STUCK
         return int(status or MACHINE_FAILED)
 
 
@@ -108,23 +114,45 @@ def shared_directory(tag: str, path: Path, readonly: str) -> tuple[str, ...]:
     return ("-fsdev", f"local,id={tag},path={path},{access}", "-device", device)
 
 
-def boot(qemu: Sequence[str], timeout: float) -> bool:
-    """Run the machine until it powers off. Returns False when it had to be killed."""
-    # QEMU reopens its stdout by path, which sockets do not allow and files do not survive.
-    with (
-        subprocess.Popen("cat", stdin=subprocess.PIPE) as out,
-        subprocess.Popen("cat", stdin=subprocess.PIPE, stdout=sys.stderr) as err,
-        subprocess.Popen(
-            qemu, stdin=subprocess.DEVNULL, stdout=out.stdin, stderr=err.stdin
-        ) as machine,
-    ):
+def boot(qemu: Sequence[str], console: Path, silence: float) -> bool:
+    """Run the machine until it powers off. Returns False when it was silent, and was killed."""
+    # QEMU reopens its stdout by path: pipes allow that, sockets do not, files do not survive it.
+    with subprocess.Popen(
+        qemu, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as machine:
         try:
-            machine.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return False
+            return relay(machine, console, silence)
         finally:
             machine.kill()
+
+
+def relay(machine: subprocess.Popen[bytes], console: Path, silence: float) -> bool:
+    """Pass on what the machine prints until it ends. Returns False when it falls silent."""
+    assert machine.stdout
+    assert machine.stderr
+    with selectors.DefaultSelector() as selector:
+        selector.register(machine.stdout, selectors.EVENT_READ, sys.stdout.buffer)
+        selector.register(machine.stderr, selectors.EVENT_READ, sys.stderr.buffer)
+        heard, length = time.monotonic(), 0
+        while selector.get_map():
+            ready = selector.select(min(silence, 1.0))
+            for key, _ in ready:
+                pass_on(selector, key)
+            now = console.stat().st_size if console.exists() else 0
+            if ready or now > length:
+                heard, length = time.monotonic(), now
+            elif time.monotonic() - heard > silence:
+                return False
     return True
+
+
+def pass_on(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
+    """Write what has come through a pipe where it belongs, at once; at the end forget the pipe."""
+    if chunk := os.read(key.fd, 1 << 16):
+        key.data.write(chunk)
+        key.data.flush()
+    else:
+        selector.unregister(key.fileobj)
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -139,7 +167,10 @@ def argument_parser() -> argparse.ArgumentParser:
     running = actions.add_parser("run", help="run a command under a kernel")
     running.add_argument("name", metavar="NAME")
     running.add_argument("command", nargs="+", metavar="CMD")
-    running.add_argument("--timeout", type=float, default=600, metavar="SECONDS")
+    running.add_argument(
+        "--silence", type=float, default=SILENCE, metavar="SECONDS",
+        help=f"end the machine when it has printed nothing for so long ({SILENCE:g})",
+    )  # fmt: skip
     running.add_argument("--rw", action="append", default=[], type=Path, metavar="DIR")
     running.add_argument("--console", action="store_true", help="show the kernel's messages")
     return parser
@@ -155,11 +186,19 @@ def perform(arguments: argparse.Namespace) -> int:
         raise KernelError(missing)
     if not kernel.present:
         raise KernelError(f"{kernel.base} is missing: kernel_vm.py fetch {kernel.name}")
-    return run(kernel, arguments.command, arguments.timeout, arguments.rw, arguments.console)
+    return run(kernel, arguments.command, arguments.silence, arguments.rw, arguments.console)
+
+
+def stop(number: int, _: object) -> None:
+    """Have the clean-up run when a signal comes, once."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that clean-up runs
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     try:
         return perform(argument_parser().parse_args())
     except KernelError as error:

@@ -3,6 +3,9 @@
   matrix.py                       all of KERNELS, as many machines at once as there are CPUs
   matrix.py 6.1 -- -k retransmit  one kernel, with more arguments for pytest
 
+While they run, each tells when another tenth of its tests is done. A machine that prints nothing
+for long is ended (kernel_vm.py); so are all by Ctrl-C or SIGTERM.
+
 A kernel that is not in the cache is fetched. Where no virtual machine can run, the whole matrix is
 skipped with the reason, unless TCPRISM_REQUIRE lists `vm` or kernels are named: then that fails.
 """
@@ -12,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import signal
 import sys
 import time
@@ -20,14 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from debian_kernels import Kernel, KernelError, fetch
-from kernel_vm import missing_requirement
+from kernel_vm import SILENCE, missing_requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ("5.10", "6.1", "6.12", "7")
-TIMEOUT = 840  # seconds; a machine that needs more is stuck
+DUMP_AFTER = 0.8 * SILENCE  # seconds: pytest shows where a test hangs before the machine is ended
 PYTEST = (
     *("-m", "pytest", "tests/kernel", "-p", "no:cacheprovider", "-m", "not native"),
-    *("-o", "faulthandler_timeout=240"),  # seconds: shows where a test hangs before TIMEOUT comes
+    *("-o", f"faulthandler_timeout={DUMP_AFTER:g}"),
 )
 # Without plugins pytest starts in 9 s rather than 24 there.
 GUEST_ENVIRONMENT = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
@@ -48,27 +52,50 @@ class Outcome:
         return f"{self.kernel.name} ({self.kernel.release}): {lines[-1].strip('= ')}"
 
 
+def test_command(kernel: Kernel, pytest_arguments: Sequence[str]) -> list[str]:
+    """Return the command that runs the kernel tests under `kernel`."""
+    machine = (sys.executable, str(ROOT / "vmtest/kernel_vm.py"), "run", kernel.name)
+    return [*machine, "--", sys.executable, *PYTEST, *pytest_arguments]
+
+
 async def run_tests(kernel: Kernel, pytest_arguments: Sequence[str]) -> Outcome:
     """Run the kernel tests under `kernel` and wait for their end."""
-    machine = (str(ROOT / "vmtest/kernel_vm.py"), "run", "--timeout", str(TIMEOUT), kernel.name)
-    command = (*machine, "--", sys.executable, *PYTEST, *pytest_arguments)
     start = time.monotonic()
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *command,
+        *test_command(kernel, pytest_arguments),
         cwd=ROOT,
         env=os.environ | GUEST_ENVIRONMENT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
+    assert process.stdout
+    output = bytearray()
     try:
-        output, _ = await process.communicate()
+        await read_output(kernel, process.stdout, output)
     except asyncio.CancelledError:
         process.terminate()
-        await process.wait()
+        await read_output(kernel, process.stdout, output)
+        print(f"----- kernel {kernel.release}: stopped -----\n{output.decode(errors='replace')}")
         raise
     text = output.decode(errors="replace")
     return Outcome(kernel, await process.wait(), text, time.monotonic() - start)
+
+
+async def read_output(kernel: Kernel, stream: asyncio.StreamReader, output: bytearray) -> None:
+    """Add to `output` what a machine prints, and tell whenever another tenth is done."""
+    start, told = time.monotonic(), 0
+    while chunk := await stream.read(1 << 16):
+        output += chunk
+        done = percent_done(output)
+        if done // 10 > told // 10:
+            told = done
+            print(f"{kernel.name}: {done} % after {time.monotonic() - start:.0f} s", flush=True)
+
+
+def percent_done(output: bytes | bytearray) -> int:
+    """Return how much of its tests pytest says to have run."""
+    marks = re.findall(rb"\[ *(\d+)%\]$", output[-4096:], re.MULTILINE)
+    return int(marks[-1]) if marks else 0
 
 
 async def run_matrix(
@@ -126,13 +153,14 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 async def run_until_stopped(
     kernels: Sequence[Kernel], jobs: int, pytest_arguments: Sequence[str]
 ) -> int:
-    """Run the matrix and return the exit status; SIGTERM stops its machines too."""
+    """Run the matrix and return the exit status; Ctrl-C and SIGTERM stop its machines too."""
     matrix = asyncio.create_task(run_matrix(kernels, jobs, pytest_arguments))
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, matrix.cancel)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, matrix.cancel, number)
     try:
         outcomes = await matrix
-    except asyncio.CancelledError:
-        return 128 + signal.SIGTERM
+    except asyncio.CancelledError as stopped:
+        return 128 + int(stopped.args[0])
     for outcome in outcomes:
         print(outcome.summary)
     return 1 if any(outcome.status for outcome in outcomes) else 0

@@ -3,15 +3,18 @@
 import gzip
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import initramfs
+import kernel_vm
 import matrix
-from debian_kernels import KernelError, elf_kernel, newest_release
+from debian_kernels import Kernel, KernelError, elf_kernel, newest_release
 
 MATRIX = Path(matrix.__file__)
 
@@ -83,3 +86,90 @@ def test_no_virtual_machines_is_a_failure_only_where_they_must_run(
     done = run_matrix_without_qemu(*kernels, require=require)
     assert done.returncode == status
     assert done.stderr.startswith("virtual machines: ")
+
+
+def run_machine(script: str, console: Path) -> bool:
+    """Run a shell script in the place of QEMU; more than two seconds of silence are too long."""
+    return kernel_vm.boot(["sh", "-c", script, "_", str(console)], console, silence=2)
+
+
+@pytest.mark.parametrize("output", ["echo $i", "echo $i >&2", "echo $i >>$1"])
+def test_a_machine_that_prints_now_and_then_may_take_as_long_as_it_needs(
+    output: str, tmp_path: Path
+) -> None:
+    assert run_machine(f"for i in 1 2 3 4 5 6; do sleep 0.4; {output}; done", tmp_path / "console")
+
+
+def test_a_machine_that_falls_silent_is_ended_and_what_it_printed_is_shown(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    script = "printf '.. [ 41%%'; printf 'no address\\n' >&2; echo booted >$1; exec sleep 60"
+    start = time.monotonic()
+    assert not run_machine(script, tmp_path / "console")
+    assert time.monotonic() - start < 30
+    assert capfdbinary.readouterr() == (b".. [ 41%", b"no address\n")
+
+
+def test_a_stuck_machine_has_an_exit_status_of_its_own_and_its_console_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fake_machine(_kernel: Kernel, scratch: Path, _writable: object) -> list[str]:
+        (scratch / "console").write_text("rcu: INFO: self-detected stall\n")
+        return ["sleep", "60"]
+
+    monkeypatch.setattr(kernel_vm, "initramfs", lambda *_: b"")
+    monkeypatch.setattr(kernel_vm, "qemu_command", fake_machine)
+    assert kernel_vm.run(Kernel("6.1"), ["true"], silence=0.2) == kernel_vm.STUCK
+    shown = "rcu: INFO: self-detected stall\n\nkernel_vm: killed after 0.2 s of silence\n"
+    assert capfd.readouterr().err == shown
+
+
+@pytest.mark.parametrize(
+    ("output", "percent"),
+    [
+        (b"", 0),
+        (b"tests/kernel/test_rings.py .", 0),
+        (b"tests/kernel/test_rings.py ...    [  7%]\ntests/kernel/test_top.py ..", 7),
+        (b"tests/kernel/test_rings.py ...    [ 99%]\ntests/kernel/test_top.py . [100%]\n", 100),
+        (b"E   assert '[ 50%] of it' == ''\n", 0),
+    ],
+)
+def test_the_progress_of_a_machine_is_what_pytest_says(output: bytes, percent: int) -> None:
+    assert matrix.percent_done(output) == percent
+
+
+# A matrix of one machine, which is a shell in the place of QEMU.
+FAKE_MATRIX = """
+import asyncio, sys, types, matrix
+matrix.test_command = lambda *_: ["sh", "-c", sys.argv[1]]
+kernel = types.SimpleNamespace(name="6.1", release="6.1.0-fake")
+sys.exit(asyncio.run(matrix.run_until_stopped([kernel], 1, [])))
+"""
+
+
+def start_fake_matrix(script: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", FAKE_MATRIX, script]
+    return subprocess.Popen(command, cwd=MATRIX.parent, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_machines_and_shows_what_they_printed(number: signal.Signals) -> None:
+    machine = "trap 'echo ended; exit' TERM; echo 'x [ 20%]'; while :; do sleep 0.1; done"
+    with start_fake_matrix(machine) as process:
+        assert process.stdout
+        assert process.stdout.readline().startswith("6.1: 20 % after ")
+        process.send_signal(number)
+        rest = process.stdout.read()
+    assert rest.endswith(": stopped -----\nx [ 20%]\nended\n\n")
+    assert process.returncode == 128 + number
+
+
+def test_progress_is_told_at_each_tenth_while_the_tests_run() -> None:
+    machine = 'for i in 9 12 18 25; do echo "t.py .. [ $i%]"; sleep 0.2; done; echo 4 passed'
+    with start_fake_matrix(machine) as process:
+        assert process.stdout
+        lines = process.stdout.read().splitlines()
+    assert [line.split()[:3] for line in lines[:2]] == [["6.1:", "12", "%"], ["6.1:", "25", "%"]]
+    assert lines[2].startswith("----- kernel ")
+    assert lines[-1].endswith("4 passed")
+    assert process.returncode == 0
