@@ -43,7 +43,7 @@ def compiler_command() -> list[str]:
             "no BPF compiler: run `python3 -m pip install ziglang`,"
             " or set TCPRISM_CLANG to a clang that has the BPF back end"
         )
-    return [sys.executable, "-m", "ziglang", "cc", "-target", "bpfel-freestanding-none"]
+    return [sys.executable, "-P", "-m", "ziglang", "cc", "-target", "bpfel-freestanding-none"]
 
 
 def compile_c(source: Path, output: Path) -> None:

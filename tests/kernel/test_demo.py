@@ -3,7 +3,6 @@
 import os
 import re
 import select
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
+from tcprism.helpers import FOLDERS
 
 from .tracer import PATIENCE, TCPRISM, parse_ledger
 
@@ -22,12 +23,11 @@ LAST_BORN = "demo-uploader"
 class Demo:
     """A run of the demo, and what it made."""
 
-    def __init__(self, stderr: Path, *arguments: str) -> None:
+    def __init__(self, stderr: Path, *arguments: str, prefix: tuple[str, ...]) -> None:
         self._stderr = stderr
+        command = [*prefix, TCPRISM, "demo", "-v", *arguments]
         with stderr.open("wb") as file:
-            self.process = subprocess.Popen(
-                [TCPRISM, "demo", "-v", *arguments], stdout=subprocess.PIPE, stderr=file, text=True
-            )
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True)
         self.events = self._events()
 
     @property
@@ -53,9 +53,16 @@ class Demo:
         return self.process.wait(PATIENCE)
 
 
+def places_of(tool: str) -> set[str]:
+    """Return all files of a program's name that could be started."""
+    return {
+        os.path.realpath(path) for folder in FOLDERS if os.path.exists(path := f"{folder}/{tool}")
+    }
+
+
 @contextmanager
-def demo(tmp_path: Path, *arguments: str) -> Iterator[Demo]:
-    run = Demo(tmp_path / "stderr", *arguments)
+def demo(tmp_path: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> Iterator[Demo]:
+    run = Demo(tmp_path / "stderr", *arguments, prefix=prefix)
     try:
         yield run
     finally:
@@ -144,14 +151,12 @@ def test_nothing_is_left_when_the_reader_goes_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.native
-def test_without_any_way_to_lose_packets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_way_to_lose_packets(tmp_path: Path) -> None:
     """It goes on without loss and says which packages would help."""
-    for tool in ("unshare", "ip"):
-        found = shutil.which(tool)
-        assert found
-        (tmp_path / tool).symlink_to(found)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with demo(tmp_path, "--duration", "1") as run:
+    hidden = [path for tool in ("tc", "nft") for path in places_of(tool)]
+    script = "".join(f"mount --bind /dev/null {path} && " for path in hidden) + 'exec "$0" "$@"'
+    prefix = ("unshare", "--mount", "sh", "-c", script)
+    with demo(tmp_path, "--duration", "1", prefix=prefix) as run:
         assert run.wait() == 0
     told = "\n".join(run.stderr)
     assert "install the package iproute2" in told

@@ -6,9 +6,11 @@ Runs inside the demo's own network namespace, where nobody else has a queue or a
 import subprocess
 import sys
 
+from tcprism.errors import MachineError
+from tcprism.helpers import find_helper
+
 MTU = 1500
 _MILLION = 1_000_000
-_PACKAGES = {"ip": "iproute2", "tc": "iproute2", "nft": "nftables"}
 
 # On arrival: a packet that is refused on its way out is noticed by the sender's own TCP.
 _RULES = """
@@ -44,12 +46,13 @@ def lose(percent: float) -> str:
     return f"lo loses no packets (netem: {netem}; nftables: {nftables})"
 
 
-def _complaint(*command: str, given: str = "") -> str:
-    """Run a command; return the first line of what it complains about, nothing if it succeeds."""
+def _complaint(helper: str, *arguments: str, given: str = "") -> str:
+    """Run a helper; return the first line of what it complains about, nothing if it succeeds."""
     try:
-        result = subprocess.run(command, input=given, capture_output=True, text=True)
-    except FileNotFoundError:
-        return f"{command[0]} is missing, install the package {_PACKAGES[command[0]]}"
+        command = (find_helper(helper), *arguments)
+    except MachineError as error:
+        return str(error)
+    result = subprocess.run(command, input=given, capture_output=True, text=True)
     if result.returncode == 0:
         return ""
     complaint = result.stderr.splitlines() or [f"exit status {result.returncode}"]

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tcprism.errors import MachineError
 from tcprism.events.names import address, endpoint
+from tcprism.helpers import find_helper
 
 NEARLY_ALL = 0.8
 _TIME_WAIT = "06"  # as /proc/net/tcp has it
@@ -40,7 +42,7 @@ def exhausted(pids: Iterable[tuple[int, int]]) -> Iterator[Exhaustion]:
     """
     homes = {netns: pid for netns, pid in set(pids) if _lives_in(pid, netns)}
     for netns, pid in homes.items():
-        with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
+        with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError, MachineError):
             yield from _exhausted(netns, pid)
 
 
@@ -68,7 +70,8 @@ def _exhausted(netns: int, pid: int) -> Iterator[Exhaustion]:
 
 def _port_range(pid: int) -> tuple[int, int]:
     """Return the first and the last port; the namespace's own are only shown inside it."""
-    command = ("nsenter", "--net", "--target", str(pid), "cat", _RANGE)
+    enter = (find_helper("nsenter"), "--net", "--target", str(pid))
+    command = (*enter, find_helper("cat"), _RANGE)
     text = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
     first, last = map(int, text.split())
     return first, last

@@ -1,4 +1,4 @@
-"""`python -m tcprism.demo LOSS`, inside a new network namespace: the demo's network and processes.
+"""What traffic.py starts inside a new network namespace: the demo's network and processes.
 
 Prints a sentence about the network, waits for a byte on standard input, then talks. When standard
 input ends every process ends, and the namespace, which has no name, goes with the last of them:
@@ -36,7 +36,3 @@ def end_with_standard_input() -> None:
 def _await_end() -> None:
     os.read(0, 1)
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()
