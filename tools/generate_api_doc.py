@@ -13,9 +13,10 @@ from tcprism.api import Batches
 from tcprism.diagnosis.explain import Explained, Verdict
 from tcprism.diagnosis.explanation import Explanation
 from tcprism.diagnosis.survey import Pause
-from tcprism.events.ledger import Entry, Ledger
+from tcprism.events.ledger import Account, Entry, Ledger
 from tcprism.recording.notes import Facts, Gap
 from tcprism.sinks import Sink
+from tcprism.stages import StatefulStage
 
 OUTPUT = Path(__file__).resolve().parent.parent / "docs/api.md"
 
@@ -51,7 +52,9 @@ need `tcprism[sql]` at most, and the tests run them.
 ## A stage or a sink of your own
 
 A **stage** is a callable that takes a batch and returns one: it may add columns, change events or
-leave some out. A **sink** is an object with `write(batch)` and `close()`, made for a binary file.
+leave some out. One that holds events back until their time has come, or that accounts for what it
+made, dropped or could not join, inherits from `tcprism.stages.StatefulStage`. A **sink** is an
+object with `write(batch)` and `close()`, made for a binary file.
 Give a stage to `Monitor(stages=[...])`, call a sink yourself, or make both known to the command
 line by entry points of an installed package:
 
@@ -68,8 +71,8 @@ SECTIONS: dict[str, tuple[Any, ...]] = {
     "Recordings": (tcprism.open, tcprism.Recording, Facts, Gap),
     "Explaining": (tcprism.explain, Explanation, Explained, Verdict, Pause),
     "Events": (tcprism.Event, tcprism.Batch),
-    "The account": (Ledger, Entry),
-    "Sinks": (Sink,),
+    "The account": (Ledger, Entry, Account),
+    "Stages and sinks": (StatefulStage, Sink),
 }
 
 PUBLIC_SPECIAL = ("__getitem__", "__iter__", "__aiter__", "__arrow_c_stream__")
@@ -114,7 +117,9 @@ def entry(thing: Any) -> str:
     name = thing.__name__
     head = f"tcprism.{name}" if name in tcprism.__all__ else f"{thing.__module__}.{name}"
     # An Event has an attribute for each column: docs/events.md lists them.
-    shown = "" if name in ("Event", "Sink") else f"\n\n    {signature(name, thing)}"
+    shown = (
+        "" if name in ("Event", "Sink", "StatefulStage") else f"\n\n    {signature(name, thing)}"
+    )
     listed = "\n".join(members(thing)) if inspect.isclass(thing) else ""
     return f"### {head}{shown}\n\n{text_of(thing)}\n" + (f"\n{listed}\n" if listed else "")
 

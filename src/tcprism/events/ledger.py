@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -55,6 +55,27 @@ class Entry:
 _COLUMNS = tuple(Entry.__dataclass_fields__)
 
 
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A stage's part of the ledger.
+
+    `entries` are the accounts of the kinds of events that it makes, `counts` are what else it
+    counted, by name, and `remarks` say in a sentence each what is missing and what helps.
+    """
+
+    entries: tuple[Entry, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+    def __add__(self, other: Account) -> Account:
+        names = dict.fromkeys((*self.counts, *other.counts))
+        return Account(
+            self.entries + other.entries,
+            {name: self.counts.get(name, 0) + other.counts.get(name, 0) for name in names},
+            self.remarks + other.remarks,
+        )
+
+
 class Received:
     """What has come out of the rings, per kind."""
 
@@ -71,16 +92,18 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The accounts of all kinds that were traced.
+    """The accounts of all kinds that were traced, and of those that stages made.
 
     `unremembered` are sockets that there was no room to remember: nothing of them is lost but
-    their owner, where no process was at work. `unjoined` are retransmissions whose send was too
-    many sends ago.
+    their owner, where no process was at work. `counts` and `remarks` are what stages counted and
+    say of it (see Account): `counts["unjoined"]` are retransmissions whose send was too many sends
+    ago.
     """
 
     entries: tuple[Entry, ...]
     unremembered: int = 0
-    unjoined: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def lost(self) -> int:
@@ -116,11 +139,7 @@ class Ledger:
                 f"the owners of {self.unremembered} sockets were not remembered:"
                 " use a larger --max-connections"
             )
-        if self.unjoined:
-            yield (
-                f"{self.unjoined} retransmissions are without the send that they repeat:"
-                " too many sends came after it; use a filter"
-            )
+        yield from self.remarks
 
 
 def _table(entries: Iterable[Entry]) -> list[str]:
@@ -143,9 +162,10 @@ def close_accounts(
     missed: Mapping[str, int],
     received: Received,
     unremembered: int = 0,
-    unjoined: int = 0,
+    stages: Account | None = None,
 ) -> Ledger:
-    """Put the kernel's counters (struct counters, a row a kind) and ours together."""
+    """Put the kernel's counters (struct counters, a row a kind), ours and the stages' together."""
+    made = stages or Account()
     return Ledger(
         tuple(
             Entry(
@@ -157,9 +177,11 @@ def close_accounts(
             )
             for kind in KINDS
             if kind in set(kinds)
-        ),
+        )
+        + made.entries,
         unremembered,
-        unjoined,
+        made.counts,
+        made.remarks,
     )
 
 

@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tcprism.errors import RecordingError
-from tcprism.events.ledger import Entry, Ledger
+from tcprism.events.escape import escape
+from tcprism.events.ledger import Account, Entry, Ledger
+from tcprism.stages.retransmits import unjoined
 
 KEY = b"tcprism"
 VERSION = 1
@@ -93,7 +95,7 @@ def decode_facts(metadata: Mapping[bytes, bytes] | None) -> Facts:
         raise RecordingError("its facts are damaged") from error
 
 
-_LEDGER_NUMBERS = tuple(name for name in Ledger.__dataclass_fields__ if name != "entries")
+_REMARKS_MAX, _REMARK_LENGTH = 64, 400  # a file may say anything
 
 
 def encode_ledger(ledger: Ledger) -> dict[str, Any]:
@@ -101,16 +103,36 @@ def encode_ledger(ledger: Ledger) -> dict[str, Any]:
     entries = [
         {name: value for name, value in asdict(entry).items() if value} for entry in ledger.entries
     ]
-    return {"entries": entries} | {name: getattr(ledger, name) for name in _LEDGER_NUMBERS}
+    return {
+        "entries": entries,
+        "unremembered": ledger.unremembered,
+        "counts": dict(ledger.counts),
+        "remarks": ledger.remarks,
+    }
 
 
 def decode_ledger(values: Any) -> Ledger:
     """Return the ledger of a note. Raises RecordingError."""
     try:
-        numbers = {name: int(values.get(name, 0)) for name in _LEDGER_NUMBERS}
-        return Ledger(tuple(map(_entry, values["entries"])), **numbers)
+        entries = tuple(map(_entry, values["entries"]))
+        stages = _of_stages(values)
+        unremembered = int(values.get("unremembered", 0))
+        return Ledger(entries, unremembered, stages.counts, stages.remarks)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise RecordingError("its ledger is damaged") from error
+
+
+def _of_stages(values: Mapping[str, Any]) -> Account:
+    """Return what stages accounted for; the first recordings have one number of one stage."""
+    if "unjoined" in values:
+        return unjoined(int(values["unjoined"]))
+    counts = {_text(name): int(count) for name, count in values.get("counts", {}).items()}
+    remarks = values.get("remarks", ())[:_REMARKS_MAX]
+    return Account(counts=counts, remarks=tuple(map(_text, remarks)))
+
+
+def _text(value: object) -> str:
+    return escape(str(value)[:_REMARK_LENGTH].encode())
 
 
 def _entry(values: Mapping[str, Any]) -> Entry:

@@ -23,7 +23,7 @@ from tcprism.kernel.types import kernel_types
 from tcprism.names.context import cgroup_root, machine_context
 from tcprism.probes import Probe, connection, loss, message, segment
 from tcprism.ring import rings
-from tcprism.stages import Stage, through
+from tcprism.stages import Stage, accounts, through
 from tcprism.stages.retransmits import Retransmits
 
 PROBES = (
@@ -308,7 +308,7 @@ class Tracing:
             self._object.missed(),
             self._received,
             self._object.unremembered(),
-            sum(stage.unjoined for stage in self._stages if isinstance(stage, Retransmits)),
+            accounts(self._stages),
         )
 
 

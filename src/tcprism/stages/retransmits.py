@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from tcprism.events import Batch, Part
 from tcprism.events._wire import EventKind, MessageFlag
 from tcprism.events.escape import escape
+from tcprism.events.ledger import Account
 from tcprism.events.part import Rows
+from tcprism.stages import StatefulStage
 
 # A send in short: what is needed when some of it is sent again.
 SENDS_MAX = 1_000_000
@@ -44,7 +46,7 @@ _DERIVED: dict[str, Any] = {
 _SEQ = 1 << 32
 
 
-class Retransmits:
+class Retransmits(StatefulStage):
     """A stage that fills `attempt` and the `message_` columns of retransmissions.
 
     It remembers the latest SENDS_MAX sends that were traced; `evicted` counts those that had to
@@ -71,6 +73,10 @@ class Retransmits:
             return batch
         parts = [self._explain(part) if part.family == "loss" else part for part in batch.parts]
         return Batch(parts, batch.clock_offset_ns)
+
+    def account(self) -> Account:
+        """Return how many retransmissions are without their send."""
+        return unjoined(self.unjoined)
 
     def _remember(self, part: Part) -> None:
         rows = part.rows
@@ -152,6 +158,15 @@ class Retransmits:
             "message_comm": _comm_text(row["comm"]),
             "message_offset": (int(row["seq"]) - start) % _SEQ,
         }
+
+
+def unjoined(count: int) -> Account:
+    """Return the account of retransmissions whose send is not remembered any more."""
+    remark = (
+        f"{count} retransmissions are without the send that they repeat:"
+        " too many sends came after it; use a filter"
+    )
+    return Account(counts={"unjoined": count}, remarks=(remark,) if count else ())
 
 
 def connection_keys(rows: Rows) -> NDArray[np.uint64]:
