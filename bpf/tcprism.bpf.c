@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /* One object for every kernel: user space loads the programs that this kernel takes. */
 #include "tcprism/events.h"
-#include "probes/message.bpf.c"
+#include "probes/message_fentry.bpf.c"
+#include "probes/message_kprobe.bpf.c"
+#include "probes/message_buffer.bpf.c"
 #include "probes/message_tracepoint.bpf.c"
 #include "probes/segment.bpf.c"
 #include "probes/segment_egress.bpf.c"
 #include "probes/retransmit.bpf.c"
 #include "probes/connection.bpf.c"
+#include "probes/reset.bpf.c"
 #include "probes/drop.bpf.c"
 #include "probes/undo.bpf.c"
 #include "probes/delivery.bpf.c"

@@ -24,6 +24,7 @@ FLAGS = (
     "-O2",
     "-g",  # BTF is made from the debug information
     "-mcpu=v3",  # 32-bit ALU and jumps: every kernel since 5.1
+    "-D__TARGET_ARCH_x86",  # the kernel that will run it: memory order, registers
     "-fno-unwind-tables",
     "-fno-asynchronous-unwind-tables",
     "-Wall",

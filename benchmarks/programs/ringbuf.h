@@ -13,8 +13,8 @@ static void (*bpf_ringbuf_submit)(void *record, u64 flags) = (void *)132;
 
 #define RINGBUF(name, bytes)                                                                       \
 	struct {                                                                                   \
-		MAP_UINT(type, MAP_RINGBUF);                                                       \
-		MAP_UINT(max_entries, bytes);                                                      \
+		__uint(type, MAP_RINGBUF);                                                         \
+		__uint(max_entries, bytes);                                                        \
 	} name SEC(".maps")
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* ACKs and data as they arrive: what became of the sends that wait, and when there was something to read. */
+/* ACKs and data as they arrive: which sends are acknowledged, and since when there is data to read. */
 #include "tcprism/delivery.h"
 
 INLINE void delivery_fill(struct delivery *to, const struct outstanding *o, struct sock *sk)
@@ -18,8 +18,8 @@ INLINE void delivery_fill(struct delivery *to, const struct outstanding *o, stru
 	to->unacked_us = o->left_ts_ns ? elapsed_us(o->left_ts_ns, to->event.ts_ns) : MICROSECONDS_UNKNOWN;
 }
 
-/* The oldest send that waits has been acknowledged; it passed the filters as it was put here. */
-static __attribute__((noinline)) int delivery_submit(struct sock *sk, struct deliveries *d)
+/* The oldest waiting send has been acknowledged. It passed the filters when it was queued. */
+static __noinline int delivery_submit(struct sock *sk, struct deliveries *d)
 {
 	struct counters *counters = counters_of(KIND_ACKED);
 	const struct outstanding *o = &d->outstanding[AT(d->acked)];
@@ -34,7 +34,7 @@ static __attribute__((noinline)) int delivery_submit(struct sock *sk, struct del
 	return 0;
 }
 
-/* The peer has everything before `una`. */
+/* Everything before `una` has been acknowledged. */
 INLINE void delivery_acked(struct sock *sk, u32 una)
 {
 	struct deliveries *d = deliveries_of(sk, READS_BTF);
@@ -61,7 +61,7 @@ SEC("tp_btf/tcp_probe") int tracepoint_acked(u64 *ctx)
 	return 0;
 }
 
-/* Past ESTABLISHED no hook tells of ACKs; the one that ends a state has come by now. */
+/* After ESTABLISHED no hook sees ACKs. The one that caused this transition has been processed. */
 SEC("tp_btf/inet_sock_set_state") int tracepoint_acked_at_end(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];

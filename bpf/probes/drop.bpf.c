@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* A segment that this host threw away, on its way out or in. */
+/* A segment that this host dropped, on its way out or in. */
+#include "tcprism/loss.h"
 #include "tcprism/packet.h"
 
 INLINE void packet_into_loss(struct loss *to, const struct seen_packet *packet)
@@ -9,18 +10,18 @@ INLINE void packet_into_loss(struct loss *to, const struct seen_packet *packet)
 	u32 flags = packet->tcp.flags;
 
 	s->event.flags = flags;
-	s->event.seq = __builtin_bswap32(packet->tcp.seq);
-	s->event.bytes = packet->length > header ? packet->length - header : 0; /* lengths off the wire may lie */
+	s->event.seq = bpf_ntohl(packet->tcp.seq);
+	s->event.bytes = packet->length > header ? packet->length - header : 0; /* lengths from the wire may be wrong */
 	s->end_seq = s->event.seq + s->event.bytes + !!(flags & TCPHDR_SYN) + !!(flags & TCPHDR_FIN);
-	s->ack = flags & TCPHDR_ACK ? __builtin_bswap32(packet->tcp.ack) : 0;
-	s->window = __builtin_bswap16(packet->tcp.window);
+	s->ack = flags & TCPHDR_ACK ? bpf_ntohl(packet->tcp.ack) : 0;
+	s->window = bpf_ntohs(packet->tcp.window);
 	s->segs = 1;
 }
 
-/* A packet that goes out has its sender's socket; one that came in may have the one that it was found for. */
+/* The socket of an outgoing packet is the sender's; an incoming one may have the socket that it was meant for. */
 INLINE bool is_outgoing(const struct sock *sk, const struct seen_packet *packet)
 {
-	return sk->__sk_common.skc_num == __builtin_bswap16(packet->tcp.source);
+	return sk->__sk_common.skc_num == bpf_ntohs(packet->tcp.source);
 }
 
 struct dropped {
@@ -31,13 +32,13 @@ struct dropped {
 	bool outgoing;
 };
 
-/* A socket that is gone lets go of what TCP had taken in and nobody has read, a FIN at least: no loss. */
+/* A closed socket frees what TCP received and nobody read, at least a FIN: no loss. */
 INLINE bool was_received(const struct sock *sk, const struct dropped *d)
 {
 	return !d->outgoing && is_full_socket(sk) && sk->__sk_common.skc_state == TCP_CLOSE;
 }
 
-/* The socket is one out of a packet: no cookie can be made for it. */
+/* A socket found through a packet: no helper may make a cookie for it. */
 INLINE void read_socket(struct dropped *to, struct sock *sk)
 {
 	to->outgoing = is_outgoing(sk, &to->packet);
@@ -79,7 +80,7 @@ SEC("tp_btf/kfree_skb") int tracepoint_drop(u64 *ctx)
 	struct sock *sender = skb->sk;
 	struct dropped d = {};
 
-	/* What a bridge or a capture shows to a host that it is not meant for is no loss. */
+	/* A packet for another host, seen because of a bridge or a capture, is no loss. */
 	if (READ_BITS(READS_BTF, skb, pkt_type) == PACKET_OTHERHOST || !read_seen_packet(&d.packet, skb))
 		return 0;
 	if (is_there(sender)) {

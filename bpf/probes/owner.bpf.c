@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* Who owns a socket that is accepted or was there before, and which processes are followed. */
+/* The owners of sockets that are accepted or older than the trace, and which processes are followed. */
 #include "tcprism/emit.h"
 
 SEC("tp_btf/sched_process_fork") int tracepoint_fork(u64 *ctx)
@@ -12,7 +12,7 @@ SEC("tp_btf/sched_process_fork") int tracepoint_fork(u64 *ctx)
 	return 0;
 }
 
-/* The last thread has gone: the number may soon be somebody else's. */
+/* The process's last thread exits: its pid may be used again. */
 SEC("tp_btf/sched_process_exit") int tracepoint_exit(u64 *ctx)
 {
 	const struct task_struct *task = (void *)ctx[0];
@@ -24,8 +24,8 @@ SEC("tp_btf/sched_process_exit") int tracepoint_exit(u64 *ctx)
 }
 
 /*
- * The process that accepts a connection has it from here on. inet_csk_accept() has two parameters since 6.10
- * (92ef0fd55ac8), four before.
+ * The process that accepts a connection owns it. inet_csk_accept() has two parameters since 6.10 (92ef0fd55ac8),
+ * four before.
  */
 SEC("fexit/inet_csk_accept") int fexit_accept(u64 *ctx)
 {
@@ -43,28 +43,6 @@ SEC("kretprobe/inet_csk_accept") int kretprobe_accept(struct pt_regs *ctx)
 	if (is_there(sk) && ports_may_pass(&sk->__sk_common, READS_PROBED))
 		owner_is_current(sk, READS_PROBED);
 	return 0;
-}
-
-/* As task_passes(), of a task that is not the current one. */
-INLINE bool other_task_passes(const struct task_struct *task)
-{
-	const struct cgroup *cgroup = task->cgroups->dfl_cgrp;
-	struct comm comm = {};
-
-	if (config.self_pid == (u32)task->tgid)
-		return false;
-	if (config.by_pid) {
-		const u8 *chosen = pid_chosen(task->tgid);
-
-		if (!chosen || !*chosen)
-			return false;
-	}
-	if (config.by_comm) {
-		bpf_probe_read_kernel_str(&comm, sizeof(comm), task->comm);
-		if (!bpf_map_lookup_elem(&comms, &comm))
-			return false;
-	}
-	return !config.cgroups || cgroup_chosen(cgroup);
 }
 
 INLINE void label(struct sock *sk, const struct task_struct *task, enum reads reads)
@@ -90,7 +68,7 @@ INLINE void label(struct sock *sk, const struct task_struct *task, enum reads re
 		note->owner = owner;
 }
 
-/* Once, at the start: whoever has a socket open owns it, unless a hook knows better by now. */
+/* Once, at the start: a process that has a socket open owns it, unless a hook has seen a user already. */
 SEC("iter/task_file") int iterate_owners(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* Retransmissions: equal to RetransSegs, tail loss probes included, on every kernel. */
+/* Retransmissions: as many as RetransSegs counts, tail loss probes included, on every kernel. */
 #include "tcprism/undo.h"
 
 INLINE void retransmit_event(struct sock *sk, const struct sk_buff *skb, int error)
@@ -40,7 +40,7 @@ SEC("tp_btf/tcp_retransmit_skb") int tracepoint_retransmit(u64 *ctx)
 	return 0;
 }
 
-/* A SYN-ACK again: there is a request and a listener, but no connection yet. */
+/* A SYN-ACK: there are a request and a listener, but no connection yet. */
 INLINE void retransmit_synack_event(struct sock *listener, const struct request_sock *req)
 {
 	struct counters *counters = counters_of(KIND_RETRANSMIT);

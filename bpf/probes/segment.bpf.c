@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * TCP hands a segment to IP, by fentry and fexit, or by kprobe and kretprobe. It counts as OutSegs
- * does: a segment that was sent before is no transmit.
+ * TCP hands a segment to IP, by fentry and fexit or by kprobe and kretprobe. Counts as OutSegs does: a retransmission
+ * is no transmit.
  */
 #include "tcprism/segment.h"
 
-/* By socket (fentry: it is locked while it transmits) or by stack position (kprobe: no arguments at the exit). */
+/* By socket (fentry: it is locked while it transmits) or by stack pointer (kretprobes have no arguments). */
 struct {
-	MAP_UINT(type, MAP_LRU_HASH);
-	MAP_UINT(max_entries, 16384);
-	MAP_TYPE(key, u64);
-	MAP_TYPE(value, struct pending);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u64);
+	__type(value, struct pending);
 } transmissions SEC(".maps");
 
 INLINE void transmit_enter(struct sock *sk, struct sk_buff *skb, u32 rcv_nxt, u64 key, enum reads reads)
@@ -102,7 +102,7 @@ SEC("kprobe/__tcp_transmit_skb") int kprobe_transmit(struct pt_regs *ctx)
 	return 0;
 }
 
-/* The return address is off the stack by now. */
+/* The return address has been popped. */
 SEC("kretprobe/__tcp_transmit_skb") int kretprobe_transmit(struct pt_regs *ctx)
 {
 	transmit_leave(NULL, ctx->ax, ctx->sp, READS_PROBED);

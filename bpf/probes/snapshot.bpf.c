@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * Every TCP socket that a process has open, in all network namespaces, read whenever user space reads
- * the iterator: no hook, no cost a packet. Not seen: sockets that no file stands for, in an accept
- * queue (the listener's `backlog` counts them) or closed by their process.
+ * Every TCP socket that a process has open, in all network namespaces, whenever user space reads the iterator. No
+ * hook, so no cost per packet. Sockets without a file are not seen: those in an accept queue (the listener's
+ * `backlog` counts them) and those that their process has closed.
  */
+#include "tcprism/task_filter.h"
 #include "tcprism/totals.h"
 
-/* Built here: with all that it is read through, a snapshot is too large for the stack. */
+/* A snapshot is too large for the stack. */
 struct {
-	MAP_UINT(type, MAP_PERCPU_ARRAY);
-	MAP_UINT(max_entries, 1);
-	MAP_TYPE(key, u32);
-	MAP_TYPE(value, struct snapshot);
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct snapshot);
 } snapshot_buffer SEC(".maps");
 
 INLINE bool is_tcp_socket(struct sock *sk)
@@ -76,7 +77,7 @@ INLINE void read_recovery(struct snapshot *to, struct tcp_sock *tp)
 /* As tcp_get_info(): tcpi_last_data_sent and tcpi_last_data_recv. */
 INLINE void read_ages(struct snapshot *to, struct tcp_sock *tp)
 {
-	u32 now = LOW32(bpf_jiffies64()), sent = now, received = now;
+	u32 now = lower_32_bits(bpf_jiffies64()), sent = now, received = now;
 
 	READ(READS_PROBED, sent, tp->lsndtime);
 	READ(READS_PROBED, received, tp->inet_conn.icsk_ack.lrcvtime);

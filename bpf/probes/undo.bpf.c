@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* A segment arrives at an established connection, before TCP looks at it: has the one before it undone anything? */
+/* A segment arrives at an established connection and TCP has not processed it yet: did the one before cause an undo? */
 #include "tcprism/undo.h"
 
 SEC("tp_btf/tcp_probe") int tracepoint_undo(u64 *ctx)

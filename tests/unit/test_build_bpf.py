@@ -1,5 +1,6 @@
 """The compiled object: the same bytes everywhere, without DWARF, and still readable by libbpf."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,34 @@ def test_a_source_that_does_not_compile_leaves_the_old_object(
     assert output.read_bytes() == b"old"
     assert {path.name for path in tmp_path.iterdir()} == {"bad.bpf.c", "bad.bpf.o"}
     assert "error:" in capfd.readouterr().err
+
+
+def check_syntax(*sources: Path, flags: tuple[str, ...] = build_bpf.FLAGS) -> str:
+    """Return what the compiler says of C sources, each by itself; nothing if they are well."""
+    clang = os.environ.get("TCPRISM_CLANG")
+    command = [clang] if clang else [sys.executable, "-m", "ziglang", "clang"]
+    options = ("--target=bpfel", "-Werror", "-fsyntax-only", f"-I{SOURCES / 'include'}")
+    return subprocess.run(
+        [*command, *flags, *options, *sources], stderr=subprocess.PIPE, text=True, check=False
+    ).stderr
+
+
+def test_each_header_and_each_probe_compiles_by_itself(tmp_path: Path) -> None:
+    sources = list(SOURCES.glob("probes/*.c"))
+    for header in SOURCES.glob("include/tcprism/*.h"):
+        sources.append(tmp_path / f"{header.stem}.c")
+        sources[-1].write_text(f'#include "tcprism/{header.name}"\n')
+    assert check_syntax(*sources) == ""
+
+
+def test_probes_are_short() -> None:
+    lengths = {path.name: len(path.read_text().splitlines()) for path in SOURCES.glob("probes/*")}
+    assert not {name: length for name, length in lengths.items() if length > 150}
+
+
+def test_rings_refuse_an_architecture_that_needs_barriers() -> None:
+    flags = tuple(flag for flag in build_bpf.FLAGS if "TARGET_ARCH" not in flag)
+    assert "x86-64 only" in check_syntax(build_bpf.SOURCE, flags=flags)
 
 
 def test_a_compiler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tcprism.errors import PermissionMissing
+from tcprism.errors import MachineError, PermissionMissing
 from tcprism.features import machine
 
 
@@ -19,7 +19,13 @@ def test_privileges(have: set[str], missing: str | None, monkeypatch: pytest.Mon
     found = {name: name in have for name in machine.capabilities()}
     monkeypatch.setattr(machine, "capabilities", lambda: found)
     if missing is None:
-        machine.require_privileges()
+        machine.require()
         return
     with pytest.raises(PermissionMissing, match=missing):
-        machine.require_privileges()
+        machine.require()
+
+
+def test_another_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    with pytest.raises(MachineError, match=r"needs an x86-64 machine and this one is aarch64"):
+        machine.require()

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* Where a message's bytes lie in the caller's memory, and how to gather the first of them. */
+/* Where a message's bytes lie in the caller's memory, and how to copy the first of them. */
 #ifndef TCPRISM_BUFFER_H
 #define TCPRISM_BUFFER_H
 
 #include "drift.h"
 #include "maps.h"
 
-#define SEGMENTS_MAX 128 /* of an iovec; what lies behind them is counted as cut */
+#define SEGMENTS_MAX 128 /* of an iovec; bytes in later ones count as cut */
 
 enum buffer_shape {
 	BUFFER_FLAT,
@@ -33,7 +33,7 @@ INLINE void buffer_none(struct buffer *to, u32 reason)
 	*to = (struct buffer){ .shape = BUFFER_NONE, .unavailable = reason };
 }
 
-/* The iterator must not have moved yet. */
+/* The iterator must not have advanced yet. */
 INLINE void buffer_from_iter(struct buffer *to, const struct iov_iter *iter, enum reads reads)
 {
 	u32 type = iter_type_of(iter, reads);
@@ -46,14 +46,14 @@ INLINE void buffer_from_iter(struct buffer *to, const struct iov_iter *iter, enu
 		to->shape = BUFFER_FLAT;
 		to->base = (u64)base;
 		to->offset = offset;
-	} else if (type == enum_value(enum iter_type, ITER_IOVEC)) {
+	} else if (type == bpf_core_enum_value(enum iter_type, ITER_IOVEC)) {
 		READ(reads, segments, iter->nr_segs);
 		to->shape = BUFFER_IOVEC;
 		to->base = (u64)iter_iovec_of(iter, reads);
 		to->segments = segments;
 		to->offset = offset;
 	} else {
-		bool kernel = type == enum_value(enum iter_type, ITER_KVEC);
+		bool kernel = type == bpf_core_enum_value(enum iter_type, ITER_KVEC);
 
 		buffer_none(to, kernel ? PAYLOAD_KERNEL : PAYLOAD_SPLICED);
 	}
@@ -61,15 +61,15 @@ INLINE void buffer_from_iter(struct buffer *to, const struct iov_iter *iter, enu
 
 /* One per direction: two programs that share a CPU never share an entry, and one does not nest in itself. */
 struct gathered {
-	u8 bytes[2 * PAYLOAD_MAX]; /* twice, so that the verifier can see that a copy ends inside */
+	u8 bytes[2 * PAYLOAD_MAX]; /* twice, so that the verifier sees that each copy ends inside */
 };
 
 #define PER_DIRECTION(name, value_type)                                                            \
 	struct {                                                                                   \
-		MAP_UINT(type, MAP_PERCPU_ARRAY);                                                  \
-		MAP_UINT(max_entries, 2);                                                          \
-		MAP_TYPE(key, u32);                                                                \
-		MAP_TYPE(value, value_type);                                                       \
+		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);                                           \
+		__uint(max_entries, 2);                                                            \
+		__type(key, u32);                                                                  \
+		__type(value, value_type);                                                         \
 	} name SEC(".maps")
 
 PER_DIRECTION(gathered_bytes, struct gathered);
@@ -99,12 +99,11 @@ INLINE long read_segment(struct iovec *to, u64 base, u32 shape, u32 index)
 }
 
 /*
- * One segment of an iovec: adds up what the caller asked for and copies what is still wanted.
- * Returns 0, or 1 when it cannot be read. A global function, as the loop over it: the verifier checks
- * such once and on their own, and no rounds of the loop for each way that leads there. On 5.10 they
- * take numbers only.
+ * One segment of an iovec: adds up what the caller asked for and copies what is still wanted. Returns 0, or 1 when
+ * it cannot be read. This and the loop round it are global functions, which the verifier checks once and by
+ * themselves, not again for each path that leads there. In 5.10 these take numbers only.
  */
-__attribute__((noinline)) int gather_segment(u32 direction, u64 base, u32 shape, u32 index, u32 want)
+__noinline int gather_segment(u32 direction, u64 base, u32 shape, u32 index, u32 want)
 {
 	struct gathered *to = bpf_map_lookup_elem(&gathered_bytes, &direction);
 	struct gathering *state = bpf_map_lookup_elem(&gathering, &direction);
@@ -122,7 +121,7 @@ __attribute__((noinline)) int gather_segment(u32 direction, u64 base, u32 shape,
 	if (done >= want || done >= PAYLOAD_MAX)
 		return 0;
 	size = MIN(segment.iov_len, want - done);
-	asm volatile("" : "+r"(size));
+	barrier_var(size);
 	if (size > PAYLOAD_MAX)
 		size = PAYLOAD_MAX;
 	if (bpf_probe_read_user(to->bytes + done, size, segment.iov_base))
@@ -131,8 +130,8 @@ __attribute__((noinline)) int gather_segment(u32 direction, u64 base, u32 shape,
 	return 0;
 }
 
-/* Returns how many segments could be read. */
-__attribute__((noinline)) int gather_segments(u32 direction, u64 base, u32 shape, u32 segments, u32 want)
+/* Returns how many segments were read. */
+__noinline int gather_segments(u32 direction, u64 base, u32 shape, u32 segments, u32 want)
 {
 	u32 i;
 

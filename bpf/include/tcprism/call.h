@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* The call into TCP that the current thread is inside: what its entry knows and its end needs. */
+/* The call into TCP that the current thread is in: what its end needs from its entry. */
 #ifndef TCPRISM_CALL_H
 #define TCPRISM_CALL_H
 
 #include "buffer.h"
 #include "emit.h"
 
-/* What is known of the call that the current thread is inside. */
 struct call {
 	u64 start_ns; /* 0: unknown */
-	u64 sk;       /* 0: nobody saw its entry */
+	u64 sk;       /* 0: its entry was not seen */
 	struct buffer buffer;
 	u32 requested;
 	u32 seq;
@@ -18,18 +17,18 @@ struct call {
 };
 
 struct {
-	MAP_UINT(type, MAP_TASK_STORAGE);
-	MAP_UINT(map_flags, MAP_NO_PREALLOC);
-	MAP_TYPE(key, int);
-	MAP_TYPE(value, struct call);
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct call);
 } calls SEC(".maps");
 
-/* Where there is no task storage: by thread. A thread is inside one call at a time. */
+/* By thread, where the kernel has no task storage. A thread is in one call at a time. */
 struct {
-	MAP_UINT(type, MAP_LRU_HASH);
-	MAP_UINT(max_entries, 16384);
-	MAP_TYPE(key, u64);
-	MAP_TYPE(value, struct call);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u64);
+	__type(value, struct call);
 } calls_by_thread SEC(".maps");
 
 INLINE struct call *current_call(const struct thread *thread, bool create)

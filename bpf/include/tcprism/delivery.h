@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * How long the last byte of a message waited: a send's until it left and until it was acknowledged, a recv's from
- * its arrival until it was copied. Per socket a short queue of each; what does not fit is counted or unknown.
+ * How long the last byte of a message waited: a sent one until it left and until it was acknowledged, a received
+ * one from its arrival until it was read. Each socket has a short queue for either; what does not fit is counted
+ * or unknown.
  */
 #ifndef TCPRISM_DELIVERY_H
 #define TCPRISM_DELIVERY_H
@@ -17,7 +18,7 @@ struct outstanding {
 	u32 seq, end_seq;
 };
 
-#define ARRIVAL_UNKNOWN 0xffffffffffffffffULL /* of several, too many to keep apart */
+#define ARRIVAL_UNKNOWN 0xffffffffffffffffULL /* several segments share the entry */
 
 struct arrival {
 	u64 ts_ns;
@@ -26,34 +27,34 @@ struct arrival {
 };
 
 struct deliveries {
-	u32 acked, left, sent;   /* positions: acked <= left <= sent, and at most QUEUED between the ends */
+	u32 acked, left, sent;   /* positions: acked <= left <= sent <= acked + QUEUED */
 	u32 read, arrived;
 	u32 reserved;
-	u64 latest_ns;           /* while a recv is looked at; here, for in registers it costs the verifier dear */
+	u64 latest_ns;           /* for delivery_unread() alone: in registers it costs the verifier dear */
 	struct outstanding outstanding[QUEUED];
 	struct arrival arrivals[QUEUED];
 };
 
 struct {
-	MAP_UINT(type, MAP_SK_STORAGE);
-	MAP_UINT(map_flags, MAP_NO_PREALLOC);
-	MAP_TYPE(key, int);
-	MAP_TYPE(value, struct deliveries);
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct deliveries);
 } deliveries SEC(".maps");
 
 struct {
-	MAP_UINT(type, MAP_LRU_HASH);
-	MAP_UINT(max_entries, 16384);
-	MAP_TYPE(key, u64);
-	MAP_TYPE(value, struct deliveries);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u64);
+	__type(value, struct deliveries);
 } deliveries_by_address SEC(".maps");
 
-/* Too large for the stack: what a new entry of the table is made from. */
+/* A new entry for the table: too large for the stack. */
 struct {
-	MAP_UINT(type, MAP_ARRAY);
-	MAP_UINT(max_entries, 1);
-	MAP_TYPE(key, u32);
-	MAP_TYPE(value, struct deliveries);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct deliveries);
 } no_deliveries SEC(".maps");
 
 INLINE struct deliveries *deliveries_of(struct sock *sk, enum reads reads)
@@ -73,7 +74,7 @@ INLINE struct deliveries *deliveries_create(struct sock *sk, enum reads reads)
 	u64 key;
 
 	if (has_storage(reads))
-		return bpf_sk_storage_get(&deliveries, sk, NULL, STORAGE_CREATE);
+		return bpf_sk_storage_get(&deliveries, sk, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	d = deliveries_of(sk, reads);
 	none = bpf_map_lookup_elem(&no_deliveries, &zero);
 	if (d || !none)
@@ -91,7 +92,7 @@ INLINE void deliveries_forget(struct sock *sk)
 		bpf_map_delete_elem(&deliveries_by_address, &key);
 }
 
-/* A send returned, its bytes in the send queue or gone already. */
+/* A send has returned; its bytes are in the send queue or have left. */
 INLINE void delivery_sent(struct sock *sk, const struct event *send, enum reads reads)
 {
 	struct counters *counters = counters_of(KIND_ACKED);
@@ -118,7 +119,7 @@ INLINE void delivery_sent(struct sock *sk, const struct event *send, enum reads 
 	d->sent++;
 }
 
-/* A segment leaves that ends there. */
+/* A segment that ends at `end_seq` leaves. */
 INLINE void delivery_left(struct sock *sk, u32 end_seq, enum reads reads)
 {
 	struct deliveries *d = deliveries_of(sk, reads);
@@ -144,7 +145,7 @@ INLINE u32 elapsed_us(u64 from, u64 to)
 	return MIN(us, MICROSECONDS_UNKNOWN - 1);
 }
 
-/* A segment came, and TCP will put it into the receive queue. */
+/* A segment arrived that TCP will put into the receive queue. */
 INLINE void delivery_arrived(struct sock *sk, u32 end_seq)
 {
 	struct deliveries *d = deliveries_create(sk, READS_BTF);
@@ -164,8 +165,8 @@ INLINE void delivery_arrived(struct sock *sk, u32 end_seq)
 	d->arrived++;
 }
 
-/* Takes the oldest arrival as far as it has been read; returns whether the last byte came with it. */
-static __attribute__((noinline)) int arrival_read(struct deliveries *d, u32 end)
+/* Takes the oldest arrival as far as it has been read. Returns whether the byte before `end` came with it. */
+static __noinline int arrival_read(struct deliveries *d, u32 end)
 {
 	const struct arrival *a = &d->arrivals[AT(d->read)];
 	u32 left = a->end_seq - end;
@@ -173,13 +174,13 @@ static __attribute__((noinline)) int arrival_read(struct deliveries *d, u32 end)
 	if (d->latest_ns < a->ts_ns)
 		d->latest_ns = a->ts_ns;
 	if (!left || after(end, a->end_seq))
-		d->read++; /* else the rest of it is yet to be read */
+		d->read++; /* else a part of it is still unread */
 	return !after(end, a->end_seq);
 }
 
 /*
- * How long the byte before `end` had been there to read: since the segment that has it came, or a later one that
- * filled a gap before it.
+ * How long the byte before `end` could have been read: since its segment arrived, or a later one that filled a gap
+ * before it.
  */
 INLINE u32 delivery_unread(struct sock *sk, u32 end, u64 now, enum reads reads)
 {

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * Kernel drift: what was renamed, moved or added between 5.10 and 7.x. Each case asks for the field
- * or the type, never for a version, and cites the kernel that changed it.
+ * What was renamed, moved or added between kernels 5.10 and 7.x. The code asks whether a field or a type exists,
+ * never for a version; the comment cites the kernel that changed it.
  */
 #ifndef TCPRISM_DRIFT_H
 #define TCPRISM_DRIFT_H
 
-#include "kernel.h"
+#include "constants.h"
+#include "kernel_net.h"
+#include "kernel_task.h"
 #include "maps.h"
+#include "read.h"
 
 struct iov_iter___before_5_14 { /* 8cd54c1c8480: type became iter_type */
 	u32 type;
@@ -23,7 +26,7 @@ INLINE u32 iter_type_of(const struct iov_iter *iter, enum reads reads)
 	const struct iov_iter___before_5_14 *old = (const void *)iter;
 	u32 type = 0;
 
-	if (field_exists(iter->iter_type)) {
+	if (bpf_core_field_exists(iter->iter_type)) {
 		u8 small = 0;
 
 		READ(reads, small, iter->iter_type);
@@ -38,7 +41,7 @@ INLINE const struct iovec *iter_iovec_of(const struct iov_iter *iter, enum reads
 	const struct iov_iter___before_6_4 *old = (const void *)iter;
 	const struct iovec *iovec = NULL;
 
-	if (field_exists(iter->__iov))
+	if (bpf_core_field_exists(iter->__iov))
 		READ(reads, iovec, iter->__iov);
 	else
 		READ(reads, iovec, old->iov);
@@ -48,15 +51,15 @@ INLINE const struct iovec *iter_iovec_of(const struct iov_iter *iter, enum reads
 /* ITER_UBUF came with 6.0 (fcb14cb1bdac). */
 INLINE bool iter_is_flat(u32 type)
 {
-	return enum_value_exists(enum iter_type, ITER_UBUF) && type == enum_value(enum iter_type, ITER_UBUF);
+	return bpf_core_enum_value_exists(enum iter_type, ITER_UBUF) && type == bpf_core_enum_value(enum iter_type, ITER_UBUF);
 }
 
-/* Of a full TCP socket. The cast (6.2+) is no call, and what it gives is only for reading; the helper costs 20 ns. */
+/* For full TCP sockets. The cast (6.2+) is no call but is for reading only; the helper costs 20 ns. */
 INLINE struct tcp_sock *tcp_sock_of(struct sock *sk, enum reads reads)
 {
 	if (reads == READS_PROBED)
 		return (struct tcp_sock *)sk;
-	return config.can_cast ? bpf_rdonly_cast(sk, kernel_type(struct tcp_sock)) : bpf_skc_to_tcp_sock(sk);
+	return config.can_cast ? bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_sock)) : bpf_skc_to_tcp_sock(sk);
 }
 
 INLINE bool is_full_socket(const struct sock *sk)
@@ -66,20 +69,20 @@ INLINE bool is_full_socket(const struct sock *sk)
 	return state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV;
 }
 
-/* Of a socket that may be any: a request or a connection in TIME-WAIT has less to read. NULL: it is not a full one. */
+/* For any socket: a request or one in TIME-WAIT is no full socket, and yields NULL. */
 INLINE struct tcp_sock *full_tcp_sock(struct sock *sk)
 {
 	const struct sock *readable;
 
 	if (!config.can_cast)
 		return bpf_skc_to_tcp_sock(sk);
-	readable = bpf_rdonly_cast(sk, kernel_type(struct sock));
+	readable = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct sock));
 	if (!is_full_socket(readable) || readable->sk_protocol != IPPROTO_TCP)
 		return NULL;
 	return tcp_sock_of(sk, READS_BTF);
 }
 
-struct local_ports___as_pair { /* in 6.1; one number in 6.12 */
+struct local_ports___as_pair { /* up to 6.1 at least; one number in 6.12 */
 	int range[2];
 } CORE;
 
@@ -87,7 +90,7 @@ struct port_range {
 	u32 low, high;
 };
 
-/* The ports out of which the kernel chooses one for a socket that connects (ip_local_port_range). */
+/* The ports from which the kernel chooses one for a socket that connects (ip_local_port_range). */
 INLINE struct port_range local_port_range(const struct sock_common *sk, enum reads reads)
 {
 	const struct local_ports___as_pair *old;
@@ -99,7 +102,7 @@ INLINE struct port_range local_port_range(const struct sock_common *sk, enum rea
 	READ(reads, net, sk->skc_net.net);
 	ports = &net->ipv4.ip_local_ports;
 	old = (const void *)ports;
-	if (field_exists(ports->range)) {
+	if (bpf_core_field_exists(ports->range)) {
 		READ(reads, both, ports->range);
 		range.low = both & 0xffff;
 		range.high = both >> 16;
@@ -110,7 +113,7 @@ INLINE struct port_range local_port_range(const struct sock_common *sk, enum rea
 	return range;
 }
 
-struct tcp_sock___with_bits { /* later a byte of its own, in 6.18 at the latest */
+struct tcp_sock___with_bits { /* a whole byte in 6.18 and later */
 	u8 chrono_type : 2;
 } CORE;
 
@@ -120,30 +123,30 @@ INLINE u32 chrono_type_of(struct tcp_sock *tp, enum reads reads)
 {
 	u8 type = 0;
 
-	if (__builtin_preserve_field_info(tp->chrono_type, 4) != SHIFT_OF_A_BYTE)
+	if (__builtin_preserve_field_info(tp->chrono_type, BPF_FIELD_LSHIFT_U64) != SHIFT_OF_A_BYTE)
 		return READ_BITS(reads, (struct tcp_sock___with_bits *)tp, chrono_type);
 	READ(reads, type, tp->chrono_type);
 	return type;
 }
 
-/* The tracepoint says whether the attempt failed since 6.16; before, it fired for successes alone. */
+/* Since 6.16 the tracepoint tells the attempt's result; before, it fired only if the attempt succeeded. */
 typedef void (*btf_trace_tcp_retransmit_skb)(void *, const struct sock *, const struct sk_buff *, int);
 
-#define RETRANSMIT_HAS_ERROR() type_matches(btf_trace_tcp_retransmit_skb)
+#define RETRANSMIT_HAS_ERROR() bpf_core_type_matches(btf_trace_tcp_retransmit_skb)
 
-/* kfree_skb's reason came with 5.17, that of a reset with 6.10, each with its enum. */
-#define DROP_HAS_REASON() enum_value_exists(enum skb_drop_reason, SKB_DROP_REASON_NOT_SPECIFIED)
-#define RESET_HAS_REASON() enum_value_exists(enum sk_rst_reason, SK_RST_REASON_NOT_SPECIFIED)
+/* The reason of a drop came with 5.17, that of a reset with 6.10, each with its enum. */
+#define DROP_HAS_REASON() bpf_core_enum_value_exists(enum skb_drop_reason, SKB_DROP_REASON_NOT_SPECIFIED)
+#define RESET_HAS_REASON() bpf_core_enum_value_exists(enum sk_rst_reason, SK_RST_REASON_NOT_SPECIFIED)
 
-/* The socket that a dropped packet was found to belong to came with 6.11 (c53795d48ee8). */
+/* The socket that a dropped packet was meant for came with 6.11 (c53795d48ee8). */
 typedef void (*btf_trace_kfree_skb)(void *, struct sk_buff *, void *, enum skb_drop_reason, struct sock *);
 
-#define DROP_HAS_SOCKET() type_matches(btf_trace_kfree_skb)
+#define DROP_HAS_SOCKET() bpf_core_type_matches(btf_trace_kfree_skb)
 
 /* bpf_sock_from_file() came with 5.11. */
-#define HAS_SOCK_FROM_FILE() enum_value_exists(enum bpf_func_id, BPF_FUNC_sock_from_file)
+#define HAS_SOCK_FROM_FILE() bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_sock_from_file)
 
-/* The socket behind an open file; bpf_sock_from_file() came with 5.11 only. A descriptor of O_PATH has none. */
+/* The socket of an open file, where bpf_sock_from_file() is missing. A descriptor of O_PATH has none. */
 INLINE struct sock *sock_of_file(const struct file *file)
 {
 	struct socket *socket = file->private_data;
@@ -155,9 +158,9 @@ INLINE struct sock *sock_of_file(const struct file *file)
 }
 
 /* bpf_get_current_task_btf() came with 5.11. */
-#define HAS_TASK_BTF() enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)
+#define HAS_TASK_BTF() bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)
 
-/* The current thread. It is asked for once and handed on, for each call of a helper costs 6 ns and more. */
+/* The current thread: read once and passed on, for each helper call costs 6 ns or more. */
 struct thread {
 	struct task_struct *task; /* NULL where the kernel has no helper for it */
 	u32 pid, tid;
@@ -174,9 +177,15 @@ INLINE void read_thread(struct thread *to)
 	} else {
 		ids = bpf_get_current_pid_tgid();
 		to->task = NULL;
-		to->pid = HIGH32(ids);
-		to->tid = LOW32(ids);
+		to->pid = upper_32_bits(ids);
+		to->tid = lower_32_bits(ids);
 	}
+}
+
+/* Whether a thread uses io_uring: then its registers need not be about the request that is being served. */
+INLINE bool uses_io_uring(const struct task_struct *task)
+{
+	return bpf_core_field_exists(task->io_uring) && (task->io_uring || task->flags & PF_IO_WORKER);
 }
 
 #endif

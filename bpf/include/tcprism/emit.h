@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* From a finished event to its ring, and the ledger that accounts for every one. */
+/* Submitting records, and counting each event in the ledger. */
 #ifndef TCPRISM_EMIT_H
 #define TCPRISM_EMIT_H
 
@@ -28,7 +28,7 @@ INLINE void event_owner(struct event *event, const struct owner *owner)
 	*comm = owner->comm;
 }
 
-/* All but socket, flags, bytes, seq and error. What an older one left is still there: every field is written. */
+/* Sets all but socket, flags, bytes, seq and error. The room still holds an older record: every field must be set. */
 INLINE void event_begin(struct event *event, u32 kind, const struct connection *c, const struct owner *owner)
 {
 	const struct owner unknown = {};
@@ -47,7 +47,7 @@ INLINE void event_begin(struct event *event, u32 kind, const struct connection *
 		event_owner(event, &unknown);
 }
 
-/* Null (0) until something asks for it where no helper may: kprobes, and tracing before 5.12. */
+/* The cookie is made when first asked for. Where no helper may ask (kprobes, tracing before 5.12), it can be 0: null. */
 INLINE u64 cookie_of(struct sock *sk, enum reads reads)
 {
 	u64 cookie = 0;
@@ -59,8 +59,8 @@ INLINE u64 cookie_of(struct sock *sk, enum reads reads)
 }
 
 /*
- * `fill` writes all fields of `record` where it lies. Wakes nobody: user space reads on a timer, because a
- * wake-up per record costs more than the record.
+ * `fill` sets all fields of `record` in place. No wake-up: it would cost more than the record, so user space reads
+ * on a timer.
  */
 #define SUBMIT(ring, record_type, counters, fill)                                                  \
 	do {                                                                                       \

@@ -32,19 +32,19 @@ enum event_kind {
 	KIND_CLOSE = 10,
 	KIND_RESET = 11,
 	KIND_STATE = 12,
-	KIND_SNAPSHOT = 13, /* no hook: an iterator reads it, when it is asked for */
+	KIND_SNAPSHOT = 13, /* no hook: read by an iterator */
 	KIND_COUNT = 14,
 };
 
 /* How the owner of an event is known. */
 enum owner_source {
-	OWNER_NONE = 0,     /* it is not */
+	OWNER_NONE = 0,     /* unknown */
 	OWNER_TASK = 1,     /* seen in process context: it is the caller */
-	OWNER_SOCKET = 2,   /* remembered at the socket, or at the listener that a connection comes from */
+	OWNER_SOCKET = 2,   /* noted at the socket, or at the listener that accepted it */
 	OWNER_ITERATOR = 3, /* has the socket open: found at the start */
 };
 
-/* What every event has, first in each record. */
+/* The start of every record. */
 struct event {
 	u64 ts_ns DOC("when the hook fired, CLOCK_MONOTONIC, nanoseconds: for a message, as its call returned");
 	u64 socket DOC("socket cookie; null when this kernel gives the hook none");
@@ -118,7 +118,7 @@ struct segment {
 
 #define WINDOW_UNKNOWN 0xffffffffU
 
-/* The last byte of a send has been acknowledged: one record a message. */
+/* The last byte of a send has been acknowledged. */
 struct delivery {
 	struct event event;
 	u64 send_ts_ns DOC("ts_ns of the send");
@@ -129,15 +129,15 @@ struct delivery {
 /* Why a segment was sent again. */
 enum cause {
 	CAUSE_NONE = 0,
-	CAUSE_RTO = 1,     /* the retransmission timer expired; what the kernel sends again in state Loss */
-	CAUSE_FAST = 2,    /* recovery: SACK, RACK or duplicate ACKs said that it is lost */
+	CAUSE_RTO = 1,     /* the retransmission timer expired, or recovery from that (state Loss) */
+	CAUSE_FAST = 2,    /* recovery: SACK, RACK or duplicate ACKs indicated a loss */
 	CAUSE_TLP = 3,     /* tail loss probe, RFC 8985 */
 	CAUSE_SYN = 4,
 	CAUSE_SYN_ACK = 5,
-	CAUSE_UNKNOWN = 6, /* what the kernel shows proves none of these */
+	CAUSE_UNKNOWN = 6, /* the kernel's state proves none of these */
 };
 
-/* A segment was lost, or was thought to be: sent again, found to be sent again in vain, dropped here. */
+/* A segment was lost or presumed lost: retransmitted, found to be retransmitted in vain, or dropped here. */
 struct loss {
 	struct segment segment;
 	u32 rto_us DOC("retransmission timeout, microseconds; null when there is no connection yet");
@@ -155,7 +155,7 @@ struct loss {
 	u8 first_seq_known;
 };
 
-/* What the kernel's tcp_sock counts in the life of a connection. */
+/* What a tcp_sock counts in the life of its connection. */
 struct totals {
 	u64 bytes_sent DOC("payload bytes sent, retransmissions included (tcp_sock.bytes_sent)");
 	u64 bytes_acked DOC("payload bytes that the peer acknowledged, the SYN counted (tcp_sock.bytes_acked)");
@@ -181,19 +181,19 @@ struct totals {
 /* How a connection ended. */
 enum ending {
 	ENDING_NONE = 0,
-	ENDING_FIN = 1,            /* both ends said so */
+	ENDING_FIN = 1,            /* both ends sent a FIN */
 	ENDING_RESET_SENT = 2,
 	ENDING_RESET_RECEIVED = 3,
-	ENDING_TIMEOUT = 4,        /* ETIMEDOUT: no answer any more */
+	ENDING_TIMEOUT = 4,        /* ETIMEDOUT: the peer stopped answering */
 	ENDING_ERROR = 5,          /* the event's error says which */
-	ENDING_ABORTED = 6,        /* the socket was gone before both ends had said so */
+	ENDING_ABORTED = 6,        /* closed before both ends had sent a FIN */
 };
 
 #define ELAPSED_UNKNOWN 0xffffffffffffffffULL
 #define RATE_UNKNOWN 0xffffffffffffffffULL
 #define REASON_UNKNOWN 0xffffffffU
 
-/* Something happened to a connection as such. */
+/* Something happened to a connection as a whole. */
 struct connection_event {
 	struct event event;
 	u64 elapsed_ns DOC("connect: from the call to the outcome; close: since it was established; nanoseconds; null when that was not seen");
@@ -205,7 +205,7 @@ struct connection_event {
 	struct totals totals;
 };
 
-/* A connection as it stands, once for each process that has its socket open. */
+/* The state of a connection, once for each process that has its socket open. */
 struct snapshot {
 	struct event event;
 	struct totals totals;
@@ -237,7 +237,7 @@ struct snapshot {
 	u8 reserved[3];
 };
 
-/* Payload bytes a record can hold: one ring a class, so that records of a ring have one size. */
+/* Payload bytes a record can hold. Each class has a ring, so that all records of a ring have one size. */
 #define PAYLOAD_CLASSES(X) X(64) X(256) X(1024) X(2048) X(4096) X(16384)
 #define PAYLOAD_MAX 16384
 
@@ -259,15 +259,15 @@ struct counters {
 #define NETNS_MAX 1024
 #define PREFIXES_MAX 4096
 
-#define LANES_A_CPU 2 /* the second is for whoever interrupts the first's writer */
-#define LANES_TRIED 8 /* by one writer: who finds room in none soon loses the record */
+#define LANES_A_CPU 2 /* the second is for a program that interrupts the first's writer */
+#define LANES_TRIED 8 /* by a writer; if all are taken or full, the record is lost */
 
 /*
- * A part of a ring, and how far it is written and read: counts of records that only grow. Where it lies in the
- * ring user space says before any hook is on. Reader and writers have cache lines of their own.
+ * A part of a ring, and how far it is written and read: counts of records that only grow. User space sets `first`
+ * and `slots` before any hook is attached. Reader and writers have cache lines of their own.
  */
 struct lane {
-	u32 writers; /* that are in it or look whether they may */
+	u32 writers; /* in it, or checking whether they may enter */
 	u32 next;    /* where the next record goes, from `first` */
 	u32 first;
 	u32 slots;
@@ -275,17 +275,17 @@ struct lane {
 	u64 read __attribute__((aligned(64)));
 } __attribute__((aligned(64)));
 
-/* What user space asks for; read-only once loaded, so that the verifier removes what is off. */
+/* What user space asks for. Read-only once loaded, so that the verifier removes what is off. */
 struct config {
 	u32 kinds; /* bit mask of event_kind */
 	u32 self_pid; /* 0: trace everybody */
 	u32 payload_limit;
-	u32 netns; /* the only one that is chosen, or 0: one look-up less */
-	u8 owners_from_messages; /* who uses a socket is noted at its messages */
-	u8 owners_from_segments; /* or, without those, at its segments */
+	u32 netns; /* the only one chosen, or 0: saves a look-up */
+	u8 owners_from_messages; /* messages tell who uses a socket */
+	u8 owners_from_segments; /* without messages, segments do */
 	u8 by_pid;
 	u8 by_comm;
-	u8 by_netns; /* chosen are those in the map */
+	u8 by_netns; /* those in the map are chosen */
 	u8 by_host;
 	u8 by_remote_host;
 	u8 by_port;

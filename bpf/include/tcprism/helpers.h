@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * The BPF helpers and map declarations in use. Helper numbers, map types and flags are kernel
- * interface (include/uapi/linux/bpf.h); the map and SEC conventions are libbpf's.
+ * The BPF helpers, map types and compiler builtins in use. Numbers are the kernel's interface
+ * (include/uapi/linux/bpf.h); names are the kernel's and libbpf's.
  */
 #ifndef TCPRISM_HELPERS_H
 #define TCPRISM_HELPERS_H
@@ -14,25 +14,38 @@ typedef _Bool bool;
 #define NULL ((void *)0)
 
 #define SEC(name) __attribute__((section(name), used))
-#define KERNEL_FUNCTION extern __attribute__((section(".ksyms"), weak))
+#define __ksym __attribute__((section(".ksyms")))
+#define __weak __attribute__((weak))
+#define __noinline __attribute__((noinline))
 #define INLINE static inline __attribute__((always_inline))
 #define CORE __attribute__((preserve_access_index))
 
-#define MAP_UINT(name, value) int(*name)[value]
-#define MAP_TYPE(name, type) type *name
+/* How libbpf reads a map's definition out of BTF. */
+#define __uint(name, value) int(*name)[value]
+#define __type(name, type) type *name
 
-enum {
-	MAP_HASH = 1,
-	MAP_ARRAY = 2,
-	MAP_PERCPU_ARRAY = 6,
-	MAP_CGROUP_ARRAY = 8,
-	MAP_LRU_HASH = 9,
-	MAP_LPM_TRIE = 11,
-	MAP_SK_STORAGE = 24,
-	MAP_TASK_STORAGE = 29,
+enum bpf_map_type {
+	BPF_MAP_TYPE_HASH = 1,
+	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_CGROUP_ARRAY = 8,
+	BPF_MAP_TYPE_LRU_HASH = 9,
+	BPF_MAP_TYPE_LPM_TRIE = 11,
+	BPF_MAP_TYPE_SK_STORAGE = 24,
+	BPF_MAP_TYPE_TASK_STORAGE = 29,
 };
-enum { MAP_NO_PREALLOC = 1, MAP_CLONE = 1 << 9, MAP_MMAPABLE = 1 << 10 };
-enum { STORAGE_CREATE = 1 };
+
+enum { BPF_F_NO_PREALLOC = 1, BPF_F_CLONE = 1 << 9, BPF_F_MMAPABLE = 1 << 10 };
+enum { BPF_LOCAL_STORAGE_GET_F_CREATE = 1 };
+
+#define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
+#define WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))
+
+/* For the compiler alone: it moves no load or store across. */
+#define barrier() asm volatile("" ::: "memory")
+
+/* The compiler forgets what it knows of a variable, so that it keeps the checks that the verifier wants to see. */
+#define barrier_var(variable) asm volatile("" : "+r"(variable))
 
 struct seq_file;
 struct sock;
@@ -71,14 +84,25 @@ static struct task_struct *(*bpf_get_current_task_btf)(void) = (void *)158;
 static struct socket *(*bpf_sock_from_file)(struct file *file) = (void *)162;
 static struct pt_regs *(*bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 
-KERNEL_FUNCTION void *bpf_rdonly_cast(const void *object, u32 type);
+extern void *bpf_rdonly_cast(const void *object, u32 type) __ksym __weak;
 
-/* CO-RE questions (clang builtins; the numbers are enum bpf_core_relo_kind's). */
-#define field_exists(field) __builtin_preserve_field_info(field, 2)
-#define enum_value(type, value) __builtin_preserve_enum_value(*(typeof(type) *)value, 1)
-#define enum_value_exists(type, value) __builtin_preserve_enum_value(*(typeof(type) *)value, 0)
-#define kernel_type(type) __builtin_btf_type_id(*(typeof(type) *)0, 1)
-#define type_matches(type) __builtin_preserve_type_info(*(typeof(type) *)0, 2)
+/* CO-RE: questions that libbpf answers as it loads the object (clang builtins; names as in bpf_core_read.h). */
+enum bpf_field_info_kind {
+	BPF_FIELD_BYTE_OFFSET = 0,
+	BPF_FIELD_BYTE_SIZE = 1,
+	BPF_FIELD_EXISTS = 2,
+	BPF_FIELD_LSHIFT_U64 = 4,
+	BPF_FIELD_RSHIFT_U64 = 5,
+};
+
+#define bpf_core_field_exists(field) __builtin_preserve_field_info(field, BPF_FIELD_EXISTS)
+#define bpf_core_enum_value(type, value) __builtin_preserve_enum_value(*(typeof(type) *)value, 1)
+#define bpf_core_enum_value_exists(type, value) __builtin_preserve_enum_value(*(typeof(type) *)value, 0)
+#define bpf_core_type_id_kernel(type) __builtin_btf_type_id(*(typeof(type) *)0, 1)
+#define bpf_core_type_matches(type) __builtin_preserve_type_info(*(typeof(type) *)0, 2)
+
+#define bpf_ntohs(x) __builtin_bswap16(x)
+#define bpf_ntohl(x) __builtin_bswap32(x)
 
 /* Sequence numbers are compared modulo 2 ** 32. */
 INLINE bool after(u32 a, u32 b)
@@ -86,17 +110,17 @@ INLINE bool after(u32 a, u32 b)
 	return (s32)(b - a) < 0;
 }
 
-#define LOW32(x) ((u32)(x))
-#define HIGH32(x) ((u32)((x) >> 32))
+#define lower_32_bits(x) ((u32)(x))
+#define upper_32_bits(x) ((u32)((x) >> 32))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 
 /*
- * Plain increments lose counts even per CPU: softirq nests inside process context. Relaxed, because
- * any other order becomes an instruction that kernels before 5.12 do not know.
+ * Atomic although counters are per CPU: softirq interrupts process context. Relaxed: any other order compiles to
+ * an instruction that kernels before 5.12 do not know.
  */
 #define COUNT(counter, n) __atomic_fetch_add(&(counter), n, __ATOMIC_RELAXED)
 
-/* A context slot by constant offset: the compiler must not merge the loads of two branches into one. */
+/* A context slot by constant offset: from C the compiler may make one load at a variable offset, which is refused. */
 #define SLOT(ctx, index)                                                                           \
 	({                                                                                         \
 		u64 value_;                                                                        \

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* What retransmissions, undos and drops share: the evidence. */
+/* What the kernel knew of a connection as a segment was lost: shared by retransmissions, undos and drops. */
 #ifndef TCPRISM_LOSS_H
 #define TCPRISM_LOSS_H
 
@@ -20,7 +20,7 @@ INLINE void read_evidence(struct loss *to, struct tcp_sock *tp)
 
 	read_congestion(&to->segment, tp, READS_BTF);
 	to->rto_us = jiffies_to_us(tp->inet_conn.icsk_rto);
-	to->rttvar_us = tp->srtt_us ? rttvar >> 2 : MICROSECONDS_UNKNOWN; /* kept fourfold */
+	to->rttvar_us = tp->srtt_us ? rttvar >> 2 : MICROSECONDS_UNKNOWN; /* stored times 4 */
 	to->ssthresh = tp->snd_ssthresh;
 	to->sacked_out = tp->sacked_out;
 	to->lost_out = tp->lost_out;
@@ -30,9 +30,9 @@ INLINE void read_evidence(struct loss *to, struct tcp_sock *tp)
 }
 
 /*
- * In state Loss the timer has expired (icsk_retransmits), or an earlier expiry is still being repaired
- * (undo_marker); with neither, a router's "packet too big" made the kernel send again. A tail loss probe is
- * sent while its timer is the one that is set, in every other state but Recovery.
+ * In state Loss the timer has expired (icsk_retransmits), or the connection still recovers from an earlier expiry
+ * (undo_marker). With neither, a router's "packet too big" made the kernel send again. A tail loss probe is sent
+ * while its own timer is the pending one, in any state but Recovery and Loss.
  */
 INLINE u32 cause_of(struct tcp_sock *tp, u32 ca_state, u32 flags)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* What user space writes (config, filters), and the ledger, which it reads. */
+/* What user space writes (configuration and filters), and the ledger, which it reads. */
 #ifndef TCPRISM_MAPS_H
 #define TCPRISM_MAPS_H
 
@@ -8,35 +8,35 @@
 const volatile struct config config = {};
 
 struct {
-	MAP_UINT(type, MAP_PERCPU_ARRAY);
-	MAP_UINT(max_entries, KIND_COUNT);
-	MAP_TYPE(key, u32);
-	MAP_TYPE(value, struct counters);
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, KIND_COUNT);
+	__type(key, u32);
+	__type(value, struct counters);
 } ledger SEC(".maps");
 
 #define SET(name, key_type, entries)                                                               \
 	struct {                                                                                   \
-		MAP_UINT(type, MAP_HASH);                                                          \
-		MAP_UINT(max_entries, entries);                                                    \
-		MAP_UINT(map_flags, MAP_NO_PREALLOC);                                              \
-		MAP_TYPE(key, key_type);                                                           \
-		MAP_TYPE(value, u8);                                                               \
+		__uint(type, BPF_MAP_TYPE_HASH);                                                   \
+		__uint(max_entries, entries);                                                      \
+		__uint(map_flags, BPF_F_NO_PREALLOC);                                              \
+		__type(key, key_type);                                                             \
+		__type(value, u8);                                                                 \
 	} name SEC(".maps")
 
 struct comm {
 	u64 word[2];
 };
 
-/* One byte a pid: a look-up is a load, where a hash costs 44 ns, and 5.10 can set a byte but no bit. */
+/* A byte for each pid: looking it up is a load, where a hash costs 44 ns. 5.10 has no atomic to set a bit. */
 struct pid_row {
 	u8 chosen[PIDS_A_ROW];
 };
 
 struct {
-	MAP_UINT(type, MAP_ARRAY);
-	MAP_UINT(max_entries, PID_ROWS);
-	MAP_TYPE(key, u32);
-	MAP_TYPE(value, struct pid_row);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PID_ROWS);
+	__type(key, u32);
+	__type(value, struct pid_row);
 } pids SEC(".maps");
 
 SET(comms, struct comm, COMMS_MAX);
@@ -48,30 +48,30 @@ struct address {
 
 #define PREFIX_BITS 160
 
-/* The family comes first: without it ::/0 would hold the mapped IPv4 addresses too. */
+/* The family comes first: without it ::/0 would match the mapped IPv4 addresses too. */
 struct prefix {
-	u32 length; /* bits, the family's 32 counted */
+	u32 length; /* bits, the 32 of the family included */
 	u32 family; /* 4 or 6 */
 	struct address address;
 };
 
 #define PREFIXES(name)                                                                             \
 	struct {                                                                                   \
-		MAP_UINT(type, MAP_LPM_TRIE);                                                      \
-		MAP_UINT(max_entries, PREFIXES_MAX);                                               \
-		MAP_UINT(map_flags, MAP_NO_PREALLOC);                                              \
-		MAP_TYPE(key, struct prefix);                                                      \
-		MAP_TYPE(value, u8);                                                               \
+		__uint(type, BPF_MAP_TYPE_LPM_TRIE);                                               \
+		__uint(max_entries, PREFIXES_MAX);                                                 \
+		__uint(map_flags, BPF_F_NO_PREALLOC);                                              \
+		__type(key, struct prefix);                                                        \
+		__type(value, u8);                                                                 \
 	} name SEC(".maps")
 
 PREFIXES(hosts);
 PREFIXES(remote_hosts);
 
 struct {
-	MAP_UINT(type, MAP_CGROUP_ARRAY);
-	MAP_UINT(max_entries, CGROUPS_MAX);
-	MAP_UINT(key_size, 4);
-	MAP_UINT(value_size, 4);
+	__uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
+	__uint(max_entries, CGROUPS_MAX);
+	__uint(key_size, 4);
+	__uint(value_size, 4);
 } cgroups SEC(".maps");
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * The shared body of all message hooks: a call into TCP returned. Admit it by the filters, record
- * what it moved, with payload, in the ring that fits.
+ * What all message hooks share: a call into TCP has returned. If it passes the filters, record what it moved, with
+ * payload, in the ring of the fitting size.
  */
 #ifndef TCPRISM_MESSAGE_H
 #define TCPRISM_MESSAGE_H
@@ -9,7 +9,7 @@
 #include "call.h"
 #include "delivery.h"
 
-/* A read that ends with the peer's FIN takes the FIN's sequence number along. */
+/* A read that reaches the peer's FIN also consumes the FIN's sequence number. */
 INLINE u32 taken_fin(struct sock *sk, u32 copied_seq, enum reads reads)
 {
 	unsigned long flags = 0;
@@ -25,7 +25,7 @@ INLINE u32 taken_fin(struct sock *sk, u32 copied_seq, enum reads reads)
 	return copied_seq == rcv_nxt;
 }
 
-/* Kernel TLS and its like: TCP is handed other bytes than the caller's. */
+/* Such as kernel TLS: the bytes that reach TCP are not the caller's. */
 INLINE bool has_upper_layer(struct sock *sk, enum reads reads)
 {
 	struct tcp_sock *tp = tcp_sock_of(sk, reads);
@@ -37,8 +37,8 @@ INLINE bool has_upper_layer(struct sock *sk, enum reads reads)
 }
 
 /*
- * Exact where the sequence number moved by what this call moved: no other thread was in between. Without the entry
- * only a thread that still has the socket shows; one that came and went in the moment since does not.
+ * Exact if the sequence number advanced by what this call moved: then no other thread was in between. Without the
+ * entry, only a thread that still holds the socket is noticed, not one that came and went since the call ended.
  */
 INLINE void set_sequence(struct event *event, u32 flags, const struct call *call, struct sock *sk, u32 kind, u32 bytes,
 			 enum reads reads)
@@ -56,7 +56,7 @@ INLINE void set_sequence(struct event *event, u32 flags, const struct call *call
 	event->flags = flags;
 }
 
-/* How many bytes of payload can be recorded; an iovec's segments are gathered on the way. */
+/* Returns how many bytes of payload can be recorded, and gathers an iovec's segments. */
 INLINE u32 payload_length(struct call *call, u32 direction, u32 bytes, struct gathered **gathered)
 {
 	const struct buffer *buffer = &call->buffer;
@@ -91,13 +91,13 @@ INLINE long read_payload(void *to, u32 length, const struct buffer *from, const 
 	return bpf_probe_read_user(to, length, (void *)(from->base + from->offset));
 }
 
-/* The barrier keeps the verifier's bound: the compiler knows it already, and would drop the comparison. */
+/* Without the barrier the compiler drops the comparison, which it can prove and the verifier cannot. */
 #define RESERVE_CLASS(size)                                                                        \
 	if (*length <= size) {                                                                     \
 		struct message *m = RESERVE(message_##size, lane);                                 \
 		u32 bounded = *length;                                                             \
                                                                                                    \
-		asm volatile("" : "+r"(bounded));                                                  \
+		barrier_var(bounded);                                                              \
 		if (bounded > size)                                                                \
 			bounded = size;                                                            \
 		if (m && read_payload(m + 1, bounded, from, gathered))                             \
@@ -105,7 +105,7 @@ INLINE long read_payload(void *to, u32 length, const struct buffer *from, const 
 		return m;                                                                          \
 	}
 
-/* Room in the ring of the smallest payload class that holds it, with the payload there already. */
+/* Room in the ring of the smallest fitting payload class, with the payload copied already. */
 INLINE struct message *message_reserve(struct lane **lane, u32 *length, const struct buffer *from,
 				       const struct gathered *gathered)
 {
@@ -122,7 +122,7 @@ INLINE u32 message_flags(u32 kind, u32 flags)
 	return flags & MSG_PEEK ? MESSAGE_PEEK : 0;
 }
 
-/* Calls that moved nothing and will be made again, and reads of the error queue, are no messages. */
+/* Calls that moved nothing and will be repeated are no messages, nor are reads of the error queue. */
 INLINE bool is_message(u32 kind, int result, u32 flags)
 {
 	if (result == -EAGAIN || (result <= -ERESTARTSYS && result >= -ERESTART_LAST))
@@ -140,9 +140,9 @@ INLINE bool is_tcp(struct sock *sk, enum reads reads)
 }
 
 /*
- * The thread that is in the call, and what passed the filters. Read before the ways part that find the
- * payload: on each of them the verifier would look up again whether it may follow the pointers, which took
- * it longer than all else (6.2+: btf_nested_type_is_trusted()).
+ * The calling thread and its connection. Read before the code branches by where the payload is: the verifier would
+ * check on each branch anew whether it may follow the pointers, which took most of its time (6.2+:
+ * btf_nested_type_is_trusted()).
  */
 struct caller {
 	struct thread thread;
@@ -151,7 +151,7 @@ struct caller {
 	struct owner current;
 };
 
-/* At the entry of a call, before it counts: the same filters as at its end, or its memory would outlive it. */
+/* At a call's entry. The filters are those of its end: a call that will not be recorded must leave nothing behind. */
 INLINE bool call_wanted(struct sock *sk, u32 kind, struct thread *thread, enum reads reads)
 {
 	if (!kind_wanted(kind) || !socket_ports_pass(&sk->__sk_common, reads))
@@ -160,7 +160,7 @@ INLINE bool call_wanted(struct sock *sk, u32 kind, struct thread *thread, enum r
 	return task_passes(thread->pid) && socket_connection_passes(&sk->__sk_common, reads);
 }
 
-/* Cheapest questions first; who passes them all becomes the socket's owner. */
+/* Cheapest checks first. A caller that passes them all becomes the socket's owner. */
 INLINE bool caller_passes(struct caller *caller, struct sock *sk, enum reads reads)
 {
 	if (!socket_ports_pass(&sk->__sk_common, reads))
@@ -180,7 +180,7 @@ INLINE bool caller_passes(struct caller *caller, struct sock *sk, enum reads rea
 	return true;
 }
 
-/* A call returned: count it, filter it; true: it is to be recorded. */
+/* Counts and filters a call that returned. Returns whether to record it. */
 INLINE bool message_admit(struct caller *caller, struct sock *sk, u32 kind, enum reads reads)
 {
 	bool wanted = kind_wanted(kind), passes;
@@ -244,7 +244,7 @@ INLINE void message_record(const struct caller *caller, struct call *call, struc
 	COUNT(caller->counters->submitted, 1);
 }
 
-/* Of a call whose entry nobody saw: it had begun before the start, or the hook fires at its end alone. */
+/* A call whose entry was not seen: it began before tracing, or the hook fires at its end only. */
 INLINE void call_unseen(struct call *call, u32 flags)
 {
 	call->start_ns = 0;

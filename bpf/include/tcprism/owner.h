@@ -1,22 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * What is remembered of a socket, above all whose it is. Written in process context (connect, listen, send,
- * recv, close), read where segments leave, which is often softirq on behalf of somebody else. Socket storage
- * where tracing programs may use it (5.11+) and no kprobe is in play; an accepted socket inherits its
- * listener's (MAP_CLONE). Else a table by socket address, emptied as sockets close. Listeners are in one of their
- * own, too, for accepted sockets that could not inherit.
+ * What is remembered of a socket, above all its owner. Written in process context (connect, listen, send, recv,
+ * close), read where segments leave, often in softirq while an unrelated process is current. It lies in socket
+ * storage where tracing programs may use that (5.11+) and no kprobe is in use; an accepted socket inherits its
+ * listener's (BPF_F_CLONE). Otherwise in a table by socket address, from which sockets are removed as they close. A
+ * further table has the listeners' owners, for accepted sockets that could not inherit.
  */
 #ifndef TCPRISM_OWNER_H
 #define TCPRISM_OWNER_H
 
 #include "filter.h"
+#include "task_filter.h"
 
 struct owner {
 	u64 cgroup_id;
 	u32 pid, tid;
 	u32 uid;
-	u16 passes; /* the task filters' verdict */
-	u16 source; /* owner_source, for whoever reads this */
+	u16 passes; /* whether it passes the task filters */
+	u16 source; /* owner_source of events that take their owner from here */
 	struct comm comm;
 };
 
@@ -24,8 +25,8 @@ struct note {
 	struct owner owner;
 	u64 began_ns;      /* SYN sent, then established; 0: not seen */
 	u32 first_seq;     /* write_seq as the connection was established */
-	u32 undo_marker;   /* the kernel's, as of the first retransmission that it may undo; 0: none */
-	u32 undo_end;      /* end of what has been sent again since */
+	u32 undo_marker;   /* the kernel's, at the first retransmission that it may undo; 0: none */
+	u32 undo_end;      /* end of what has been retransmitted since */
 	u32 undo_segs;
 	u8 established;    /* first_seq is known */
 	u8 active;         /* this end connected */
@@ -34,25 +35,25 @@ struct note {
 };
 
 struct {
-	MAP_UINT(type, MAP_SK_STORAGE);
-	MAP_UINT(map_flags, MAP_NO_PREALLOC | MAP_CLONE);
-	MAP_TYPE(key, int);
-	MAP_TYPE(value, struct note);
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct note);
 } notes SEC(".maps");
 
-/* Its size is --max-connections where it is used. Not LRU: what finds no room is counted. */
+/* Its size is --max-connections where it is used. Not LRU: sockets that find no room are counted. */
 struct {
-	MAP_UINT(type, MAP_HASH);
-	MAP_UINT(max_entries, 1);
-	MAP_TYPE(key, u64);
-	MAP_TYPE(value, struct note);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, u64);
+	__type(value, struct note);
 } notes_by_address SEC(".maps");
 
 struct {
-	MAP_UINT(type, MAP_ARRAY);
-	MAP_UINT(max_entries, 1);
-	MAP_TYPE(key, u32);
-	MAP_TYPE(value, u64);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
 } unremembered SEC(".maps");
 
 struct listener {
@@ -61,10 +62,10 @@ struct listener {
 };
 
 struct {
-	MAP_UINT(type, MAP_LRU_HASH);
-	MAP_UINT(max_entries, 4096);
-	MAP_TYPE(key, struct listener);
-	MAP_TYPE(value, struct owner);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct listener);
+	__type(value, struct owner);
 } listeners SEC(".maps");
 
 INLINE bool has_storage(enum reads reads)
@@ -72,14 +73,14 @@ INLINE bool has_storage(enum reads reads)
 	return reads == READS_BTF && config.local_storage;
 }
 
-/* A load, where the helper costs 20 ns. */
+/* A load; the helper costs 20 ns. */
 INLINE bool may_have_storage(const struct sock *sk)
 {
 	const struct sock *readable;
 
 	if (!config.can_cast)
 		return true;
-	readable = bpf_rdonly_cast(sk, kernel_type(struct sock)); /* a packet's is of another type */
+	readable = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct sock)); /* the socket of a packet has another type */
 	return readable->sk_bpf_storage;
 }
 
@@ -105,7 +106,7 @@ INLINE struct note *note_insert(struct sock *sk, struct note *empty, enum reads 
 	u64 key;
 
 	if (has_storage(reads))
-		return bpf_sk_storage_get(&notes, sk, empty, STORAGE_CREATE);
+		return bpf_sk_storage_get(&notes, sk, empty, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	key = (u64)sk;
 	bpf_map_update_elem(&notes_by_address, &key, empty, 0);
 	return bpf_map_lookup_elem(&notes_by_address, &key);
@@ -137,7 +138,7 @@ INLINE void note_delete(struct sock *sk, enum reads reads)
 		bpf_map_delete_elem(&notes_by_address, &key);
 }
 
-/* A socket is closed; storage goes with it. */
+/* The socket is closed. Socket storage is freed with it. */
 INLINE void note_forget(struct sock *sk)
 {
 	if (!config.local_storage)
@@ -163,13 +164,13 @@ INLINE void read_current(struct owner *to, const struct thread *thread, u32 pass
 	if (HAS_TASK_BTF()) { /* loads of a nanosecond or two; the helpers cost 56 to 85 ns each */
 		read_task(to, thread->task);
 	} else {
-		to->uid = LOW32(bpf_get_current_uid_gid());
+		to->uid = lower_32_bits(bpf_get_current_uid_gid());
 		to->cgroup_id = bpf_get_current_cgroup_id();
 		bpf_get_current_comm(&to->comm, sizeof(to->comm));
 	}
 }
 
-/* The last user of a socket owns it. */
+/* The last process to use a socket owns it. */
 INLINE struct note *owner_remember(struct sock *sk, const struct owner *current, enum reads reads)
 {
 	struct note *note = note_create(sk, reads);
@@ -181,7 +182,7 @@ INLINE struct note *owner_remember(struct sock *sk, const struct owner *current,
 	return note;
 }
 
-/* A user whom the task filters turn away takes a socket over, but none is remembered for its sake. */
+/* A process that the task filters reject takes over a socket that has a note; it gets no new one for that. */
 INLINE struct note *owner_turn_away(struct sock *sk, const struct thread *thread, enum reads reads)
 {
 	struct note *note = note_of(sk, reads);
@@ -190,7 +191,7 @@ INLINE struct note *owner_turn_away(struct sock *sk, const struct thread *thread
 		note = note_create(sk, reads);
 	if (!note)
 		return NULL;
-	note->owner.pid = thread->pid; /* known, and never shown: no more is needed */
+	note->owner.pid = thread->pid; /* enough: such an owner is never shown */
 	note->owner.tid = thread->tid;
 	note->owner.passes = false;
 	note->owner.source = OWNER_SOCKET;
@@ -198,20 +199,21 @@ INLINE struct note *owner_turn_away(struct sock *sk, const struct thread *thread
 }
 
 /*
- * The same at a message. Who sends or receives is no acceptor who hands the connection on: if nobody who passes has
- * had it, the note goes, and the next message finds none at the cost of a load.
+ * The same at a message. A process that sends or receives will not hand the connection on, as one that accepts may.
+ * If no process that passes ever had it, delete the note: the next message then finds out by a load that there is
+ * none.
  */
 INLINE void owner_turn_away_for_good(struct sock *sk, const struct thread *thread, enum reads reads)
 {
 	struct note *note = FILTERS_BY_TASK() ? note_of(sk, reads) : NULL;
 
-	if (note && !note->owner.cgroup_id) /* known of all who pass */
+	if (note && !note->owner.cgroup_id) /* set for every process that passes */
 		note_delete(sk, reads);
 	else
 		owner_turn_away(sk, thread, reads);
 }
 
-/* A process is at work on the socket, at this moment. */
+/* Whether a process holds the socket's lock now. */
 INLINE bool is_held(const struct sock *sk, enum reads reads)
 {
 	int owned = 0;
@@ -220,7 +222,7 @@ INLINE bool is_held(const struct sock *sk, enum reads reads)
 	return owned;
 }
 
-/* In the context of the process that uses the socket now; returns the note. */
+/* The current process uses the socket. Returns the note, if any. */
 INLINE struct note *owner_is_current(struct sock *sk, enum reads reads)
 {
 	struct owner current = {};
@@ -244,7 +246,7 @@ INLINE struct listener listener_key(struct sock *sk, enum reads reads)
 	return key;
 }
 
-/* Whether an accepted socket has its listener's note, if that one has any: the table knows no address. */
+/* Whether an accepted socket inherits its listener's note. In the table by address it cannot. */
 INLINE bool inherits_note(void)
 {
 	return config.local_storage && !FILTERS_BY_PORT();
@@ -275,7 +277,7 @@ INLINE void listener_is_current(struct sock *sk)
 	listener_remember(sk, &current, READS_BTF);
 }
 
-/* In any context: does the socket's owner, as far as known, pass the task filters? */
+/* Whether the socket's owner passes the task filters. For any context. */
 INLINE bool owner_passes(const struct owner *owner)
 {
 	return owner ? owner->passes : !FILTERS_BY_TASK();

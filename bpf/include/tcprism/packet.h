@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* The headers of a packet that somewhere in the kernel is in somebody's hands: read with care, as plain memory. */
+/* The headers of a packet in the kernel, read as plain memory: a tracing program gets no direct access. */
 #ifndef TCPRISM_PACKET_H
 #define TCPRISM_PACKET_H
 
-#include "loss.h"
+#include "connection.h"
 
 #define ETH_P_IP 0x0008 /* network order */
 #define ETH_P_IPV6 0xdd86
@@ -38,23 +38,23 @@ struct seen_packet {
 	u8 family;
 };
 
-/* Returns where the TCP header begins; 0: not TCP. */
+/* Returns the address of the TCP header, or 0 if it is not TCP. */
 INLINE u64 read_ipv4(struct seen_packet *to, u64 at)
 {
 	struct ipv4_header ip;
 
 	if (bpf_probe_read_kernel(&ip, sizeof(ip), (void *)at) || ip.version_and_length >> 4 != 4)
 		return 0;
-	if (ip.protocol != IPPROTO_TCP || __builtin_bswap16(ip.fragment) & 0x1fff)
+	if (ip.protocol != IPPROTO_TCP || bpf_ntohs(ip.fragment) & 0x1fff)
 		return 0;
 	map_ipv4(&to->source, ip.source);
 	map_ipv4(&to->destination, ip.destination);
 	to->family = 4;
-	to->length = __builtin_bswap16(ip.total_length) - (ip.version_and_length & 15) * 4;
+	to->length = bpf_ntohs(ip.total_length) - (ip.version_and_length & 15) * 4;
 	return at + (ip.version_and_length & 15) * 4;
 }
 
-/* Extension headers are not followed: dropped segments that have some are not told. */
+/* Extension headers are not followed: segments that have any are not reported. */
 INLINE u64 read_ipv6(struct seen_packet *to, u64 at)
 {
 	struct ipv6_header ip;
@@ -64,7 +64,7 @@ INLINE u64 read_ipv6(struct seen_packet *to, u64 at)
 	to->source = ip.source;
 	to->destination = ip.destination;
 	to->family = 6;
-	to->length = __builtin_bswap16(ip.payload_length);
+	to->length = bpf_ntohs(ip.payload_length);
 	return at + sizeof(ip);
 }
 
@@ -81,13 +81,13 @@ INLINE bool read_seen_packet(struct seen_packet *to, const struct sk_buff *skb)
 	return at && !bpf_probe_read_kernel(&to->tcp, sizeof(to->tcp), (void *)at);
 }
 
-/* The connection as this host sees it: the packet comes in or goes out. */
+/* The connection as this host sees it. */
 INLINE void packet_connection(struct connection *to, const struct seen_packet *packet, bool outgoing)
 {
 	to->local = outgoing ? packet->source : packet->destination;
 	to->remote = outgoing ? packet->destination : packet->source;
-	to->local_port = __builtin_bswap16(outgoing ? packet->tcp.source : packet->tcp.dest);
-	to->remote_port = __builtin_bswap16(outgoing ? packet->tcp.dest : packet->tcp.source);
+	to->local_port = bpf_ntohs(outgoing ? packet->tcp.source : packet->tcp.dest);
+	to->remote_port = bpf_ntohs(outgoing ? packet->tcp.dest : packet->tcp.source);
 	to->family = packet->family;
 }
 

@@ -1,39 +1,39 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * Rings of records, in arrays that user space maps. A ring is cut into lanes, and one writer at a time is in a
- * lane: a record needs no header, it is there when it is counted. The kernel's own ring buffer takes a lock that
- * all CPUs share and two calls of helpers a record, 40 ns more than this.
+ * Rings of records, in arrays that user space maps. A ring is split into lanes, and a lane admits one writer at a
+ * time: a record needs no header, it is complete once it is counted. The kernel's own ring buffer takes a lock
+ * that all CPUs share and two helper calls a record, 40 ns more than this.
  */
 #ifndef TCPRISM_RING_H
 #define TCPRISM_RING_H
 
 #include "maps.h"
 
+/* barrier() orders the compiler's stores; x86 orders its own. Other architectures need memory barriers here. */
+#ifndef __TARGET_ARCH_x86
+#error "the rings have no memory barriers, so they work on x86-64 only (-D__TARGET_ARCH_x86)"
+#endif
+
 #define NO_LANE 0xffffffffU
-
-#define NOW(field) (*(volatile typeof(field) *)&(field))
-
-/* Keeps the compiler's stores in order; x86 keeps its own. Another architecture needs more here. */
-#define IN_ORDER() asm volatile("" ::: "memory")
 
 INLINE bool lane_has_room(const struct lane *lane)
 {
-	return NOW(lane->written) - NOW(lane->read) < lane->slots;
+	return READ_ONCE(lane->written) - READ_ONCE(lane->read) < lane->slots;
 }
 
 INLINE void lane_leave(struct lane *lane)
 {
-	IN_ORDER();
+	barrier();
 	__atomic_fetch_add(&lane->writers, -1, __ATOMIC_RELAXED);
 }
 
-/* Two that come at once may both go away again, but never both stay. 5.10 has no other atomic than the addition. */
+/* Of two writers that come at once both may leave again, but never both stay. Addition is the only atomic in 5.10. */
 INLINE bool lane_enter(struct lane *lane)
 {
 	if (!lane_has_room(lane))
 		return false;
 	__atomic_fetch_add(&lane->writers, 1, __ATOMIC_RELAXED);
-	if (NOW(lane->writers) == 1 && lane_has_room(lane))
+	if (READ_ONCE(lane->writers) == 1 && lane_has_room(lane))
 		return true;
 	lane_leave(lane);
 	return false;
@@ -41,21 +41,21 @@ INLINE bool lane_enter(struct lane *lane)
 
 #define MAPPED_ARRAY(name, value_type)                                                             \
 	struct {                                                                                   \
-		MAP_UINT(type, MAP_ARRAY);                                                         \
-		MAP_UINT(max_entries, 1);                                                          \
-		MAP_UINT(map_flags, MAP_MMAPABLE);                                                 \
-		MAP_TYPE(key, u32);                                                                \
-		MAP_TYPE(value, value_type);                                                       \
+		__uint(type, BPF_MAP_TYPE_ARRAY);                                                  \
+		__uint(max_entries, 1);                                                            \
+		__uint(map_flags, BPF_F_MMAPABLE);                                                 \
+		__type(key, u32);                                                                  \
+		__type(value, value_type);                                                         \
 	} name SEC(".maps")
 
 /*
- * User space sets the sizes before it loads; a ring that this run does not use has room for one record. To enter
- * another lane than the first is a global function: the verifier checks it once, and not with all that follows.
+ * User space sets the sizes before it loads; a ring that this run does not use has room for one record. The
+ * search for another lane is a global function: the verifier checks it once, apart from its callers.
  */
 #define RING(name, record_type)                                                                    \
 	MAPPED_ARRAY(name, record_type);                                                           \
 	MAPPED_ARRAY(name##_lanes, struct lane);                                                   \
-	__attribute__((noinline)) u32 name##_other_lane(u32 first)                                 \
+	__noinline u32 name##_other_lane(u32 first)                                                \
 	{                                                                                          \
 		for (u32 i = 1; i < LANES_TRIED; i++) {                                            \
 			u32 index = (first + i) & config.last_lane;                                \
@@ -67,7 +67,7 @@ INLINE bool lane_enter(struct lane *lane)
 		return NO_LANE;                                                                    \
 	}
 
-/* Messages: one ring a payload class. Losses and connections have rings that no flood can fill. */
+/* Messages: one ring for each payload class. Losses and connections have rings of their own, which no message fills. */
 #define MESSAGE_RING(size)                                                                         \
 	struct message_##size {                                                                    \
 		struct message message;                                                            \
@@ -108,7 +108,7 @@ INLINE void *ring_reserve(void *records, void *lanes, u32 (*other_lane)(u32 firs
 	return record;
 }
 
-/* Room for a record of the ring, in `*lane` until ring_submit(); NULL when there is none. */
+/* Returns room for a record, in `*lane` until ring_submit(), or NULL when there is none. */
 #define RESERVE(ring, lane) ring_reserve(&(ring), &(ring##_lanes), ring##_other_lane, lane)
 
 INLINE void ring_submit(struct lane *lane)
@@ -116,8 +116,8 @@ INLINE void ring_submit(struct lane *lane)
 	u32 next = lane->next + 1;
 
 	lane->next = next < lane->slots ? next : 0;
-	IN_ORDER();
-	NOW(lane->written) = lane->written + 1;
+	barrier();
+	WRITE_ONCE(lane->written, lane->written + 1);
 	lane_leave(lane);
 }
 

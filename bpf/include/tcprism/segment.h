@@ -1,26 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* What all segment hooks share: from a socket and a segment to a record. */
+/* What all segment hooks share. */
 #ifndef TCPRISM_SEGMENT_H
 #define TCPRISM_SEGMENT_H
 
 #include "delivery.h"
 
-/* What is known when the segment is handed over; the window is chosen on the way down. */
+/* What is known at the entry of __tcp_transmit_skb(), which then chooses the window. */
 struct pending {
-	u64 sk; /* 0: no transmission under way */
+	u64 sk;
 	u32 seq, end_seq, ack;
 	u16 segs, flags;
 };
 
-/* As OutSegs in __tcp_transmit_skb(): new data, or nothing that takes a sequence number. */
+/* As __tcp_transmit_skb() counts OutSegs: new data, or no sequence number consumed. */
 INLINE bool is_first_transmission(u32 seq, u32 end_seq, u32 snd_nxt)
 {
 	return seq == end_seq || after(end_seq, snd_nxt);
 }
 
 /*
- * tcp_xmit_probe_skb() sends an empty segment from before what is acknowledged. With nothing to send that is a
- * keepalive; with data that may not be sent it asks for the window.
+ * tcp_xmit_probe_skb() sends an empty segment with the last acknowledged sequence number. With nothing left to send
+ * it is a keepalive; with data that may not be sent it is a window probe.
  */
 INLINE u32 kind_of_segment(struct tcp_sock *tp, u32 seq, u32 end_seq, enum reads reads)
 {
@@ -41,7 +41,7 @@ INLINE u32 payload_bytes(u32 seq, u32 end_seq, u32 flags)
 	return end_seq - seq - !!(flags & TCPHDR_SYN) - !!(flags & TCPHDR_FIN);
 }
 
-/* The header's window, as tcp_select_window() left it: unscaled in a SYN. */
+/* The window in the header, as tcp_select_window() chose it: unscaled in a SYN. */
 INLINE u32 window_of(struct tcp_sock *tp, u32 flags, enum reads reads)
 {
 	u32 window = 0, scale = 0;
@@ -60,7 +60,7 @@ INLINE void read_congestion(struct segment *to, struct tcp_sock *tp, enum reads 
 	READ(reads, to->cwnd, tp->snd_cwnd);
 	READ(reads, to->packets_out, tp->packets_out);
 	READ(reads, srtt, tp->srtt_us);
-	to->srtt_us = srtt ? srtt >> 3 : MICROSECONDS_UNKNOWN; /* kept eightfold: tcp_rtt_estimator() */
+	to->srtt_us = srtt ? srtt >> 3 : MICROSECONDS_UNKNOWN; /* stored times 8: tcp_rtt_estimator() */
 	to->ca_state = READ_BITS(reads, &tp->inet_conn, icsk_ca_state);
 }
 
@@ -72,7 +72,7 @@ INLINE void no_congestion(struct segment *to)
 	to->ca_state = CA_STATE_UNKNOWN;
 }
 
-/* A thread that passed may have taken another name, user or cgroup since. */
+/* Whether the owner is this thread, with the same name, user and cgroup. */
 INLINE bool is_still(const struct owner *owner, const struct thread *thread)
 {
 	struct owner now;
@@ -85,8 +85,8 @@ INLINE bool is_still(const struct owner *owner, const struct thread *thread)
 }
 
 /*
- * Whoever holds a socket is the current process as a segment leaves: interrupts put off what they have to send
- * (sock_owned_by_user()). One that is closed has been forgotten already. `tp` is the same socket, to be read.
+ * While a process holds the socket, a segment that leaves is its own: interrupts defer what they have to send
+ * (sock_owned_by_user()). A closed socket has been forgotten already. `tp` is the same socket, for reading.
  */
 INLINE struct owner *segment_owner(struct sock *sk, struct tcp_sock *tp, enum reads reads)
 {
@@ -108,7 +108,7 @@ INLINE struct owner *segment_owner(struct sock *sk, struct tcp_sock *tp, enum re
 	return note ? &note->owner : NULL;
 }
 
-/* Counts a segment and filters it, cheapest questions first; false: leave it. */
+/* Counts and filters a segment, cheapest checks first. Returns whether to record it. */
 INLINE bool segment_passes(struct counters *counters, struct connection *to, const struct sock_common *sk,
 			   const struct owner *owner, enum reads reads)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * The buffer of the system call that the current thread is inside, read off its saved registers:
- * how the tracepoint hooks, which are given only a socket and a length, find the bytes. x86-64
- * and its 32-bit callers; the numbers are user-space interface (asm/unistd_64.h, unistd_32.h).
+ * The buffer of the system call that the current thread is in, read from its saved registers: this is how the
+ * tracepoint hooks, which get only a socket and a length, find the bytes. For x86-64 and its 32-bit callers; the
+ * numbers are user-space interface (asm/unistd_64.h, unistd_32.h).
  */
 #ifndef TCPRISM_SYSCALL_H
 #define TCPRISM_SYSCALL_H
@@ -43,7 +43,7 @@ struct compat_msghdr {
 #define MMSGHDR_SIZE 64
 #define COMPAT_MMSGHDR_SIZE 32
 
-/* A recvmmsg or sendmmsg that the thread is inside: which of its messages is next. */
+/* A recvmmsg or sendmmsg that the thread is in: which of its messages comes next. */
 struct batch_call {
 	u64 vector; /* 0: none */
 	u32 next;
@@ -51,10 +51,10 @@ struct batch_call {
 };
 
 struct {
-	MAP_UINT(type, MAP_TASK_STORAGE);
-	MAP_UINT(map_flags, MAP_NO_PREALLOC);
-	MAP_TYPE(key, int);
-	MAP_TYPE(value, struct batch_call);
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct batch_call);
 } batches SEC(".maps");
 
 INLINE struct batch_call *current_batch(bool create)
@@ -125,14 +125,14 @@ INLINE enum call_shape read_socketcall(struct arguments *to)
 	return socketcall_shape_of(function);
 }
 
-u64 registers_offset; /* from a task's stack to its registers, the same for all: found before any hook is on */
+u64 registers_offset; /* from a task's stack to its registers: the same for all, set before any hook is attached */
 
 /* The helper costs 15 to 30 ns. */
 INLINE struct pt_regs *registers_of(struct task_struct *task)
 {
 	if (!config.can_cast)
 		return bpf_task_pt_regs(task);
-	return bpf_rdonly_cast((void *)((u64)task->stack + registers_offset), kernel_type(struct pt_regs));
+	return bpf_rdonly_cast((void *)((u64)task->stack + registers_offset), bpf_core_type_id_kernel(struct pt_regs));
 }
 
 INLINE enum call_shape read_call(struct arguments *to, const struct pt_regs *regs)
@@ -148,11 +148,11 @@ INLINE enum call_shape read_compat_call(struct arguments *to, const struct pt_re
 {
 	u32 number = regs->orig_ax;
 
-	to->argument[0] = LOW32(regs->bx);
-	to->argument[1] = LOW32(regs->cx);
-	to->argument[2] = LOW32(regs->dx);
-	to->argument[3] = LOW32(regs->si);
-	to->argument[4] = LOW32(regs->di);
+	to->argument[0] = lower_32_bits(regs->bx);
+	to->argument[1] = lower_32_bits(regs->cx);
+	to->argument[2] = lower_32_bits(regs->dx);
+	to->argument[3] = lower_32_bits(regs->si);
+	to->argument[4] = lower_32_bits(regs->di);
 	if (compat_shape_of(number) == CALL_SOCKETCALL)
 		return read_socketcall(to);
 	return compat_shape_of(number);
@@ -192,8 +192,8 @@ INLINE void buffer_from_msghdr(struct buffer *to, u64 header, bool compat)
 }
 
 /*
- * Nothing in the registers says which message of a batch this is, so they are counted. A batch ends
- * with its last message or with an error, both of which are seen; only a timeout ends it unseen.
+ * No register tells which message of a batch this is, so they are counted. A batch ends with its last message or with
+ * an error, which hooks see, or with a timeout, which none sees.
  */
 INLINE void buffer_from_batch(struct buffer *to, const struct arguments *a, bool compat, bool failed, bool timeout)
 {
@@ -214,7 +214,7 @@ INLINE void buffer_from_batch(struct buffer *to, const struct arguments *a, bool
 	buffer_from_msghdr(to, a->argument[1] + index * (compat ? COMPAT_MMSGHDR_SIZE : MMSGHDR_SIZE), compat);
 }
 
-/* The flags of a send: its tracepoint, other than that of recv, does not give them. */
+/* The flags of a send: its tracepoint lacks them, unlike that of recv. */
 INLINE u32 send_flags_of(const struct arguments *a, enum call_shape shape)
 {
 	if (shape == CALL_SENDTO || shape == CALL_SENDMMSG)
@@ -222,7 +222,7 @@ INLINE u32 send_flags_of(const struct arguments *a, enum call_shape shape)
 	return shape == CALL_MSGHDR ? a->argument[2] : 0;
 }
 
-/* `requested` is left alone where only the buffer's segments can tell. */
+/* Leaves `requested` alone where only the segments of the buffer tell. */
 INLINE void buffer_from_syscall(struct buffer *to, struct task_struct *task, u32 *requested, u32 *send_flags,
 				bool failed)
 {
@@ -238,7 +238,7 @@ INLINE void buffer_from_syscall(struct buffer *to, struct task_struct *task, u32
 	regs = registers_of(task);
 	compat = task->thread_info.status & TS_COMPAT;
 	shape = compat ? CALL_UNKNOWN : shape_of(regs->orig_ax);
-	if (shape == CALL_FLAT || shape == CALL_SENDTO) { /* nearly every call: no more is read than it needs */
+	if (shape == CALL_FLAT || shape == CALL_SENDTO) { /* nearly every call: read only what it needs */
 		buffer_flat(to, regs->si);
 		*requested = regs->dx;
 		if (send_flags)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* What the kernel has counted for a connection: struct totals out of a tcp_sock. */
+/* struct totals: what a tcp_sock has counted in the life of its connection. */
 #ifndef TCPRISM_TOTALS_H
 #define TCPRISM_TOTALS_H
 
@@ -44,10 +44,10 @@ INLINE u64 delivery_rate(struct tcp_sock *tp, enum reads reads)
 	return (u64)delivered * mss * 1000000 / interval;
 }
 
-/* As tcp_get_info_chrono_stats(): what is going on now counts up to now. */
+/* As tcp_get_info_chrono_stats(): the interval under way is added. */
 INLINE void read_times(struct totals *to, struct tcp_sock *tp, enum reads reads)
 {
-	u32 now = LOW32(bpf_jiffies64()), busy = 0, rwnd = 0, sndbuf = 0, start = 0, current;
+	u32 now = lower_32_bits(bpf_jiffies64()), busy = 0, rwnd = 0, sndbuf = 0, start = 0, current;
 
 	READ(reads, busy, tp->chrono_stat[TCP_CHRONO_BUSY - 1]);
 	READ(reads, rwnd, tp->chrono_stat[TCP_CHRONO_RWND_LIMITED - 1]);
@@ -73,7 +73,7 @@ INLINE void read_path(struct totals *to, struct tcp_sock *tp, enum reads reads)
 	READ(reads, srtt, tp->srtt_us);
 	READ(reads, min, tp->rtt_min.s[0].v);
 	to->srtt_us = srtt ? srtt >> 3 : MICROSECONDS_UNKNOWN;
-	to->min_rtt_us = srtt ? min : MICROSECONDS_UNKNOWN; /* until then it is infinite */
+	to->min_rtt_us = srtt ? min : MICROSECONDS_UNKNOWN; /* infinite until measured */
 	to->delivery_rate = delivery_rate(tp, reads);
 	READ(reads, to->cwnd, tp->snd_cwnd);
 	READ(reads, congestion, tp->inet_conn.icsk_ca_ops);

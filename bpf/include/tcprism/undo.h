@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * When the kernel finds out that what it sent again had not been lost (DSACK, Eifel, F-RTO), it sets undo_marker
- * to 0: tcp_undo_cwnd_reduction(). No hook tells it on every kernel, so the marker is noted as a segment is sent
- * again, and looked at when the next ACK comes or the state changes.
+ * When the kernel finds that what it retransmitted had not been lost (DSACK, Eifel, F-RTO), it sets undo_marker to 0
+ * (tcp_undo_cwnd_reduction()). No hook reports that on every kernel, so the marker is noted at each retransmission,
+ * and compared when the next ACK arrives or the state changes.
  */
 #ifndef TCPRISM_UNDO_H
 #define TCPRISM_UNDO_H

@@ -15,7 +15,7 @@ from tcprism.cli.trace import announce
 from tcprism.cli.trace_options import payload_option
 from tcprism.demo.traffic import Traffic
 from tcprism.events.ledger import Ledger
-from tcprism.features.machine import require_privileges
+from tcprism.features import machine
 from tcprism.filters import Criteria, parse_netns
 from tcprism.sinks.text import Text
 from tcprism.sources.tracing import DEFAULT_KINDS, DEFAULT_PAYLOAD, Request, Tracing
@@ -53,7 +53,7 @@ The network namespace has nothing but its own loopback device and is gone when t
 def command(duration: float, loss: float, kinds: str, payload: int, **given: Any) -> None:
     """Make a small lossy network of our own and trace what its processes do."""
     chosen, limit = options.parse_kinds(kinds), options.parse_payload(payload)
-    require_privileges()
+    machine.require()
     with Traffic(loss) as traffic:
         if not given["quiet"]:
             print(_introduction(traffic), file=sys.stderr)

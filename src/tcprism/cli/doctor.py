@@ -43,7 +43,7 @@ def examine() -> dict[str, Any]:
 
 def _examine_probe(probe: Probe) -> dict[str, dict[str, Any]]:
     try:
-        machine.require_privileges()
+        machine.require()
         choice = survey(probe)
         found = {
             "hook": choice.hook and choice.hook.mechanism,

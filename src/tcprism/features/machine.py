@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tcprism.errors import LibraryMissing, PermissionMissing
+from tcprism.errors import LibraryMissing, MachineError, PermissionMissing
 from tcprism.kernel import libbpf
 from tcprism.kernel.types import VMLINUX_BTF
 
@@ -52,7 +52,20 @@ def capabilities() -> dict[str, bool]:
     return {name: bool(effective >> bit & 1) for name, bit in _CAPABILITIES.items()}
 
 
-def require_privileges() -> None:
+def require() -> None:
+    """Raise MachineError when this machine or this process on it cannot trace.
+
+    The rings rely on the order in which x86 stores to memory; others would need barriers there.
+    """
+    if (architecture := platform.machine()) != "x86_64":
+        raise MachineError(
+            f"tracing needs an x86-64 machine and this one is {architecture}: record on x86-64,"
+            " recordings can be read anywhere"
+        )
+    _require_privileges()
+
+
+def _require_privileges() -> None:
     """Raise PermissionMissing, naming the capability, when this process may not load programs."""
     have = capabilities()
     if have["CAP_SYS_ADMIN"]:

@@ -31,7 +31,7 @@ class Snapshots:
         self._filter = chosen
 
     def __enter__(self) -> Self:
-        machine.require_privileges()
+        machine.require()
         self._cgroup_root = cgroup_root()
         self._context = machine_context(self._cgroup_root)
         self._object = BpfObject()

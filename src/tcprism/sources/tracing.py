@@ -126,7 +126,7 @@ class Tracing:
         self._clock_offset_ns = _clock_offset_ns()
 
     def __enter__(self) -> Self:
-        machine.require_privileges()
+        machine.require()
         sizes = rings.sizes(self.request.kinds, self.request.payload, self.request.ring_size)
         self._layouts = rings.layouts(sizes, os.cpu_count() or 1)
         probes = probes_for(self.request.kinds)

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* Recording what happened to a connection. */
+#ifndef TCPRISM_CONNECTION_EVENT_H
+#define TCPRISM_CONNECTION_EVENT_H
+
+#include "totals.h"
+
+/* What a hook knows of it. */
+struct moment {
+	u32 kind;
+	u8 old_state, new_state;
+	u8 sent; /* reset */
+	u8 ending;
+	u32 reason;
+	u64 elapsed_ns;
+};
+
+INLINE bool connection_admit(struct counters *counters, const struct connection *c, const struct owner *owner)
+{
+	COUNT(counters->seen, 1);
+	if (ports_pass(c->local_port, c->remote_port) && owner_passes(owner) && connection_passes(c))
+		return true;
+	COUNT(counters->filtered, 1);
+	return false;
+}
+
+INLINE void fill_moment(struct connection_event *to, const struct moment *m)
+{
+	to->elapsed_ns = m->elapsed_ns;
+	to->reset_reason = m->reason;
+	to->old_state = m->old_state;
+	to->new_state = m->new_state;
+	to->ending = m->ending;
+	to->sent = m->sent;
+}
+
+/* Without a connection there are no totals. */
+INLINE void fill_totals(struct connection_event *to, struct sock *sk)
+{
+	struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+
+	if (tp) {
+		read_totals(&to->totals, tp);
+		return;
+	}
+	to->totals.delivery_rate = RATE_UNKNOWN;
+	to->totals.min_rtt_us = MICROSECONDS_UNKNOWN;
+	to->totals.srtt_us = MICROSECONDS_UNKNOWN;
+}
+
+/* A subprogram, so that there is one copy for all kinds. `sk` is a full socket or NULL. */
+static __noinline int connection_submit(struct sock *sk, const struct moment *m, const struct connection *c,
+						       const struct owner *owner)
+{
+	struct counters *counters = counters_of(m->kind);
+	struct connection_event *record;
+	struct lane *lane;
+
+	if (!counters || !connection_admit(counters, c, owner))
+		return 0;
+	record = RESERVE(connection, &lane);
+	if (!record) {
+		COUNT(counters->ring_full, 1);
+		return 0;
+	}
+	__builtin_memset(record, 0, sizeof(*record));
+	event_begin(&record->event, m->kind, c, owner);
+	fill_moment(record, m);
+	fill_totals(record, sk);
+	if (sk) {
+		record->event.socket = cookie_of(sk, READS_BTF);
+		record->event.error = -sk->sk_err;
+	}
+	ring_submit(lane);
+	COUNT(counters->submitted, 1);
+	return 0;
+}
+
+INLINE void connection_happened(struct sock *sk, struct note *note, struct moment *m)
+{
+	struct connection c;
+	struct sock *same;
+
+	if (!kind_wanted(m->kind))
+		return;
+	same = (void *)bpf_skc_to_tcp_sock(sk); /* the verifier follows this pointer without a search of all types */
+	if (!same)
+		return;
+	read_connection(&c, &same->__sk_common, READS_BTF);
+	connection_submit(sk, m, &c, note ? &note->owner : NULL);
+}
+
+#endif

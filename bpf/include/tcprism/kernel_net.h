@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * The kernel's structures of networking, as far as they are read. libbpf moves each access to where the running
+ * kernel has the field (CO-RE): names and types count here, order and size do not. drift.h has what differs
+ * between kernels.
+ */
+#ifndef TCPRISM_KERNEL_NET_H
+#define TCPRISM_KERNEL_NET_H
+
+#include "helpers.h"
+
+struct in6_addr {
+	union {
+		u32 u6_addr32[4];
+	} in6_u;
+} CORE;
+
+struct ns_common {
+	u32 inum;
+} CORE;
+
+struct local_ports {
+	u32 range; /* high << 16 | low */
+} CORE;
+
+struct netns_ipv4 {
+	struct local_ports ip_local_ports;
+} CORE;
+
+struct net {
+	struct ns_common ns;
+	struct netns_ipv4 ipv4;
+} CORE;
+
+typedef struct {
+	struct net *net;
+} CORE possible_net_t;
+
+typedef struct {
+	u64 counter;
+} CORE atomic64_t;
+
+struct sock_common {
+	u32 skc_daddr;
+	u32 skc_rcv_saddr;
+	u16 skc_dport;
+	u16 skc_num;
+	u16 skc_family;
+	u8 skc_state;
+	unsigned long skc_flags;
+	possible_net_t skc_net;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
+	atomic64_t skc_cookie;
+} CORE;
+
+typedef struct {
+	int owned;
+} CORE socket_lock_t;
+
+struct sock {
+	struct sock_common __sk_common;
+	u16 sk_protocol;
+	u16 sk_type;
+	u8 sk_kern_sock : 1;
+	int sk_err;
+	socket_lock_t sk_lock;
+	int sk_sndbuf;
+	int sk_rcvbuf;
+	u32 sk_ack_backlog;
+	u32 sk_max_ack_backlog;
+	struct bpf_local_storage *sk_bpf_storage;
+} CORE;
+
+struct socket {
+	struct sock *sk;
+} CORE;
+
+struct inet_sock {
+	u16 inet_sport;
+} CORE;
+
+struct tcp_congestion_ops {
+	char name[16];
+} CORE;
+
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+	const struct tcp_congestion_ops *icsk_ca_ops;
+	const struct tcp_ulp_ops *icsk_ulp_ops;
+	u8 icsk_ca_state : 5;
+	u8 icsk_pending;
+	u8 icsk_retransmits;
+	u8 icsk_probes_out;
+	u32 icsk_rto;
+	struct {
+		u32 lrcvtime;
+	} icsk_ack;
+} CORE;
+
+struct tcp_options_received {
+	u16 rcv_wscale : 4;
+} CORE;
+
+/* The minimum over a time window is in s[0]: lib/win_minmax.c */
+struct minmax_sample {
+	u32 v;
+} CORE;
+
+struct minmax {
+	struct minmax_sample s[3];
+} CORE;
+
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
+	struct tcp_options_received rx_opt;
+	u32 write_seq;
+	u32 copied_seq;
+	u32 rcv_nxt;
+	u32 rcv_wnd;
+	u32 rcv_wup;
+	u32 snd_una;
+	u32 snd_nxt;
+	u32 snd_wnd;
+	u8 nonagle : 4;
+	u32 lsndtime;
+	u32 snd_cwnd;
+	u32 srtt_us;
+	u32 rttvar_us;
+	u32 packets_out;
+	u32 snd_ssthresh;
+	u32 sacked_out;
+	u32 lost_out;
+	u32 retrans_out;
+	u32 undo_marker;
+	u64 bytes_sent;
+	u64 bytes_acked;
+	u64 bytes_received;
+	u64 bytes_retrans;
+	u32 segs_out;
+	u32 segs_in;
+	u32 data_segs_out;
+	u32 data_segs_in;
+	u32 total_retrans;
+	u32 dsack_dups;
+	u32 reord_seen;
+	u32 mss_cache;
+	u32 rate_delivered;
+	u32 rate_interval_us;
+	struct minmax rtt_min;
+	u32 chrono_start;
+	u32 chrono_stat[3];
+	u8 chrono_type;
+} CORE;
+
+struct request_sock {
+	struct sock_common __req_common;
+} CORE;
+
+struct tcp_request_sock {
+	u32 rcv_nxt;
+	u32 snt_isn;
+} CORE;
+
+struct net_device {
+	possible_net_t nd_net;
+} CORE;
+
+struct sk_buff {
+	struct net_device *dev;
+	struct sock *sk;
+	char cb[48];
+	u8 pkt_type : 3;
+	u16 protocol;
+	u16 network_header;
+	u32 len;
+	unsigned char *head;
+} CORE;
+
+struct tcp_skb_cb {
+	u32 seq;
+	u32 end_seq;
+	u32 ack_seq;
+	u16 tcp_gso_segs;
+	u8 tcp_flags; /* 16 bits since 6.15; the low byte is where it was (little endian) */
+} CORE;
+
+enum skb_drop_reason {
+	SKB_DROP_REASON_NOT_SPECIFIED,
+};
+
+enum sk_rst_reason {
+	SK_RST_REASON_NOT_SPECIFIED,
+};
+
+struct __sk_buff { /* user-space interface: a fixed layout */
+	u32 len, pkt_type, mark, queue_mapping, protocol, vlan_present, vlan_tci, vlan_proto, priority;
+	u32 ingress_ifindex, ifindex, tc_index, cb[5], hash, tc_classid, data, data_end, napi_id;
+	u32 family, remote_ip4, local_ip4, remote_ip6[4], local_ip6[4], remote_port, local_port;
+	u32 data_meta;
+	u64 flow_keys;
+	u64 tstamp;
+	u32 wire_len, gso_segs;
+	struct sock *sk;
+};
+
+#endif

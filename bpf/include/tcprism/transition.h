@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* What is noted at a socket as its state changes: its owner, and since when. */
+#ifndef TCPRISM_TRANSITION_H
+#define TCPRISM_TRANSITION_H
+
+#include "connection_event.h"
+
+/* Only the socket's own process makes the transitions into these states: it connects, listens or closes. */
+INLINE bool made_by_owner(u32 state)
+{
+	return state == TCP_SYN_SENT || state == TCP_LISTEN || state == TCP_FIN_WAIT1 || state == TCP_LAST_ACK;
+}
+
+/* A socket can have one connection after another. */
+INLINE void note_begins(struct note *note)
+{
+	note->active = true;
+	note->established = false;
+	note->reset = ENDING_NONE;
+	note->undo_marker = 0;
+	note->began_ns = 0;
+}
+
+INLINE void note_establishes(struct sock *sk, struct note *note)
+{
+	struct tcp_sock *tp = tcp_sock_of(sk, READS_BTF);
+
+	if (tp) {
+		note->first_seq = tp->write_seq;
+		note->established = true;
+	}
+}
+
+/*
+ * The note of a new connection. With task filters, one that was accepted gets a note, for a process that passes may
+ * take it; one that this end made has a note if its process passes.
+ */
+INLINE struct note *note_established(struct sock *sk, bool accepted)
+{
+	struct note *note = accepted || !FILTERS_BY_TASK() ? note_create(sk, READS_BTF) : note_of(sk, READS_BTF);
+	const struct owner *listener;
+
+	if (!note || !accepted || note->owner.pid)
+		return note;
+	listener = inherits_note() ? NULL : listener_owner(sk, READS_BTF);
+	if (listener)
+		note->owner = *listener;
+	return note;
+}
+
+/* Notes owner and time. Returns the socket's note, if any. */
+INLINE struct note *note_transition(struct sock *sk, struct moment *m)
+{
+	bool begins = m->new_state == TCP_SYN_SENT || m->new_state == TCP_ESTABLISHED;
+	struct note *note;
+	u64 now;
+
+	if (made_by_owner(m->new_state))
+		note = owner_is_current(sk, READS_BTF);
+	else if (m->new_state == TCP_ESTABLISHED)
+		note = note_established(sk, m->old_state == TCP_SYN_RECV);
+	else
+		note = note_of(sk, READS_BTF);
+	if (!note)
+		return NULL;
+	if (m->new_state == TCP_SYN_SENT)
+		note_begins(note);
+	if (m->new_state == TCP_ESTABLISHED)
+		note_establishes(sk, note);
+	if (!begins && m->new_state != TCP_CLOSE)
+		return note;
+	now = bpf_ktime_get_ns();
+	if (note->began_ns)
+		m->elapsed_ns = now - note->began_ns;
+	if (begins)
+		note->began_ns = now;
+	return note;
+}
+
+#endif

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* Resets, sent and received. */
+#include "tcprism/connection_event.h"
+#include "tcprism/packet.h"
+
+INLINE void reset_of_socket(struct sock *sk, u32 sent, u32 reason)
+{
+	struct note *note = note_of(sk, READS_BTF);
+	struct moment m = { .kind = KIND_RESET, .sent = sent, .reason = reason, .elapsed_ns = ELAPSED_UNKNOWN };
+
+	m.old_state = sk->__sk_common.skc_state;
+	if (note)
+		note->reset = sent ? ENDING_RESET_SENT : ENDING_RESET_RECEIVED;
+	connection_happened(sk, note, &m);
+}
+
+/* A reset without a connection: the packet that it answers tells the addresses. */
+INLINE void reset_of_packet(const struct sk_buff *skb, u32 reason)
+{
+	struct moment m = { .kind = KIND_RESET, .sent = true, .reason = reason, .elapsed_ns = ELAPSED_UNKNOWN };
+	struct seen_packet packet;
+	struct connection c;
+
+	if (!kind_wanted(KIND_RESET) || !read_seen_packet(&packet, skb))
+		return;
+	packet_connection(&c, &packet, false);
+	c.netns = netns_of_device(skb);
+	connection_submit(NULL, &m, &c, NULL);
+}
+
+/* Since 6.10 the socket may be missing; without a packet the socket resets by itself. */
+SEC("tp_btf/tcp_send_reset") int tracepoint_reset_sent(u64 *ctx)
+{
+	struct sock *sk = (void *)ctx[0];
+	const struct sk_buff *skb = (void *)ctx[1];
+	u32 reason = RESET_HAS_REASON() ? ctx[2] : REASON_UNKNOWN;
+
+	if (is_there(sk) && is_full_socket(sk) && sk->__sk_common.skc_state != TCP_LISTEN)
+		reset_of_socket(sk, true, reason);
+	else if (is_there(skb))
+		reset_of_packet(skb, reason);
+	return 0;
+}
+
+SEC("tp_btf/tcp_receive_reset") int tracepoint_reset_received(u64 *ctx)
+{
+	reset_of_socket((void *)ctx[0], false, REASON_UNKNOWN);
+	return 0;
+}
