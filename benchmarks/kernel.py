@@ -20,7 +20,8 @@ from benchmarks.table import Table, Target, at_most
 from benchmarks.workload import MONITOR_CPU, Netns, network_namespace
 from tcprism.filters import Criteria
 from tcprism.kernel import libbpf
-from tcprism.sources.tracing import Request, Tracing
+from tcprism.sources.request import Request
+from tcprism.sources.tracing import Tracing
 
 FILTERED = at_most(40, "{:.0f}")
 RECORDED = at_most(250, "{:.0f}")
@@ -69,10 +70,10 @@ class Watched(Tracing):
 
     def descriptors(self) -> dict[str, int]:
         """Return the descriptors of the loaded programs by their names."""
-        programs = self._object._programs()
+        programs = self._hooks._object._programs()
         return {
             name: libbpf.load().checked("bpf_program__fd", programs[name])
-            for name in self._object.loaded
+            for name in self._hooks._object.loaded
         }
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tcprism.probes import Hook, Probe
-from tcprism.sources.tracing import PROBES
+from tcprism.sources.plan import PROBES
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "docs/hooks.md"

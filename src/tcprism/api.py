@@ -162,12 +162,12 @@ class Monitor:
         self._stopping = threading.Event()
 
     def __enter__(self) -> Self:
-        from tcprism.sources import (
-            tracing,  # not before: recordings are read where there is no libbpf
-        )
+        # Not before: recordings are read where there is no libbpf.
+        from tcprism.sources import request as requests
+        from tcprism.sources import tracing
 
         given = {name: value for name, value in self._options.items() if value is not None}
-        request = tracing.Request(filter=self._filter.live(), **given)
+        request = requests.Request(filter=self._filter.live(), **given)
         self._monitor = tracing.Tracing(request).__enter__()
         self._pause = tracing.pause
         self._ledger: Ledger | None = None

@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tcprism.errors import KernelRefused
+from tcprism.sources.request import Request
+from tcprism.sources.tracing import Tracing
+
 from . import workload
 from .netns import Netns, run
 from .tracer import PATIENCE, TCPRISM, Tracer, bpf_of, tracing
@@ -231,3 +235,12 @@ def test_rings_come_merged_in_order(netns: Netns, tmp_path: Path) -> None:
     times = [event["ts_ns"] for event in tracer.events]
     assert len(times) > 500
     assert times == sorted(times)
+
+
+@pytest.mark.native
+def test_a_refused_start_leaves_no_descriptor_open() -> None:
+    """This kernel has no kprobes, so that the request fails once the cgroup root is open."""
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(KernelRefused), Tracing(Request(("send",), mechanism="kprobe")):
+        pass
+    assert len(os.listdir("/proc/self/fd")) == len(before)

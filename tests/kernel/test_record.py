@@ -33,7 +33,8 @@ from tcprism.sinks import Sink
 from tcprism.sinks.json_lines import JsonLines
 from tcprism.sinks.pcapng import Pcapng
 from tcprism.sinks.text import Text
-from tcprism.sources.tracing import Request, Tracing
+from tcprism.sources.request import Request
+from tcprism.sources.tracing import Tracing
 
 from .conversation import lossy, orderly, ping_pong, receive
 from .netns import Netns, Pair

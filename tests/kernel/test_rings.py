@@ -13,7 +13,8 @@ import pytest
 from tcprism.events._wire import LANES_TRIED
 from tcprism.filters import Criteria
 from tcprism.ring import rings
-from tcprism.sources.tracing import Request, Tracing
+from tcprism.sources.request import Request
+from tcprism.sources.tracing import Tracing
 
 from . import hooks, workload
 from .netns import Netns

@@ -15,29 +15,36 @@ from tcprism.errors import KernelRefused
 from tcprism.features import Choice, choose, programs_of
 from tcprism.kernel.object import LoadError
 from tcprism.kernel.types import KernelTypes
-from tcprism.probes import Hook, Probe
+from tcprism.probes import Hook, Probe, Program
 
 SEND = Probe(
     "send",
     ("send", "recv"),
     (
-        Hook("fentry", "fentry of send", ("fentry_send", "fexit_send"), "5.5"),
-        Hook("kprobe", "kprobe of send", ("kprobe_send",), "4.17"),
-        Hook("tracepoint", "tracepoint of send", ("tracepoint_send",), "6.3"),
+        Hook("fentry", "fentry of send", (Program("fentry_send"), Program("fexit_send")), "5.5"),
+        Hook("kprobe", "kprobe of send", (Program("kprobe_send"),), "4.17"),
+        Hook("tracepoint", "tracepoint of send", (Program("tracepoint_send"),), "6.3"),
     ),
 )
 TRANSMIT = Probe(
     "transmit",
     ("transmit",),
     (
-        Hook("fentry", "fentry of transmit", ("fentry_transmit",), "5.5"),
-        Hook("kprobe", "kprobe of transmit", ("kprobe_transmit",), "4.17"),
+        Hook("fentry", "fentry of transmit", (Program("fentry_transmit"),), "5.5"),
+        Hook("kprobe", "kprobe of transmit", (Program("kprobe_transmit"),), "4.17"),
     ),
 )
 RETRANSMIT = Probe(
     "retransmit",
     ("retransmit",),
-    (Hook("tracepoint", "tracepoint of retransmit", ("tracepoint_retransmit",), "5.5"),),
+    (
+        Hook(
+            "tracepoint",
+            "tracepoint of retransmit",
+            (Program("tracepoint_retransmit"),),
+            "5.5",
+        ),
+    ),
 )
 ALL = (SEND, TRANSMIT, RETRANSMIT)
 
@@ -55,7 +62,7 @@ class Kernel:
         hooks = [choice.hook for choice in choices if choice.hook]
         assert len(hooks) == len(choices)
         self.tried.append([hook.mechanism for hook in hooks])
-        for program in (name for hook in hooks for name in hook.programs):
+        for program in (each.name for hook in hooks for each in hook.programs):
             if program in self.refused:
                 raise self._error(program)
         return "loaded"
@@ -245,9 +252,12 @@ def test_programs_for_functions_that_this_kernel_lacks_are_left_out(
     hook = Hook(
         "fentry",
         "a hook",
-        ("one", "two", "three"),
+        (
+            Program("one"),
+            Program("two", function=function),
+            Program("three", tracepoint=tracepoint),
+        ),
         "5.5",
-        where_function={"two": function},
-        where_tracepoint={"three": tracepoint},
     )
-    assert programs_of(hook, cast(KernelTypes, Types())) == programs
+    chosen = programs_of(hook, cast(KernelTypes, Types()))
+    assert [program.name for program in chosen] == programs

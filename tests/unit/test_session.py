@@ -17,7 +17,8 @@ from tcprism.cli.command import Command
 from tcprism.cli.session import Limits, Stop, batches, run
 from tcprism.errors import OutputError
 from tcprism.events import Batch
-from tcprism.sources.tracing import Request, Tracing, pause
+from tcprism.sources.request import Request
+from tcprism.sources.tracing import Tracing, pause
 
 from .records import messages, segments
 

@@ -18,7 +18,8 @@ from tcprism.events.ledger import Ledger
 from tcprism.features import machine
 from tcprism.filters import Criteria, parse_netns
 from tcprism.sinks.text import Text
-from tcprism.sources.tracing import DEFAULT_KINDS, DEFAULT_PAYLOAD, Request, Tracing
+from tcprism.sources.request import DEFAULT_KINDS, DEFAULT_PAYLOAD, Request
+from tcprism.sources.tracing import Tracing
 
 EPILOG = """\b
 Examples:

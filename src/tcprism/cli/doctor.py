@@ -13,7 +13,8 @@ from tcprism import __version__, features
 from tcprism.errors import Error
 from tcprism.features import machine
 from tcprism.probes import Probe
-from tcprism.sources.tracing import PROBES, survey
+from tcprism.sources.plan import PROBES
+from tcprism.sources.tracing import survey
 
 EPILOG = """\b
 Examples:

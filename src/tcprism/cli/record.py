@@ -22,8 +22,9 @@ from tcprism.errors import UsageError
 from tcprism.events import KINDS, Batch
 from tcprism.recording.files import Files, Limit
 from tcprism.recording.notes import Facts
+from tcprism.sources.request import Request
 from tcprism.sources.snapshots import Snapshots
-from tcprism.sources.tracing import Request, Tracing
+from tcprism.sources.tracing import Tracing
 
 EPILOG = """\b
 Examples:

@@ -16,7 +16,8 @@ from tcprism.cli.session import Limits, Stop, run, started
 from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
 from tcprism.events import Batch
 from tcprism.filters import Criteria
-from tcprism.sources.tracing import DEFAULT_KINDS, DEFAULT_PAYLOAD, Request, Tracing
+from tcprism.sources.request import DEFAULT_KINDS, DEFAULT_PAYLOAD, Request
+from tcprism.sources.tracing import Tracing
 from tcprism.stages import stage_for
 
 EPILOG = """\b

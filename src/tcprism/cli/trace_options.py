@@ -12,7 +12,7 @@ from tcprism.errors import UsageError
 from tcprism.events._wire import PAYLOAD_MAX
 from tcprism.probes import MECHANISMS
 from tcprism.ring import rings
-from tcprism.sources.tracing import DEFAULT_MAX_CONNECTIONS
+from tcprism.sources.request import DEFAULT_MAX_CONNECTIONS
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 

@@ -13,7 +13,7 @@ from tcprism.cli.session import started
 from tcprism.cli.trace import trace
 from tcprism.events import Batch
 from tcprism.filters import Criteria
-from tcprism.sources.tracing import Request
+from tcprism.sources.request import Request
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -14,8 +14,9 @@ from tcprism.events import Batch, Part
 from tcprism.events.ledger import Ledger
 from tcprism.features import Choice
 from tcprism.filters import Criteria
+from tcprism.sources.request import Request
 from tcprism.sources.snapshots import Snapshots
-from tcprism.sources.tracing import Request, Tracing
+from tcprism.sources.tracing import Tracing
 
 MOST_EVENTS = 1_000_000
 

@@ -17,8 +17,9 @@ from tcprism.diagnosis.port_exhaustion import exhausted
 from tcprism.diagnosis.survey import Survey
 from tcprism.events import Part
 from tcprism.filters import Criteria
+from tcprism.sources.request import Request
 from tcprism.sources.snapshots import Snapshots
-from tcprism.sources.tracing import Request, Tracing, pause
+from tcprism.sources.tracing import Tracing, pause
 
 KINDS = ("send", "recv", "connect", "accept")  # of the connections that are asked about
 LOSSES = ("retransmit", "undo", "drop")  # of all: the peer may be on this host, too

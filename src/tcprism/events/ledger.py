@@ -170,7 +170,7 @@ def close_accounts(
         tuple(
             Entry(
                 kind=kind,
-                missed=sum(count for name, count in missed.items() if kind in kinds_of(name)),
+                missed=missed.get(kind, 0),
                 received=int(received.events[KINDS.index(kind)]),
                 bytes=int(received.bytes[KINDS.index(kind)]),
                 **{name: int(counters[KINDS.index(kind)][name]) for name in COUNTERS.names or ()},
@@ -183,19 +183,3 @@ def close_accounts(
         made.counts,
         made.remarks,
     )
-
-
-# Programs are called MECHANISM_KIND, with a suffix for the special case. These make other kinds of
-# events than the one they are called after, or several.
-_MAKES: dict[str, tuple[str, ...]] = {
-    "sendpage": ("send",),
-    "transmit": ("transmit", "probe"),
-    "accept": (),
-    "state": ("connect", "accept", "close", "state", "undo"),
-}
-
-
-def kinds_of(program: str) -> tuple[str, ...]:
-    """Return the kinds of events that a program makes, by its name."""
-    what = program.split("_")[1]
-    return _MAKES.get(what, (what,))

@@ -13,7 +13,7 @@ from tcprism.errors import KernelRefused
 from tcprism.features.kernel import fentry_error
 from tcprism.kernel.object import LoadError
 from tcprism.kernel.types import KernelTypes
-from tcprism.probes import Hook, Probe
+from tcprism.probes import Hook, Probe, Program
 
 _KPROBES = (
     Path("/sys/bus/event_source/devices/kprobe"),
@@ -43,13 +43,13 @@ class Choice:
 Loaded = TypeVar("Loaded")
 
 
-def programs_of(hook: Hook, types: KernelTypes) -> list[str]:
+def programs_of(hook: Hook, types: KernelTypes) -> list[Program]:
     """Return the programs of a hook that this kernel has the functions and tracepoints for."""
     return [
         program
         for program in hook.programs
-        if _present(hook.where_function.get(program), types.function_id)
-        and _present(hook.where_tracepoint.get(program), types.has_tracepoint)
+        if _present(program.function, types.function_id)
+        and _present(program.tracepoint, types.has_tracepoint)
     ]
 
 
@@ -121,9 +121,9 @@ def _exhausted(choice: Choice) -> str:
 def _culprit(choices: Sequence[Choice], error: LoadError) -> Choice:
     """Find the choice whose program the kernel refused: libbpf's log names it last."""
     names = _PROGRAM_IN_LOG.findall("\n".join([*error.log, str(error)]))
-    for name in reversed([*names, str(error).split(":")[0].removeprefix("attach ")]):
+    for name in reversed([*names, str(error).split(":")[0].split(" ")[-1]]):
         for choice in choices:
-            if choice.hook and name in choice.hook.programs:
+            if choice.hook and name in (program.name for program in choice.hook.programs):
                 return choice
     raise KernelRefused(_unnamed(error), tuple(error.log)) from error
 

@@ -17,7 +17,6 @@ from tcprism.events import _wire
 from tcprism.kernel import libbpf
 
 OBJECT = Path(__file__).with_name("tcprism.bpf.o")
-CGROUP_PROGRAMS = frozenset({"cgroup_transmit"})
 
 _PROGRAM_INFO_SIZE = 256  # more than any struct bpf_prog_info so far
 _RECURSION_MISSES = 208  # its offset there; 5.12+, include/uapi/linux/bpf.h
@@ -90,19 +89,17 @@ class BpfObject:
         """Load the selected programs. Raises LoadError."""
         self._try("load", "bpf_object__load", self._object)
 
-    def attach(self, names: Iterable[str], cgroup: int) -> None:
-        """Attach programs by name; those for packets to the cgroup behind the descriptor `cgroup`.
+    def attach(self, name: str) -> None:
+        """Attach a program where its section says. Raises LoadError."""
+        self._link(name, "bpf_program__attach")
 
-        Raises LoadError.
-        """
-        programs = self._programs()
-        for name in names:
-            step = f"attach {name}"
-            if name in CGROUP_PROGRAMS:
-                link = self._try(step, "bpf_program__attach_cgroup", programs[name], cgroup)
-            else:
-                link = self._try(step, "bpf_program__attach", programs[name])
-            self._links.append(link)
+    def attach_to_cgroup(self, name: str, cgroup: int) -> None:
+        """Attach a program to the cgroup behind a descriptor. Raises LoadError."""
+        self._link(name, "bpf_program__attach_cgroup", cgroup)
+
+    def _link(self, name: str, function: str, *where: int) -> None:
+        program = self._programs()[name]
+        self._links.append(self._try(f"attach {name}", function, program, *where))
 
     def iterate(self, name: str) -> bytes:
         """Run an iterator program once over all that it iterates, and return what it wrote.

@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 MECHANISMS = ("fentry", "kprobe", "tracepoint")
+
+# How a program gets to its place: by the kernel's BTF (fentry, fexit, tp_btf), by a kprobe, at the
+# cgroup v2 root, or as an iterator that runs once over what is there when tracing begins.
+Attach = Literal["btf", "kprobe", "cgroup", "iterator"]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A BPF program, and how it is attached.
+
+    `kinds` are the events that it makes. It is left out on a kernel without the `function` or the
+    `tracepoint`. `order` is its place among the programs of all probes: lower ones go first. One
+    that is `late` waits until somebody uses io_uring, since it costs each send.
+    """
+
+    name: str
+    kinds: tuple[str, ...] = ()
+    attach: Attach = "btf"
+    function: str | None = None
+    tracepoint: str | None = None
+    order: int = 0
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """One way to see a family's events.
+    """One way to see a family's events: programs that are loaded together.
 
-    `programs` are loaded together. One that is in `where_function` or `where_tracepoint` is left
-    out on a kernel that lacks the function or tracepoint named there. `since` is the first kernel.
+    `since` is the first kernel.
     """
 
     mechanism: str
     name: str
-    programs: tuple[str, ...]
+    programs: tuple[Program, ...]
     since: str
     cannot_tell: tuple[str, ...] = ()
-    where_function: dict[str, str] = field(default_factory=dict)
-    where_tracepoint: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,15 @@
 """The life of connections, and whose they are (bpf/probes/connection, reset and owner.bpf.c)."""
 
-from tcprism.probes import Hook, Probe
+from tcprism.probes import Hook, Probe, Program
 
 _NO_ROUTE = "a connect that fails before a SYN is made, for there is no route or no free port"
 _STATE = "tracepoint inet_sock_set_state"
+
+STATE = Program(
+    "tracepoint_state",
+    kinds=("connect", "accept", "close", "state", "undo"),
+    order=1,  # after the other hooks: it forgets sockets that are closed
+)
 
 CONNECTION = Probe(
     family="connection",
@@ -12,21 +18,21 @@ CONNECTION = Probe(
         Hook(
             mechanism="fentry",
             name=f"{_STATE}, and fexit of inet_csk_accept for who accepts",
-            programs=("tracepoint_state", "fexit_accept"),
+            programs=(STATE, Program("fexit_accept")),
             since="5.5",
             cannot_tell=(_NO_ROUTE,),
         ),
         Hook(
             mechanism="kprobe",
             name=f"{_STATE}, and kretprobe of inet_csk_accept for who accepts",
-            programs=("tracepoint_state", "kretprobe_accept"),
+            programs=(STATE, Program("kretprobe_accept", attach="kprobe")),
             since="5.5",
             cannot_tell=(_NO_ROUTE,),
         ),
         Hook(
             mechanism="tracepoint",
             name=_STATE,
-            programs=("tracepoint_state",),
+            programs=(STATE,),
             since="5.5",
             cannot_tell=(
                 _NO_ROUTE,
@@ -44,7 +50,10 @@ RESET = Probe(
         Hook(
             mechanism="tracepoint",
             name="tracepoints tcp_send_reset and tcp_receive_reset",
-            programs=("tracepoint_reset_sent", "tracepoint_reset_received"),
+            programs=(
+                Program("tracepoint_reset_sent", ("reset",)),
+                Program("tracepoint_reset_received", ("reset",)),
+            ),
             since="5.5",
             cannot_tell=("before 6.10: resets that are sent without a socket, and the reason",),
         ),

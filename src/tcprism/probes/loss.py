@@ -3,7 +3,10 @@
 See bpf/probes/retransmit.bpf.c, undo.bpf.c and drop.bpf.c.
 """
 
-from tcprism.probes import Hook, Probe
+from tcprism.probes import Hook, Probe, Program
+from tcprism.probes.connection import STATE
+
+_RETRANSMIT = Program("tracepoint_retransmit", ("retransmit",))
 
 RETRANSMIT = Probe(
     family="retransmit",
@@ -12,7 +15,10 @@ RETRANSMIT = Probe(
         Hook(
             mechanism="tracepoint",
             name="tracepoints tcp_retransmit_skb and tcp_retransmit_synack",
-            programs=("tracepoint_retransmit", "tracepoint_retransmit_synack"),
+            programs=(
+                _RETRANSMIT,
+                Program("tracepoint_retransmit_synack", ("retransmit",)),
+            ),
             since="5.5",
             cannot_tell=("attempts that failed, before 6.16 (the tracepoint fires for successes)",),
         ),
@@ -26,7 +32,7 @@ UNDO = Probe(
         Hook(
             mechanism="tracepoint",
             name="tracepoints tcp_retransmit_skb, tcp_probe and inet_sock_set_state",
-            programs=("tracepoint_retransmit", "tracepoint_undo", "tracepoint_state"),
+            programs=(_RETRANSMIT, Program("tracepoint_undo", ("undo",)), STATE),
             since="5.5",
             cannot_tell=("the moment: it is found as the next segment arrives",),
         ),
@@ -40,7 +46,7 @@ DROP = Probe(
         Hook(
             mechanism="tracepoint",
             name="tracepoint kfree_skb",
-            programs=("tracepoint_drop",),
+            programs=(Program("tracepoint_drop", ("drop",)),),
             since="5.5",
             cannot_tell=(
                 "the reason, before 5.17",

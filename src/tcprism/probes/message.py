@@ -1,6 +1,6 @@
 """Messages: a process calls into TCP (bpf/probes/message*.bpf.c)."""
 
-from tcprism.probes import Hook, Probe
+from tcprism.probes import Hook, Probe, Program
 
 _KERNEL_TLS = "messages of sockets with kernel TLS, which has functions of its own"
 _SPLICE_READ = "bytes taken by splice() from a socket (tcp_splice_read is no recv)"
@@ -13,27 +13,26 @@ PROBE = Probe(
             mechanism="fentry",
             name="fentry and fexit of tcp_sendmsg and tcp_recvmsg",
             programs=(
-                "fentry_send",
-                "fexit_send",
-                "fentry_sendpage",
-                "fexit_sendpage",
-                "fentry_recv",
-                "fexit_recv",
+                Program("fentry_send", ("send",)),
+                Program("fexit_send", ("send",)),
+                Program("fentry_sendpage", ("send",), function="tcp_sendpage"),
+                Program("fexit_sendpage", ("send",), function="tcp_sendpage"),
+                Program("fentry_recv", ("recv",)),
+                Program("fexit_recv", ("recv",)),
             ),
             since="5.5",
             cannot_tell=(_SPLICE_READ, _KERNEL_TLS),
-            where_function={"fentry_sendpage": "tcp_sendpage", "fexit_sendpage": "tcp_sendpage"},
         ),
         Hook(
             mechanism="kprobe",
             name="kprobe and kretprobe of tcp_sendmsg and tcp_recvmsg",
             programs=(
-                "kprobe_send",
-                "kretprobe_send",
-                "kprobe_sendpage",
-                "kretprobe_sendpage",
-                "kprobe_recv",
-                "kretprobe_recv",
+                Program("kprobe_send", ("send",), "kprobe"),
+                Program("kretprobe_send", ("send",), "kprobe"),
+                Program("kprobe_sendpage", ("send",), "kprobe", function="tcp_sendpage"),
+                Program("kretprobe_sendpage", ("send",), "kprobe", function="tcp_sendpage"),
+                Program("kprobe_recv", ("recv",), "kprobe"),
+                Program("kretprobe_recv", ("recv",), "kprobe"),
             ),
             since="4.17",
             cannot_tell=(
@@ -42,19 +41,22 @@ PROBE = Probe(
                 "socket: null until something else asks the kernel for the cookie",
                 "calls that had begun before the start",
             ),
-            where_function={
-                "kprobe_sendpage": "tcp_sendpage",
-                "kretprobe_sendpage": "tcp_sendpage",
-            },
         ),
         Hook(
             mechanism="tracepoint",
             name="tracepoints sock_send_length, sock_recv_length; tcp_sendmsg_locked for io_uring",
             programs=(
-                "tracepoint_send",
-                "tracepoint_recv",
-                "tracepoint_send_buffer",
-                "tracepoint_io_uring",
+                # First: it finds the calls under way, which the other hooks need to know.
+                Program("iterate_tasks", attach="iterator", order=-1),
+                Program("tracepoint_send", ("send",)),
+                Program("tracepoint_recv", ("recv",)),
+                Program(
+                    "tracepoint_send_buffer",
+                    ("send",),
+                    tracepoint="tcp_sendmsg_locked",
+                    late=True,
+                ),
+                Program("tracepoint_io_uring", tracepoint="io_uring_create"),
             ),
             since="6.3",
             cannot_tell=(
@@ -68,10 +70,6 @@ PROBE = Probe(
                 "whether another thread had the socket between the end of a call and the hook: then"
                 " seq is off",
             ),
-            where_tracepoint={
-                "tracepoint_send_buffer": "tcp_sendmsg_locked",
-                "tracepoint_io_uring": "io_uring_create",
-            },
         ),
     ),
 )

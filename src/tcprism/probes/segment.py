@@ -1,31 +1,35 @@
 """Segments: TCP hands them to IP (bpf/probes/segment*.bpf.c, retransmit.bpf.c)."""
 
-from tcprism.probes import Hook, Probe
+from tcprism.probes import Hook, Probe, Program
 
+_KINDS = ("transmit", "probe")
 _NO_SOCKET = "resets and ACKs (of TIME-WAIT) that are sent without a socket, and SYN-ACKs"
 
 PROBE = Probe(
     family="segment",
-    kinds=("transmit", "probe"),
+    kinds=_KINDS,
     hooks=(
         Hook(
             mechanism="fentry",
             name="fentry and fexit of __tcp_transmit_skb",
-            programs=("fentry_transmit", "fexit_transmit"),
+            programs=(Program("fentry_transmit", _KINDS), Program("fexit_transmit", _KINDS)),
             since="5.5",
             cannot_tell=(_NO_SOCKET,),
         ),
         Hook(
             mechanism="kprobe",
             name="kprobe and kretprobe of __tcp_transmit_skb",
-            programs=("kprobe_transmit", "kretprobe_transmit"),
+            programs=(
+                Program("kprobe_transmit", _KINDS, "kprobe"),
+                Program("kretprobe_transmit", _KINDS, "kprobe"),
+            ),
             since="4.17",
             cannot_tell=(_NO_SOCKET,),
         ),
         Hook(
             mechanism="tracepoint",
             name="cgroup_skb/egress at the cgroup v2 root",
-            programs=("cgroup_transmit",),
+            programs=(Program("cgroup_transmit", _KINDS, "cgroup"),),
             since="4.10",
             cannot_tell=(
                 "segments that netfilter drops in OUTPUT or POSTROUTING",
@@ -44,7 +48,10 @@ DELIVERY = Probe(
         Hook(
             mechanism="tracepoint",
             name="tracepoints tcp_probe and inet_sock_set_state",
-            programs=("tracepoint_acked", "tracepoint_acked_at_end"),
+            programs=(
+                Program("tracepoint_acked", ("acked",)),
+                Program("tracepoint_acked_at_end", ("acked",)),
+            ),
             since="5.5",
             cannot_tell=(
                 "of more than 16 sends of a connection under way, the latest, and those whose"

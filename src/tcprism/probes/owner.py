@@ -1,0 +1,7 @@
+"""Who owns a socket, and whose child a process is (bpf/probes/owner.bpf.c)."""
+
+from tcprism.probes import Program
+
+# After all hooks are on, so that no socket is missed by both.
+FIND_OWNERS = Program("iterate_owners", attach="iterator", order=2)
+FOLLOW = (Program("tracepoint_fork"), Program("tracepoint_exit"))

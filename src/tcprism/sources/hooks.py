@@ -1,0 +1,137 @@
+"""Hooks: the BPF programs of one request, from the choice of each hook until they are off again."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from tcprism import features
+from tcprism.errors import KernelRefused
+from tcprism.features.kernel import has_task_storage
+from tcprism.filters import descendants, pid_rows
+from tcprism.kernel.object import BpfObject, LoadError
+from tcprism.probes import Program
+from tcprism.ring import rings
+from tcprism.ring.buffer import Layout
+from tcprism.sources import plan
+from tcprism.sources.request import Request
+
+
+class Hooks:
+    """Chooses, loads and attaches when entered; `choices` says which hooks, and why no better ones.
+
+    `root` is a descriptor of the cgroup v2 root, -1 where there is none. Raises KernelRefused when
+    entered.
+    """
+
+    def __init__(self, request: Request, layouts: dict[str, Layout], root: int) -> None:
+        self._request = request
+        self._layouts = layouts
+        self._root = root
+        self._late: list[Program] = []
+
+    def __enter__(self) -> Self:
+        probes = plan.probes_for(self._request.kinds)
+        forced = plan.forced(self._request, probes)
+        self.choices, self._object = features.choose(probes, forced, self._load)
+        self.map_fd = self._object.map_fd
+        self.counters = self._object.counters
+        self.unremembered = self._object.unremembered
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._object.close()
+
+    def _load(self, choices: Sequence[features.Choice]) -> BpfObject:
+        self._programs = plan.programs_for(self._request, choices)
+        bpf = BpfObject()
+        try:
+            self._prepare(bpf)
+            self._attach(bpf)
+        except BaseException:
+            bpf.close()
+            raise
+        return bpf
+
+    def _prepare(self, bpf: BpfObject) -> None:
+        """Configure and load, with the filter in its maps before any hook is on."""
+        # A kprobe cannot use the storage of the task that it interrupts.
+        storage = has_task_storage() and all(p.attach != "kprobe" for p in self._programs)
+        bpf.select(program.name for program in self._programs)
+        entries = rings.entries(self._layouts) | plan.table_sizes(self._request, storage)
+        bpf.configure(plan.configuration(self._request, storage, self._layouts), entries)
+        if not has_task_storage():
+            bpf.without_storage()
+        bpf.load()
+        for name, rows in self._request.filter.entries().items():
+            for key, value in rows.items():
+                bpf.put(name, key, value)
+        for index, path in enumerate(self._request.filter.cgroups):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                bpf.put("cgroups", index.to_bytes(4, "little"), descriptor.to_bytes(4, "little"))
+            finally:
+                os.close(descriptor)
+
+    def _attach(self, bpf: BpfObject) -> None:
+        self._late = [program for program in self._programs if program.late]
+        now = [program for program in self._programs if not program.late]
+        self._put_on(bpf, (program for program in now if program.order <= 0))
+        self._follow_descendants(bpf)
+        self._put_on(bpf, (program for program in now if program.order > 0))
+        self._attach_late(bpf)
+
+    def _put_on(self, bpf: BpfObject, programs: Iterable[Program]) -> None:
+        for program in programs:
+            if program.attach == "iterator":
+                bpf.iterate(program.name)
+            elif program.attach == "cgroup":
+                if self._root < 0:
+                    raise KernelRefused("transmit needs cgroup v2, which this kernel does not have")
+                bpf.attach_to_cgroup(program.name, self._root)
+            else:
+                bpf.attach(program.name)
+
+    def _follow_descendants(self, bpf: BpfObject) -> None:
+        """Choose the children that are there already: after the hook that sees new ones is on."""
+        chosen = self._request.filter
+        family = set(chosen.pids)
+        while chosen.follow and (new := descendants(family) - family):
+            family |= new  # looked for again: writing a row may undo what the hook wrote meanwhile
+            for key, value in pid_rows(family).items():
+                bpf.put("pids", key, value)
+
+    def attach_late(self) -> None:
+        """Attach what would cost each send, as soon as somebody needs it."""
+        self._attach_late(self._object)
+
+    def _attach_late(self, bpf: BpfObject) -> None:
+        # A command that is followed may: its first bytes come before we could look again.
+        if self._late and (self._request.filter.follow or bpf.io_uring_seen()):
+            with suppress(LoadError):  # an event says itself that its payload could not be seen
+                self._put_on(bpf, self._late)
+            self._late = []
+
+    def missed(self) -> Counter[str]:
+        """Return, per kind, the runs that the kernel skipped as the program was already running."""
+        runs = self._object.missed()
+        return Counter(
+            {
+                kind: sum(runs[p.name] for p in self._programs if kind in p.kinds)
+                for kind in {kind for program in self._programs for kind in program.kinds}
+            }
+        )
+
+    def detach(self) -> None:
+        """Take every hook off; what they recorded can still be read."""
+        self._late = []
+        self._object.detach()

@@ -1,0 +1,102 @@
+"""The plan of hooks: which probes a request needs, and what their programs are told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from tcprism.events import KINDS
+from tcprism.features import Choice, machine, programs_of
+from tcprism.features.kernel import packets_have_process
+from tcprism.kernel.types import kernel_types
+from tcprism.probes import Probe, Program, connection, loss, message, owner, segment
+from tcprism.ring.buffer import Layout
+from tcprism.sources.request import Request
+
+PROBES = (
+    message.PROBE,
+    segment.PROBE,
+    loss.RETRANSMIT,
+    loss.UNDO,
+    loss.DROP,
+    segment.DELIVERY,
+    connection.CONNECTION,
+    connection.RESET,
+)
+
+# How a connection ended is known from the resets, too.
+_NEEDS = {
+    "acked": (segment.PROBE,),
+    "close": (connection.RESET,),
+    "reset": (connection.CONNECTION,),
+}
+_OWNED = {"acked", "transmit", "probe", "retransmit", "undo", "drop"}
+
+
+def owners_from(kinds: Sequence[str]) -> Probe | None:
+    """Return the probe that sees who uses a socket, beside its connections; None: nobody asks.
+
+    A process is at work at its messages, and at the segments that leave meanwhile: a flood of
+    messages has few of those.
+    """
+    if set(kinds) & set(message.PROBE.kinds):
+        return message.PROBE if set(kinds) - set(message.PROBE.kinds) else None
+    if "transmit" in kinds and packets_have_process():
+        return segment.PROBE
+    return message.PROBE if set(kinds) & _OWNED else None
+
+
+def probes_for(kinds: Sequence[str]) -> list[Probe]:
+    """Return the probes to load: those of the kinds, and those that the kinds depend on."""
+    needed = {probe.family for kind in kinds for probe in _NEEDS.get(kind, ())}
+    if watch := owners_from(kinds):
+        needed |= {watch.family}
+    if set(kinds) & _OWNED:
+        needed |= {connection.CONNECTION.family}
+    return [probe for probe in PROBES if set(probe.kinds) & set(kinds) or probe.family in needed]
+
+
+def forced(request: Request, probes: Sequence[Probe]) -> dict[str, str]:
+    """Return the mechanism to force; not on a probe that only knows the owners for others."""
+    if request.mechanism is None:
+        return {}
+    kinds = set(request.kinds)
+    return {p.family: request.mechanism for p in probes if kinds & set(p.kinds)}
+
+
+def programs_for(request: Request, choices: Sequence[Choice]) -> list[Program]:
+    """Return the programs to load, each once, in the order in which they are to be attached."""
+    types = kernel_types()
+    programs = [
+        program for choice in choices if choice.hook for program in programs_of(choice.hook, types)
+    ]
+    programs += owner.FOLLOW if request.filter.follow else ()
+    programs += [owner.FIND_OWNERS] if set(request.kinds) - {"send", "recv"} else []
+    return sorted(dict.fromkeys(programs), key=lambda program: program.order)
+
+
+def table_sizes(request: Request, storage: bool) -> dict[str, int]:
+    """Return the entries of the tables by socket address, which stand in for storage."""
+    room = 1 if storage else request.max_connections
+    return {
+        "notes_by_address": room,
+        "deliveries_by_address": room if "acked" in request.kinds else 1,
+    }
+
+
+def configuration(request: Request, storage: bool, layouts: dict[str, Layout]) -> dict[str, object]:
+    """Return what the programs are told: the fields of struct config."""
+    return {
+        "kinds": sum(1 << KINDS.index(kind) for kind in request.kinds),
+        "self_pid": 0 if request.include_self else os.getpid(),
+        "payload_limit": request.payload,
+        "owners_from_messages": owners_from(request.kinds) is message.PROBE,
+        "owners_from_segments": owners_from(request.kinds) is segment.PROBE,
+        "local_storage": storage,
+        "can_cast": bool(kernel_types().function_id("bpf_rdonly_cast")),
+        "recvmsg_arguments": kernel_types().parameters("tcp_recvmsg"),
+        "accept_arguments": kernel_types().parameters("inet_csk_accept"),
+        "tick_ns": machine.tick_ns(),
+        "last_lane": max(layout.lanes for layout in layouts.values()) - 1,
+        **request.filter.switches(),
+    }

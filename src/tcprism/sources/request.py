@@ -1,0 +1,47 @@
+"""Request: what to trace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tcprism.errors import UsageError
+from tcprism.events._wire import PAYLOAD_MAX
+from tcprism.filters import Criteria
+from tcprism.ring import rings
+from tcprism.stages import Stage
+
+DEFAULT_KINDS = ("send", "recv", "retransmit", "drop", "connect", "accept", "close", "reset")
+DEFAULT_PAYLOAD = 64
+DEFAULT_MAX_CONNECTIONS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to trace: kinds of events, filter, payload bytes a message, bytes a busy ring.
+
+    `mechanism` forces "fentry", "kprobe" or "tracepoint". `ordered=False` gives up the time order.
+    `max_connections` bounds what is remembered where the kernel has no storage at the socket.
+    `stages` are the user's own, after ours.
+    Raises UsageError when the kinds make no sense together, or a size is out of its bounds.
+    """
+
+    kinds: tuple[str, ...] = DEFAULT_KINDS
+    filter: Criteria = field(default_factory=Criteria)
+    payload: int = DEFAULT_PAYLOAD
+    ring_size: int = rings.DEFAULT_SIZE
+    mechanism: str | None = None
+    include_self: bool = False
+    ordered: bool = True
+    max_connections: int = DEFAULT_MAX_CONNECTIONS
+    stages: tuple[Stage, ...] = ()
+
+    def __post_init__(self) -> None:
+        if "acked" in self.kinds and "send" not in self.kinds:
+            raise UsageError("--kinds: acked tells what became of each send: add send to the kinds")
+        _check_bounds("payload", self.payload, 0, PAYLOAD_MAX)
+        _check_bounds("ring size", self.ring_size, rings.SMALLEST, rings.LARGEST)
+
+
+def _check_bounds(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise UsageError(f"{name}: {value} is not between {least} and {most} bytes")
