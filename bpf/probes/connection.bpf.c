@@ -70,6 +70,16 @@ INLINE void transition(struct sock *sk, struct moment *m)
 	connection_happened(sk, note, m);
 }
 
+INLINE void listener_follow(struct sock *sk, const struct moment *m)
+{
+	if (m->new_state == TCP_LISTEN)
+		listener_is_current(sk);
+	else if (m->old_state == TCP_LISTEN && m->new_state == TCP_CLOSE)
+		listener_forget(sk);
+	else if (m->old_state == TCP_LISTEN && !(config.local_storage && note_of(sk, READS_BTF))) /* inherits none */
+		listener_accepts(sk);
+}
+
 SEC("tp_btf/inet_sock_set_state") int tracepoint_state(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
@@ -79,8 +89,7 @@ SEC("tp_btf/inet_sock_set_state") int tracepoint_state(u64 *ctx)
 		return 0;
 	m.old_state = ctx[1];
 	m.new_state = ctx[2];
-	if (m.new_state == TCP_LISTEN)
-		listener_is_current(sk);
+	listener_follow(sk, &m);
 	if (ports_may_pass(&sk->__sk_common, READS_BTF))
 		transition(sk, &m);
 	else

@@ -45,6 +45,14 @@ SEC("kretprobe/inet_csk_accept") int kretprobe_accept(struct pt_regs *ctx)
 	return 0;
 }
 
+#define INIT 1 /* the first process: it holds listeners for the services that it starts */
+
+/* Of several that hold a listener, the first has it, whether it passes or not: with filters as without. */
+INLINE bool is_free(const struct owner *owner)
+{
+	return !owner || !owner->pid || (owner->pid == INIT && owner->source == OWNER_ITERATOR);
+}
+
 INLINE void label(struct sock *sk, const struct task_struct *task, enum reads reads)
 {
 	struct owner owner = { .source = OWNER_ITERATOR, .passes = other_task_passes(task) };
@@ -53,18 +61,19 @@ INLINE void label(struct sock *sk, const struct task_struct *task, enum reads re
 	u8 state = 0;
 
 	READ(reads, protocol, sk->sk_protocol);
-	if (protocol != IPPROTO_TCP || (!owner.passes && FILTERS_BY_TASK()))
+	READ(reads, state, sk->__sk_common.skc_state);
+	if (protocol != IPPROTO_TCP || (!owner.passes && FILTERS_BY_TASK() && state != TCP_LISTEN))
 		return;
 	owner.pid = task->tgid;
 	owner.tid = task->pid;
-	read_task(&owner, task);
-	READ(reads, state, sk->__sk_common.skc_state);
-	if (state == TCP_LISTEN && !listener_owner(sk, reads))
-		listener_remember(sk, &owner, reads);
+	if (owner.passes)
+		read_task(&owner, task);
+	if (state == TCP_LISTEN && is_free(listener_owner(sk)))
+		listener_remember(sk, &owner);
 	if (!ports_may_pass(&sk->__sk_common, reads))
 		return;
 	note = note_create(sk, reads);
-	if (note && !note->owner.pid)
+	if (note && is_free(&note->owner))
 		note->owner = owner;
 }
 

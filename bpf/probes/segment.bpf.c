@@ -61,7 +61,7 @@ INLINE void transmit_event(const struct pending *pending, struct sock *sk, int e
 		delivery_left(sk, pending->end_seq, reads);
 	if (!kind_wanted(kind))
 		return;
-	owner = socket_ports_pass(&sk->__sk_common, reads) ? segment_owner(sk, tp, reads) : NULL;
+	owner = socket_ports_pass(&sk->__sk_common, reads) ? segment_owner(sk, tp, pending->flags, reads) : NULL;
 	if (!segment_passes(counters, &c, &sk->__sk_common, owner, reads))
 		return;
 	SUBMIT(segment, struct segment, counters, {

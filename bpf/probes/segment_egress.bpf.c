@@ -92,7 +92,7 @@ INLINE void egress(struct __sk_buff *skb)
 	if (!ports_pass(bpf_ntohs(packet.tcp->source), bpf_ntohs(packet.tcp->dest)))
 		goto filtered;
 	if (tp)
-		owner = segment_owner(sk, tp, READS_BTF);
+		owner = segment_owner(sk, tp, packet.tcp->flags, READS_BTF);
 	if (egress_passes(&c, &packet, skb, tp, owner)) {
 		SUBMIT(segment, struct segment, counters, egress_fill(record, kind, skb, &packet, &c, tp, owner));
 		return;

@@ -70,3 +70,8 @@ def has_reset_reasons() -> bool:
 def has_socket_storage() -> bool:
     """Return whether the kernel keeps a tracing program's notes at the socket (5.11 and later)."""
     return b"\0BPF_FUNC_get_current_task_btf\0" in VMLINUX.read_bytes()
+
+
+def has_mptcp() -> bool:
+    """Return whether the kernel was built with MPTCP; Debian's 5.10 was not."""
+    return Path("/proc/sys/net/mptcp").exists()

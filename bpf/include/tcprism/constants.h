@@ -46,6 +46,7 @@
 
 #define TCPHDR_FIN 0x01
 #define TCPHDR_SYN 0x02
+#define TCPHDR_RST 0x04
 #define TCPHDR_ACK 0x10
 
 #define PF_IO_WORKER 0x00000010

@@ -182,6 +182,16 @@ INLINE void read_thread(struct thread *to)
 	}
 }
 
+/* A worker of io_uring is a thread of the process since 5.12 (3bfe6106693b); before, it is the kernel's. */
+INLINE bool is_kernel_thread(const struct thread *thread)
+{
+	const struct task_struct *task = HAS_TASK_BTF() ? thread->task : (void *)bpf_get_current_task();
+	u32 flags = 0;
+
+	READ(HAS_TASK_BTF() ? READS_BTF : READS_PROBED, flags, task->flags);
+	return flags & PF_KTHREAD;
+}
+
 /* Whether a thread uses io_uring: then its registers need not be about the request that is being served. */
 INLINE bool uses_io_uring(const struct task_struct *task)
 {

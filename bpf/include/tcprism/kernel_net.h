@@ -111,8 +111,14 @@ struct minmax {
 	struct minmax_sample s[3];
 } CORE;
 
+struct list_head {
+	struct list_head *next;
+} CORE;
+
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
+	struct list_head tsorted_sent_queue;
+	u8 is_mptcp; /* one of the connections below an MPTCP socket */
 	struct tcp_options_received rx_opt;
 	u32 write_seq;
 	u32 copied_seq;

@@ -95,6 +95,7 @@ struct task_struct {
 	void *stack;
 	int pid;
 	int tgid;
+	struct task_struct *group_leader;
 	struct signal_struct *signal;
 	const struct cred *cred;
 	struct css_set *cgroups;

@@ -163,17 +163,24 @@ INLINE bool call_wanted(struct sock *sk, u32 kind, struct thread *thread, enum r
 /* Cheapest checks first. A caller that passes them all becomes the socket's owner. */
 INLINE bool caller_passes(struct caller *caller, struct sock *sk, enum reads reads)
 {
+	bool for_owner;
+
 	if (!socket_ports_pass(&sk->__sk_common, reads))
 		return false;
 	read_thread(&caller->thread);
-	if (!task_passes(caller->thread.pid)) {
-		if (config.owners_from_messages)
+	for_owner = works_for_owner(&caller->thread, sk, reads); /* before 5.12, for io_uring */
+	if (for_owner ? !owner_passes(owner_of(sk, reads)) : !task_passes(caller->thread.pid)) {
+		if (config.owners_from_messages && !for_owner)
 			owner_turn_away_for_good(sk, &caller->thread, reads);
 		return false;
 	}
 	read_connection(&caller->connection, &sk->__sk_common, reads);
 	if (!connection_passes(&caller->connection))
 		return false;
+	if (for_owner) {
+		read_owner(&caller->current, sk, reads);
+		return true;
+	}
 	read_current(&caller->current, &caller->thread, true);
 	if (config.owners_from_messages)
 		owner_remember(sk, &caller->current, reads);

@@ -4,7 +4,7 @@
  * close), read where segments leave, often in softirq while an unrelated process is current. It lies in socket
  * storage where tracing programs may use that (5.11+) and no kprobe is in use; an accepted socket inherits its
  * listener's (BPF_F_CLONE). Otherwise in a table by socket address, from which sockets are removed as they close. A
- * further table has the listeners' owners, for accepted sockets that could not inherit.
+ * further table has the listeners' owners, for accepted sockets that cannot inherit.
  */
 #ifndef TCPRISM_OWNER_H
 #define TCPRISM_OWNER_H
@@ -56,15 +56,11 @@ struct {
 	__type(value, u64);
 } unremembered SEC(".maps");
 
-struct listener {
-	u32 netns;
-	u32 port;
-};
-
+/* By socket address. Of listeners, and of what they accept until it is established. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);
-	__type(key, struct listener);
+	__type(key, u64);
 	__type(value, struct owner);
 } listeners SEC(".maps");
 
@@ -99,6 +95,14 @@ INLINE struct owner *owner_of(struct sock *sk, enum reads reads)
 	struct note *note = note_of(sk, reads);
 
 	return note ? &note->owner : NULL;
+}
+
+/* All zero where there is none. */
+INLINE void read_owner(struct owner *to, struct sock *sk, enum reads reads)
+{
+	const struct owner unknown = {}, *owner = owner_of(sk, reads);
+
+	*to = owner ? *owner : unknown;
 }
 
 INLINE struct note *note_insert(struct sock *sk, struct note *empty, enum reads reads)
@@ -147,7 +151,7 @@ INLINE void note_forget(struct sock *sk)
 
 INLINE void read_task(struct owner *to, const struct task_struct *task)
 {
-	const u64 *comm = (const void *)task->comm;
+	const u64 *comm = (const void *)named_thread(task)->comm;
 
 	to->uid = task->cred->uid.val;
 	to->cgroup_id = task->cgroups->dfl_cgrp->kn->id;
@@ -222,6 +226,24 @@ INLINE bool is_held(const struct sock *sk, enum reads reads)
 	return owned;
 }
 
+/*
+ * Kernel threads close what io_uring, MPTCP and Unix sockets leave behind, and send for kernel TLS. They own only
+ * sockets that the kernel made for itself, such as those of network file systems.
+ */
+INLINE bool works_for_owner(const struct thread *thread, struct sock *sk, enum reads reads)
+{
+	struct tcp_sock *tp = is_kernel_thread(thread) ? tcp_sock_of(sk, reads) : NULL;
+	u8 is_mptcp = 0;
+
+	if (!tp)
+		return false;
+	if (!READ_BITS(reads, (struct sock *)tp, sk_kern_sock))
+		return true;
+	if (bpf_core_field_exists(tp->is_mptcp))
+		READ(reads, is_mptcp, tp->is_mptcp);
+	return is_mptcp;
+}
+
 /* The current process uses the socket. Returns the note, if any. */
 INLINE struct note *owner_is_current(struct sock *sk, enum reads reads)
 {
@@ -229,41 +251,33 @@ INLINE struct note *owner_is_current(struct sock *sk, enum reads reads)
 	struct thread thread;
 
 	read_thread(&thread);
+	if (works_for_owner(&thread, sk, reads))
+		return note_of(sk, reads);
 	if (!task_passes(thread.pid))
 		return owner_turn_away(sk, &thread, reads);
 	read_current(&current, &thread, true);
 	return owner_remember(sk, &current, reads);
 }
 
-INLINE struct listener listener_key(struct sock *sk, enum reads reads)
+INLINE struct owner *listener_owner(struct sock *sk)
 {
-	struct listener key = {};
-	u16 port = 0;
-
-	READ(reads, port, sk->__sk_common.skc_num);
-	key.netns = read_netns(&sk->__sk_common, reads);
-	key.port = port;
-	return key;
-}
-
-/* Whether an accepted socket inherits its listener's note. In the table by address it cannot. */
-INLINE bool inherits_note(void)
-{
-	return config.local_storage && !FILTERS_BY_PORT();
-}
-
-INLINE struct owner *listener_owner(struct sock *sk, enum reads reads)
-{
-	struct listener key = listener_key(sk, reads);
+	u64 key = (u64)sk;
 
 	return bpf_map_lookup_elem(&listeners, &key);
 }
 
-INLINE void listener_remember(struct sock *sk, const struct owner *owner, enum reads reads)
+INLINE void listener_remember(struct sock *sk, const struct owner *owner)
 {
-	struct listener key = listener_key(sk, reads);
+	u64 key = (u64)sk;
 
 	bpf_map_update_elem(&listeners, &key, owner, 0);
+}
+
+INLINE void listener_forget(struct sock *sk)
+{
+	u64 key = (u64)sk;
+
+	bpf_map_delete_elem(&listeners, &key);
 }
 
 INLINE void listener_is_current(struct sock *sk)
@@ -274,7 +288,27 @@ INLINE void listener_is_current(struct sock *sk)
 	read_thread(&thread);
 	read_current(&current, &thread, task_passes(thread.pid));
 	current.source = OWNER_SOCKET;
-	listener_remember(sk, &current, READS_BTF);
+	listener_remember(sk, &current);
+}
+
+/*
+ * A connection comes in: its socket is the listener's copy, byte by byte, as it enters SYN_RECV. The head of a list
+ * that is empty at any listener still points to itself, there: tcp_create_openreq_child() sets it right only later.
+ */
+INLINE void listener_accepts(struct sock *copy)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(copy);
+	const struct owner *owner;
+	u64 listener;
+
+	if (!tp)
+		return;
+	listener = untyped(tp->tsorted_sent_queue.next) - bpf_core_field_offset(tp->tsorted_sent_queue);
+	owner = bpf_map_lookup_elem(&listeners, &listener);
+	if (owner)
+		listener_remember(copy, owner);
+	else
+		listener_forget(copy); /* what an earlier socket at this address has left */
 }
 
 /* Whether the socket's owner passes the task filters. For any context. */

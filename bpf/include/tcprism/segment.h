@@ -86,9 +86,10 @@ INLINE bool is_still(const struct owner *owner, const struct thread *thread)
 
 /*
  * While a process holds the socket, a segment that leaves is its own: interrupts defer what they have to send
- * (sock_owned_by_user()). A closed socket has been forgotten already. `tp` is the same socket, for reading.
+ * (sock_owned_by_user()). A closed socket has been forgotten already, and who resets one that is not closed need not
+ * be its own: `ss -K` (tcp_abort()). `tp` is the same socket, for reading.
  */
-INLINE struct owner *segment_owner(struct sock *sk, struct tcp_sock *tp, enum reads reads)
+INLINE struct owner *segment_owner(struct sock *sk, struct tcp_sock *tp, u32 flags, enum reads reads)
 {
 	struct owner *owner = owner_of(sk, reads);
 	struct sock *readable = (void *)tp;
@@ -96,7 +97,7 @@ INLINE struct owner *segment_owner(struct sock *sk, struct tcp_sock *tp, enum re
 	struct note *note;
 	u8 state = 0;
 
-	if (!config.owners_from_segments || !is_held(readable, reads))
+	if (!config.owners_from_segments || flags & TCPHDR_RST || !is_held(readable, reads))
 		return owner;
 	READ(reads, state, readable->__sk_common.skc_state);
 	if (state == TCP_CLOSE)

@@ -46,6 +46,25 @@ INLINE u8 *pid_chosen(u32 pid)
 	return row ? &row->chosen[pid % PIDS_A_ROW] : NULL;
 }
 
+/* A worker of io_uring has a name that nobody gave it. */
+INLINE const struct task_struct *named_thread(const struct task_struct *task)
+{
+	return task->flags & PF_IO_WORKER ? task->group_leader : task;
+}
+
+/* task->comm has old bytes after its NUL. */
+INLINE void read_current_comm(struct comm *to)
+{
+	const struct task_struct *task;
+
+	if (HAS_TASK_BTF()) {
+		task = bpf_get_current_task_btf();
+		bpf_probe_read_kernel_str(to, sizeof(*to), named_thread(task)->comm);
+	} else {
+		bpf_get_current_comm(to, sizeof(*to));
+	}
+}
+
 /* Process context only. */
 INLINE bool task_passes(u32 pid)
 {
@@ -60,7 +79,7 @@ INLINE bool task_passes(u32 pid)
 	if (config.by_comm) {
 		struct comm comm = {};
 
-		bpf_get_current_comm(&comm, sizeof(comm)); /* task->comm has old bytes after its NUL */
+		read_current_comm(&comm);
 		if (!bpf_map_lookup_elem(&comms, &comm))
 			return false;
 	}

@@ -5,9 +5,16 @@
 
 #include "connection_event.h"
 
-/* Only the socket's own process makes the transitions into these states: it connects, listens or closes. */
-INLINE bool made_by_owner(u32 state)
+/*
+ * Only the socket's own process makes the transitions into these states: it connects, listens or closes. One that
+ * aborts closes at once; an error would mean that somebody else did: the peer, a timer, `ss -K` (tcp_abort()).
+ */
+INLINE bool made_by_owner(const struct sock *sk, const struct moment *m)
 {
+	u32 state = m->new_state;
+
+	if (state == TCP_CLOSE)
+		return m->old_state != TCP_LISTEN && is_held(sk, READS_BTF) && !sk->sk_err;
 	return state == TCP_SYN_SENT || state == TCP_LISTEN || state == TCP_FIN_WAIT1 || state == TCP_LAST_ACK;
 }
 
@@ -42,9 +49,10 @@ INLINE struct note *note_established(struct sock *sk, bool accepted)
 
 	if (!note || !accepted || note->owner.pid)
 		return note;
-	listener = inherits_note() ? NULL : listener_owner(sk, READS_BTF);
+	listener = listener_owner(sk);
 	if (listener)
 		note->owner = *listener;
+	listener_forget(sk);
 	return note;
 }
 
@@ -55,7 +63,9 @@ INLINE struct note *note_transition(struct sock *sk, struct moment *m)
 	struct note *note;
 	u64 now;
 
-	if (made_by_owner(m->new_state))
+	if (m->new_state == TCP_LISTEN)
+		note_create(sk, READS_BTF); /* to be inherited, whoever listens */
+	if (made_by_owner(sk, m))
 		note = owner_is_current(sk, READS_BTF);
 	else if (m->new_state == TCP_ESTABLISHED)
 		note = note_established(sk, m->old_state == TCP_SYN_RECV);

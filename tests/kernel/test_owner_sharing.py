@@ -1,0 +1,236 @@
+"""Whose a connection is where several processes come into question, and the kernel's own threads.
+
+The truth: servers that answer with their pid, and the processes that the test itself started.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from . import hooks
+from .netns import Netns, Pair
+from .test_connection import of
+from .tracer import tracing, tracing_all
+
+# A server that answers each connection with its pid; it shares its port with others.
+SERVER = """
+import os, socket, sys
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+listener.bind((sys.argv[1], int(sys.argv[2])))
+listener.listen()
+print("listening", flush=True)
+while True:
+    connection, _ = listener.accept()
+    connection.recv(1)
+    connection.sendall(str(os.getpid()).encode())
+    connection.close()
+"""
+PORT = 5340
+IPPROTO_MPTCP = 262
+
+
+@contextmanager
+def servers(netns: Netns, *addresses: str) -> Iterator[list[int]]:
+    """Have a server at each address, all on one port; yield their pids."""
+    with ExitStack() as stack:
+        pids = []
+        for address in addresses:
+            command = netns.command(sys.executable, "-c", SERVER, address, str(PORT))
+            server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+            stack.callback(server.kill)
+            assert server.stdout
+            assert server.stdout.readline() == b"listening\n"
+            pids.append(server.pid)
+        yield pids
+
+
+def ask_all(netns: Netns, address: str, pids: list[int], ports: range) -> dict[int, int]:
+    """Connect until each server has answered twice; return who answered, by the client's port."""
+    answered: dict[int, int] = {}
+    for port in ports:
+        with netns.socket() as client:
+            client.bind(("", port))
+            client.connect((address, PORT))
+            client.sendall(b"?")
+            answered[port] = int(client.recv(100))
+            assert client.recv(1) == b""
+        if all(list(answered.values()).count(pid) >= 2 for pid in pids):
+            return answered
+    raise AssertionError(f"{pids} have not all been asked: {answered}")
+
+
+def test_servers_that_share_a_port(pair: Pair, tmp_path: Path) -> None:
+    """Each has the connections that it accepts, whether it was there or comes later."""
+    address = pair.server_addresses[4]
+    there = ("--netns", pair.server.path, "--ring-size", "1M")
+    with servers(pair.server, address, address) as old:
+        runs = {
+            tmp_path / "chosen": [*there, "--port", str(PORT), "--pid", str(old[0]),
+                                  "--kinds", "accept,transmit,send,close"],
+            tmp_path / "all": [*there, "--port", "5341-5399", "--kinds", "accept"],
+        }  # fmt: skip
+        with tracing_all(runs) as (chosen, by_client):
+            truth = ask_all(pair.client, address, old, range(5341, 5370))
+            with servers(pair.server, address) as new:
+                truth |= ask_all(pair.client, address, [*old, *new], range(5370, 5400))
+            pair.await_closed()
+    seen = {(event["kind"], event["remote_port"], event["pid"]) for event in chosen.events}
+    assert seen == {
+        (kind, port, pid)
+        for kind in ("accept", "transmit", "send", "close")
+        for port, pid in truth.items()
+        if pid == old[0]
+    }
+    assert {event["remote_port"]: event["pid"] for event in by_client.events} == truth
+
+
+@pytest.mark.native
+def test_a_listener_that_several_have(pair: Pair, tmp_path: Path) -> None:
+    """What one of them accepts is not shown as another's, though --pid is about that one."""
+    with pair.server.socket() as listener, pair.client.socket() as client:
+        listener.bind((pair.server_addresses[4], 5404))
+        listener.listen()
+        listener.set_inheritable(True)
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE, close_fds=False) as idle:
+            there = ("--netns", pair.server.path, "--kinds", "accept,transmit,close")
+            runs = {
+                tmp_path / "idle": [*there, "--pid", str(idle.pid)],
+                tmp_path / "own": [*there, "--pid", str(os.getpid())],
+            }
+            with tracing_all(runs) as (of_idle, own):
+                client.connect((pair.server_addresses[4], 5404))
+                server, _ = listener.accept()
+                server.close()
+                assert client.recv(1) == b""
+                client.close()
+                pair.await_closed()
+    assert of_idle.events == []
+    assert {event["kind"] for event in own.events} == {"accept", "transmit", "close"}
+
+
+# Leaves a connection to an io_uring, whose file table a thread of the kernel closes.
+LEFT_TO_IO_URING = """
+import ctypes, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+end = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+ring = libc.syscall(425, 8, ctypes.create_string_buffer(120))  # io_uring_setup
+file = ctypes.c_int(end.fileno())
+assert ring >= 0 and libc.syscall(427, ring, 2, ctypes.byref(file), 1) == 0  # IORING_REGISTER_FILES
+end.close()
+"""
+# Closes an MPTCP socket, whose TCP sockets a thread of the kernel closes later.
+BY_MPTCP = """
+import socket, sys
+end = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)  # IPPROTO_MPTCP
+end.connect((sys.argv[1], int(sys.argv[2])))
+end.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "protocol"),
+    [(LEFT_TO_IO_URING, socket.IPPROTO_TCP), (BY_MPTCP, IPPROTO_MPTCP)],
+    ids=["io_uring", "mptcp"],
+)
+def test_what_the_kernel_closes(program: str, protocol: int, pair: Pair, tmp_path: Path) -> None:
+    """A connection that a kernel thread closes stays its process's, also with --pid."""
+    if protocol == IPPROTO_MPTCP and not hooks.has_mptcp():
+        pytest.skip("this kernel has no MPTCP (CONFIG_MPTCP)")
+    address = pair.server_addresses[4]
+    with pair.server.entered():
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
+    with listener:
+        listener.bind((address, 5401))
+        listener.listen()
+        command = pair.client.command("sh", "-c", 'read go; exec "$@"', "-", sys.executable)
+        process = subprocess.Popen(
+            [*command, "-c", program, address, "5401"], stdin=subprocess.PIPE, text=True
+        )
+        arguments = ("--kinds", "connect,close,state,transmit", "--pid", str(process.pid))
+        with tracing(tmp_path / "events", *arguments) as tracer:
+            process.communicate("go\n", timeout=60)
+            assert process.returncode == 0
+            server, _ = listener.accept()
+            assert server.recv(1) == b""
+            server.close()
+            pair.await_closed()
+    assert len(of(tracer.events, "connect")) == len(of(tracer.events, "close")) == 1
+    assert of(tracer.events, "state")[-1]["new_state"] == "CLOSE"
+    assert {event["pid"] for event in tracer.events} == {process.pid}
+    assert len({event["comm"] for event in tracer.events}) == 1
+
+
+# Hands its connection to a child, which is told to abort it.
+ABORTED_BY_A_CHILD = """
+import os, socket, struct, sys
+end = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+end.sendall(b"by the parent")
+linger = struct.pack("ii", 1, 0)
+if (child := os.fork()) == 0:
+    sys.stdin.read()
+    open("/proc/self/comm", "w").write("heir")
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    end.close()
+    os._exit(0)
+end.close()
+print(child, flush=True)
+os.waitpid(child, 0)
+"""
+
+
+def test_a_child_that_aborts(pair: Pair, tmp_path: Path) -> None:
+    """Who resets a connection by closing it is its owner from then on, whoever had it before.
+
+    Without storage at sockets, one that is closed has been forgotten as its reset leaves.
+    """
+    address = pair.server_addresses[4]
+    arguments = ("--kinds", "connect,close,reset,transmit", "--netns", pair.client.path)
+    with pair.server.socket() as listener, tracing(tmp_path / "events", *arguments) as tracer:
+        listener.bind((address, 5402))
+        listener.listen()
+        command = pair.client.command(sys.executable, "-c", ABORTED_BY_A_CHILD, address, "5402")
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as parent:
+            server, _ = listener.accept()
+            with server:
+                assert parent.stdout
+                child = int(parent.stdout.readline())
+                parent.communicate()
+                pair.client.await_closed()
+    owners = {
+        (event["kind"], event["pid"], event["comm"] == "heir")
+        for event in tracer.events
+        if event["kind"] != "transmit" or "RST" in event["flags"]
+    }
+    after = (child, True) if hooks.has_socket_storage() else (None, False)
+    assert owners == {
+        ("connect", parent.pid, False),
+        ("close", child, True),
+        ("reset", *after),
+        ("transmit", *after),
+    }
+
+
+@pytest.mark.native
+def test_who_destroys_a_connection_does_not_own_it(pair: Pair, tmp_path: Path) -> None:
+    """`ss -K` ends a connection of another process, and is not shown as its owner."""
+    client, server = pair.connection(4, 5403)
+    arguments = ("--kinds", "close,reset", "--netns", pair.client.path)
+    with client, server, tracing(tmp_path / "events", *arguments) as tracer:
+        client.sendall(b"x")
+        pair.client.run("ss", "-K", "dport = 5403")
+        with pytest.raises(ConnectionAbortedError):
+            client.send(b"x")
+    assert {(event["kind"], event["pid"]) for event in tracer.events} == {
+        ("close", os.getpid()),
+        ("reset", os.getpid()),
+    }
