@@ -1,0 +1,153 @@
+"""How connections ended, row by row of the table in docs/connections.md.
+
+The truth: what the wire carried, and what the kernel counted.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tcprism.sinks.text_details import how_it_ended, why_not_established
+
+from . import endings, endings_from_outside
+from .capture import Packet
+from .netns import CLOSE, FIN_WAIT2, LISTEN, TIME_WAIT
+from .tracer import Event, tracing
+from .ways import WAYS, CannotRunHere, await_true, states
+from .wire import Wire, deliver, wired
+
+DOCS = Path(__file__).parents[2] / "docs/connections.md"
+FIRST_PORT = 5500
+NO_MORE = {FIN_WAIT2, TIME_WAIT, CLOSE, LISTEN}  # what is left of a socket, and is none
+OTHER = {"client": "server", "server": "client"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the table says of a way."""
+
+    way: str
+    this: str
+    other: str
+    counter: str
+
+
+def rows() -> Iterator[Row]:
+    table = DOCS.read_text().split("## Every way to end")[1].split("\n## ")[0]
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| ") and cells[0] != "what happens" and set(cells[0]) != {"-"}:
+            yield Row(cells[0], *(cell.strip("`") for cell in cells[1:4]))
+
+
+ROWS = list(rows())
+
+
+@dataclass
+class Played:
+    """What came of a way."""
+
+    port: int
+    why_not: str = ""
+    packets: list[tuple[Packet, bool]] = field(default_factory=list)  # and whether they got through
+    counted: dict[str, int] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+
+    def ended(self, netns: int) -> str:
+        """Return how the connection ended at one end, in the words of the table."""
+        ends = [event for event in self.events if event["netns"] == netns]
+        return ", ".join(map(words, ends)) or "-"
+
+    def sent(self, flag: str, to_server: bool) -> bool:
+        """Tell whether an end has sent a packet with a flag."""
+        return any(
+            flag in packet.flags and (packet.destination_port == self.port) == to_server
+            for packet, _ in self.packets
+        )
+
+
+def words(event: Event) -> str:
+    if event["kind"] == "connect":
+        return why_not_established(event["error"])
+    return how_it_ended(event["ending"], event["error"])
+
+
+def play(wire: Wire, name: str, port: int) -> Played:
+    way, played = WAYS[name], Played(port)
+    netns = getattr(wire, way.this)
+    before = netns.extended_counters()
+    passed, lost = len(wire.passed), len(wire.lost)
+    try:
+        way.play(wire, port)
+    except CannotRunHere as error:
+        played.why_not = str(error)
+    wire.rule = deliver
+    for end in OTHER:
+        await_true(lambda end=end: states(getattr(wire, end), port) <= NO_MORE)
+    after = netns.extended_counters()
+    played.counted = {counter: after[counter] - before[counter] for counter in after}
+    played.packets = [(packet, True) for packet in wire.passed[passed:]]
+    played.packets += [(packet, False) for packet in wire.lost[lost:]]
+    return played
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, int], dict[str, Played]]:
+    """All ways under one trace, and the numbers of both namespaces."""
+    output = tmp_path_factory.mktemp("endings") / "events"
+    with wired() as wire:
+        arguments = ("--kinds", "connect,close", "--netns", wire.client.path,
+                     "--netns", wire.server.path)  # fmt: skip
+        with tracing(output, *arguments) as tracer:
+            played = {
+                row.way: play(wire, row.way, FIRST_PORT + number) for number, row in enumerate(ROWS)
+            }
+        numbers = {end: getattr(wire, end).inode for end in OTHER}
+    over = [
+        e for e in tracer.events if e["kind"] == "close" or e["error"] or e["new_state"] == "CLOSE"
+    ]
+    for one in played.values():
+        one.events = [e for e in over if one.port in (e["local_port"], e["remote_port"])]
+    return numbers, played
+
+
+def test_each_row_is_played() -> None:
+    assert [row.way for row in ROWS] == list(WAYS)
+    assert endings
+    assert endings_from_outside
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.way)
+def test_row(ends: tuple[dict[str, int], dict[str, Played]], row: Row) -> None:
+    numbers, all_played = ends
+    played, this = all_played[row.way], WAYS[row.way].this
+    if played.why_not:
+        assert f"not tested: {played.why_not}" in row.counter or "kernel" in played.why_not
+        pytest.skip(played.why_not)
+    told = {end: played.ended(numbers[end]) for end in OTHER}
+    assert (told[this], told[OTHER[this]]) == (row.this, row.other)
+    if row.counter:
+        assert played.counted[row.counter] >= 1
+    for end, ended in told.items():
+        check_by_the_wire(played, ended, to_server=end == "client")
+
+
+def check_by_the_wire(played: Played, ended: str, to_server: bool) -> None:
+    """A RST where one is said to have left or come, a FIN where one is, silence for a timeout."""
+    if ended == "reset sent":
+        assert played.sent("RST", to_server)
+    if ended == "reset received":
+        assert played.sent("RST", not to_server)
+    if ended == "fin":
+        assert played.sent("FIN", to_server)
+    if ended in ("timeout", "ETIMEDOUT"):
+        unanswered = [p for p, through in played.packets if not through]
+        assert len([p for p in unanswered if (p.destination_port == played.port) == to_server]) > 1
+    if ended == "aborted":
+        assert not any(
+            "RST" in packet.flags and (packet.destination_port == played.port) == to_server
+            for packet, _ in played.packets
+            if "ACK" in packet.flags
+        )
