@@ -1,22 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /* The life of a connection: its transitions, how it began, its totals as it ends. */
+#include "tcprism/ending.h"
 #include "tcprism/transition.h"
 #include "tcprism/undo.h"
-
-INLINE u32 ending_of(const struct sock *sk, const struct note *note, u32 old_state)
-{
-	if (note && note->reset)
-		return note->reset;
-	if (sk->sk_err == ETIMEDOUT)
-		return ENDING_TIMEOUT;
-	if (sk->sk_err == ECONNRESET || sk->sk_err == EPIPE)
-		return ENDING_RESET_RECEIVED;
-	if (sk->sk_err)
-		return ENDING_ERROR;
-	if (old_state == TCP_LAST_ACK || old_state == TCP_FIN_WAIT2 || old_state == TCP_CLOSING || old_state == TCP_TIME_WAIT)
-		return ENDING_FIN;
-	return ENDING_ABORTED;
-}
 
 INLINE u32 kind_of_transition(const struct moment *m, const struct note *note)
 {

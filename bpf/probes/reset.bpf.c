@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /* Resets, sent and received. */
 #include "tcprism/connection_event.h"
+#include "tcprism/ending.h"
 #include "tcprism/packet.h"
 
 INLINE void reset_of_socket(struct sock *sk, u32 sent, u32 reason)
@@ -44,6 +45,13 @@ SEC("tp_btf/tcp_send_reset") int tracepoint_reset_sent(u64 *ctx)
 
 SEC("tp_btf/tcp_receive_reset") int tracepoint_reset_received(u64 *ctx)
 {
-	reset_of_socket((void *)ctx[0], false, REASON_UNKNOWN);
+	struct sock *sk = (void *)ctx[0];
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct note *note = note_of(sk, READS_BTF);
+
+	if (!tp || !is_data_that_comes_late(sk, tp, note))
+		reset_of_socket(sk, false, REASON_UNKNOWN);
+	else if (note)
+		note->reset = ENDING_RESET_SENT; /* the event follows: tracepoint_reset_sent */
 	return 0;
 }

@@ -180,6 +180,7 @@ def lingers_not_in_last_ack(wire: Wire, port: int) -> None:
     client, server = wire.connection(4, port)
     server.shutdown(socket.SHUT_WR)
     await_state(wire.client, port, CLOSE_WAIT)
+    await_state(wire.server, port, FIN_WAIT2)
     with following(wire, lose_fins(True)):
         client.shutdown(socket.SHUT_WR)
         abort(client)
@@ -247,6 +248,7 @@ def killed_in_last_ack(wire: Wire, port: int) -> None:
     client, server = wire.connection(4, port)
     server.shutdown(socket.SHUT_WR)
     await_state(wire.client, port, CLOSE_WAIT)
+    await_state(wire.server, port, FIN_WAIT2)
     with following(wire, lose_fins(True)):
         client.shutdown(socket.SHUT_WR)
         kill(wire, port)

@@ -260,7 +260,7 @@ def test_aborted(played: Played) -> None:
     """One end aborts: what each end knows of it."""
     (here,) = of(played.events, "close", remote_port=5322)
     (there,) = of(played.events, "close", local_port=5322)
-    assert (here["ending"], here["error"]) == ("aborted", None)
+    assert (here["ending"], here["error"]) == ("reset_sent", None)
     assert (there["ending"], there["error"]) == ("reset_received", "ECONNRESET")
     assert len(of(played.events, "reset", sent=True, remote_port=5322)) == 1
     assert len(of(played.events, "reset", sent=False, local_port=5322)) == 1

@@ -13,14 +13,12 @@ from tcprism.sinks.text_details import how_it_ended, why_not_established
 
 from . import endings, endings_from_outside
 from .capture import Packet
-from .netns import CLOSE, FIN_WAIT2, LISTEN, TIME_WAIT
 from .tracer import Event, tracing
-from .ways import WAYS, CannotRunHere, await_true, states
+from .ways import WAYS, CannotRunHere, await_over
 from .wire import Wire, deliver, wired
 
 DOCS = Path(__file__).parents[2] / "docs/connections.md"
 FIRST_PORT = 5500
-NO_MORE = {FIN_WAIT2, TIME_WAIT, CLOSE, LISTEN}  # what is left of a socket, and is none
 OTHER = {"client": "server", "server": "client"}
 
 
@@ -54,11 +52,20 @@ class Played:
     packets: list[tuple[Packet, bool]] = field(default_factory=list)  # and whether they got through
     counted: dict[str, int] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    resets: list[Event] = field(default_factory=list)
 
     def ended(self, netns: int) -> str:
         """Return how the connection ended at one end, in the words of the table."""
         ends = [event for event in self.events if event["netns"] == netns]
         return ", ".join(map(words, ends)) or "-"
+
+    def lost_on_the_way(self, to_server: bool) -> list[Packet]:
+        """Return what one end sent and the other did not get."""
+        return [
+            packet
+            for packet, through in self.packets
+            if not through and (packet.destination_port == self.port) == to_server
+        ]
 
     def sent(self, flag: str, to_server: bool) -> bool:
         """Tell whether an end has sent a packet with a flag."""
@@ -66,6 +73,13 @@ class Played:
             flag in packet.flags and (packet.destination_port == self.port) == to_server
             for packet, _ in self.packets
         )
+
+
+def is_end(event: Event) -> bool:
+    """Tell whether a connection ends, or an attempt to make one."""
+    return bool(
+        event["kind"] == "close" or (event["kind"], event["new_state"]) == ("connect", "CLOSE")
+    )
 
 
 def words(event: Event) -> str:
@@ -85,7 +99,7 @@ def play(wire: Wire, name: str, port: int) -> Played:
         played.why_not = str(error)
     wire.rule = deliver
     for end in OTHER:
-        await_true(lambda end=end: states(getattr(wire, end), port) <= NO_MORE)
+        await_over(getattr(wire, end), port)
     after = netns.extended_counters()
     played.counted = {counter: after[counter] - before[counter] for counter in after}
     played.packets = [(packet, True) for packet in wire.passed[passed:]]
@@ -98,18 +112,17 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, int], dict
     """All ways under one trace, and the numbers of both namespaces."""
     output = tmp_path_factory.mktemp("endings") / "events"
     with wired() as wire:
-        arguments = ("--kinds", "connect,close", "--netns", wire.client.path,
+        arguments = ("--kinds", "connect,close,reset", "--netns", wire.client.path,
                      "--netns", wire.server.path)  # fmt: skip
         with tracing(output, *arguments) as tracer:
             played = {
                 row.way: play(wire, row.way, FIRST_PORT + number) for number, row in enumerate(ROWS)
             }
         numbers = {end: getattr(wire, end).inode for end in OTHER}
-    over = [
-        e for e in tracer.events if e["kind"] == "close" or e["error"] or e["new_state"] == "CLOSE"
-    ]
     for one in played.values():
-        one.events = [e for e in over if one.port in (e["local_port"], e["remote_port"])]
+        mine = [e for e in tracer.events if one.port in (e["local_port"], e["remote_port"])]
+        one.events = [event for event in mine if is_end(event)]
+        one.resets = [event for event in mine if event["kind"] == "reset"]
     return numbers, played
 
 
@@ -143,11 +156,16 @@ def check_by_the_wire(played: Played, ended: str, to_server: bool) -> None:
     if ended == "fin":
         assert played.sent("FIN", to_server)
     if ended in ("timeout", "ETIMEDOUT"):
-        unanswered = [p for p, through in played.packets if not through]
-        assert len([p for p in unanswered if (p.destination_port == played.port) == to_server]) > 1
+        assert len(played.lost_on_the_way(to_server)) > 1
     if ended == "aborted":
-        assert not any(
-            "RST" in packet.flags and (packet.destination_port == played.port) == to_server
-            for packet, _ in played.packets
-            if "ACK" in packet.flags
-        )
+        assert not played.sent("RST|ACK", to_server)  # a socket's own; without one there is no ACK
+
+
+def test_resets_are_those_of_the_wire(ends: tuple[dict[str, int], dict[str, Played]]) -> None:
+    """What one end is said to have received, the other has sent, and what is sent was seen."""
+    numbers, all_played = ends
+    assert any(played.resets for played in all_played.values())
+    for way, played in all_played.items():
+        for event in played.resets:
+            by_client = (event["netns"] == numbers["client"]) == event["sent"]
+            assert played.sent("RST", to_server=by_client), (way, event)

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
 from .capture import Packet
-from .netns import Netns
+from .netns import CLOSE, FIN_WAIT2, LISTEN, TIME_WAIT, Netns
 from .wire import Rule, Wire, deliver
 
 ESTABLISHED, FIN_WAIT1, CLOSE_WAIT, LAST_ACK, CLOSING = "01", "04", "08", "09", "0B"
@@ -62,6 +62,11 @@ def await_state(netns: Netns, port: int, *wanted: str) -> None:
     await_true(
         lambda: bool(states(netns, port) & set(wanted)) if wanted else not states(netns, port)
     )
+
+
+def await_over(netns: Netns, port: int) -> None:
+    """Wait until there are at most those states that need no full socket."""
+    await_true(lambda: states(netns, port) <= {FIN_WAIT2, TIME_WAIT, CLOSE, LISTEN})
 
 
 def lose_fins(to_the_server: bool) -> Rule:

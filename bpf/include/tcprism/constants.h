@@ -12,10 +12,14 @@
 #define TCP_NAGLE_OFF 1 /* TCP_NODELAY, include/net/tcp.h */
 #define PACKET_OTHERHOST 3 /* include/uapi/linux/if_packet.h */
 #define EPIPE 32
+#define ECONNABORTED 103
 #define ECONNRESET 104
 #define ETIMEDOUT 110
 
-#define SOCK_DONE 1 /* enum sock_flags: the peer's FIN has arrived */
+#define SOCK_DEAD 0 /* enum sock_flags: no process has it any more */
+#define SOCK_DONE 1 /* the peer's FIN has arrived */
+#define RCV_SHUTDOWN 1 /* include/net/sock.h */
+#define SHUTDOWN_MASK 3
 
 #define MSG_PEEK 0x02
 #define MSG_TRUNC 0x20

@@ -186,7 +186,7 @@ enum ending {
 	ENDING_RESET_RECEIVED = 3,
 	ENDING_TIMEOUT = 4,        /* ETIMEDOUT: the peer stopped answering */
 	ENDING_ERROR = 5,          /* the event's error says which */
-	ENDING_ABORTED = 6,        /* closed before both ends had sent a FIN */
+	ENDING_ABORTED = 6,        /* closed before both ends had sent a FIN, and without a reset */
 };
 
 #define ELAPSED_UNKNOWN 0xffffffffffffffffULL

@@ -63,8 +63,12 @@ struct sock {
 	u16 sk_protocol;
 	u16 sk_type;
 	u8 sk_kern_sock : 1;
+	u8 sk_shutdown;
 	int sk_err;
 	socket_lock_t sk_lock;
+	struct {
+		int len;
+	} sk_backlog;
 	int sk_sndbuf;
 	int sk_rcvbuf;
 	u32 sk_ack_backlog;
@@ -99,6 +103,8 @@ struct inet_connection_sock {
 } CORE;
 
 struct tcp_options_received {
+	u16 saw_tstamp : 1;
+	u16 tstamp_ok : 1;
 	u16 rcv_wscale : 4;
 } CORE;
 
@@ -129,6 +135,9 @@ struct tcp_sock {
 	u32 snd_nxt;
 	u32 snd_wnd;
 	u8 nonagle : 4;
+	u8 repair : 1;
+	int linger2;
+	u32 rcv_tstamp;
 	u32 lsndtime;
 	u32 snd_cwnd;
 	u32 srtt_us;

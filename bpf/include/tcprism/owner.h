@@ -31,7 +31,8 @@ struct note {
 	u8 established;    /* first_seq is known */
 	u8 active;         /* this end connected */
 	u8 reset;          /* ending: ENDING_RESET_SENT, ENDING_RESET_RECEIVED */
-	u8 reserved[5];
+	u8 reserved[3];
+	u16 data_segs_in;  /* the kernel's count as this end closed, modulo 2 ** 16 */
 };
 
 struct {

@@ -34,6 +34,7 @@ INLINE void note_establishes(struct sock *sk, struct note *note)
 
 	if (tp) {
 		note->first_seq = tp->write_seq;
+		note->reset = ENDING_NONE; /* to a segment of an earlier connection */
 		note->established = true;
 	}
 }
@@ -54,6 +55,15 @@ INLINE struct note *note_established(struct sock *sk, bool accepted)
 		note->owner = *listener;
 	listener_forget(sk);
 	return note;
+}
+
+/* This end has no more to send. Called again as close() follows shutdown(). */
+INLINE void note_closes(struct sock *sk, struct note *note)
+{
+	struct tcp_sock *tp = tcp_sock_of(sk, READS_BTF);
+
+	if (tp)
+		note->data_segs_in = tp->data_segs_in;
 }
 
 /* Notes owner and time. Returns the socket's note, if any. */
@@ -77,6 +87,8 @@ INLINE struct note *note_transition(struct sock *sk, struct moment *m)
 		note_begins(note);
 	if (m->new_state == TCP_ESTABLISHED)
 		note_establishes(sk, note);
+	if (m->new_state == TCP_FIN_WAIT1 || m->new_state == m->old_state)
+		note_closes(sk, note);
 	if (!begins && m->new_state != TCP_CLOSE)
 		return note;
 	now = bpf_ktime_get_ns();
