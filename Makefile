@@ -35,7 +35,7 @@ test-fast: $(DEVELOPMENT) $(OBJECT) ## the tests that need no root
 
 vm: test-packages $(DEVELOPMENT) $(OBJECT) ## kernel tests in virtual machines: make vm KERNEL=6.1
 	$(PY) -m compileall -q src tests # compilers are slow in a guest: have all compiled before
-	$(PY) -m tests.kernel.workload
+	$(PY) -m tests.support.workload
 	$(AS_ROOT) $(PY) vmtest/matrix.py $(KERNEL) -- $(ARGS)
 
 bench: test-packages $(DEVELOPMENT) $(OBJECT) ## speed, printed as tables

@@ -15,13 +15,14 @@ from threading import Thread
 
 from benchmarks.bpf import Programs, Runs, runs_of, statistics
 from benchmarks.build import bpf_object
+from benchmarks.load import MONITOR_CPU, load_namespace, put_load
 from benchmarks.rounds import Rounds
 from benchmarks.table import Table, Target, at_most
-from benchmarks.workload import MONITOR_CPU, Netns, network_namespace
 from tcprism.filters import Criteria
 from tcprism.kernel import libbpf
 from tcprism.sources.request import Request
 from tcprism.sources.tracing import Tracing
+from tests.support.netns import Netns
 
 FILTERED = at_most(40, "{:.0f}")
 RECORDED = at_most(250, "{:.0f}")
@@ -85,7 +86,7 @@ def measure(case: Case, netns: Netns, rounds: int, seconds: float) -> Averages:
         baseline, watched = empty.descriptors(), monitor.descriptors()
         for _ in range(rounds):
             before = _runs(baseline), _runs(watched)
-            _read_during(monitor, lambda: netns.run("ping-pong", seconds, case.size))
+            _read_during(monitor, lambda: put_load(netns, "ping-pong", seconds, case.size))
             nothing, ours = _since(before[0], baseline), _since(before[1], watched)
             for name in watched.keys() & baseline.keys():
                 if not ours[name].count:  # it waits for somebody to use io_uring
@@ -137,7 +138,7 @@ def run(rounds: Rounds) -> None:
         "kernel: nanoseconds an event, net of an empty program on the same hooks (bpf_stats)",
         ("case", "event", "net ns", "target", "", "by program", "empty"),
     )
-    with statistics(), network_namespace() as netns:
+    with statistics(), load_namespace() as netns:
         for case in cases():
             report(case, measure(case, netns, repeats, seconds), table)
     table.print()

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from benchmarks.bpf import Programs
 from benchmarks.build import PROGRAMS, bpf_object
-from benchmarks.tracer import PATIENCE, tracing
-from benchmarks.workload import MONITOR_CPU, Netns
+from benchmarks.load import put_load
+from benchmarks.tracer import PINNED, tracing
+from tests.support.netns import Netns
+from tests.support.tracer import PATIENCE
 
 Monitor = Callable[[Netns], AbstractContextManager[object]]
 
-_PINNED = ("taskset", "-c", str(MONITOR_CPU))
 # bpftrace finds tracepoints in tracefs, which not every machine mounts; this mount is its own.
 _WITH_TRACEFS = (
     "unshare",
@@ -47,7 +48,7 @@ def tcpdump(netns: Netns) -> Iterator[None]:
 def tcpdump_to(netns: Netns, path: Path) -> Iterator[None]:
     """Have tcpdump write the headers of every packet to a file."""
     options = ("-i", "lo", "-s96", "-B65536", "-Z", "root", "-w", "/dev/stdout")
-    command = netns.command(*_PINNED, "tcpdump", *options)
+    command = netns.command(*PINNED, "tcpdump", *options)
     with (
         path.open("wb") as output,
         subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True) as process,
@@ -66,7 +67,7 @@ def tcpdump_to(netns: Netns, path: Path) -> Iterator[None]:
 def bpftrace(netns: Netns) -> Iterator[None]:
     """Have bpftrace print the fields of every message to a file."""
     script = (str(PROGRAMS / "messages.bt"), str(netns.inode))
-    command = [*_WITH_TRACEFS, *_PINNED, "bpftrace", "-B", "line", *script]
+    command = [*_WITH_TRACEFS, *PINNED, "bpftrace", "-B", "line", *script]
     with (
         tempfile.NamedTemporaryFile() as output,
         subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL) as process,
@@ -75,7 +76,7 @@ def bpftrace(netns: Netns) -> Iterator[None]:
         while " bytes\n" not in Path(output.name).read_text():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("bpftrace does not print")
-            netns.run("ping-pong", 0.01)
+            put_load(netns, "ping-pong", 0.01)
         try:
             yield
         finally:
@@ -85,7 +86,7 @@ def bpftrace(netns: Netns) -> Iterator[None]:
 @contextmanager
 def tcplife(_netns: Netns) -> Iterator[None]:
     """Have tcplife (libbpf-tools) print a line a connection, which nobody keeps."""
-    command = [*_WITH_TRACEFS, *_PINNED, "stdbuf", "-oL", "tcplife"]
+    command = [*_WITH_TRACEFS, *PINNED, "stdbuf", "-oL", "tcplife"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout
         if not process.stdout.readline():

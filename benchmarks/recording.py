@@ -17,18 +17,19 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.load import load_namespace, put_load
 from benchmarks.monitors import tcpdump_to
 from benchmarks.rounds import Rounds
 from benchmarks.sinks import messages
 from benchmarks.table import Table, at_least, at_most
 from benchmarks.tracer import lost, total, tracing
-from benchmarks.workload import Netns, network_namespace
 from tcprism.events import Batch, Part
 from tcprism.recording.notes import Facts
 from tcprism.recording.reader import Recording
 from tcprism.recording.sql import Database
 from tcprism.recording.writer import Writer
 from tcprism.sinks.parquet import Parquet
+from tests.support.netns import Netns
 
 WRITE_RATE = at_least(500_000, "{:,.0f}")
 MEMORY = at_most(300, "{:.0f} MB")
@@ -136,9 +137,9 @@ def beside_tcpdump(table: Table, netns: Netns, seconds: float, directory: Path) 
     arguments = ("--kinds", "transmit")
     with (
         tcpdump_to(netns, packets),
-        tracing(netns, *arguments, command="record", output=path) as tracer,
+        tracing(netns, *arguments, view="record", output=path) as tracer,
     ):
-        done = netns.run("ping-pong", seconds)
+        done = put_load(netns, "ping-pong", seconds)
         tracer.stop()
     count = total(tracer.ledger, "received")
     table.add(
@@ -153,7 +154,7 @@ def beside_tcpdump(table: Table, netns: Netns, seconds: float, directory: Path) 
 def run(rounds: Rounds) -> None:
     """Measure and print."""
     count = rounds.pick(1_000_000, 10_000_000, 10_000_000)
-    with tempfile.TemporaryDirectory() as name, network_namespace() as netns:
+    with tempfile.TemporaryDirectory() as name, load_namespace() as netns:
         directory = Path(name)
         header = ("events/s of CPU", "target", "", "bytes an event", "memory", "target", "")
         table = Table(f"{count:,} messages without payload", ("", *header))

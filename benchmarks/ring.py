@@ -15,15 +15,16 @@ from contextlib import contextmanager
 from statistics import median
 
 from benchmarks.bpf import Programs
-from benchmarks.build import bpf_object, native_program
+from benchmarks.build import PROGRAMS, bpf_object
+from benchmarks.load import LOAD_CPU, MONITOR_CPU
 from benchmarks.rounds import Rounds
 from benchmarks.table import Table, at_least
-from benchmarks.workload import MONITOR_CPU, WORKLOAD_CPU
 from tcprism.events import Batch
 from tcprism.events._wire import MESSAGE, SEGMENT
 from tcprism.events.ledger import Received
 from tcprism.ring.buffer import CHUNK, Layout, RingBuffer, stride
 from tcprism.ring.rings import DEFAULT_SIZE, Rings, entries
+from tests.support.programs import compiled
 
 FIXED = at_least(0.50, "{:.2f}")
 WITH_PAYLOAD = at_least(0.65, "{:.2f}")
@@ -42,7 +43,7 @@ Reader = Callable[[], tuple[int, int]]
 
 def fill(programs: Programs, name: str) -> int:
     """Fill a ring from the other CPU; return how many records it took."""
-    os.sched_setaffinity(0, {WORKLOAD_CPU})
+    os.sched_setaffinity(0, {LOAD_CPU})
     task = _MOST_RECORDS.to_bytes(4, "little") + bytes(4)
     submitted = int.from_bytes(programs.test_run(f"fill_{name}", task)[4:8], "little")
     os.sched_setaffinity(0, {MONITOR_CPU})
@@ -52,7 +53,7 @@ def fill(programs: Programs, name: str) -> int:
 @contextmanager
 def c_reader(descriptor: int) -> Iterator[Reader]:
     """Have a C program that empties the ring when it is asked to."""
-    command = [str(native_program("ring_consumer")), str(descriptor), str(DEFAULT_SIZE)]
+    command = [str(compiled(PROGRAMS / "ring_consumer.c")), str(descriptor), str(DEFAULT_SIZE)]
     with subprocess.Popen(
         command, pass_fds=[descriptor], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from benchmarks.load import Done, load_namespace, put_load
 from benchmarks.rounds import Rounds
 from benchmarks.table import Table, at_least, at_most
-from benchmarks.tracer import Tracer, lost, total, tracing
-from benchmarks.workload import Done, Netns, network_namespace
+from benchmarks.tracer import MeasuredTracer, lost, total, tracing
+from tests.support.netns import Netns
 
 READER_NS = at_most(100, "{:.0f}")
 IDLE = at_most(1, "{:.2f} %")
@@ -62,7 +63,7 @@ class Run:
         return self.cpu_ns / self.received
 
     def accounted(self) -> bool:
-        """Tell whether every call that the workload made is in the ledger."""
+        """Tell whether every call that the load made is in the ledger."""
         return self.received + self.lost == self.done.events
 
 
@@ -70,13 +71,13 @@ def trace_flood(netns: Netns, seconds: float, rate: int, *arguments: str) -> Run
     """Trace a flood of 64-byte messages at so many events a second; 0: as fast as it goes."""
     with tracing(netns, "--kinds", "send,recv", *arguments) as tracer:
         before = tracer.cpu_ns
-        done = netns.run("flood", seconds, 64, rate)
+        done = put_load(netns, "flood", seconds, 64, rate)
         spent = _settled(tracer) - before
         tracer.stop()
         return Run(done, total(tracer.ledger, "received"), lost(tracer.ledger), spent)
 
 
-def _settled(tracer: Tracer) -> int:
+def _settled(tracer: MeasuredTracer) -> int:
     """Wait until a sink has caught up; return its CPU time then.
 
     Not to use the CPU is no sign: somebody else may be using it.
@@ -150,7 +151,7 @@ def ladder(netns: Netns, seconds: float) -> None:
 def run(rounds: Rounds) -> None:
     """Print the tables."""
     seconds = rounds.pick(1, 2, 5)
-    with network_namespace() as netns:
+    with load_namespace() as netns:
         reading(netns, seconds)
         flooded(netns, seconds)
         ladder(netns, seconds)

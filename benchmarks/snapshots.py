@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from benchmarks.load import load_namespace
 from benchmarks.rounds import Rounds
 from benchmarks.table import Table, at_most
-from benchmarks.workload import Netns, network_namespace
 from tcprism.diagnosis.table import advance, empty
 from tcprism.filters import Criteria
 from tcprism.sources.snapshots import Snapshots
+from tests.support.netns import Netns
 
 THOUSAND = at_most(10, "{:.1f} ms")  # of CPU a look: 1 % of a core
 HUNDRED_THOUSAND = at_most(500, "{:.0f} ms")
@@ -66,7 +67,7 @@ def run(rounds: Rounds) -> None:
     looks = rounds.pick(3, 10, 50)
     table = Table("a look at all connections, CPU time", ("sockets", "figure", "target", ""))
     for count, target in ((1_000, THOUSAND), (100_000, HUNDRED_THOUSAND)):
-        with network_namespace() as netns, idle_sockets(netns, count):
+        with load_namespace() as netns, idle_sockets(netns, count):
             found, figure = milliseconds_a_look(netns, looks)
             table.add(f"{found:,}", *target.cells(figure))
     table.print()

@@ -7,10 +7,12 @@ import threading
 import time
 from statistics import median
 
+from benchmarks.load import load_namespace, put_load
 from benchmarks.rounds import Rounds
 from benchmarks.table import Table, Target, at_most
-from benchmarks.tracer import COMMAND, tracing
-from benchmarks.workload import Netns, network_namespace
+from benchmarks.tracer import tracing
+from tests.support.netns import Netns
+from tests.support.tracer import TCPRISM
 
 HELP = at_most(0.15, "{:.3f} s")
 FIRST_EVENT = at_most(0.5, "{:.3f} s")
@@ -21,17 +23,17 @@ _MEGABYTE = 1_000_000
 def help_seconds() -> float:
     """Return how long `tcprism --help` takes."""
     start = time.perf_counter()
-    subprocess.run([*COMMAND, "--help"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([TCPRISM, "--help"], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
 def first_event_seconds(netns: Netns) -> float:
     """Return the time from the start of `tcprism trace` to its first byte under traffic."""
-    traffic = threading.Thread(target=netns.run, args=("flood", 3.0, 64, 2000))
+    traffic = threading.Thread(target=put_load, args=(netns, "flood", 3.0, 64, 2000))
     traffic.start()
     start = time.perf_counter()
     limits = ("--count", "1", "--duration", "10")
-    command = [*COMMAND, "trace", "--netns", netns.name, *limits]
+    command = [TCPRISM, "trace", "--netns", netns.name, *limits]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
     ) as process:
@@ -46,8 +48,8 @@ def first_event_seconds(netns: Netns) -> float:
 def memory(netns: Netns, *arguments: str) -> tuple[float, float]:
     """Return megabytes after a flood: without the mapped rings, and of the rings."""
     with tracing(netns, *arguments) as tracer:
-        netns.run("flood", 2.0, 64, 200_000)
-        netns.run("flood", 0.5)
+        put_load(netns, "flood", 2.0, 64, 200_000)
+        put_load(netns, "flood", 0.5)
         other, rings = tracer.resident_bytes()
     return other / _MEGABYTE, rings / _MEGABYTE
 
@@ -62,7 +64,7 @@ def run(rounds: Rounds) -> None:
 
     help_seconds()  # the first compiles Python's byte code
     add("--help", HELP, median(help_seconds() for _ in range(repeats)))
-    with network_namespace() as netns:
+    with load_namespace() as netns:
         seconds = median(first_event_seconds(netns) for _ in range(repeats))
         add("start to first event", FIRST_EVENT, seconds)
         for name, arguments in {

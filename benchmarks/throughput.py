@@ -10,9 +10,10 @@ from collections import defaultdict
 from statistics import median
 
 from benchmarks import monitors
+from benchmarks.load import NAMES, load_namespace, put_load
 from benchmarks.rounds import Rounds
 from benchmarks.table import MISSED, Table
-from benchmarks.workload import NAMES, Netns, network_namespace
+from tests.support.netns import Netns
 
 Rates = dict[str, float]
 Shares = dict[str, dict[str, list[float]]]
@@ -29,7 +30,9 @@ def rates(netns: Netns, seconds: float) -> Rates:
     A run that the host or the kernel's limit for real-time tasks stopped for a while does not
     count, and what lies between runs keeps them below that limit.
     """
-    return {name: median(netns.run(name, seconds).rate for _ in range(_RUNS)) for name in NAMES}
+    return {
+        name: median(put_load(netns, name, seconds).rate for _ in range(_RUNS)) for name in NAMES
+    }
 
 
 def one_round(netns: Netns, watching: dict[str, monitors.Monitor], seconds: float) -> Shares:
@@ -50,7 +53,7 @@ def one_round(netns: Netns, watching: dict[str, monitors.Monitor], seconds: floa
 def measure(rounds: int, seconds: float) -> dict[str, Rates]:
     """Return the median share by monitor and workload."""
     all_shares: Shares = defaultdict(lambda: defaultdict(list))
-    with network_namespace() as netns:
+    with load_namespace() as netns:
         for _ in range(rounds):
             for name, loads in one_round(netns, monitors.monitors(), seconds).items():
                 for load, shares in loads.items():

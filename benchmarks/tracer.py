@@ -1,45 +1,22 @@
-"""Runs `tcprism trace` as its users do, on a CPU of its own, and reads its account."""
+"""Runs tcprism on a CPU of its own, and measures what it takes."""
 
 from __future__ import annotations
 
 import re
-import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.workload import MONITOR_CPU, Netns
+from benchmarks.load import MONITOR_CPU
+from tests.support.netns import Netns
+from tests.support.tracer import Ledger, Tracer
 
-PATIENCE = 60.0
-COMMAND = (sys.executable, "-m", "tcprism")
-
-Ledger = dict[str, dict[str, int]]
-
-
-def _pinned(command: Sequence[str]) -> list[str]:
-    return ["taskset", "-c", str(MONITOR_CPU), *command]
+PINNED = ("taskset", "-c", str(MONITOR_CPU))
 
 
-class Tracer:
-    """One run: it has its hooks on when this is made; after `stop()` there is the ledger."""
-
-    def __init__(self, *arguments: str, command: str = "trace") -> None:
-        self.process = subprocess.Popen(
-            _pinned([*COMMAND, command, "-v", *arguments]),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stderr
-        self._stderr = self.process.stderr
-        self._said = self._stderr.readline()
-        if not self._said.startswith("tracing"):
-            raise RuntimeError(self._said + self._stderr.read())
-        self.ledger: Ledger = {}
+class MeasuredTracer(Tracer):
+    """One run, with its CPU time and memory."""
 
     @property
     def cpu_ns(self) -> int:
@@ -63,31 +40,6 @@ class Tracer:
                 rings, other = (rings + size, other) if of_ring else (rings, other + size)
         return other, rings
 
-    def stop(self) -> None:
-        """Stop it as Ctrl-C does and read its ledger."""
-        self.process.send_signal(signal.SIGINT)
-        self.ledger = parse_ledger(self._stderr.read().splitlines())
-        if self.process.wait(PATIENCE):
-            raise RuntimeError(f"tcprism ended with {self.process.returncode}")
-
-    def close(self) -> None:
-        """End it whatever happened."""
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(PATIENCE)
-        self._stderr.close()
-
-
-def parse_ledger(lines: Sequence[str]) -> Ledger:
-    """Return the ledger's table: numbers by kind and column."""
-    start = next(i for i, line in enumerate(lines) if re.match(r"\s*kind\s+seen", line))
-    columns = lines[start].split()[1:]
-    rows = (line.split() for line in lines[start + 1 :] if re.match(r"\s*\w+\s+\d", line))
-    return {
-        row[0]: dict(zip(columns, (int(n.replace(",", "")) for n in row[1:]), strict=True))
-        for row in rows
-    }
-
 
 def total(ledger: Ledger, *columns: str) -> int:
     """Return a sum over all kinds."""
@@ -101,15 +53,18 @@ def lost(ledger: Ledger) -> int:
 
 @contextmanager
 def tracing(
-    netns: Netns, *arguments: str, command: str = "trace", output: Path | None = None
-) -> Iterator[Tracer]:
+    netns: Netns, *arguments: str, view: str = "trace", output: Path | None = None
+) -> Iterator[MeasuredTracer]:
     """Trace a namespace, to a file that is thrown away or to `output`, until the body ends."""
     with tempfile.TemporaryDirectory() as directory:
         file = output or Path(directory, "events")
-        tracer = Tracer("--netns", netns.name, "--output", str(file), *arguments, command=command)
+        chosen = ("--netns", netns.name, *arguments)
+        tracer = MeasuredTracer(file, *chosen, prefix=PINNED, view=view, written=())
         try:
+            tracer.await_attached()
             yield tracer
-            if tracer.process.poll() is None:
-                tracer.stop()
+            tracer.interrupt()
+            if status := tracer.wait():
+                raise RuntimeError(f"tcprism ended with {status}")
         finally:
             tracer.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from . import netns as namespaces
+from tests.support import netns as namespaces
 
 HERE = Path(__file__).parent
 

@@ -3,7 +3,9 @@
 import ctypes
 import socket
 
-from .netns import FIN_WAIT2
+from tests.support.netns import FIN_WAIT2
+from tests.support.wire import Wire
+
 from .ways import (
     CLOSE_WAIT,
     ESTABLISHED,
@@ -24,7 +26,6 @@ from .ways import (
     unreachables,
     way,
 )
-from .wire import Wire
 
 # Both ends say that they have no more to send.
 

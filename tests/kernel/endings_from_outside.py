@@ -5,10 +5,12 @@ from contextlib import closing
 
 import pytest
 
-from .capture import Packet
-from .conversation import fill
+from tests.support.capture import Packet
+from tests.support.conversation import fill
+from tests.support.netns import FIN_WAIT2
+from tests.support.wire import Wire
+
 from .endings import lingers_not, lingers_not_in_close_wait, lingers_not_in_fin_wait2
-from .netns import FIN_WAIT2
 from .ways import (
     CLOSE_WAIT,
     CLOSING,
@@ -28,7 +30,6 @@ from .ways import (
     see_reset,
     way,
 )
-from .wire import Wire
 
 # Data comes when nobody is there to read it.
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from . import hooks
-from .conversation import hang_up
-from .netns import Pair, joined
-from .peer import Peer
-from .tracer import Event, tracing
+from tests.support import hooks
+from tests.support.conversation import hang_up
+from tests.support.netns import Pair, joined
+from tests.support.peer import Peer
+from tests.support.tracer import Event, tracing
 
 KINDS = ("--kinds", "connect,accept,close,reset,state")
 ABORT = b"\1\0\0\0\0\0\0\0"  # struct linger: on, no time

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from . import hooks
-from .conversation import drain, fill, hang_up, receive
-from .netns import Pair
-from .tracer import Event, Tracer, tracing
-from .wire import Wire, deliver, hold_answers, wired
+from tests.support import hooks
+from tests.support.conversation import drain, fill, hang_up, receive
+from tests.support.netns import Pair
+from tests.support.tracer import Event, Tracer, tracing
+from tests.support.wire import Wire, deliver, hold_answers, wired
 
 KINDS = ("--kinds", "send,recv,acked", "--payload", "0")
 LATE_ANSWERS, SHUT_WINDOW, LATE_READER = 5400, 5401, 5402

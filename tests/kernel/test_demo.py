@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from tcprism.helpers import FOLDERS
-
-from .tracer import PATIENCE, TCPRISM, parse_ledger
+from tests.support.tracer import PATIENCE, TCPRISM, parse_ledger
 
 KINDS = {"send", "recv", "transmit", "retransmit", "connect", "accept", "close"}
 EVENT = re.compile(r"[0-9:.]{15} (?P<kind>\w+) +(?:(?P<comm>demo-\w+)\[(?P<pid>\d+)\]|-) ")

@@ -3,8 +3,8 @@
 import json
 import subprocess
 
-from . import hooks
-from .tracer import PATIENCE, TCPRISM
+from tests.support import hooks
+from tests.support.tracer import PATIENCE, TCPRISM
 
 
 def test_every_kind_works() -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from tcprism.sinks.text_details import how_it_ended, why_not_established
+from tests.support.capture import Packet
+from tests.support.tracer import Event, tracing
+from tests.support.wire import Wire, deliver, wired
 
 from . import endings, endings_from_outside
-from .capture import Packet
-from .tracer import Event, tracing
 from .ways import WAYS, CannotRunHere, await_over
-from .wire import Wire, deliver, wired
 
 DOCS = Path(__file__).parents[2] / "docs/connections.md"
 FIRST_PORT = 5500

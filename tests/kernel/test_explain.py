@@ -17,9 +17,8 @@ import pytest
 
 import tcprism
 from tcprism.diagnosis.port_exhaustion import exhausted
-
-from . import netns as namespaces
-from .tracer import PATIENCE, TCPRISM
+from tests.support import netns as namespaces
+from tests.support.tracer import PATIENCE, TCPRISM
 
 pytestmark = pytest.mark.native
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from . import workload
-from .netns import Netns, Pair, joined, namespace
-from .tracer import Event, Tracer, tracing_all
-from .workload import Call
+from tests.support import workload
+from tests.support.netns import Netns, Pair, joined, namespace
+from tests.support.tracer import Event, Tracer, tracing_all
+from tests.support.workload import Call
 
 RING = ["--ring-size", "1M"]  # many run at once
 COMMON = ["--kinds", "send,recv", "--payload", "1024", *RING]

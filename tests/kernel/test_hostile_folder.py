@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .tracer import PATIENCE, TCPRISM
+from tests.support.tracer import PATIENCE, TCPRISM
 
 pytestmark = pytest.mark.native
 

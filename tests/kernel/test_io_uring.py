@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from . import hooks, workload
-from .netns import Netns, run
-from .tracer import PATIENCE, Tracer, bpf_of, tracing
+from tests.support import hooks, workload
+from tests.support.netns import Netns, run
+from tests.support.tracer import PATIENCE, Tracer, bpf_of, tracing
 
 pytestmark = pytest.mark.native  # of the machines' kernels only the newest has that hook
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from . import hooks, workload
-from .netns import Netns, namespace
-from .tracer import Ledger, Tracer, tracing, tracing_all
+from tests.support import hooks, workload
+from tests.support.netns import Netns, namespace
+from tests.support.tracer import Ledger, Tracer, tracing, tracing_all
 
 CALLS = 20_000
 OTHERS = 100

@@ -15,10 +15,9 @@ import pytest
 from tcprism.errors import KernelRefused
 from tcprism.sources.request import Request
 from tcprism.sources.tracing import Tracing
-
-from . import workload
-from .netns import Netns, run
-from .tracer import PATIENCE, TCPRISM, Tracer, bpf_of, tracing
+from tests.support import workload
+from tests.support.netns import Netns, run
+from tests.support.tracer import PATIENCE, TCPRISM, Tracer, bpf_of, tracing
 
 pytestmark = pytest.mark.native
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from . import hooks
-from .capture import Packet
-from .conversation import drain, fill, hang_up, receive
-from .netns import Netns
-from .tracer import Event, tracing
-from .wire import (
+from tests.support import hooks
+from tests.support.capture import Packet
+from tests.support.conversation import drain, fill, hang_up, receive
+from tests.support.netns import Netns
+from tests.support.tracer import Event, tracing
+from tests.support.wire import (
     Rule,
     Wire,
     deliver,

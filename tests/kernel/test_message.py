@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from . import hooks, workload
-from .capture import Packet, capturing, read_packets
-from .netns import Netns, namespace
-from .tracer import Event, Tracer, tracing_all
-from .workload import Call
+from tests.support import hooks, programs, workload
+from tests.support.capture import Packet, capturing, read_packets
+from tests.support.netns import Netns, namespace
+from tests.support.tracer import Event, Tracer, tracing_all
+from tests.support.workload import Call
 
 # Every hook with all that a record can hold, and the best with payload cut short.
 RUNS = [(hook, 16384) for hook in hooks.message_hooks()] + [(hooks.message_hooks()[0], 64)]
@@ -87,7 +87,7 @@ Runs = dict[tuple[str, int], Tracer]
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Truth, Runs]:
     """All scenarios in all variants, traced by every hook with every payload size at once."""
     directory = tmp_path_factory.mktemp("message")
-    for bits in workload.TARGETS:
+    for bits in programs.TARGETS:
         workload.build(bits)
     with namespace() as netns:
         common = ["--netns", netns.path, "--kinds", "send,recv", "--ring-size", "4M"]

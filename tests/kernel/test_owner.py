@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from . import hooks
-from .netns import Pair
-from .peer import Peer
+from tests.support import hooks
+from tests.support.netns import Pair
+from tests.support.peer import Peer
+from tests.support.tracer import Tracer, tracing
+
 from .test_connection import of
-from .tracer import Tracer, tracing
 
 
 def test_sockets_that_were_there_before(pair: Pair, tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from . import hooks
-from .netns import Netns, Pair
+from tests.support import hooks
+from tests.support.netns import Netns, Pair
+from tests.support.tracer import tracing, tracing_all
+
 from .test_connection import of
-from .tracer import tracing, tracing_all
 
 # A server that answers each connection with its pid; it shares its port with others.
 SERVER = """

@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from examples import monitor as monitor_example
-from examples import watch_async
-from tests.unit.tshark import fields, marked, wrong
 
 import tcprism
+from examples import monitor as monitor_example
+from examples import watch_async
 from tcprism.events import KINDS, Batch
 from tcprism.filters import Criteria
 from tcprism.recording.notes import Facts
@@ -35,10 +34,10 @@ from tcprism.sinks.pcapng import Pcapng
 from tcprism.sinks.text import Text
 from tcprism.sources.request import Request
 from tcprism.sources.tracing import Tracing
-
-from .conversation import lossy, orderly, ping_pong, receive
-from .netns import Netns, Pair
-from .tracer import PATIENCE, TCPRISM, parse_ledger
+from tests.support.conversation import lossy, orderly, ping_pong, receive
+from tests.support.netns import Netns, Pair
+from tests.support.tracer import PATIENCE, TCPRISM, parse_ledger
+from tests.support.tshark import fields, marked, wrong
 
 pytestmark = pytest.mark.native
 

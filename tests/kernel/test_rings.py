@@ -15,10 +15,9 @@ from tcprism.filters import Criteria
 from tcprism.ring import rings
 from tcprism.sources.request import Request
 from tcprism.sources.tracing import Tracing
-
-from . import hooks, workload
-from .netns import Netns
-from .tracer import Event, tracing
+from tests.support import hooks, workload
+from tests.support.netns import Netns
+from tests.support.tracer import Event, tracing
 
 CALLS = 5_000
 CPUS = os.cpu_count() or 1

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from . import hooks
-from .capture import Packet, capturing, coverage, read_packets
-from .conversation import abandoned, aborted, bulk, lossy, orderly, ping_pong, refused
-from .netns import Pair, joined
-from .tracer import Event, Tracer, tracing_all
+from tests.support import hooks
+from tests.support.capture import Packet, capturing, coverage, read_packets
+from tests.support.conversation import abandoned, aborted, bulk, lossy, orderly, ping_pong, refused
+from tests.support.netns import Pair, joined
+from tests.support.tracer import Event, Tracer, tracing_all
 
 UNCOUNTED = 10
 SEGMENTS_MAX = 46  # of one event: 64 KiB by GSO

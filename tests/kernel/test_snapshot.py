@@ -12,8 +12,7 @@ import pytest
 
 from tcprism.filters import Criteria
 from tcprism.sources.snapshots import Snapshots
-
-from .netns import Netns, Pair
+from tests.support.netns import Netns, Pair
 
 PORT = 7100
 TICK_US = 10_000  # the slowest kernel's

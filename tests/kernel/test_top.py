@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from .netns import Netns
-from .tracer import PATIENCE, TCPRISM
+from tests.support.netns import Netns
+from tests.support.tracer import PATIENCE, TCPRISM
 
 pytestmark = pytest.mark.native
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .netns import Netns
-from .tracer import Tracer
+from tests.support.netns import Netns
+from tests.support.tracer import Tracer
 
 PORT, NOBODY = 8000, 8001
 REQUEST, ANSWER = b"q" * 5000, b"a" * 777

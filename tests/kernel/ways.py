@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
-from .capture import Packet
-from .netns import CLOSE, FIN_WAIT2, LISTEN, TIME_WAIT, Netns
-from .wire import Rule, Wire, deliver
+from tests.support.capture import Packet
+from tests.support.netns import CLOSE, FIN_WAIT2, LISTEN, TIME_WAIT, Netns
+from tests.support.wire import Rule, Wire, deliver
 
 ESTABLISHED, FIN_WAIT1, CLOSE_WAIT, LAST_ACK, CLOSING = "01", "04", "08", "09", "0B"
 TCP_LINGER2, TCP_USER_TIMEOUT, TCP_REPAIR, IP_RECVERR = 8, 18, 19, 11

@@ -16,10 +16,10 @@ from tcprism.events import Batch
 from tcprism.events._wire import Cause, EventKind
 from tcprism.sinks.pcapng import Pcapng
 from tcprism.sinks.pcapng.sink import Source
+from tests.support.tshark import fields, marked, tshark, wrong
 
 from .recordings import batches, random_part
 from .records import losses, messages, segments
-from .tshark import fields, marked, tshark, wrong
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 CLOCK_OFFSET_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.unit.records import messages
-
 from tcprism.events import Batch
 from tcprism.events.ledger import Account, Entry
 from tcprism.stages import Stage, StatefulStage, accounts, close, through, tick
+from tests.unit.records import messages
 
 
 class Delay(StatefulStage):

@@ -1,7 +1,7 @@
 /*
  * Traffic over loopback, and the truth about it.
  *
- *     workload NAME SECONDS PORT MESSAGE_BYTES [EVENTS_A_SECOND]
+ *     load NAME SECONDS PORT MESSAGE_BYTES [EVENTS_A_SECOND]
  *
  * A client process and a server process, both on the CPUs they are given. The end prints one line:
  * operations, seconds, seconds of CPU, sends, receives. Every call that returned is counted, so
@@ -277,12 +277,12 @@ static void many_server(int listener)
 	}
 }
 
-static const struct workload {
+static const struct load {
 	const char *name;
 	void (*client)(void);
 	void (*server)(int listener);
 	int ends; /* the server does, when the client has */
-} workloads[] = {
+} loads[] = {
 	{ "bulk", bulk_client, bulk_server, 1 },
 	{ "pingpong", pingpong_client, pingpong_server, 1 },
 	{ "connect", connect_client, connect_server, 0 },
@@ -290,12 +290,12 @@ static const struct workload {
 	{ "flood", flood_client, flood_server, 1 },
 };
 
-static const struct workload *find(const char *name)
+static const struct load *find(const char *name)
 {
-	for (size_t i = 0; i < sizeof(workloads) / sizeof(*workloads); i++)
-		if (!strcmp(workloads[i].name, name))
-			return &workloads[i];
-	fprintf(stderr, "no such workload: %s\n", name);
+	for (size_t i = 0; i < sizeof(loads) / sizeof(*loads); i++)
+		if (!strcmp(loads[i].name, name))
+			return &loads[i];
+	fprintf(stderr, "no such load: %s\n", name);
 	exit(2);
 }
 
@@ -308,7 +308,7 @@ static double cpu_seconds(int who)
 	       (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
 }
 
-static pid_t start_server(const struct workload *workload, int listener)
+static pid_t start_server(const struct load *load, int listener)
 {
 	pid_t server = fork();
 
@@ -317,30 +317,30 @@ static pid_t start_server(const struct workload *workload, int listener)
 	if (server)
 		return server;
 	mine = &shared->server;
-	workload->server(listener);
+	load->server(listener);
 	_exit(0);
 }
 
 /* A server that knows no end is killed while it waits, with nothing left to count. */
-static void end_server(const struct workload *workload, pid_t server)
+static void end_server(const struct load *load, pid_t server)
 {
 	int status;
 
-	if (!workload->ends)
+	if (!load->ends)
 		kill(server, SIGKILL);
-	if (waitpid(server, &status, 0) < 0 || (workload->ends && status))
+	if (waitpid(server, &status, 0) < 0 || (load->ends && status))
 		fail("server");
 }
 
 int main(int argc, char **argv)
 {
-	const struct workload *workload;
+	const struct load *load;
 	double start, seconds;
 	pid_t server;
 
 	if (argc < 5)
 		return 2;
-	workload = find(argv[1]);
+	load = find(argv[1]);
 	message_bytes = strtoul(argv[4], NULL, 10);
 	if (message_bytes > BULK)
 		return 2;
@@ -351,13 +351,13 @@ int main(int argc, char **argv)
 	if (shared == MAP_FAILED)
 		fail("mmap");
 	mine = &shared->client;
-	server = start_server(workload, listen_here());
+	server = start_server(load, listen_here());
 	start = now();
 	deadline = start + atof(argv[2]);
-	workload->client();
+	load->client();
 	seconds = now() - start;
-	end_server(workload, server);
-	if (workload->ends)
+	end_server(load, server);
+	if (load->ends)
 		seconds = now() - start;
 	printf("%lu %f %f %lu %lu\n", shared->client.operations + shared->server.operations, seconds,
 	       cpu_seconds(RUSAGE_SELF) + cpu_seconds(RUSAGE_CHILDREN),

@@ -1,4 +1,4 @@
-"""Runs `tcprism trace`, or a view, as its users do: command, output file, stderr, signals."""
+"""Runs a command of tcprism as its users do: arguments, output file, stderr, signals."""
 
 import json
 import re
@@ -48,13 +48,18 @@ def bpf_of(pid: int) -> dict[str, set[int]]:
 
 
 class Tracer:
-    """One run of tcprism."""
+    """One run of tcprism; `prefix` runs it, `written` chooses how it writes what it sees."""
 
     def __init__(
-        self, output: Path, *arguments: str, prefix: tuple[str, ...] = (), view: str = "trace"
+        self,
+        output: Path,
+        *arguments: str,
+        prefix: tuple[str, ...] = (),
+        view: str = "trace",
+        written: tuple[str, ...] = ("--format", "json"),
     ) -> None:
         self.output = output
-        command = [TCPRISM, view, "-v", "--format", "json", "--output", str(output), *arguments]
+        command = [TCPRISM, view, "-v", *written, "--output", str(output), *arguments]
         self.process = subprocess.Popen(
             [*prefix, *command], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )

@@ -1,22 +1,17 @@
-"""Builds and runs the workload program, and reads its log of the truth."""
+"""A program that makes each call once, in every way there is, and logs the truth about it."""
 
-import hashlib
 import json
-import os
 import re
 import subprocess
-import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from .netns import Netns
+from .programs import TARGETS, compiled
 
-SOURCE = Path(__file__).parent / "workload"
-BUILD = Path(__file__).parents[2] / "build" / "workload"
-TARGETS = {64: "x86_64-linux-musl", 32: "x86-linux-musl"}
-FLAGS = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-static", "-pthread")
+SOURCE = Path(__file__).parent / "programs" / "workload" / "workload.c"
 
 # What a run is: the size of its program, its addresses, and the first of its ports.
 VARIANTS = {
@@ -30,23 +25,12 @@ VARIANTS = {
 @cache
 def scenarios() -> list[str]:
     """Return the names of the scenarios, as the source has them."""
-    return re.findall(r"SCENARIO\(([a-z]\w*)\)", (SOURCE / "workload.c").read_text())
+    return re.findall(r"SCENARIO\(([a-z]\w*)\)", SOURCE.read_text())
 
 
 def build(bits: int) -> Path:
-    """Return the program for callers of so many bits, compiled if it is not there yet.
-
-    The directory is named after the source's digest. The program is always called `workload`.
-    """
-    digest = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(SOURCE.iterdir())))
-    program = BUILD / f"{digest.hexdigest()[:12]}-{bits}" / "workload"
-    if not program.exists():
-        program.parent.mkdir(parents=True, exist_ok=True)
-        temporary = program.with_name(f"new-{os.getpid()}")
-        command = [sys.executable, "-m", "ziglang", "cc", "-target", TARGETS[bits], *FLAGS]
-        subprocess.run([*command, str(SOURCE / "workload.c"), "-o", str(temporary)], check=True)
-        temporary.rename(program)
-    return program
+    """Return the program for callers of so many bits."""
+    return compiled(SOURCE, bits)
 
 
 Bytes = bytes  # inside Call the name `bytes` is a field
