@@ -20,7 +20,7 @@ from tcprism.events._wire import (
 )
 from tcprism.events.column import Column
 from tcprism.events.context import Context, Owner
-from tcprism.events.families import RECORDS
+from tcprism.events.kinds import RECORDS
 from tcprism.events.names import CA_STATES, STATES
 from tcprism.sinks.json_lines import JsonLines
 

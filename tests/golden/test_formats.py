@@ -14,7 +14,7 @@ import pytest
 
 from tcprism.events import FAMILIES, KINDS, Batch, Part
 from tcprism.events.context import Context, Owner
-from tcprism.events.families import RECORDS
+from tcprism.events.kinds import RECORDS
 from tcprism.sinks import Sink
 from tcprism.sinks.json_lines import JsonLines
 from tcprism.sinks.text import Text

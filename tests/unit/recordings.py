@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tcprism.events import FAMILIES, KINDS, Batch, Part
 from tcprism.events.context import Context, Owner
-from tcprism.events.families import RECORDS
+from tcprism.events.kinds import RECORDS
 from tcprism.recording.notes import Facts
-from tcprism.recording.schema import DERIVED
+from tcprism.recording.schema import derived_types
 from tcprism.recording.writer import Writer
 from tcprism.sinks import Sink
 from tcprism.sinks.json_lines import JsonLines
@@ -47,7 +47,7 @@ def random_part(family: str, count: int, seed: int, width: int | None = 64) -> P
             random.integers(0, 1 << 40, count) if kind == "integer" else _texts(random, count),
             random.integers(0, 2, count).astype(bool),
         )
-        for name, kind in (DERIVED.items() if family == "loss" else ())
+        for name, kind in (derived_types().items() if family == "loss" else ())
     }
     payload = None
     if family == "message" and width is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from tcprism.events import FAMILIES, Part
 from tcprism.events import _wire as wire
 from tcprism.events._wire import EventKind
-from tcprism.events.families import RECORDS
+from tcprism.events.kinds import RECORDS
 
 Fields = dict[str, Any]
 

@@ -24,7 +24,7 @@ import tcprism
 from tcprism.cli.output import create
 from tcprism.errors import OutputError, RecordingError
 from tcprism.events import FAMILIES, Batch
-from tcprism.events.families import RECORDS
+from tcprism.events.kinds import RECORDS
 from tcprism.events.ledger import Entry, Ledger
 from tcprism.recording import writer as writing
 from tcprism.recording.files import Files, Limit

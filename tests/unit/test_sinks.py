@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tcprism.events import FAMILIES, KINDS, Batch, Part
 from tcprism.events._wire import EventKind, MessageFlag
-from tcprism.events.families import RECORDS
+from tcprism.events.kinds import RECORDS
 from tcprism.sinks import Sink
 from tcprism.sinks.count import Count
 from tcprism.sinks.json_lines import JsonLines

@@ -15,7 +15,7 @@ from tcprism.diagnosis.waits import Waits
 from tcprism.events import Batch, Part
 from tcprism.events._wire import ELAPSED_UNKNOWN, EventKind
 from tcprism.events.columns import BY_NAME
-from tcprism.events.families import RECORDS
+from tcprism.events.kinds import RECORDS
 from tcprism.events.names import TcpFlag
 
 CONNECTIONS_MAX = 65_536

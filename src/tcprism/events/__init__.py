@@ -3,8 +3,7 @@
 from tcprism.events.batch import Batch
 from tcprism.events.columns import COLUMNS
 from tcprism.events.event import Event
-from tcprism.events.families import FAMILIES
-from tcprism.events.names import KINDS
+from tcprism.events.kinds import FAMILIES, KINDS
 from tcprism.events.part import Part
 
 __all__ = ["COLUMNS", "FAMILIES", "KINDS", "Batch", "Event", "Part"]

@@ -7,7 +7,6 @@ value of the wire fields that it reads, not for each record.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from tcprism.events.column import Column
 from tcprism.events.columns import BY_NAME, COLUMNS
-from tcprism.events.families import RECORDS
+from tcprism.events.kinds import RECORDS, remembered
 from tcprism.events.optional import pyarrow
 from tcprism.events.part import Part
 
@@ -29,14 +28,14 @@ BYTES_OF = {"local_ip_bytes": "local_ip", "remote_ip_bytes": "remote_ip"}
 _SELDOM_REPEATED = {"payload_text", "message_text"}
 
 
-@cache
+@remembered
 def column_names() -> tuple[str, ...]:
     """Return the names of the Arrow columns, in their order."""
     after = {"remote_port": tuple(BYTES_OF)}
     return tuple(name for column in COLUMNS for name in (column.name, *after.get(column.name, ())))
 
 
-@cache
+@remembered
 def schema(names: tuple[str, ...] | None = None) -> pa.Schema:
     """Return the schema of the columns, of all when none are named."""
     return pyarrow().schema([(name, _type(name)) for name in names or column_names()])
@@ -60,7 +59,7 @@ def _type(name: str) -> pa.DataType:
 
 def _integer(column: Column) -> pa.DataType:
     """Return 64 bits for all: a sum in 32, as some libraries have it, would wrap around."""
-    wire = None if column.field is None else RECORDS[column.families[0]][column.field]
+    wire = None if column.field is None else RECORDS[next(iter(column.families))][column.field]
     return pyarrow().uint64() if wire == np.uint64 else pyarrow().int64()
 
 
@@ -156,7 +155,7 @@ class _Watched(np.ndarray[Any, np.dtype[np.void]]):
         return super().__getitem__(index)
 
 
-@cache
+@remembered
 def fields_read(column: Column) -> frozenset[str]:
     """Return the wire fields that a column reads, found by watching it."""
     read: set[str] = set()

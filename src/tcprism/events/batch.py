@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from tcprism.events.column import Column
 from tcprism.events.columns import BY_NAME, COLUMNS
 from tcprism.events.event import Event
-from tcprism.events.families import RECORDS
-from tcprism.events.names import KINDS
+from tcprism.events.kinds import KIND_NUMBERS, RECORDS
 from tcprism.events.optional import need, pyarrow
 from tcprism.events.part import Part
 
@@ -39,12 +38,12 @@ class Batch:
     def __getitem__(self, name: str) -> NDArray[Any]:
         """Return a column in time order; KeyError when there is no such column."""
         column = BY_NAME[name]
-        parts = self.parts or tuple(_NO_PART.values())
+        parts = self.parts or [Part(np.empty(0, dtype)) for dtype in RECORDS.values()]
         values = np.concatenate([_values(column, part) for part in parts])
         values = values[self.permutation]
         if name == "time":
             values = times(values, self.clock_offset_ns)
-        if column.families == tuple(RECORDS) and not column.nullable:
+        if column.everywhere and not column.nullable:
             return values
         mask = np.concatenate([column.mask(part) for part in parts])
         return np.ma.MaskedArray(values, mask[self.permutation])
@@ -91,12 +90,12 @@ class Batch:
 
     @cached_property
     def totals(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """How many events of each kind there are, and their bytes: two arrays as long as KINDS."""
-        events, size = np.zeros((2, len(KINDS)), np.int64)
+        """How many events of each kind there are, and their bytes: two arrays, by its number."""
+        events, size = np.zeros((2, KIND_NUMBERS), np.int64)
         for part in self.parts:
             kinds = part.rows["kind"].astype(np.intp)
-            events += np.bincount(kinds, minlength=len(KINDS))[: len(KINDS)]
-            sums = np.bincount(kinds, part.rows["bytes"], minlength=len(KINDS))[: len(KINDS)]
+            events += np.bincount(kinds, minlength=KIND_NUMBERS)
+            sums = np.bincount(kinds, part.rows["bytes"], minlength=KIND_NUMBERS)
             size += sums.astype(np.int64)  # exact: a part has far less than 2 ** 53 bytes
         return events, size
 
@@ -145,12 +144,9 @@ def _as_slice(indices: NDArray[np.intp]) -> NDArray[np.intp] | slice:
     return indices
 
 
-_NO_PART = {family: Part(np.empty(0, dtype)) for family, dtype in RECORDS.items()}
-
-
 def _values(column: Column, part: Part) -> NDArray[Any]:
     """Return a column of a part, zeros when the family lacks it."""
     if part.family in column.families:
         return column.values(part)
-    like = column.values(_NO_PART[column.families[0]])
+    like = column.values(Part(np.empty(0, RECORDS[next(iter(column.families))])))
     return np.zeros(len(part), like.dtype)

@@ -5,7 +5,7 @@ A column's values are NumPy values where JSON has a number, and objects where it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import _wire
-from tcprism.events.families import RECORDS
+from tcprism.events.kinds import RECORDS, REGISTERED
 from tcprism.events.part import Part
 
 Values = NDArray[Any]
@@ -22,7 +22,7 @@ Reader = Callable[[Part], Values]
 Missing = Callable[[Part], Mask]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Column:
     """One public column.
 
@@ -32,13 +32,18 @@ class Column:
     """
 
     name: str
-    families: tuple[str, ...]
+    families: Collection[str]
     json_type: str
     doc: str
     field: str | None
     values: Reader
     missing: Missing | None = None
     derived: bool = False
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether all families have the column."""
+        return len(self.families) == len(RECORDS)
 
     @property
     def nullable(self) -> bool:
@@ -109,7 +114,7 @@ def looked_up(field: str, table: Callable[[Part], Callable[[int], Any]]) -> Read
 
 def wire_column(
     name: str,
-    families: tuple[str, ...],
+    families: Collection[str],
     json_type: str,
     values: Reader | None = None,
     missing: Missing | None = None,
@@ -120,7 +125,7 @@ def wire_column(
     )
 
 
-def derived_column(name: str, families: tuple[str, ...], json_type: str, doc: str) -> Column:
+def derived_column(name: str, families: Collection[str], json_type: str, doc: str) -> Column:
     """Return a column that a stage adds; null where none did."""
     empty = np.zeros(0, np.int64 if json_type == "integer" else object)
 
@@ -135,10 +140,7 @@ def derived_column(name: str, families: tuple[str, ...], json_type: str, doc: st
     return Column(name, families, json_type, doc, None, values, missing, derived=True)
 
 
-def _doc(name: str, families: tuple[str, ...]) -> str:
+def _doc(name: str, families: Collection[str]) -> str:
     """Return the text of a wire field, from the first struct that has it."""
-    structs = ("event", *(_STRUCTS[family] for family in families), "totals")
+    structs = ("event", *(REGISTERED[each].struct or each for each in families), "totals")
     return next(_wire.DOCS[key] for struct in structs if (key := f"{struct}.{name}") in _wire.DOCS)
-
-
-_STRUCTS = {family: family for family in RECORDS} | {"connection": "connection_event"}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Collection
 
 import numpy as np
 
-from tcprism.events import _wire, names
+from tcprism.events import _wire, kinds, names
 from tcprism.events._wire import MICROSECONDS_UNKNOWN, EventKind
 from tcprism.events.column import (
     Column,
@@ -25,10 +24,9 @@ from tcprism.events.column import (
     wire_column,
 )
 from tcprism.events.escape import escape, escape_payloads
-from tcprism.events.families import RECORDS
 from tcprism.events.part import Part, row_bytes
 
-ALL = tuple(RECORDS)
+ALL = kinds.RECORDS.keys()  # those that are registered later, too
 MESSAGE = ("message",)
 DELIVERY = ("delivery",)
 LOSS = ("loss",)
@@ -102,7 +100,7 @@ def _owner_column(name: str, doc: str) -> Column:
     return _looked_up_column(name, ALL, doc, looked_up("cgroup_id", of_owner))
 
 
-def _looked_up_column(name: str, families: tuple[str, ...], doc: str, read: Reader) -> Column:
+def _looked_up_column(name: str, families: Collection[str], doc: str, read: Reader) -> Column:
     """Return a column of names, null where the look-up knows none."""
 
     def missing(part: Part) -> Mask:
@@ -114,7 +112,7 @@ def _looked_up_column(name: str, families: tuple[str, ...], doc: str, read: Read
 _no_owner = equal("pid", 0)
 _no_time = (MICROSECONDS_UNKNOWN,)
 
-COLUMNS = (
+COLUMNS = [
     Column(
         "time",
         ALL,
@@ -124,7 +122,7 @@ COLUMNS = (
         number("ts_ns"),  # Batch, which knows the distance of the clocks, makes a time of it
     ),
     wire_column("ts_ns", ALL, "integer"),
-    wire_column("kind", ALL, "string", named("kind", names.kind_name)),
+    wire_column("kind", ALL, "string", named("kind", kinds.kind_name)),
     wire_column("pid", ALL, "integer", missing=_no_owner),
     wire_column("tid", ALL, "integer", missing=_no_owner),
     wire_column("comm", ALL, "string", _text("comm"), _no_owner),
@@ -351,12 +349,12 @@ COLUMNS = (
         )
     ),
     wire_column("nodelay", SNAPSHOT, "boolean", lambda part: part.rows["nodelay"] != 0),
-)
+]
 
 BY_NAME = {column.name: column for column in COLUMNS}
 
 
-@cache
+@kinds.remembered
 def columns_of(family: str) -> tuple[Column, ...]:
     """Return the columns that events of a family have, in their order."""
     return tuple(column for column in COLUMNS if family in column.families)

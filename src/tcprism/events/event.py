@@ -4,7 +4,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 
 from tcprism.events.columns import columns_of
-from tcprism.events.families import FAMILY_OF_KIND
+from tcprism.events.kinds import FAMILY_OF_KIND
 from tcprism.events.names import endpoint, process
 
 JsonValue = str | int | bool | None

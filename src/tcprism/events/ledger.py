@@ -9,6 +9,7 @@ import numpy as np
 
 from tcprism.events import KINDS, Batch
 from tcprism.events._wire import COUNTERS
+from tcprism.events.kinds import KIND_NUMBERS, NUMBERS
 
 Counters = np.ndarray[tuple[int], np.dtype[np.void]]
 
@@ -80,8 +81,8 @@ class Received:
     """What has come out of the rings, per kind."""
 
     def __init__(self) -> None:
-        self.events = np.zeros(len(KINDS), np.int64)
-        self.bytes = np.zeros(len(KINDS), np.int64)
+        self.events = np.zeros(KIND_NUMBERS, np.int64)
+        self.bytes = np.zeros(KIND_NUMBERS, np.int64)
 
     def add(self, batch: Batch) -> None:
         """Count events."""
@@ -171,9 +172,9 @@ def close_accounts(
             Entry(
                 kind=kind,
                 missed=missed.get(kind, 0),
-                received=int(received.events[KINDS.index(kind)]),
-                bytes=int(received.bytes[KINDS.index(kind)]),
-                **{name: int(counters[KINDS.index(kind)][name]) for name in COUNTERS.names or ()},
+                received=int(received.events[NUMBERS[kind]]),
+                bytes=int(received.bytes[NUMBERS[kind]]),
+                **{name: int(counters[NUMBERS[kind]][name]) for name in COUNTERS.names or ()},
             )
             for kind in KINDS
             if kind in set(kinds)

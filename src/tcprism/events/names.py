@@ -5,10 +5,7 @@ import socket
 from enum import IntEnum, IntFlag
 from functools import lru_cache
 
-from tcprism.events._wire import Cause, Ending, EventKind, MessageFlag, OwnerSource, PayloadReason
-
-# What hooks make; snapshots are asked for.
-KINDS = tuple(kind.name.lower() for kind in EventKind if kind != EventKind.SNAPSHOT)
+from tcprism.events._wire import Cause, Ending, MessageFlag, OwnerSource, PayloadReason
 
 # include/net/tcp_states.h
 STATES = (
@@ -56,11 +53,6 @@ class TcpFlag(IntFlag):
     ECE = 0x040
     CWR = 0x080
     AE = 0x100
-
-
-def kind_name(kind: int) -> str:
-    """Return a kind's name; a number that is no kind becomes a name too."""
-    return _member_name(EventKind, kind)
 
 
 def ca_state_name(state: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events.context import Context
-from tcprism.events.families import family_of
+from tcprism.events.kinds import family_of
 
 Rows = NDArray[np.void]
 Derived = Mapping[str, "np.ma.MaskedArray[Any, Any]"]

@@ -8,7 +8,6 @@ the next version.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,34 +19,44 @@ from tcprism.events._wire import PAYLOAD_CLASSES
 from tcprism.events.arrow import BYTES_OF, fields_read, payload_array
 from tcprism.events.columns import BY_NAME
 from tcprism.events.context import Context
-from tcprism.events.families import KINDS_OF_FAMILY, RECORDS
-from tcprism.events.names import kind_name
+from tcprism.events.kinds import (
+    KIND_NUMBERS,
+    NO_KIND,
+    NUMBERS,
+    RECORDS,
+    REGISTERED,
+    kind_name,
+    numbers_of,
+    remembered,
+)
 from tcprism.events.optional import pyarrow
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-DERIVED = {column.name: column.json_type for column in COLUMNS if column.derived}
 Places = NDArray[np.intp]
 
 _CLASSES = np.array([0, *PAYLOAD_CLASSES])
-_KIND_NUMBERS = 256  # a byte
 _TIME = "ts_ns"
 _ALWAYS = ("time", "kind", "cgroup_id")  # the order, the family, whose names come with a batch
 
 
-@cache
+@remembered
 def fields() -> dict[str, np.dtype[Any]]:
     """Return the wire fields of all families, those that all have first."""
     found: dict[str, np.dtype[Any]] = {}
     for record in RECORDS.values():
-        for name in record.names or ():
-            if found.setdefault(name, record[name]) != record[name]:
-                raise TypeError(f"{name} has two types: give one of the fields another name")
+        found |= {name: record[name] for name in record.names or ()}
     return found
 
 
-@cache
+@remembered
+def derived_types() -> dict[str, str]:
+    """Return the columns that stages add, with their type in JSON."""
+    return {column.name: column.json_type for column in COLUMNS if column.derived}
+
+
+@remembered
 def schema() -> pa.Schema:
     """Return the schema of a recording, without its metadata."""
     pa = pyarrow()
@@ -55,7 +64,7 @@ def schema() -> pa.Schema:
     columns.append(("payload", pa.binary()))
     columns += [
         (name, pa.int64() if json_type == "integer" else pa.string())
-        for name, json_type in DERIVED.items()
+        for name, json_type in derived_types().items()
     ]
     return pa.schema(columns)
 
@@ -79,15 +88,15 @@ def _arrow_type(name: str, dtype: np.dtype[Any]) -> pa.DataType:
     return pa.from_numpy_dtype(dtype)
 
 
-@cache
+@remembered
 def _kind_names() -> pa.Array:
     """Return a name for each number that a byte can hold: the numbers of the records stay."""
-    return pyarrow().array([kind_name(number) for number in range(_KIND_NUMBERS)])
+    return pyarrow().array([kind_name(number) for number in range(KIND_NUMBERS)])
 
 
 def fields_of(column: str) -> frozenset[str]:
     """Return the columns of a recording that a public column is made of."""
-    if column in DERIVED:
+    if column in derived_types():
         return frozenset([column, *_ALWAYS])
     read = fields_read(BY_NAME[BYTES_OF.get(column, column)])
     payload = ["payload"] if "payload_length" in read else []
@@ -150,7 +159,7 @@ def to_parts(batch: pa.RecordBatch, clock_offset_ns: int, context: Context) -> l
     for name in _ALWAYS:
         if name not in columns:
             raise RecordingError(f"it has no column {name}")
-    kinds = _raw(columns["kind"].indices, np.dtype(np.uint8))
+    kinds = _kind_numbers(columns["kind"])
     parts = []
     for family, group in _groups(kinds, columns.get("payload")):
         chosen = {name: columns[name] for name in _columns_of(family) if name in columns}
@@ -160,11 +169,11 @@ def to_parts(batch: pa.RecordBatch, clock_offset_ns: int, context: Context) -> l
     return parts
 
 
-@cache
+@remembered
 def _columns_of(family: str) -> tuple[str, ...]:
     """Return the columns that a family's records have, and what may come with them."""
     names = map(_column_name, RECORDS[family].names or ())
-    return (*names, *(("payload",) if family == "message" else ()), *DERIVED)
+    return (*names, *(("payload",) if REGISTERED[family].payload else ()), *derived_types())
 
 
 def _known(name: str) -> bool:
@@ -182,9 +191,9 @@ def _groups(kinds: NDArray[np.uint8], payload: pa.Array | None) -> Iterator[tupl
 
     They come in the order of the rings, in which events of the same time stay.
     """
-    for family, numbers in KINDS_OF_FAMILY.items():
-        places = np.flatnonzero(np.isin(kinds, numbers))
-        if family != "message" or payload is None:
+    for family in RECORDS:
+        places = np.flatnonzero(np.isin(kinds, numbers_of(family)))
+        if payload is None or not REGISTERED[family].payload:
             classes = np.zeros(len(places), np.intp)
         else:
             lengths = np.diff(_offsets(payload))[places]
@@ -201,17 +210,29 @@ def _part(columns: dict[str, pa.Array], family: str, offset_ns: int, context: Co
         if column is not None:
             rows[name] = _decode(column, name, rows.dtype[name], offset_ns)
     payload = columns.get("payload")
-    if family != "message" or payload is None or payload.null_count == len(payload):
+    if payload is None or payload.null_count == len(payload):
         return Part(rows, None, dict(_derived(columns)), context)
     return Part(rows, _payload_table(payload, rows), dict(_derived(columns)), context)
 
 
 def _decode(column: pa.Array, name: str, dtype: np.dtype[Any], offset_ns: int) -> Any:
     if name == "kind":
-        return _raw(column.indices, dtype)
+        return _kind_numbers(column)
     if name == _TIME:
         return (_raw(column, np.dtype(np.int64)) - offset_ns).view(np.uint64)
     return _raw(column, dtype)
+
+
+def _kind_numbers(column: pa.DictionaryArray) -> NDArray[np.uint8]:
+    """Return the numbers that the kinds have here: those of families made in user space vary."""
+    numbers = _raw(column.indices, np.dtype(np.uint8))
+    if column.dictionary.equals(_kind_names()):
+        return numbers
+    table = np.full(KIND_NUMBERS, NO_KIND, np.uint8)
+    names = column.dictionary.slice(0, KIND_NUMBERS).to_pylist()
+    table[: len(names)] = [NUMBERS.get(name, NO_KIND) for name in names]
+    found: NDArray[np.uint8] = table[numbers]
+    return found
 
 
 def _raw(column: pa.Array, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -245,7 +266,7 @@ def _payload_table(column: pa.Array, rows: NDArray[np.void]) -> NDArray[np.uint8
 def _derived(
     columns: dict[str, pa.Array],
 ) -> Iterator[tuple[str, np.ma.MaskedArray[Any, Any]]]:
-    for name, json_type in DERIVED.items():
+    for name, json_type in derived_types().items():
         column = columns.get(name)
         if column is None or column.null_count == len(column):
             continue

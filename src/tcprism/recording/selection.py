@@ -10,9 +10,10 @@ from pathlib import PurePath
 import numpy as np
 from numpy.typing import NDArray
 
-from tcprism.events import KINDS, Batch, Part
+from tcprism.events import Batch, Part
 from tcprism.events._wire import COMM_LENGTH
 from tcprism.events.context import Owner
+from tcprism.events.kinds import NUMBERS
 from tcprism.filters import Criteria, IpNetwork
 
 Mask = NDArray[np.bool_]
@@ -35,7 +36,7 @@ class Selection:
         payload: int | None = None,
     ) -> None:
         self._filter = chosen or Criteria()
-        self._kinds = None if kinds is None else [KINDS.index(kind) for kind in kinds]
+        self._kinds = None if kinds is None else [NUMBERS[kind] for kind in kinds]
         self._payload = payload
 
     def __call__(self, batch: Batch) -> Batch:

@@ -10,20 +10,18 @@ import numpy as np
 
 from tcprism.counting_file import CountingFile
 from tcprism.events import Batch, Part
-from tcprism.events.families import RECORDS
+from tcprism.events.kinds import RECORDS
 from tcprism.events.ledger import Ledger
 from tcprism.events.optional import pyarrow
 from tcprism.events.part import joined_rows
 from tcprism.recording.names import NameStore
 from tcprism.recording.notes import Facts, Gap, encode, encode_facts, encode_ledger
-from tcprism.recording.schema import DERIVED, schema, to_record_batch
+from tcprism.recording.schema import derived_types, schema, to_record_batch
 
 # Larger batches compress better; smaller ones lose less when the power fails.
 ROWS_AT_ONCE = 1 << 15
 BYTES_AT_ONCE = 4 << 20
 SECONDS_AT_MOST = 1.0
-
-_FAMILIES = list(RECORDS)
 
 
 class Writer:
@@ -127,10 +125,11 @@ class Writer:
 
 def _joined(parts: Iterable[Part]) -> Iterator[Part]:
     """Yield the parts with those of one ring in one piece."""
+    families = list(RECORDS)
     rings: dict[tuple[int, int], list[Part]] = {}
     for part in parts:
         width = -1 if part.payload is None else part.payload.shape[1]
-        rings.setdefault((_FAMILIES.index(part.family), width), []).append(part)
+        rings.setdefault((families.index(part.family), width), []).append(part)
     for key in sorted(rings):
         yield _concatenated(rings[key])
 
@@ -140,13 +139,13 @@ def _concatenated(parts: Sequence[Part]) -> Part:
         return parts[0]
     payloads = [part.payload for part in parts if part.payload is not None]
     payload = np.concatenate(payloads) if payloads else None
-    names = [name for name in DERIVED if any(name in part.derived for part in parts)]
+    names = [name for name in derived_types() if any(name in part.derived for part in parts)]
     derived = {name: _joined_derived(parts, name) for name in names}
     return Part(joined_rows(parts), payload, derived, parts[-1].context)
 
 
 def _joined_derived(parts: Sequence[Part], name: str) -> np.ma.MaskedArray[Any, Any]:
-    kind = np.int64 if DERIVED[name] == "integer" else object
+    kind = np.int64 if derived_types()[name] == "integer" else object
     columns = [
         part.derived.get(name, np.ma.MaskedArray(np.zeros(len(part), kind), mask=True))
         for part in parts

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tcprism.events import Part
 from tcprism.events._wire import LANES_A_CPU, PAYLOAD_CLASSES
-from tcprism.events.families import FAMILIES, RECORDS
+from tcprism.events.kinds import FAMILIES, RECORDS, REGISTERED
 from tcprism.events.memory import keep_freed_memory
 from tcprism.ring.buffer import Layout, RingBuffer, Words, stride
 
@@ -30,19 +30,24 @@ _READ_AT_ONCE = 1 << 21
 def sizes(kinds: Iterable[str], payload: int, size: int) -> dict[str, int]:
     """Return each ring's size in bytes, 0 for one that this run does not use."""
     chosen = set(kinds)
-    messages = bool(chosen & {"send", "recv"})
-    rings = {"message_0": (size if not payload else max(size // 4, SMALLEST)) if messages else 0}
+    rings: dict[str, int] = {}
+    for family, its_kinds in FAMILIES.items():
+        wanted = bool(chosen & set(its_kinds))
+        if REGISTERED[family].payload:
+            rings |= _payload_sizes(family, payload, size if wanted else 0)
+        else:
+            most = size if REGISTERED[family].ring == "busy" else min(size, _RARE)
+            rings[family] = most if wanted else 0
+    return rings
+
+
+def _payload_sizes(family: str, payload: int, size: int) -> dict[str, int]:
+    """Return the sizes of a family's rings, one a class of payload."""
+    rings = {f"{family}_0": size if not payload else max(size // 4, min(size, SMALLEST))}
     below = 0
     for limit in PAYLOAD_CLASSES:
-        rings[f"message_{limit}"] = size if messages and payload > below else 0
+        rings[f"{family}_{limit}"] = size if payload > below else 0
         below = limit
-    for family, ring in (
-        ("delivery", size),
-        ("segment", size),
-        ("loss", min(size, _RARE)),
-        ("connection", min(size, _RARE)),
-    ):
-        rings[family] = ring if chosen & set(FAMILIES[family]) else 0
     return rings
 
 
@@ -70,7 +75,7 @@ def entries(layouts: dict[str, Layout]) -> dict[str, int]:
 
 def _payload_class(name: str) -> int:
     family, _, limit = name.partition("_")
-    return int(limit) if family == "message" else 0
+    return int(limit) if REGISTERED[family].payload else 0
 
 
 def _dtype(name: str) -> np.dtype[np.void]:

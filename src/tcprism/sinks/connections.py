@@ -8,9 +8,10 @@ from tcprism.events import Batch, Part
 from tcprism.events.columns import BY_NAME
 from tcprism.events.names import endpoint, process
 from tcprism.events.units import duration, size
+from tcprism.events.wording import counted, how_it_ended, why_not_established
 from tcprism.sinks.lines import TimeOfDay, write_lines
-from tcprism.sinks.text import COLORS, RESET
-from tcprism.sinks.text_details import counted, each, how_it_ended, why_not_established
+from tcprism.sinks.text import RESET, color_of
+from tcprism.sinks.text_details import each
 
 _ENDS = "{:<20} {:<21} {:<21}"
 _LIFE = "{:>8} {:>8} {:>8} {:>11} {:>7} {:>8}"
@@ -66,7 +67,7 @@ class Connections:
         return (
             ended
             if ended.startswith(WELL) or not self._color
-            else f"{COLORS['reset']}{ended}{RESET}"
+            else f"{color_of('reset')}{ended}{RESET}"
         )
 
 

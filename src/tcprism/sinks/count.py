@@ -6,11 +6,12 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tcprism.events import KINDS, Batch, Part
+from tcprism.events import Batch, Part
 from tcprism.events._wire import MESSAGE, MessageFlag
+from tcprism.events.kinds import KIND_NUMBERS, NUMBERS, kind_name
 
 INTERVAL = 1.0  # seconds
-_RECV = KINDS.index("recv")
+_RECV = NUMBERS["recv"]
 HEADER = f"{'time':8}  {'kind':<10} {'events/s':>12} {'bytes/s':>14} {'events':>14} {'bytes':>18}\n"
 
 
@@ -24,8 +25,8 @@ class Count:
     def __init__(self, file: BinaryIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._file = file
         self._clock = clock
-        self._events = np.zeros(len(KINDS), np.int64)
-        self._bytes = np.zeros(len(KINDS), np.int64)
+        self._events = np.zeros(KIND_NUMBERS, np.int64)
+        self._bytes = np.zeros(KIND_NUMBERS, np.int64)
         self._printed_events = self._events.copy()
         self._printed_bytes = self._bytes.copy()
         self._printed_at = clock()
@@ -53,7 +54,7 @@ class Count:
         lines = [self._header]
         for kind in np.flatnonzero(self._events).tolist():
             lines.append(
-                f"{clock_time}  {KINDS[kind]:<10} {event_rates[kind]:>12.0f}"
+                f"{clock_time}  {kind_name(kind):<10} {event_rates[kind]:>12.0f}"
                 f" {byte_rates[kind]:>14.0f} {self._events[kind]:>14} {self._bytes[kind]:>18}\n"
             )
         self._file.write("".join(lines).encode("ascii"))

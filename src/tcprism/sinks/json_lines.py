@@ -10,7 +10,7 @@ from tcprism.events import COLUMNS, Batch, Part
 from tcprism.events.column import Column
 from tcprism.events.columns import BY_NAME, columns_of
 from tcprism.events.escape import escape_payloads_for_json
-from tcprism.events.families import RECORDS
+from tcprism.events.kinds import remembered
 from tcprism.events.memory import keep_freed_memory
 from tcprism.sinks.base64_payload import base64_payloads
 from tcprism.sinks.lines import (
@@ -25,9 +25,6 @@ from tcprism.sinks.lines import (
 
 # These columns depend on nothing but the identity of a record. They are neighbours.
 IDENTITY_COLUMNS = COLUMNS[COLUMNS.index(BY_NAME["kind"]) : COLUMNS.index(BY_NAME["bytes"])]
-COLUMNS_BEHIND = {
-    family: columns_of(family)[columns_of(family).index(BY_NAME["bytes"]) :] for family in RECORDS
-}
 
 # Looking a number's text up pays only where numbers come back.
 RARELY_REPEATED = {"ts_ns", "duration_ns", "seq", "end_seq", "ack", "send_ts_ns", "elapsed_ns"}
@@ -63,7 +60,7 @@ class JsonLines:
         line.text('Z"')
         self._add_column(line, BY_NAME["ts_ns"], part)
         line.texts(self._identities.texts(part))
-        for column in COLUMNS_BEHIND[part.family]:
+        for column in _columns_behind(part.family):
             self._add_column(line, column, part)
         line.text("}\n")
         return line.lines()
@@ -83,6 +80,13 @@ class JsonLines:
         for index in np.flatnonzero(null).tolist():
             texts[index] = f',"{column.name}":null'
         line.texts(texts)
+
+
+@remembered
+def _columns_behind(family: str) -> tuple[Column, ...]:
+    """Return the columns from `bytes` on."""
+    columns = columns_of(family)
+    return columns[columns.index(BY_NAME["bytes"]) :]
 
 
 def _encoder(column: Column) -> Encode:

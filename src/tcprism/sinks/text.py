@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
-from tcprism.events.columns import BY_NAME
+from tcprism.events.columns import BY_NAME as COLUMN
 from tcprism.events.escape import escape_payloads_in_lines
+from tcprism.events.kinds import BY_NAME, Kind, kind_name, numbers_of
 from tcprism.events.memory import keep_freed_memory
 from tcprism.events.names import endpoint, process
 from tcprism.sinks.lines import (
@@ -21,24 +22,6 @@ from tcprism.sinks.text_details import details
 
 PayloadStyle = Literal["text", "hex", "none"]
 
-# ECMA-48 "select graphic rendition".
-COLORS = {
-    "send": "\x1b[32m",
-    "recv": "\x1b[36m",
-    "acked": "\x1b[2;32m",
-    "transmit": "\x1b[34m",
-    "probe": "\x1b[33m",
-    "retransmit": "\x1b[1;31m",
-    "undo": "\x1b[33m",
-    "drop": "\x1b[1;31m",
-    "connect": "\x1b[35m",
-    "accept": "\x1b[35m",
-    "close": "\x1b[35m",
-    "reset": "\x1b[31m",
-    "state": "\x1b[2;35m",
-}
-INCOMING = {"recv", "accept"}
-LOUD = {"retransmit", "drop"}  # their colour goes on to the end of the line
 DIM = "\x1b[2m"
 RESET = "\x1b[0m"
 
@@ -85,15 +68,16 @@ class Text:
         return line.lines()
 
     def _end_line(self, line: LineBuilder, part: Part) -> None:
-        if self._color and part.family == "loss":
-            line.texts([RESET if kind in LOUD else "" for kind in BY_NAME["kind"].to_list(part)])
+        loud = [number for number in numbers_of(part.family) if _kind(kind_name(number)).loud]
+        if self._color and loud:
+            line.texts([RESET if number in loud else "" for number in part.rows["kind"].tolist()])
         line.text("\n")
 
     def _identified(self, part: Part) -> list[str]:
         """Return the start of each line; what it is about does not tell which way a drop went."""
         texts = self._identities.texts(part)
-        if part.family == "loss":
-            outgoing = BY_NAME["outgoing"]
+        if "outgoing" in (part.rows.dtype.names or ()):
+            outgoing = COLUMN["outgoing"]
             came = np.flatnonzero(~outgoing.mask(part) & (outgoing.values(part) == 0))
             for index, text in zip(came, self._incoming.texts(part.take(came)), strict=True):
                 texts[index] = text
@@ -101,7 +85,7 @@ class Text:
 
     def _identity_texts(self, part: Part, incoming: bool = False) -> list[str]:
         names = ("kind", "comm", "pid", "local_ip", "local_port", "remote_ip", "remote_port")
-        columns = [BY_NAME[name].to_list(part) for name in names]
+        columns = [COLUMN[name].to_list(part) for name in names]
         return list(map(partial(self._identity_text, incoming), *columns))
 
     def _identity_text(
@@ -116,10 +100,11 @@ class Text:
         remote_port: int,
     ) -> str:
         who = process(comm, pid)
-        arrow = "<-" if incoming or kind in INCOMING else "->"
+        known = _kind(kind)
+        arrow = "<-" if incoming or known.incoming else "->"
         local, remote = endpoint(local_ip, local_port), endpoint(remote_ip, remote_port)
-        start = COLORS.get(kind, "") if self._color else ""
-        end = RESET if start and kind not in LOUD else ""
+        start = color_of(kind) if self._color else ""
+        end = RESET if start and not known.loud else ""
         return f"{start}{kind:<10}{end} {who:<20} {local:>21} {arrow} {remote:<21} "
 
     def _add_payload(self, line: LineBuilder, part: Part) -> None:
@@ -134,14 +119,24 @@ class Text:
 
     def _notes(self, part: Part) -> list[str]:
         """Return what is to be said of a payload that is cut or missing."""
-        reasons = BY_NAME["payload_unavailable"].to_list(part)
+        reasons = COLUMN["payload_unavailable"].to_list(part)
         notes = [f"no payload: {reason}" if reason else "" for reason in reasons]
         lengths = part.payload_lengths()
-        for index in np.flatnonzero(BY_NAME["payload_truncated"].values(part)).tolist():
+        for index in np.flatnonzero(COLUMN["payload_truncated"].values(part)).tolist():
             note = f"... {lengths[index]} of {part.rows['bytes'][index]} bytes"
             notes[index] = f"{note}: {reasons[index]}" if reasons[index] else note
         start, end = (DIM, RESET) if self._color else ("", "")
         return [f"{NOTE_INDENT}{start}{note}{end}\n" if note else "" for note in notes]
+
+
+def color_of(kind: str) -> str:
+    """Return what begins a kind's colour (ECMA-48, "select graphic rendition")."""
+    color = _kind(kind).color
+    return f"\x1b[{color}m" if color else ""
+
+
+def _kind(name: str) -> Kind:
+    return BY_NAME.get(name) or Kind(name, doc="of a later tcprism")
 
 
 def hex_dump(data: bytes, width: int = HEX_BYTES) -> str:

@@ -1,7 +1,8 @@
 """What stands behind who and where on a line of text, per kind of event.
 
 Messages and segments come by the hundred thousand: whole columns are made into texts. The other
-kinds have a function each, called for each event, whose parameters are the columns it shows.
+kinds have a function each (`Kind.text`), called for each event, or show the columns that only they
+have.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 
 from tcprism.events import Part
 from tcprism.events._wire import EventKind
-from tcprism.events.columns import BY_NAME
+from tcprism.events.columns import BY_NAME as COLUMN
+from tcprism.events.columns import columns_of
+from tcprism.events.kinds import BY_NAME, FAMILY_OF_KIND, kind_name
 from tcprism.events.names import process
-from tcprism.events.units import duration, size
+from tcprism.events.units import duration
 
 # Takes moments of CLOCK_MONOTONIC in nanoseconds, returns the time of day.
 Clock = Callable[[NDArray[np.uint64]], list[str]]
@@ -35,24 +38,40 @@ def details(part: Part, clock: Clock) -> list[str]:
     if part.family == "segment":
         return _segment_texts(part)
     texts = np.full(len(part), "", object)
-    for kind in np.unique(part.rows["kind"]).tolist():
-        rows = np.flatnonzero(part.rows["kind"] == kind)
-        texts[rows] = _of_kind(kind, part.take(rows), clock)
+    for number in np.unique(part.rows["kind"]).tolist():
+        rows = np.flatnonzero(part.rows["kind"] == number)
+        texts[rows] = _of_kind(kind_name(number), part.take(rows), clock)
     found: list[str] = texts.tolist()
     return found
 
 
-def _of_kind(kind: int, part: Part, clock: Clock) -> list[str]:
-    if part.family == "loss" and kind == EventKind.RETRANSMIT:
+def _of_kind(kind: str, part: Part, clock: Clock) -> list[str]:
+    if FAMILY_OF_KIND.get(kind) != part.family:  # of a later tcprism
+        return [""] * len(part)
+    if kind == "retransmit":
         return _retransmit_texts(part, clock)
-    write = _WRITERS[part.family].get(kind)
-    return [""] * len(part) if write is None else each(write, part)
+    write = BY_NAME[kind].text
+    return _own_columns(part) if write is None else each(write, part)
+
+
+def _own_columns(part: Part) -> list[str]:
+    """Return what a family's own columns say, each with its name, as in status 200."""
+    columns = [column for column in columns_of(part.family) if not column.everywhere]
+    values = [column.to_list(part) for column in columns]
+    return [
+        " ".join(
+            f"{column.name} {value}"
+            for column, value in zip(columns, row, strict=True)
+            if value is not None
+        )
+        for row in zip(*values, strict=True)
+    ]
 
 
 def each(write: Callable[..., str], part: Part, *given: Iterable[str]) -> list[str]:
     """Call a function for each event with what is given and with the columns it names."""
     names = _parameters(write)[len(given) :]
-    return list(map(write, *given, *(BY_NAME[name].to_list(part) for name in names)))
+    return list(map(write, *given, *(COLUMN[name].to_list(part) for name in names)))
 
 
 @cache
@@ -76,19 +95,19 @@ def _partly_sent(part: Part) -> NDArray[np.bool_]:
     """Return which calls sent less than asked. To receive less than the buffer holds is usual."""
     sent = (part.rows["kind"] == EventKind.SEND) & (part.rows["error"] == 0)
     less = part.rows["bytes"] < part.rows["requested"]
-    partly: NDArray[np.bool_] = sent & less & ~BY_NAME["requested"].mask(part)
+    partly: NDArray[np.bool_] = sent & less & ~COLUMN["requested"].mask(part)
     return partly
 
 
 def _segment_texts(part: Part) -> list[str]:
     """Return the TCP header of each segment, as far as it is recorded."""
     names = ("bytes", "seq", "end_seq", "ack", "flags", "window")
-    columns = [BY_NAME[name].to_list(part) for name in names]
+    columns = [COLUMN[name].to_list(part) for name in names]
     texts = [
         f"{count:>7} bytes {seq}:{end_seq} ack {ack} {flags or '-'} win {window}"
         for count, seq, end_seq, ack, flags, window in zip(*columns, strict=True)
     ]
-    for index in np.flatnonzero(BY_NAME["window"].mask(part)).tolist():
+    for index in np.flatnonzero(COLUMN["window"].mask(part)).tolist():
         texts[index] = texts[index].removesuffix("None") + "-"
     for index in np.flatnonzero(part.rows["segs"] > 1).tolist():
         texts[index] += f" segs {part.rows['segs'][index]}"
@@ -98,14 +117,14 @@ def _segment_texts(part: Part) -> list[str]:
 
 def _append(texts: list[str], part: Part, name: str, write: Callable[..., str] = str) -> None:
     """Append a column to the texts where it is not null."""
-    column = BY_NAME[name]
+    column = COLUMN[name]
     present = np.flatnonzero(~column.mask(part))
     for index, value in zip(present.tolist(), column.to_list(part.take(present)), strict=True):
         texts[index] += f" {write(value)}"
 
 
 def _retransmit_texts(part: Part, clock: Clock) -> list[str]:
-    sent_at = clock(BY_NAME["message_ts_ns"].values(part))
+    sent_at = clock(COLUMN["message_ts_ns"].values(part))
     columns = (_segment_texts(part), each(_cause, part), each(_repeated, part, sent_at))
     return list(map("".join, zip(*columns, strict=True)))
 
@@ -145,123 +164,3 @@ def _quoted(text: str, message_bytes: int | None) -> str:
     shown = fitting[0] if fitting else ""
     whole = len(_BYTE.findall(shown)) == message_bytes
     return f'"{shown}{"" if whole else "..."}"'
-
-
-def _acked(bytes: int, seq: int, unsent_us: int | None, unacked_us: int | None) -> str:
-    end_seq = (seq + bytes) % 2**32
-    later = "" if unacked_us is None else f" {duration(unacked_us)} later"
-    return f"{bytes:>7} bytes {seq}:{end_seq} {_left(unsent_us)}acknowledged{later}"
-
-
-def _left(unsent_us: int | None) -> str:
-    if unsent_us is None:
-        return ""
-    return f"left after {duration(unsent_us)}, " if unsent_us else "left at once, "
-
-
-def _undo(bytes: int, seq: int, end_seq: int, undone: int) -> str:
-    return f"{bytes:>7} bytes {seq}:{end_seq} undid {counted(undone, 'retransmission')}"
-
-
-def _drop(
-    outgoing: bool, reason: str | None, bytes: int, seq: int, end_seq: int, flags: str | None
-) -> str:
-    where = "out" if outgoing else "in"
-    because = f" {reason}" if reason else ""
-    return f"{where}{because} {bytes} bytes {seq}:{end_seq} {flags or '-'}"
-
-
-def _connect(
-    new_state: str | None, error: str | None, elapsed_ns: int | None, total_retrans: int
-) -> str:
-    if new_state == "ESTABLISHED":
-        return _since("in", elapsed_ns) or "established"
-    tries = counted(1 + total_retrans, "SYN")
-    return f"failed: {why_not_established(error)}{_since(' after', elapsed_ns)}, {tries}"
-
-
-def why_not_established(error: str | None) -> str:
-    """Return why a connect failed; without an error, its process did not wait for the outcome."""
-    return error or "given up"
-
-
-def _accept(srtt_us: int | None) -> str:
-    return "established" if srtt_us is None else f"rtt {duration(srtt_us)}"
-
-
-def _close(
-    ending: str | None,
-    error: str | None,
-    elapsed_ns: int | None,
-    bytes_sent: int,
-    bytes_retrans: int,
-    data_segs_out: int,
-    bytes_received: int,
-    data_segs_in: int,
-    total_retrans: int,
-    srtt_us: int | None,
-    min_rtt_us: int | None,
-    congestion: str | None,
-) -> str:
-    facts = [
-        f"{how_it_ended(ending, error)}{_since(' after', elapsed_ns)}",
-        f"sent {size(bytes_sent - bytes_retrans)} in {counted(data_segs_out, 'segment')}",
-        f"received {size(bytes_received)} in {counted(data_segs_in, 'segment')}",
-        f"{total_retrans} sent again" if total_retrans else "",
-        _round_trip(srtt_us, min_rtt_us),
-        congestion or "",
-    ]
-    return ", ".join(filter(None, facts))
-
-
-def how_it_ended(ending: str | None, error: str | None) -> str:
-    """Return the end of a connection in words: fin, reset received, ..., or the error's name."""
-    if ending == "error" and error:
-        return error
-    return ending.replace("_", " ") if ending else "closed"
-
-
-def _round_trip(srtt_us: int | None, min_rtt_us: int | None) -> str:
-    if srtt_us is None:
-        return ""
-    least = "" if min_rtt_us is None else f" (min {duration(min_rtt_us)})"
-    return f"rtt {duration(srtt_us)}{least}"
-
-
-def _reset(sent: bool, reset_reason: str | None, old_state: str | None) -> str:
-    facts = ("sent" if sent else "received", reset_reason, old_state and f"in {old_state}")
-    return " ".join(filter(None, facts))
-
-
-def _state(old_state: str | None, new_state: str | None) -> str:
-    return f"{old_state or '-'} -> {new_state or '-'}"
-
-
-def _since(word: str, elapsed_ns: int | None) -> str:
-    return "" if elapsed_ns is None else f"{word} {duration(elapsed_ns / 1000)}"
-
-
-def counted(number: int, what: str) -> str:
-    """Return a number of things, as in 1 SYN, 3 SYNs."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _snapshot(
-    state: str, bytes_sent: int, bytes_received: int, unsent: int, unacked: int, unread: int
-) -> str:
-    queues = f"{size(unsent)} unsent, {size(unacked)} unacked, {size(unread)} unread"
-    return f"{state} sent {size(bytes_sent)}, received {size(bytes_received)}; {queues}"
-
-
-_WRITERS: dict[str, dict[int, Callable[..., str]]] = {
-    "delivery": {EventKind.ACKED: _acked},
-    "loss": {EventKind.UNDO: _undo, EventKind.DROP: _drop},
-    "connection": {
-        EventKind.CONNECT: _connect,
-        EventKind.ACCEPT: _accept,
-        EventKind.CLOSE: _close,
-        EventKind.RESET: _reset,
-        EventKind.STATE: _state,
-    },
-    "snapshot": {EventKind.SNAPSHOT: _snapshot},
-}
