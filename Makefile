@@ -49,6 +49,7 @@ lint: $(DEVELOPMENT) $(OBJECT) ## style, types and import rules
 
 docs: $(DEVELOPMENT) $(OBJECT) ## make generated files again: record types, reference, man page
 	$(PY) tools/generate_wire.py
+	$(PY) tools/generate_event.py
 	$(PY) tools/generate_docs.py
 	$(PY) tools/generate_hooks_doc.py
 	$(PY) tools/generate_api_doc.py

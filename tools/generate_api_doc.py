@@ -13,7 +13,10 @@ from tcprism.api import Batches
 from tcprism.diagnosis.explain import Explained, Verdict
 from tcprism.diagnosis.explanation import Explanation
 from tcprism.diagnosis.survey import Pause
+from tcprism.events.column import Column
+from tcprism.events.kinds import Family, Kind
 from tcprism.events.ledger import Account, Entry, Ledger
+from tcprism.events.registration import record, register, rows_from
 from tcprism.recording.notes import Facts, Gap
 from tcprism.sinks import Sink
 from tcprism.stages import StatefulStage
@@ -55,6 +58,8 @@ A **stage** is a callable that takes a batch and returns one: it may add columns
 leave some out. One that holds events back until their time has come, or that accounts for what it
 made, dropped or could not join, inherits from `tcprism.stages.StatefulStage`. A **sink** is an
 object with `write(batch)` and `close()`, made for a binary file.
+A stage may also make events of a kind of its own: `tcprism.events.registration.register` takes its
+family and its columns, and from then on it is in all formats, recordings, SQL and the ledger.
 Give a stage to `Monitor(stages=[...])`, call a sink yourself, or make both known to the command
 line by entry points of an installed package:
 
@@ -62,6 +67,7 @@ line by entry points of an installed package:
 | --- | --- | --- |
 | `tcprism.stages` | takes nothing, returns a stage | `--stage NAME` of trace, replay and export |
 | `tcprism.sinks` | takes a binary file, returns a sink | `--format NAME`, `export --to NAME` |
+| `tcprism.families` | a module that registers families | recordings that have such events |
 
 `examples/plugin` is a package that has one of each.
 """
@@ -73,6 +79,7 @@ SECTIONS: dict[str, tuple[Any, ...]] = {
     "Events": (tcprism.Event, tcprism.Batch),
     "The account": (Ledger, Entry, Account),
     "Stages and sinks": (StatefulStage, Sink),
+    "Kinds of one's own": (register, record, rows_from, Family, Kind, Column),
 }
 
 PUBLIC_SPECIAL = ("__getitem__", "__iter__", "__aiter__", "__arrow_c_stream__")

@@ -5,6 +5,7 @@ import argparse
 import io
 import sys
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from tcprism.events._wire import (
 )
 from tcprism.events.column import Column
 from tcprism.events.context import Context, Owner
-from tcprism.events.kinds import RECORDS
+from tcprism.events.kinds import RECORDS, REGISTERED, numbers_of
 from tcprism.events.names import CA_STATES, STATES
 from tcprism.sinks.json_lines import JsonLines
 
@@ -34,23 +35,11 @@ INTRO = """\
 
 An event is one thing that happened to one TCP connection. There are five families:
 
-| family | kind | what happened |
-| --- | --- | --- |
-| **message** | `send`, `recv` | a process called into TCP: who, which bytes, how long |
-| **delivery** | `acked` | the last byte of a `send` was acknowledged: how long that took |
-| **segment** | `transmit` | TCP handed a segment to IP: its header, the congestion state |
-| | `probe` | the same for a probe of the peer's closed window |
-| **loss** | `retransmit` | a segment was sent again: why, and which `send` wrote its bytes |
-| | `undo` | the kernel found that retransmissions had been in vain |
-| | `drop` | this host dropped a segment, on its way out or in: lost here, not out there |
-| **connection** | `connect` | a connection was established, or failed: how long that took |
-| | `accept` | a connection of a listener was established |
-| | `close` | a connection ended: how, and what the kernel counted in its life |
-| | `reset` | a reset was sent or received |
-| | `state` | the TCP state changed |
-
+@FAMILIES@
 A sixth family has one kind: a **snapshot** is a connection as it stands, asked of the kernel by
 `tcprism top` and `tcprism explain`, once for each process that has its socket open.
+
+Stages may make events of families of their own ([api.md](api.md)).
 
 What joins them:
 
@@ -205,7 +194,8 @@ MESSAGE = {
 def example(family: str) -> Part:
     """Return a part of one event."""
     rows = np.zeros(1, RECORDS[family])
-    for name, value in (COMMON | EXAMPLES[family]).items():
+    rows["kind"] = numbers_of(family)[0]
+    for name, value in (COMMON | EXAMPLES.get(family, {})).items():
         rows[name] = value
     rows["local_ip"], rows["remote_ip"] = LOCAL_IP, REMOTE_IP
     owner = Owner("/system.slice/fetch.service", unit="fetch.service")
@@ -240,21 +230,32 @@ def row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def family_table() -> str:
+    """Return the table of what hooks make; kinds that follow one another may share a text."""
+    lines = [row(["family", "kind", "what happened"]), row(["---"] * 3)]
+    for family in FAMILIES:
+        head = f"**{family}**"
+        for doc, kinds in groupby(REGISTERED[family].kinds, lambda kind: kind.doc):
+            lines.append(row([head, ", ".join(f"`{kind.name}`" for kind in kinds), doc]))
+            head = ""
+    return "\n".join(lines).replace("|  |", "| |") + "\n"
+
+
 def section(family: str) -> str:
     """Return a family's section: what only it has, and an example."""
-    own = [column for column in COLUMNS if column.families == (family,)]
-    title = f"The {family} family: {', '.join(FAMILIES.get(family, (family,)))}"
+    own = [column for column in COLUMNS if tuple(column.families) == (family,)]
+    title = f"The {family} family: {', '.join(kind.name for kind in REGISTERED[family].kinds)}"
     tables = f"{table(own)}\n" if own else "No more than the columns above.\n\n"
     return f"## {title}\n\n{tables}```json\n{json_line(example(family))}```\n"
 
 
 def render() -> str:
     """Return the page."""
-    everywhere = [column for column in COLUMNS if len(column.families) == len(RECORDS)]
-    shared = [column for column in COLUMNS if 1 < len(column.families) < len(RECORDS)]
+    everywhere = [column for column in COLUMNS if column.everywhere]
+    shared = [column for column in COLUMNS if len(column.families) > 1 and not column.everywhere]
     return "\n".join(
         [
-            INTRO,
+            INTRO.replace("@FAMILIES@", family_table()),
             f"## Every event\n\n{table(everywhere)}",
             f"## Several families\n\n{table(shared, families=True)}",
             *map(section, RECORDS),

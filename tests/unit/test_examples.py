@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -53,6 +54,44 @@ def test_a_stage_by_its_name() -> None:
     redacted = tcprism("replay", "--sample", "--kinds", "send", "--stage", "redact")
     assert "HTTP/1.1 200 OK" in plain
     assert "HTTP/#.# ### OK" in redacted
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_stage_that_makes_events_of_its_own_kind() -> None:
+    """What stands in the payloads of the sample is what the stage makes answers of."""
+    plain = tcprism("replay", "--sample", "--kinds", "recv", "--format", "json")
+    payloads = [json.loads(line)["payload_text"] or "" for line in plain.splitlines()]
+    wanted = [text[9:].split("\\x0d")[0] for text in payloads if text.startswith("HTTP/1.")]
+    shown = tcprism("replay", "--sample", "--stage", "answers", "--format", "json")
+    events = [json.loads(line) for line in shown.splitlines()]
+    answers = [event for event in events if event["kind"] == "answer"]
+    assert [f"{event['status']} {event['phrase']}" for event in answers] == wanted
+    assert wanted
+    text = tcprism("replay", "--sample", "--stage", "answers", "--format", "text")
+    line = next(line for line in text.splitlines() if line[16:22] == "answer")
+    assert line.endswith(f" {wanted[0]}")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_recording_of_events_that_a_package_makes(tmp_path: Path) -> None:
+    """Who reads it needs no stage: the package's family is found by its entry point."""
+    path = tmp_path / "answers.tcpr"
+    script = """if True:
+        import sys, tcprism
+        from tcprism_answers import Answers
+        from tcprism.recording.writer import Writer
+        recording = tcprism.open(sys.argv[1])
+        with open(sys.argv[2], "wb") as file:
+            writer, stage = Writer(file, recording.facts), Answers()
+            for batch in recording.batches():
+                writer.write(stage(batch))
+            writer.close()
+    """
+    subprocess.run([sys.executable, "-c", script, SAMPLE, str(path)], check=True)
+    lines = tcprism("replay", str(path), "--kinds", "answer", "--format", "json").splitlines()
+    assert {json.loads(line)["phrase"] for line in lines} >= {"OK", "Created"}
+    counted = tcprism("query", str(path), "SELECT count(*) AS n FROM answers WHERE status >= 200")
+    assert str(len(lines)) in counted
 
 
 @pytest.mark.usefixtures("installed")

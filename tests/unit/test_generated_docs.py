@@ -6,9 +6,10 @@ import pytest
 
 import generate_api_doc
 import generate_docs
+import generate_event
 import generate_hooks_doc
 
-GENERATORS = [generate_api_doc, generate_docs, generate_hooks_doc]
+GENERATORS = [generate_api_doc, generate_docs, generate_event, generate_hooks_doc]
 
 
 @pytest.mark.parametrize("generator", GENERATORS, ids=lambda module: module.__name__)

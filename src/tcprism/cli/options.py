@@ -157,16 +157,16 @@ def to_filter(given: dict[str, Any], command_pid: int | None = None) -> filters.
     return filters.parse(filter_texts(given), pids, follow or bool(pids))
 
 
-def parse_kinds(text: str) -> tuple[str, ...]:
-    """Parse "send,retransmit" or "all". Raises UsageError."""
+def parse_kinds(text: str, known: Sequence[str] = KINDS) -> tuple[str, ...]:
+    """Parse "send,retransmit" or "all" of the kinds that are known. Raises UsageError."""
     if text == "all":
-        return KINDS
+        return tuple(known)
     chosen = {part.strip() for part in text.split(",")}
-    if unknown := sorted(chosen - set(KINDS)):
+    if unknown := sorted(chosen - set(known)):
         raise UsageError(
-            f"--kinds: {unknown[0]!r} is not a kind; choose from {', '.join(KINDS)}, or all"
+            f"--kinds: {unknown[0]!r} is not a kind; choose from {', '.join(known)}, or all"
         )
-    return tuple(kind for kind in KINDS if kind in chosen)
+    return tuple(kind for kind in known if kind in chosen)
 
 
 def parse_payload(value: int) -> int:

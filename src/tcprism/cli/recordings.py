@@ -10,7 +10,7 @@ from typing import Any
 from tcprism import filters
 from tcprism.cli import options
 from tcprism.cli.output import print_ledger
-from tcprism.events import KINDS
+from tcprism.events.kinds import NUMBERS
 from tcprism.recording.notes import Gap
 from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
@@ -24,13 +24,17 @@ def open_recording(given: dict[str, Any], default_kinds: Sequence[str] | None = 
     """
     chosen = filters.parse_recorded(options.filter_texts(given), given.pop("follow"))
     kinds, payload = given.pop("kinds"), given.pop("payload")
+    length = None if payload is None else options.parse_payload(payload)
     stages = tuple(map(stage_for, given.pop("stage")))
-    select = Selection(
-        chosen,
-        (default_kinds or KINDS) if kinds is None else options.parse_kinds(kinds),
-        None if payload is None else options.parse_payload(payload),
-    )
-    return Recording(given["file"], lambda batch: through(stages, select(batch)))
+    recording = Recording(given["file"], lambda batch: through(stages, select(batch)))
+    # Only now: to open a recording may make kinds of other packages known.
+    select = Selection(chosen, _chosen_kinds(kinds, default_kinds), length)
+    return recording
+
+
+def _chosen_kinds(given: str | None, default: Sequence[str] | None) -> Sequence[str]:
+    recorded = tuple(kind for kind in NUMBERS if kind != "snapshot")
+    return default or recorded if given is None else options.parse_kinds(given, recorded)
 
 
 def print_account(recording: Recording, given: dict[str, Any]) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tcprism.events._event import Attributes
 from tcprism.events.column import Column
-from tcprism.events.columns import BY_NAME, COLUMNS
+from tcprism.events.columns import BY_NAME, COLUMNS, columns_of
 from tcprism.events.event import Event
 from tcprism.events.kinds import KIND_NUMBERS, RECORDS
 from tcprism.events.optional import need, pyarrow
@@ -73,7 +74,12 @@ class Batch:
         return map(events.__getitem__, self.permutation.tolist())
 
     def _events(self, part: Part) -> Iterator[Event]:
-        columns = [column.to_list(part) for column in COLUMNS[1:]]
+        own = len(Attributes.__dataclass_fields__)
+        columns: list[Sequence[Any]] = [column.to_list(part) for column in COLUMNS[1:own]]
+        if others := [column for column in columns_of(part.family) if column in COLUMNS[own:]]:
+            rows = zip(*(column.to_list(part) for column in others), strict=True)
+            names = [column.name for column in others]
+            columns.append([dict(zip(names, row, strict=True)) for row in rows])
         return map(Event, time_texts(part.rows["ts_ns"], self.clock_offset_ns), *columns)
 
     @cached_property

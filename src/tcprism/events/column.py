@@ -22,6 +22,10 @@ Reader = Callable[[Part], Values]
 Missing = Callable[[Part], Mask]
 
 
+# What the values of derived columns are, by the column's type in JSON.
+DERIVED_TYPES: dict[str, Any] = {"integer": np.int64, "boolean": np.bool_, "string": object}
+
+
 @dataclass(frozen=True, eq=False)
 class Column:
     """One public column.
@@ -112,6 +116,18 @@ def looked_up(field: str, table: Callable[[Part], Callable[[int], Any]]) -> Read
     return read
 
 
+def field_column(
+    name: str,
+    families: Collection[str],
+    json_type: str,
+    doc: str,
+    values: Reader | None = None,
+    missing: Missing | None = None,
+) -> Column:
+    """Return a column that shows the field of the same name."""
+    return Column(name, families, json_type, doc, name, values or number(name), missing)
+
+
 def wire_column(
     name: str,
     families: Collection[str],
@@ -120,14 +136,15 @@ def wire_column(
     missing: Missing | None = None,
 ) -> Column:
     """Return a column that shows the wire field of the same name, with that field's text."""
-    return Column(
-        name, families, json_type, _doc(name, families), name, values or number(name), missing
-    )
+    return field_column(name, families, json_type, _doc(name, families), values, missing)
 
 
 def derived_column(name: str, families: Collection[str], json_type: str, doc: str) -> Column:
-    """Return a column that a stage adds; null where none did."""
-    empty = np.zeros(0, np.int64 if json_type == "integer" else object)
+    """Return a column that a stage adds; null where none did.
+
+    Texts are printable ASCII, as `escape` in tcprism.events.escape makes them.
+    """
+    empty = np.zeros(0, DERIVED_TYPES[json_type])
 
     def values(part: Part) -> Values:
         column = part.derived.get(name)

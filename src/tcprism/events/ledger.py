@@ -37,6 +37,14 @@ class Entry:
     bytes: int
     payload_cut: int
 
+    @classmethod
+    def of_stage(cls, kind: str, made: int, dropped: int = 0, size: int = 0) -> Entry:
+        """Return the account of a kind that a stage makes of others: `size` are its bytes.
+
+        `dropped` are those that it had no room for.
+        """
+        return cls(kind, made + dropped, 0, made, 0, dropped, 0, made, size, 0)
+
     @property
     def unjoined(self) -> int:
         """Sends that no `acked` could be joined to."""
@@ -127,8 +135,9 @@ class Ledger:
         return f"no events: {f'filters turned all {seen:,} away' if seen else 'none was seen'}"
 
     def _advice(self) -> Iterable[str]:
+        hooked = [entry for entry in self.entries if entry.lost and entry.kind in KINDS]
         for name, text in _ADVICE.items():
-            if any(getattr(entry, name) for entry in self.entries if entry.lost):
+            if any(getattr(entry, name) for entry in hooked):
                 yield text
         if unjoined := sum(entry.unjoined for entry in self.entries):
             yield (

@@ -33,6 +33,14 @@ def plugin(group: str, name: str) -> Any:
     return None
 
 
+def load_plugins(group: str) -> None:
+    """Import all that installed packages offer."""
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=group):
+        entry.load()
+
+
 def plugins(group: str) -> list[str]:
     """Return the names under which installed packages offer something."""
     from importlib.metadata import entry_points

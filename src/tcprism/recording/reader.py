@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 from tcprism.errors import ExtraMissing, RecordingError
 from tcprism.events import Batch, Event
 from tcprism.events.ledger import Ledger
-from tcprism.events.optional import pyarrow
+from tcprism.events.optional import load_plugins, pyarrow
+from tcprism.events.registration import GROUP
 from tcprism.recording.names import NameBook
 from tcprism.recording.notes import (
     Gap,
@@ -20,7 +21,7 @@ from tcprism.recording.notes import (
     decode_gaps,
     decode_ledger,
 )
-from tcprism.recording.schema import to_parts
+from tcprism.recording.schema import schema, to_parts
 
 SUFFIX = ".tcpr"
 _UNFINISHED = "ends without its last batch: it was cut off, or is still being written"
@@ -128,6 +129,8 @@ class _Stream:
             if fields is not None:
                 self._stream = self._reopened(fields)
             self.facts = decode_facts(self._stream.schema.metadata)
+            if any(name not in schema().names for name in self._stream.schema.names):
+                load_plugins(GROUP)
         except ExtraMissing:
             self.close()
             raise

@@ -62,10 +62,8 @@ def schema() -> pa.Schema:
     pa = pyarrow()
     columns = [(_column_name(name), _arrow_type(name, kind)) for name, kind in fields().items()]
     columns.append(("payload", pa.binary()))
-    columns += [
-        (name, pa.int64() if json_type == "integer" else pa.string())
-        for name, json_type in derived_types().items()
-    ]
+    types = {"integer": pa.int64(), "boolean": pa.bool_(), "string": pa.string()}
+    columns += [(name, types[json_type]) for name, json_type in derived_types().items()]
     return pa.schema(columns)
 
 
@@ -271,5 +269,5 @@ def _derived(
         if column is None or column.null_count == len(column):
             continue
         mask = column.is_null().to_numpy(zero_copy_only=False)
-        filled = column.fill_null(0 if json_type == "integer" else "")
+        filled = column.fill_null({"integer": 0, "boolean": False, "string": ""}[json_type])
         yield name, np.ma.MaskedArray(filled.to_numpy(zero_copy_only=False), mask)

@@ -17,6 +17,7 @@ from tcprism.errors import Error, UsageError
 from tcprism.events import FAMILIES
 from tcprism.events.arrow import column_names, schema, to_record_batch
 from tcprism.events.columns import BY_NAME, columns_of
+from tcprism.events.kinds import REGISTERED
 from tcprism.events.optional import need, pyarrow
 from tcprism.recording.reader import Recording
 from tcprism.recording.schema import fields_of
@@ -51,7 +52,7 @@ class Database:
             config={"memory_limit": _MEMORY, "temp_directory": self._scratch.name}
         )
         self._connection.register("events", self._events)
-        for name, (kinds, families) in _VIEWS.items():
+        for name, (kinds, families) in (_VIEWS | _made_views()).items():
             self._connection.execute(_view(name, kinds, families))
 
     def __enter__(self) -> Database:
@@ -89,6 +90,12 @@ class Database:
             return mine
         said = str(error).strip().splitlines()[0].rstrip(".")
         return UsageError(f"{said}; `tcprism query --list` shows queries that work")
+
+
+def _made_views() -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Return a view for each family that stages make, called after it."""
+    made = [name for name in REGISTERED if name not in (*FAMILIES, "snapshot")]
+    return {f"{name}s": (tuple(k.name for k in REGISTERED[name].kinds), (name,)) for name in made}
 
 
 def _view(name: str, kinds: Sequence[str], families: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tcprism.counting_file import CountingFile
 from tcprism.events import Batch, Part
+from tcprism.events.column import DERIVED_TYPES
 from tcprism.events.kinds import RECORDS
 from tcprism.events.ledger import Ledger
 from tcprism.events.optional import pyarrow
@@ -145,7 +146,7 @@ def _concatenated(parts: Sequence[Part]) -> Part:
 
 
 def _joined_derived(parts: Sequence[Part], name: str) -> np.ma.MaskedArray[Any, Any]:
-    kind = np.int64 if derived_types()[name] == "integer" else object
+    kind = DERIVED_TYPES[derived_types()[name]]
     columns = [
         part.derived.get(name, np.ma.MaskedArray(np.zeros(len(part), kind), mask=True))
         for part in parts
