@@ -7,7 +7,7 @@ value of the wire fields that it reads, not for each record.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,6 @@ from tcprism.events.part import Part
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from tcprism.events.batch import Batch
 
 # Addresses a second time, as 16 bytes: IPv4 as ::ffff:a.b.c.d.
 BYTES_OF = {"local_ip_bytes": "local_ip", "remote_ip_bytes": "remote_ip"}
@@ -63,14 +61,27 @@ def _integer(column: Column) -> pa.DataType:
     return pyarrow().uint64() if wire == np.uint64 else pyarrow().int64()
 
 
-def to_record_batch(batch: Batch, names: Sequence[str] | None = None) -> pa.RecordBatch:
+class Ordered(Protocol):
+    """What a batch is made of: parts, and the order in time of all their records."""
+
+    @property
+    def parts(self) -> Sequence[Part]: ...
+    @property
+    def clock_offset_ns(self) -> int: ...
+    @property
+    def permutation(self) -> NDArray[np.intp]: ...
+    @property
+    def is_ordered(self) -> bool: ...
+
+
+def to_record_batch(batch: Ordered, names: Sequence[str] | None = None) -> pa.RecordBatch:
     """Return a batch in time order, with all columns or some."""
     chosen = tuple(names or column_names())
     columns = [_column(batch, name) for name in chosen]
     return pyarrow().RecordBatch.from_arrays(columns, schema=schema(chosen))
 
 
-def _column(batch: Batch, name: str) -> pa.Array:
+def _column(batch: Ordered, name: str) -> pa.Array:
     pa = pyarrow()
     pieces = [_piece(part, name, batch.clock_offset_ns) for part in batch.parts]
     if len(pieces) == 1 and batch.is_ordered:

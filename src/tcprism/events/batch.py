@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events._event import Attributes
+from tcprism.events.arrow import to_record_batch
 from tcprism.events.column import Column
 from tcprism.events.columns import BY_NAME, COLUMNS, columns_of
 from tcprism.events.event import Event
@@ -107,8 +108,6 @@ class Batch:
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> Any:
         """Return a pyarrow.Table in time order, with all columns or some. Raises ExtraMissing."""
-        from tcprism.events.arrow import to_record_batch
-
         return pyarrow().Table.from_batches([to_record_batch(self, columns)])
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> Any:
