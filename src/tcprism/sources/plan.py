@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from tcprism.events import KINDS
+from tcprism.events.kinds import BY_NAME, NUMBERS
 from tcprism.features import Choice, machine, programs_of
 from tcprism.features.kernel import packets_have_process
 from tcprism.kernel.types import kernel_types
@@ -24,14 +24,6 @@ PROBES = (
     connection.RESET,
 )
 
-# How a connection ended is known from the resets, too.
-_NEEDS = {
-    "acked": (segment.PROBE,),
-    "close": (connection.RESET,),
-    "reset": (connection.CONNECTION,),
-}
-_OWNED = {"acked", "transmit", "probe", "retransmit", "undo", "drop"}
-
 
 def owners_from(kinds: Sequence[str]) -> Probe | None:
     """Return the probe that sees who uses a socket, beside its connections; None: nobody asks.
@@ -43,17 +35,20 @@ def owners_from(kinds: Sequence[str]) -> Probe | None:
         return message.PROBE if set(kinds) - set(message.PROBE.kinds) else None
     if "transmit" in kinds and packets_have_process():
         return segment.PROBE
-    return message.PROBE if set(kinds) & _OWNED else None
+    return message.PROBE if _owned(kinds) else None
+
+
+def _owned(kinds: Sequence[str]) -> bool:
+    return any(BY_NAME[kind].owned for kind in kinds)
 
 
 def probes_for(kinds: Sequence[str]) -> list[Probe]:
     """Return the probes to load: those of the kinds, and those that the kinds depend on."""
-    needed = {probe.family for kind in kinds for probe in _NEEDS.get(kind, ())}
-    if watch := owners_from(kinds):
-        needed |= {watch.family}
-    if set(kinds) & _OWNED:
+    wanted = {*kinds, *(need for kind in kinds for need in BY_NAME[kind].needs)}
+    needed = {watch.family} if (watch := owners_from(kinds)) else set()
+    if _owned(kinds):
         needed |= {connection.CONNECTION.family}
-    return [probe for probe in PROBES if set(probe.kinds) & set(kinds) or probe.family in needed]
+    return [probe for probe in PROBES if set(probe.kinds) & wanted or probe.family in needed]
 
 
 def forced(request: Request, probes: Sequence[Probe]) -> dict[str, str]:
@@ -87,7 +82,7 @@ def table_sizes(request: Request, storage: bool) -> dict[str, int]:
 def configuration(request: Request, storage: bool, layouts: dict[str, Layout]) -> dict[str, object]:
     """Return what the programs are told: the fields of struct config."""
     return {
-        "kinds": sum(1 << KINDS.index(kind) for kind in request.kinds),
+        "kinds": sum(1 << NUMBERS[kind] for kind in request.kinds),
         "self_pid": 0 if request.include_self else os.getpid(),
         "payload_limit": request.payload,
         "owners_from_messages": owners_from(request.kinds) is message.PROBE,
