@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tcprism.sinks.text_details import how_it_ended, why_not_established
+from tcprism.events.wording import how_it_ended, why_not_established
 from tests.support.capture import Packet
 from tests.support.tracer import Event, tracing
 from tests.support.wire import Wire, deliver, wired
