@@ -3,12 +3,15 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tcprism.events import Batch
 from tcprism.events._wire import EventKind, MessageFlag
 from tcprism.events.columns import BY_NAME
-from tcprism.stages import retransmits
-from tcprism.stages.retransmits import Retransmits
+from tcprism.stages import sends
+from tcprism.stages.retransmits import WRITE, Retransmits
+from tcprism.stages.sends import Sends
 
 from .records import losses, messages
 
@@ -54,10 +57,10 @@ def remembering(*sends: dict[str, Any]) -> Retransmits:
 @pytest.mark.parametrize("start", [1000, 2**32 - 150], ids=["plain", "over the wrap"])
 def test_the_write_that_has_the_first_byte(start: int) -> None:
     """Of many small writes the right one, wherever the sequence numbers begin."""
-    sends = [
+    writes = [
         send(number, start + 100 * number, b"%03d" % number * 33 + b".") for number in range(5)
     ]
-    stage = remembering(*sends)
+    stage = remembering(*writes)
     assert explained(stage, again(start + 250, 150), again(start, 100)) == [
         (2, 7, 2, 50, 100),
         (2, 7, 0, 0, 100),
@@ -126,11 +129,46 @@ def test_an_undo_has_no_message() -> None:
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest sends go, and what may have repeated them is counted."""
-    monkeypatch.setattr(retransmits, "SENDS_MAX", 10)
     stage = Retransmits(lambda: True)
+    monkeypatch.setattr(stage, "_sends", Sends(WRITE, 10))
     for number in range(8):
         other = {"local_port": 1} if number else {}
         stage(Batch([messages(*[send(number, 100 * number, b"x", bytes=100, **other)] * 2)]))
-    assert stage.evicted == 6
     assert explained(stage, again(0, 10)) == [(2, None, None, None, None)]
     assert stage.unjoined == 1
+    assert stage.account().counts == {"unjoined": 1}
+
+
+def test_between_two_sends_nothing_is_told() -> None:
+    """Its send was not traced; who wrote the bytes is not known."""
+    first = {"first_seq": 0, "first_seq_known": 1}
+    stage = remembering(send(1, 100, b"x" * 50), send(3, 200, b"x" * 50))
+    assert explained(stage, again(160, 10, **first)) == [(2, None, None, None, None)]
+    assert stage.unjoined == 0
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_among_many_sends_of_many_connections(data: st.DataObject) -> None:
+    """Streams are cut into sends, which come in batches of any size, mixed."""
+    size = data.draw(st.sampled_from([1, 7, 40, 1_000]))
+    stage = Retransmits(lambda: True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sends, "_LOOKS", data.draw(st.sampled_from([(1, 3, size), (size,)])))
+        patch.setattr(stage, "_sends", Sends(WRITE, size))
+        ends = {port: data.draw(st.sampled_from([0, 5_000, 2**32 - 200])) for port in (1, 2, 3)}
+        made: list[tuple[int, int, int, int]] = []  # port, ts_ns, seq, length
+        for _ in range(data.draw(st.integers(1, 12))):
+            batch = []
+            for port in data.draw(st.lists(st.sampled_from([1, 2, 3]), max_size=10)):
+                length = data.draw(st.integers(1, 90))
+                batch.append(send(len(made), ends[port], b"x", bytes=length, local_port=port))
+                made.append((port, len(made), ends[port], length))
+                ends[port] += length
+            stage(Batch([messages(*batch)]))
+            if made:
+                port, ts_ns, seq, length = data.draw(st.sampled_from(made))
+                offset = data.draw(st.integers(0, length - 1))
+                (found,) = explained(stage, again(seq + offset, 1, local_port=port))
+                kept = ts_ns >= len(made) - size
+                assert found[1:] == ((7, ts_ns, offset, length) if kept else (None,) * 4)

@@ -15,18 +15,16 @@ from tcprism.events.escape import escape
 from tcprism.events.ledger import Account
 from tcprism.events.part import Rows
 from tcprism.stages import StatefulStage
+from tcprism.stages.sends import Sends
 
 # A send in short: what is needed when some of it is sent again.
-SENDS_MAX = 1_000_000
 FIRST_BYTES = 32
 CONNECTIONS_MAX = 65_536
 REPETITIONS_MAX = 64  # of one connection: later ones push out the first
 
-_WRITE = np.dtype(
+WRITE = np.dtype(
     [
-        ("connection", np.uint64),
         ("ts_ns", np.uint64),
-        ("seq", np.uint32),
         ("bytes", np.uint32),
         ("pid", np.uint32),
         ("comm", "S16"),
@@ -49,17 +47,15 @@ _SEQ = 1 << 32
 class Retransmits(StatefulStage):
     """A stage that fills `attempt` and the `message_` columns of retransmissions.
 
-    It remembers the latest SENDS_MAX sends that were traced; `evicted` counts those that had to
-    go, `unjoined` the retransmissions that may have repeated one of those. Sequence numbers are
-    compared modulo 2 ** 32 (RFC 9293, section 3.4). `all_sends` tells whether each send has come
-    that returned: only then bytes of none of them are those of a call that has not returned yet.
+    It remembers the latest sends that were traced; `unjoined` counts the retransmissions that may
+    have repeated one of those that had to go. Sequence numbers are compared modulo 2 ** 32
+    (RFC 9293, section 3.4). `all_sends` tells whether each send has come that returned: only then
+    bytes of none of them are those of a call that has not returned yet.
     """
 
     def __init__(self, all_sends: Callable[[], bool]) -> None:
         self._all_sends = all_sends
-        self._writes: deque[NDArray[np.void]] = deque()
-        self._remembered = 0
-        self.evicted = 0
+        self._sends = Sends(WRITE)
         self.unjoined = 0
         self._repeated: OrderedDict[int, deque[tuple[int, int]]] = OrderedDict()
         self._unplaced: OrderedDict[int, None] = OrderedDict()  # connections with sends without seq
@@ -90,12 +86,8 @@ class Retransmits(StatefulStage):
         wanted &= ~unplaced
         sends = part if wanted.all() else part.take(wanted)
         if len(sends):
-            self._writes.append(_writes(sends))
-            self._remembered += len(sends)
-        while self._remembered > SENDS_MAX:
-            oldest = len(self._writes.popleft())
-            self._remembered -= oldest
-            self.evicted += oldest
+            rows = sends.rows
+            self._sends.add(connection_keys(rows), rows["seq"], rows["bytes"], _writes(sends))
 
     def _explain(self, part: Part) -> Part:
         columns: dict[str, np.ma.MaskedArray[Any, Any]] = {
@@ -126,23 +118,15 @@ class Retransmits(StatefulStage):
         """Find the write that has the segment's first byte: the latest, for numbers come again."""
         if not row["bytes"]:
             return {}
-        for writes in reversed(self._writes):
-            places = np.flatnonzero(writes["connection"] == connection)
-            if not len(places):
-                continue
-            offsets = row["seq"] - writes["seq"][places]  # wraps as sequence numbers do
-            inside = np.flatnonzero(offsets < writes["bytes"][places])
-            if len(inside):
-                return _of_write(writes[places[inside[-1]]], int(offsets[inside[-1]]))
-            if int(connection) in self._unplaced:
-                return {}
-            last = writes[places[-1]]
-            end = (int(last["seq"]) + int(last["bytes"])) % _SEQ
-            if (int(row["seq"]) - end) % _SEQ < _SEQ // 2:
-                return self._of_call(row, end)
-        if self.evicted:
+        place = self._sends.find(connection, row["seq"])
+        if place.write is not None:
+            return _of_write(place.write, place.offset)
+        unplaced = int(connection) in self._unplaced
+        if place.where == "behind" and not unplaced:
+            return self._of_call(row, place.end)
+        if place.where == "before" and self._sends.evicted:
             self.unjoined += 1
-        elif row["first_seq_known"] and int(connection) not in self._unplaced:
+        elif place.where == "before" and row["first_seq_known"] and not unplaced:
             return self._of_call(row, int(row["first_seq"]))
         return {}
 
@@ -186,10 +170,9 @@ def connection_keys(rows: Rows) -> NDArray[np.uint64]:
 
 
 def _writes(sends: Part) -> NDArray[np.void]:
-    writes = np.zeros(len(sends), _WRITE)
-    for name in ("ts_ns", "seq", "bytes", "pid", "comm"):
+    writes = np.zeros(len(sends), WRITE)
+    for name in ("ts_ns", "bytes", "pid", "comm"):
         writes[name] = sends.rows[name]
-    writes["connection"] = connection_keys(sends.rows)
     if sends.payload is not None:
         width = min(FIRST_BYTES, sends.payload.shape[1])
         first = np.zeros((len(sends), FIRST_BYTES), np.uint8)
