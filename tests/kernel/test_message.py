@@ -16,8 +16,11 @@ from tests.support.netns import Netns, namespace
 from tests.support.tracer import Event, Tracer, tracing_all
 from tests.support.workload import Call
 
-# Every hook with all that a record can hold, and the best with payload cut short.
-RUNS = [(hook, 16384) for hook in hooks.message_hooks()] + [(hooks.message_hooks()[0], 64)]
+# Every hook with all that a record can hold, and the best with payload cut short, which the tests
+# of retransmissions see on every kernel.
+WHOLE = [(hook, 16384) for hook in hooks.message_hooks()]
+CUT_SHORT = (hooks.message_hooks()[0], 64)
+RUNS = [*WHOLE, pytest.param(CUT_SHORT, marks=pytest.mark.native)]
 Ends = tuple[int, int]  # the port from which a stream goes, and the port to which
 MASK = 0xFFFFFFFF
 ADDRESSES = {"ipv4": "127.0.0.1", "ipv6": "::1", "mapped": "127.0.0.1", "32-bit": "127.0.0.1"}
@@ -83,9 +86,22 @@ class Recording:
 Runs = dict[tuple[str, int], Tracer]
 
 
+def needed(items: list[pytest.Item]) -> list[tuple[str, int]]:
+    """Return the runs that the chosen tests look at; one is there in any case."""
+    chosen = {
+        item.callspec.params.get("recording")
+        for item in items
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+    }
+    return [run for run in [*WHOLE, CUT_SHORT] if run in chosen] or WHOLE[:1]
+
+
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Truth, Runs]:
+def recorded(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Truth, Runs]:
     """All scenarios in all variants, traced by every hook with every payload size at once."""
+    wanted = needed(request.session.items)
     directory = tmp_path_factory.mktemp("message")
     for bits in programs.TARGETS:
         workload.build(bits)
@@ -93,11 +109,11 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Truth, Runs]:
         common = ["--netns", netns.path, "--kinds", "send,recv", "--ring-size", "4M"]
         runs = {
             directory / f"{hook}-{payload}": [*common, "--hooks", hook, "--payload", str(payload)]
-            for hook, payload in RUNS
+            for hook, payload in wanted
         }
         with tracing_all(runs) as tracers:
             truth = perform(netns, directory)
-    return truth, dict(zip(RUNS, tracers, strict=True))
+    return truth, dict(zip(wanted, tracers, strict=True))
 
 
 def perform(netns: Netns, directory: Path) -> Truth:

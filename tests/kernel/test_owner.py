@@ -111,6 +111,7 @@ socket.socket(fileno=descriptors[0]).sendall(b"by another process")
 """
 
 
+@pytest.mark.native
 def test_a_connection_that_is_handed_on(pair: Pair, tmp_path: Path) -> None:
     """--pid of who is given what another has accepted: it is known from its beginning."""
     here, there = socket.socketpair()

@@ -58,6 +58,7 @@ def test_what_was_sent_received_and_left_unread(netns: Netns, ends: Ends) -> Non
     assert [r["unread"] for r in connected] == [3000]
 
 
+@pytest.mark.native
 def test_the_inode_is_the_one_of_the_descriptor(netns: Netns, ends: Ends) -> None:
     client = ends[1]
     (row,) = of_port(netns, client.getsockname()[1])
@@ -115,6 +116,7 @@ def test_numbers_equal_those_of_ss(pair: Pair) -> None:
     assert re.search(rf"\b{congestion}\b", shown)
 
 
+@pytest.mark.native
 def test_ages_are_those_of_ss(pair: Pair) -> None:
     client, server = pair.connection(4, PORT)
     with client, server:
@@ -145,6 +147,7 @@ def test_time_that_a_full_window_takes(pair: Pair) -> None:
     assert row["unsent"] > 0
 
 
+@pytest.mark.native
 def test_ipv6_and_mapped_addresses(pair: Pair) -> None:
     client, server = pair.connection(6, PORT)
     with client, server:
@@ -152,6 +155,7 @@ def test_ipv6_and_mapped_addresses(pair: Pair) -> None:
     assert bytes(row["remote_ip"]) == socket.inet_pton(socket.AF_INET6, "fd77::2")
 
 
+@pytest.mark.native
 def test_filters_choose_processes_and_networks(netns: Netns, ends: Ends) -> None:
     port = ends[1].getsockname()[1]
     assert len(of_port(netns, port, pids=(os.getpid(),))) == 1

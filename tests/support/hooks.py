@@ -1,9 +1,15 @@
 """Which hooks must load on the running kernel, asked of the kernel itself and not of tcprism."""
 
+from functools import cache
 from pathlib import Path
 
-VMLINUX = Path("/sys/kernel/btf/vmlinux")
 ALL = ("fentry", "kprobe", "tracepoint")
+
+
+@cache
+def types() -> bytes:
+    """Return the BTF of the running kernel."""
+    return Path("/sys/kernel/btf/vmlinux").read_bytes()
 
 
 def has_kprobes() -> bool:
@@ -11,6 +17,7 @@ def has_kprobes() -> bool:
     return Path("/sys/bus/event_source/devices/kprobe").exists()
 
 
+@cache
 def has_fentry() -> bool:
     """Return whether fentry must load.
 
@@ -22,7 +29,7 @@ def has_fentry() -> bool:
 
 def has_tracepoint(name: str) -> bool:
     """Return whether the kernel has a tracepoint for BTF programs."""
-    return f"\0btf_trace_{name}\0".encode() in VMLINUX.read_bytes()
+    return f"\0btf_trace_{name}\0".encode() in types()
 
 
 def message_hooks() -> list[str]:
@@ -59,17 +66,17 @@ def packets_have_process() -> bool:
 
 def has_drop_reasons() -> bool:
     """Return whether the kernel says why it drops a packet (5.17 and later)."""
-    return b"\0SKB_DROP_REASON_NOT_SPECIFIED\0" in VMLINUX.read_bytes()
+    return b"\0SKB_DROP_REASON_NOT_SPECIFIED\0" in types()
 
 
 def has_reset_reasons() -> bool:
     """Return whether the kernel tells of resets without a socket, and why it sends one (6.10)."""
-    return b"\0SK_RST_REASON_NOT_SPECIFIED\0" in VMLINUX.read_bytes()
+    return b"\0SK_RST_REASON_NOT_SPECIFIED\0" in types()
 
 
 def has_socket_storage() -> bool:
     """Return whether the kernel keeps a tracing program's notes at the socket (5.11 and later)."""
-    return b"\0BPF_FUNC_get_current_task_btf\0" in VMLINUX.read_bytes()
+    return b"\0BPF_FUNC_get_current_task_btf\0" in types()
 
 
 def has_mptcp() -> bool:

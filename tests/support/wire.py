@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .capture import Packet, read_frame
-from .netns import SIOCETHTOOL, Netns, Pair, namespace, run
+from .netns import SIOCETHTOOL, Netns, Pair, addresses, namespace
 
 ETH_P_ALL = 3
 PACKET_OUTGOING = 4
@@ -146,15 +146,13 @@ def wired() -> Iterator[Wire]:
     """Make two namespaces with addresses as in `joined()`, and the wire between them."""
     with namespace() as client, namespace() as middle, namespace() as server:
         for number, (end, device) in enumerate(((client, "to-client"), (server, "to-server")), 1):
-            run("ip", "-n", middle.name, "link", "add", device, "type", "veth",
-                "peer", "name", "veth0", "netns", end.name)  # fmt: skip
+            middle.ip(
+                f"link add {device} type veth peer name veth0 netns {end.name}",
+                f"link set {device} up",
+            )
             end.offload_off("veth0")
             _checksums_by_software(end, "veth0")
-            run("ip", "-n", end.name, "address", "add", f"10.77.0.{number}/24", "dev", "veth0")
-            run("ip", "-n", end.name, "address", "add", f"fd77::{number}/64", "dev", "veth0",
-                "nodad")  # fmt: skip
-            run("ip", "-n", end.name, "link", "set", "veth0", "up")
-            run("ip", "-n", middle.name, "link", "set", device, "up")
+            end.ip(*addresses(number))
             end.configure("net/ipv4/tcp_congestion_control", "reno")  # every kernel has it
             end.configure("net/ipv4/tcp_no_metrics_save", "1")  # each connection begins anew
         with Wire(client, server, middle).running() as wire:
