@@ -34,7 +34,9 @@ test-fast: $(DEVELOPMENT) $(OBJECT) ## the tests that need no root
 	$(PY) -m pytest $(FAST_TESTS)
 
 vm: test-packages $(DEVELOPMENT) $(OBJECT) ## kernel tests in virtual machines: make vm KERNEL=6.1
-	$(PY) -m compileall -q src tests # compilers are slow in a guest: have all compiled before
+	# Compilers are slow in a guest: have all compiled before, by pytest what pytest compiles.
+	$(PY) -m compileall -q src tests
+	$(PY) -m pytest tests/kernel --collect-only -qq -p no:cacheprovider >/dev/null
 	$(PY) -m tests.support.workload
 	$(AS_ROOT) $(PY) vmtest/matrix.py $(KERNEL) -- $(ARGS)
 

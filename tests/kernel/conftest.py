@@ -9,6 +9,17 @@ import pytest
 from tests.support import netns as namespaces
 
 HERE = Path(__file__).parent
+ALL_NATIVE = "\npytestmark = pytest.mark.native"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out modules that are all native where such tests are not wanted.
+
+    To read a module takes seconds in a virtual machine.
+    """
+    if config.option.markexpr != "not native" or collection_path.suffix != ".py":
+        return None
+    return ALL_NATIVE in collection_path.read_text() or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
