@@ -27,8 +27,8 @@ run: run-packages $(INSTALLED) $(OBJECT) ## set up and trace as root: make run A
 
 test: test-quick vm ## all of it: test-quick, then the kernel tests in virtual machines
 
-test-quick: test-packages lint test-fast ## lint, types, unit tests, kernel tests on this kernel
-	$(AS_ROOT) $(PY) -m pytest tests/kernel -p no:cacheprovider
+test-quick: test-packages lint test-fast ## lint, types, unit tests, BPF and kernel tests here
+	$(AS_ROOT) $(PY) -m pytest tests/bpf tests/kernel -p no:cacheprovider
 
 test-fast: $(DEVELOPMENT) $(OBJECT) ## the tests that need no root
 	$(PY) -m pytest $(FAST_TESTS)

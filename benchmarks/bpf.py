@@ -12,6 +12,8 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
+from tests.support.bpf import test_run
+
 from tcprism.kernel import libbpf
 from tcprism.kernel.cgroup import open_cgroup_root
 
@@ -44,28 +46,6 @@ def runs_of(descriptor: int) -> Runs:
     libbpf.load().checked("bpf_obj_get_info_by_fd", descriptor, info, byref(size))
     words = [int.from_bytes(info.raw[at : at + 8], "little") for at in (_RUN_TIME_NS, _RUN_COUNT)]
     return Runs(words[1], words[0])
-
-
-class _TestRun(ctypes.Structure):
-    """struct bpf_test_run_opts, libbpf's bpf.h."""
-
-    _fields_ = (
-        ("sz", ctypes.c_size_t),
-        ("data_in", ctypes.c_void_p),
-        ("data_out", ctypes.c_void_p),
-        ("data_size_in", ctypes.c_uint32),
-        ("data_size_out", ctypes.c_uint32),
-        ("ctx_in", ctypes.c_void_p),
-        ("ctx_out", ctypes.c_void_p),
-        ("ctx_size_in", ctypes.c_uint32),
-        ("ctx_size_out", ctypes.c_uint32),
-        ("retval", ctypes.c_uint32),
-        ("repeat", ctypes.c_int),
-        ("duration", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("cpu", ctypes.c_uint32),
-        ("batch_size", ctypes.c_uint32),
-    )
 
 
 @contextmanager
@@ -132,14 +112,7 @@ class Programs:
 
     def test_run(self, name: str, context: bytes) -> bytes:
         """Run a "syscall" program once with a context; return what it made of that."""
-        memory = ctypes.create_string_buffer(context, len(context))
-        options = _TestRun(
-            sz=ctypes.sizeof(_TestRun),
-            ctx_in=ctypes.addressof(memory),
-            ctx_size_in=len(context),
-        )
-        self._library.checked("bpf_prog_test_run_opts", self.descriptors()[name], byref(options))
-        return memory.raw
+        return test_run(self.descriptors()[name], context)
 
     def _map(self, name: str) -> int:
         found = self._library.checked("bpf_object__find_map_by_name", self._object, name.encode())

@@ -19,7 +19,6 @@ from benchmarks.load import MONITOR_CPU, load_namespace, put_load
 from benchmarks.rounds import Rounds
 from benchmarks.table import Table, Target, at_most
 from tcprism.filters import Criteria
-from tcprism.kernel import libbpf
 from tcprism.sources.request import Request
 from tcprism.sources.tracing import Tracing
 from tests.support.netns import Netns
@@ -71,11 +70,8 @@ class Watched(Tracing):
 
     def descriptors(self) -> dict[str, int]:
         """Return the descriptors of the loaded programs by their names."""
-        programs = self._hooks._object._programs()
-        return {
-            name: libbpf.load().checked("bpf_program__fd", programs[name])
-            for name in self._hooks._object.loaded
-        }
+        loaded = self._hooks._object
+        return {name: loaded.program_fd(name) for name in loaded.loaded}
 
 
 def measure(case: Case, netns: Netns, rounds: int, seconds: float) -> Averages:

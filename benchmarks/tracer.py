@@ -48,7 +48,7 @@ def total(ledger: Ledger, *columns: str) -> int:
 
 def lost(ledger: Ledger) -> int:
     """Return how many events were lost, whatever the cause."""
-    return total(ledger, "ring_full", "map_full", "missed")
+    return total(ledger, "ring_full", "ring_busy", "map_full", "missed")
 
 
 @contextmanager

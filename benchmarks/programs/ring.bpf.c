@@ -43,8 +43,9 @@ INLINE void fill_event(struct event *event, u32 index)
 	FILL(ringbuf_##name)                                                                       \
 	static long submit_##name(u32 index, struct task *task)                                    \
 	{                                                                                          \
+		struct counters lost = {};                                                         \
 		struct lane *lane;                                                                 \
-		record_type *record = RESERVE(name, &lane);                                        \
+		record_type *record = RESERVE(name, &lane, &lost);                                 \
 		if (!record)                                                                       \
 			return 1;                                                                  \
 		__builtin_memset(record, 0, sizeof(head_type));                                    \

@@ -113,7 +113,7 @@ def lost(hook: str, tracer: Tracer) -> int:
     row = tracer.ledger["transmit"]
     counts = "recursion_misses" in tracer.fdinfo and (hook != "kprobe" or row["missed"] > 0)
     missed = row["missed"] if counts else max(row["missed"], UNCOUNTED)
-    return (missed + row["ring_full"] + row["map_full"]) * SEGMENTS_MAX
+    return (missed + row["ring_full"] + row["ring_busy"] + row["map_full"]) * SEGMENTS_MAX
 
 
 def events_of(events: list[Event], port: int) -> list[Event]:

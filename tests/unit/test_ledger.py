@@ -25,13 +25,17 @@ BALANCED = Entry(
     seen=100,
     filtered=40,
     submitted=50,
-    ring_full=7,
+    ring_full=5,
+    ring_busy=2,
     map_full=3,
     missed=5,
     received=50,
     bytes=12345,
     payload_cut=678,
 )
+
+
+NOTHING_LOST: dict[str, Any] = {"ring_full": 0, "ring_busy": 0, "map_full": 0, "missed": 0}
 
 
 def counters(**kinds: dict[str, int]) -> Any:
@@ -49,7 +53,7 @@ def test_a_balanced_account() -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["seen", "filtered", "submitted", "ring_full", "map_full", "received"]
+    "field", ["seen", "filtered", "submitted", "ring_full", "ring_busy", "map_full", "received"]
 )
 @pytest.mark.parametrize("change", [-1, 1])
 def test_one_event_too_many_or_too_few_is_noticed(field: str, change: int) -> None:
@@ -64,9 +68,7 @@ def test_what_is_no_event_seen_does_not_matter_to_the_balance(field: str) -> Non
 
 
 def test_lines_are_a_table() -> None:
-    ledger = Ledger(
-        (replace(BALANCED, ring_full=0, map_full=0, missed=0), replace(BALANCED, kind="retransmit"))
-    )
+    ledger = Ledger((replace(BALANCED, **NOTHING_LOST), replace(BALANCED, kind="retransmit")))
     header, *rows = ledger.whole()[:3]
     assert len({len(line) for line in (header, *rows)}) == 1
     names = header.split()
@@ -79,11 +81,16 @@ def test_lines_are_a_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "advice"), [("ring_full", "--ring-size"), ("map_full", "no room"), ("missed", "hook")]
+    ("field", "advice"),
+    [
+        ("ring_full", "use a larger --ring-size"),
+        ("ring_busy", "a larger --ring-size does not help"),
+        ("map_full", "no room"),
+        ("missed", "hook"),
+    ],
 )
 def test_each_loss_gets_its_advice(field: str, advice: str) -> None:
-    none: dict[str, Any] = {"ring_full": 0, "map_full": 0, "missed": 0}
-    quiet = replace(BALANCED, **none)
+    quiet = replace(BALANCED, **NOTHING_LOST)
     lost: dict[str, Any] = {field: 1}
     ledger = Ledger((quiet, replace(quiet, kind="recv", **lost)))
     (line,) = ledger.whole()[3:]
@@ -94,9 +101,9 @@ def test_each_loss_gets_its_advice(field: str, advice: str) -> None:
 
 
 def test_one_line_where_nothing_was_lost() -> None:
-    quiet = Entry("send", 26601, 26593, 8, 0, 0, 0, 8, 680, 0)
-    idle = Entry("drop", 3, 3, 0, 0, 0, 0, 0, 0, 0)
-    many = Entry("recv", 12026, 0, 12026, 0, 0, 0, 12026, 1, 0)
+    quiet = Entry("send", 26601, 26593, 8, 0, 0, 0, 0, 8, 680, 0)
+    idle = Entry("drop", 3, 3, 0, 0, 0, 0, 0, 0, 0, 0)
+    many = Entry("recv", 12026, 0, 12026, 0, 0, 0, 0, 12026, 1, 0)
     assert Ledger((quiet, idle, many)).lines() == ["12,034 events, none lost"]
     assert Ledger((replace(quiet, received=1),)).lines() == ["1 event, none lost"]
     assert Ledger((idle,)).lines() == ["no events: filters turned all 3 away"]
@@ -104,8 +111,8 @@ def test_one_line_where_nothing_was_lost() -> None:
 
 
 def test_only_what_came_or_was_lost_has_a_row() -> None:
-    idle = Entry("drop", 3, 3, 0, 0, 0, 0, 0, 0, 0)
-    lost = Entry("recv", 5, 0, 0, 5, 0, 0, 0, 0, 0)
+    idle = Entry("drop", 3, 3, 0, 0, 0, 0, 0, 0, 0, 0)
+    lost = Entry("recv", 5, 0, 0, 5, 0, 0, 0, 0, 0, 0)
     lines = Ledger((BALANCED, idle, lost)).lines()
     assert [line.split()[0] for line in lines[:3]] == ["kind", "send", "recv"]
     assert not any("drop" in line for line in lines)
@@ -113,14 +120,14 @@ def test_only_what_came_or_was_lost_has_a_row() -> None:
 
 def test_sends_that_could_not_be_joined_are_no_losses() -> None:
     """The send is there; what is missing is when it was acknowledged."""
-    acked = Entry("acked", 1044, 0, 1000, 0, 44, 0, 1000, 0, 0)
+    acked = Entry("acked", 1044, 0, 1000, 0, 0, 44, 0, 1000, 0, 0)
     ledger = Ledger((acked,))
     assert ledger.lost == 0
     assert acked.balances()
     first, second = ledger.lines()
     assert first == "1,000 events, none lost"
     assert second.startswith("44 sends are without their acked")
-    mixed = Ledger((acked, Entry("send", 3, 0, 1, 0, 2, 0, 1, 0, 0)))
+    mixed = Ledger((acked, Entry("send", 3, 0, 1, 0, 0, 2, 0, 1, 0, 0)))
     assert mixed.lost == 2
     assert any("no room" in line for line in mixed.lines())
 
@@ -137,8 +144,8 @@ def test_accounts_of_the_kinds_that_were_traced() -> None:
     missed = {"send": 3, "transmit": 8}
     ledger = close_accounts(("recv", "send"), kernel, missed, received)
     assert ledger.entries == (
-        Entry("send", 5, 3, 2, 0, 0, missed=3, received=2, bytes=30, payload_cut=4),
-        Entry("recv", 2, 0, 1, 1, 0, missed=0, received=1, bytes=7, payload_cut=0),
+        Entry("send", 5, 3, 2, 0, 0, 0, missed=3, received=2, bytes=30, payload_cut=4),
+        Entry("recv", 2, 0, 1, 1, 0, 0, missed=0, received=1, bytes=7, payload_cut=0),
     )
     assert all(entry.balances() for entry in ledger.entries)
 
@@ -172,7 +179,7 @@ def test_received_counts_records_and_bytes(
 
 
 def test_what_stages_account_for_is_told_and_comes_back_from_a_recording() -> None:
-    made = Entry("request", 3, 0, 2, 0, 1, 0, 2, 0, 0)
+    made = Entry("request", 3, 0, 2, 0, 0, 1, 0, 2, 0, 0)
     account = Account((made,), {"pending": 4}, ("4 requests have no answer yet",))
     ledger = close_accounts(("send",), counters(), {}, Received(), 0, account)
     assert ledger.entries[-1] == made

@@ -47,7 +47,7 @@ def some() -> list[Batch]:
 
 
 def entry(kind: str, lost: int = 0) -> Entry:
-    return Entry(kind, 9, 2, 7 - lost, lost, 0, 0, 7 - lost, 100, 0)
+    return Entry(kind, 9, 2, 7 - lost, lost, 0, 0, 0, 7 - lost, 100, 0)
 
 
 @a_file

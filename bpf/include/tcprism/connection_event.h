@@ -58,11 +58,9 @@ static __noinline int connection_submit(struct sock *sk, const struct moment *m,
 
 	if (!counters || !connection_admit(counters, c, owner))
 		return 0;
-	record = RESERVE(connection, &lane);
-	if (!record) {
-		COUNT(counters->ring_full, 1);
+	record = RESERVE(connection, &lane, counters);
+	if (!record)
 		return 0;
-	}
 	__builtin_memset(record, 0, sizeof(*record));
 	event_begin(&record->event, m->kind, c, owner);
 	fill_moment(record, m);

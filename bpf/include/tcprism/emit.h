@@ -65,11 +65,9 @@ INLINE u64 cookie_of(struct sock *sk, enum reads reads)
 #define SUBMIT(ring, record_type, counters, fill)                                                  \
 	do {                                                                                       \
 		struct lane *lane;                                                                 \
-		record_type *record = RESERVE(ring, &lane);                                        \
-		if (!record) {                                                                     \
-			COUNT((counters)->ring_full, 1);                                           \
+		record_type *record = RESERVE(ring, &lane, counters);                              \
+		if (!record)                                                                       \
 			break;                                                                     \
-		}                                                                                  \
 		fill;                                                                              \
 		ring_submit(lane);                                                                 \
 		COUNT((counters)->submitted, 1);                                                   \

@@ -241,12 +241,13 @@ struct snapshot {
 #define PAYLOAD_CLASSES(X) X(64) X(256) X(1024) X(2048) X(4096) X(16384)
 #define PAYLOAD_MAX 16384
 
-/* The ledger: per CPU and kind. seen = filtered + submitted + ring_full + map_full. */
+/* The ledger: per CPU and kind. seen = filtered + submitted + ring_full + ring_busy + map_full. */
 struct counters {
 	u64 seen DOC("events that reached the hook");
 	u64 filtered DOC("dropped by the filters");
 	u64 submitted DOC("written to a ring");
 	u64 ring_full DOC("lost: the ring was full (--ring-size)");
+	u64 ring_busy DOC("lost: other programs were writing to each lane of the ring that was tried; a larger ring does not help");
 	u64 map_full DOC("lost: no memory or no room to remember the call");
 	u64 payload_cut DOC("payload bytes not captured: longer than --payload");
 };

@@ -94,7 +94,7 @@ INLINE long read_payload(void *to, u32 length, const struct buffer *from, const 
 /* Without the barrier the compiler drops the comparison, which it can prove and the verifier cannot. */
 #define RESERVE_CLASS(size)                                                                        \
 	if (*length <= size) {                                                                     \
-		struct message *m = RESERVE(message_##size, lane);                                 \
+		struct message *m = RESERVE(message_##size, lane, counters);                       \
 		u32 bounded = *length;                                                             \
                                                                                                    \
 		barrier_var(bounded);                                                              \
@@ -107,10 +107,10 @@ INLINE long read_payload(void *to, u32 length, const struct buffer *from, const 
 
 /* Room in the ring of the smallest fitting payload class, with the payload copied already. */
 INLINE struct message *message_reserve(struct lane **lane, u32 *length, const struct buffer *from,
-				       const struct gathered *gathered)
+				       const struct gathered *gathered, struct counters *counters)
 {
 	if (!*length)
-		return RESERVE(message_0, lane);
+		return RESERVE(message_0, lane, counters);
 	PAYLOAD_CLASSES(RESERVE_CLASS)
 	return NULL;
 }
@@ -237,11 +237,9 @@ INLINE void message_record(const struct caller *caller, struct call *call, struc
 
 	if (config.payload_limit && length < bytes)
 		COUNT(caller->counters->payload_cut, bytes - length);
-	m = message_reserve(&lane, &length, &call->buffer, gathered);
-	if (!m) {
-		COUNT(caller->counters->ring_full, 1);
+	m = message_reserve(&lane, &length, &call->buffer, gathered, caller->counters);
+	if (!m)
 		return;
-	}
 	message_fill(m, caller, call, sk, kind, result, reads);
 	if (kind_wanted(KIND_ACKED) && bytes)
 		follow_bytes(m, sk, kind, reads);

@@ -14,7 +14,15 @@
 #error "the rings have no memory barriers, so they work on x86-64 only (-D__TARGET_ARCH_x86)"
 #endif
 
-#define NO_LANE 0xffffffffU
+/* Instead of the index of a lane: why there is none. */
+#define LANES_BUSY 0xfffffffeU /* other writers were in all of them */
+#define LANES_FULL 0xffffffffU /* at least one had no room */
+
+enum admission {
+	ADMITTED,
+	LANE_BUSY,
+	LANE_FULL,
+};
 
 INLINE bool lane_has_room(const struct lane *lane)
 {
@@ -28,15 +36,19 @@ INLINE void lane_leave(struct lane *lane)
 }
 
 /* Of two writers that come at once both may leave again, but never both stay. Addition is the only atomic in 5.10. */
-INLINE bool lane_enter(struct lane *lane)
+INLINE enum admission lane_enter(struct lane *lane)
 {
+	enum admission refused = LANE_FULL;
+
 	if (!lane_has_room(lane))
-		return false;
+		return LANE_FULL;
 	__atomic_fetch_add(&lane->writers, 1, __ATOMIC_RELAXED);
-	if (READ_ONCE(lane->writers) == 1 && lane_has_room(lane))
-		return true;
+	if (READ_ONCE(lane->writers) != 1)
+		refused = LANE_BUSY;
+	else if (lane_has_room(lane))
+		return ADMITTED;
 	lane_leave(lane);
-	return false;
+	return refused;
 }
 
 #define MAPPED_ARRAY(name, value_type)                                                             \
@@ -55,16 +67,19 @@ INLINE bool lane_enter(struct lane *lane)
 #define RING(name, record_type)                                                                    \
 	MAPPED_ARRAY(name, record_type);                                                           \
 	MAPPED_ARRAY(name##_lanes, struct lane);                                                   \
-	__noinline u32 name##_other_lane(u32 first)                                                \
+	__noinline u32 name##_other_lane(u32 first, u32 none)                                      \
 	{                                                                                          \
 		for (u32 i = 1; i < LANES_TRIED; i++) {                                            \
 			u32 index = (first + i) & config.last_lane;                                \
 			struct lane *lane = bpf_map_lookup_elem(&name##_lanes, &index);            \
+			enum admission answer = lane ? lane_enter(lane) : LANE_BUSY;               \
                                                                                                    \
-			if (lane && lane_enter(lane))                                              \
+			if (answer == ADMITTED)                                                    \
 				return index;                                                      \
+			if (answer == LANE_FULL)                                                   \
+				none = LANES_FULL;                                                 \
 		}                                                                                  \
-		return NO_LANE;                                                                    \
+		return none;                                                                       \
 	}
 
 /* Messages: one ring for each payload class. Losses and connections have rings of their own, which no message fills. */
@@ -82,34 +97,51 @@ RING(segment, struct segment)
 RING(loss, struct loss)
 RING(connection, struct connection_event)
 
-INLINE struct lane *lane_claim(void *lanes, u32 (*other_lane)(u32 first))
+typedef u32 (*other_lane_function)(u32 first, u32 none);
+
+/* Counts the record as lost if there is no lane for it. */
+INLINE struct lane *lane_claim(void *lanes, other_lane_function other_lane, struct counters *counters)
 {
 	u32 index = LANES_A_CPU * bpf_get_smp_processor_id() & config.last_lane;
 	struct lane *lane = bpf_map_lookup_elem(lanes, &index);
+	enum admission answer;
 
-	if (lane && lane_enter(lane))
+	if (!lane)
+		return NULL;
+	answer = lane_enter(lane);
+	if (answer == ADMITTED)
 		return lane;
-	index = other_lane(index);
-	return bpf_map_lookup_elem(lanes, &index);
+	index = other_lane(index, answer == LANE_FULL ? LANES_FULL : LANES_BUSY);
+	lane = bpf_map_lookup_elem(lanes, &index);
+	if (lane)
+		return lane;
+	if (index == LANES_BUSY)
+		COUNT(counters->ring_busy, 1);
+	else
+		COUNT(counters->ring_full, 1);
+	return NULL;
 }
 
-INLINE void *ring_reserve(void *records, void *lanes, u32 (*other_lane)(u32 first), struct lane **lane)
+INLINE void *ring_reserve(void *records, void *lanes, other_lane_function other_lane, struct lane **lane,
+			  struct counters *counters)
 {
 	void *record;
 	u32 index;
 
-	*lane = lane_claim(lanes, other_lane);
+	*lane = lane_claim(lanes, other_lane, counters);
 	if (!*lane)
 		return NULL;
 	index = (*lane)->first + (*lane)->next;
 	record = bpf_map_lookup_elem(records, &index);
-	if (!record)
+	if (!record) {
 		lane_leave(*lane);
+		COUNT(counters->ring_full, 1);
+	}
 	return record;
 }
 
-/* Returns room for a record, in `*lane` until ring_submit(), or NULL when there is none. */
-#define RESERVE(ring, lane) ring_reserve(&(ring), &(ring##_lanes), ring##_other_lane, lane)
+/* Returns room for a record, in `*lane` until ring_submit(), or NULL when there is none, which is then counted. */
+#define RESERVE(ring, lane, counters) ring_reserve(&(ring), &(ring##_lanes), ring##_other_lane, lane, counters)
 
 INLINE void ring_submit(struct lane *lane)
 {

@@ -263,10 +263,11 @@ _COUNTERS: Fields = {
     "filtered": ("<u8", 8),
     "submitted": ("<u8", 16),
     "ring_full": ("<u8", 24),
-    "map_full": ("<u8", 32),
-    "payload_cut": ("<u8", 40),
+    "ring_busy": ("<u8", 32),
+    "map_full": ("<u8", 40),
+    "payload_cut": ("<u8", 48),
 }
-COUNTERS = _dtype(_COUNTERS, 48)
+COUNTERS = _dtype(_COUNTERS, 56)
 
 _LANE: Fields = {
     "writers": ("<u4", 0),
@@ -411,6 +412,7 @@ DOCS = {
     "counters.filtered": "dropped by the filters",
     "counters.submitted": "written to a ring",
     "counters.ring_full": "lost: the ring was full (--ring-size)",
+    "counters.ring_busy": "lost: other programs were writing to each lane of the ring that was tried; a larger ring does not help",
     "counters.map_full": "lost: no memory or no room to remember the call",
     "counters.payload_cut": "payload bytes not captured: longer than --payload",
 }

@@ -16,14 +16,16 @@ Counters = np.ndarray[tuple[int], np.dtype[np.void]]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One kind's account: seen = filtered + submitted + ring_full + map_full; received = submitted.
+    """One kind's account: received = submitted, and what the kernel saw adds up.
 
-    `missed` are hook runs that the kernel skipped because the same hook was interrupted (counted
-    for fentry and tracepoints since 5.12, for kprobes since 6.7); they are not in `seen`. A run of
-    a hook that makes several kinds of events is missed in each. `bytes` and `payload_cut` are
-    bytes, all else events. Of `acked`, map_full are no losses: sends whose acknowledgement is not
-    told, because more were under way than are remembered, or where in the stream they are is not
-    known.
+    seen = filtered + submitted + ring_full + ring_busy + map_full. `ring_busy` are events that
+    found other programs writing to each lane of a ring that they tried: a larger ring does not
+    help. `missed` are hook runs that the kernel skipped because the same hook was interrupted
+    (counted for fentry and tracepoints since 5.12, for kprobes since 6.7); they are not in `seen`.
+    A run of a hook that makes several kinds of events is missed in each. `bytes` and `payload_cut`
+    are bytes, all else events. Of `acked`, map_full are no losses: sends whose acknowledgement is
+    not told, because more were under way than are remembered, or where in the stream they are is
+    not known.
     """
 
     kind: str
@@ -31,6 +33,7 @@ class Entry:
     filtered: int
     submitted: int
     ring_full: int
+    ring_busy: int
     map_full: int
     missed: int
     received: int
@@ -53,11 +56,12 @@ class Entry:
     @property
     def lost(self) -> int:
         """Events that happened, passed the filters and did not arrive."""
-        return self.ring_full + self.map_full + self.missed - self.unjoined
+        return self.ring_full + self.ring_busy + self.map_full + self.missed - self.unjoined
 
     def balances(self) -> bool:
         """Tell whether every event is accounted for."""
-        accounted = self.filtered + self.submitted + self.ring_full + self.map_full
+        lost = self.ring_full + self.ring_busy + self.map_full
+        accounted = self.filtered + self.submitted + lost
         return self.seen == accounted and self.received == self.submitted
 
 
@@ -161,6 +165,8 @@ def _table(entries: Iterable[Entry]) -> list[str]:
 _ADVICE = {
     "ring_full": "events were lost because a ring was full:"
     " use a larger --ring-size, a filter, or less --payload",
+    "ring_busy": "events were lost because too many programs wrote to a ring at once:"
+    " use a filter or fewer --kinds; a larger --ring-size does not help",
     "map_full": "events were lost because there was no room to remember a call until it returned",
     "missed": "events were missed because the kernel does not run a hook inside itself",
 }

@@ -34,10 +34,10 @@ class LoadError(Exception):
 class BpfObject:
     """tcprism's BPF object in one process. A context manager: leaving it detaches and unloads."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path = OBJECT) -> None:
         self._library = libbpf.load()
         self._library.log.take()
-        self._object = self._try("open", "bpf_object__open_file", str(OBJECT).encode(), None)
+        self._object = self._try("open", "bpf_object__open_file", str(path).encode(), None)
         self._links: list[int] = []
         self.loaded: tuple[str, ...] = ()
 
@@ -134,6 +134,10 @@ class BpfObject:
         """Return a map's descriptor; it belongs to this object."""
         return int(self._library.checked("bpf_map__fd", self._map(name)))
 
+    def program_fd(self, name: str) -> int:
+        """Return a loaded program's descriptor; it belongs to this object."""
+        return int(self._library.checked("bpf_program__fd", self._programs()[name]))
+
     def put(self, name: str, key: bytes, value: bytes) -> None:
         """Write one map entry. Raises OSError."""
         self._library.checked("bpf_map_update_elem", self.map_fd(name), key, value, 0)
@@ -173,13 +177,11 @@ class BpfObject:
 
         Zero before 5.12, which does not count them.
         """
-        programs = self._programs()
-        return {name: self._missed(programs[name]) for name in self.loaded}
+        return {name: self._missed(self.program_fd(name)) for name in self.loaded}
 
-    def _missed(self, program: int) -> int:
+    def _missed(self, descriptor: int) -> int:
         info = ctypes.create_string_buffer(_PROGRAM_INFO_SIZE)
         size = c_uint32(_PROGRAM_INFO_SIZE)
-        descriptor = self._library.call("bpf_program__fd", program)
         self._library.checked("bpf_obj_get_info_by_fd", descriptor, info, byref(size))
         if size.value < _RECURSION_MISSES + 8:
             return 0

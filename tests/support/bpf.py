@@ -1,0 +1,45 @@
+"""Running a BPF program by itself: no hook, no traffic (BPF_PROG_TEST_RUN)."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import byref
+
+from tcprism.kernel import libbpf
+
+
+class _TestRunOptions(ctypes.Structure):
+    """struct bpf_test_run_opts, libbpf's bpf.h."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("data_in", ctypes.c_void_p),
+        ("data_out", ctypes.c_void_p),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_void_p),
+        ("ctx_out", ctypes.c_void_p),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("repeat", ctypes.c_int),
+        ("duration", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
+    )
+
+
+def test_run(descriptor: int, context: bytes) -> bytes:
+    """Run a "syscall" program (5.14+) once with a context; return what it made of that.
+
+    It runs in the calling thread, which other Python threads do not wait for.
+    """
+    memory = ctypes.create_string_buffer(context, len(context))
+    options = _TestRunOptions(
+        sz=ctypes.sizeof(_TestRunOptions),
+        ctx_in=ctypes.addressof(memory),
+        ctx_size_in=len(context),
+    )
+    libbpf.load().checked("bpf_prog_test_run_opts", descriptor, byref(options))
+    return memory.raw
