@@ -46,15 +46,16 @@ class Done:
         return self.sends + self.receives
 
 
-def put_load(
-    netns: Netns, name: str, seconds: float, size: int = 64, events_a_second: int = 0
-) -> Done:
-    """Put a load, by its name in NAMES, on a namespace and LOAD_CPU."""
+def put_load(netns: Netns, name: str, seconds: float, size: int = 64, rate: int = 0) -> Done:
+    """Put a load, by its name in NAMES, on a namespace and LOAD_CPU.
+
+    `rate` is events a second of "flood", connections a second of "connect/close"; 0: no limit.
+    """
     pinned = ["taskset", "-c", str(LOAD_CPU)]
-    if not events_a_second:  # one that is paced sleeps, and keeps nobody waiting
+    if not rate:  # one that is paced sleeps, and keeps nobody waiting
         pinned = ["chrt", "-f", str(_REAL_TIME), *pinned]
     program = str(compiled(PROGRAMS / "load.c"))
-    arguments = [NAMES[name], str(seconds), str(PORT), str(size), str(events_a_second)]
+    arguments = [NAMES[name], str(seconds), str(PORT), str(size), str(rate)]
     command = netns.command(*pinned, program, *arguments)
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     return Done(int(output[0]), float(output[1]), float(output[2]), int(output[3]), int(output[4]))

@@ -25,6 +25,8 @@ SINKS = {
     "json": ("--format", "json"),
 }
 READ_RATE = 200_000
+CONNECTION_RATE = 3_000
+CONNECTION_KINDS = ("connect", "accept", "close", "reset", "state")
 _CALM_LOOKS = 10  # so often asleep in a row, looked at so many seconds apart: nothing is left to do
 _LOOK_SECONDS = 0.02
 _LADDER = (
@@ -136,6 +138,26 @@ def flooded(netns: Netns, seconds: float) -> None:
     table.print()
 
 
+def connections(netns: Netns, seconds: float) -> None:
+    """Print what becomes of many short connections, all kinds of events traced."""
+    table = Table(
+        f"{CONNECTION_RATE:,} connections a second, {seconds} s, --kinds all, default sizes",
+        ("sink", "connection events", "lost", "target", "", "others", "lost of them"),
+    )
+    for name, arguments in SINKS.items():
+        with tracing(netns, "--kinds", "all", *arguments) as tracer:
+            put_load(netns, "connect/close", seconds, rate=CONNECTION_RATE)
+            tracer.stop()
+        theirs = {kind: row for kind, row in tracer.ledger.items() if kind in CONNECTION_KINDS}
+        others = {kind: row for kind, row in tracer.ledger.items() if kind not in theirs}
+        cells = NONE_LOST.cells(lost(theirs))
+        events = total(theirs, "received") + lost(theirs)
+        table.add(
+            name, f"{events:,}", *cells, f"{total(others, 'received'):,}", f"{lost(others):,}"
+        )
+    table.print()
+
+
 def ladder(netns: Netns, seconds: float) -> None:
     """Print from which rate the sinks that write begin to lose."""
     table = Table(
@@ -154,4 +176,5 @@ def run(rounds: Rounds) -> None:
     with load_namespace() as netns:
         reading(netns, seconds)
         flooded(netns, seconds)
+        connections(netns, rounds.pick(2, 7, 20))
         ladder(netns, seconds)

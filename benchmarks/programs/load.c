@@ -40,7 +40,7 @@ static struct shared *shared;
 static struct counts *mine;
 static struct sockaddr_in address = { .sin_family = AF_INET };
 static double deadline;
-static unsigned long events_a_second;
+static unsigned long rate; /* a second: messages of a flood (sends and receives), connections; 0: no limit */
 static size_t message_bytes;
 static char buffer[BULK];
 
@@ -148,10 +148,20 @@ static void bulk_server(int listener)
 	stream_server(listener, BULK, 1 << 20);
 }
 
+static void wait_for_tick(struct timespec *next)
+{
+	next->tv_nsec += TICK_NS;
+	if (next->tv_nsec >= 1000000000) {
+		next->tv_nsec -= 1000000000;
+		next->tv_sec++;
+	}
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, next, NULL);
+}
+
 /* Operations are messages; half of the events are sends, half receives. */
 static void paced_client(void)
 {
-	unsigned long burst = events_a_second / 2 / (1000000000 / TICK_NS);
+	unsigned long burst = rate / 2 / (1000000000 / TICK_NS);
 	int connection = connect_there();
 	struct timespec next;
 
@@ -159,19 +169,14 @@ static void paced_client(void)
 	while (now() < deadline) {
 		for (unsigned long i = 0; i < burst; i++)
 			put(connection, message_bytes);
-		next.tv_nsec += TICK_NS;
-		if (next.tv_nsec >= 1000000000) {
-			next.tv_nsec -= 1000000000;
-			next.tv_sec++;
-		}
-		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next, NULL);
+		wait_for_tick(&next);
 	}
 	close(connection);
 }
 
 static void flood_client(void)
 {
-	if (events_a_second)
+	if (rate)
 		paced_client();
 	else
 		stream_client(message_bytes);
@@ -207,7 +212,13 @@ static void pingpong_server(int listener)
 /* The server closes first, so that no client port has to wait. */
 static void connect_client(void)
 {
+	unsigned long burst = rate / (1000000000 / TICK_NS);
+	struct timespec next;
+
+	clock_gettime(CLOCK_MONOTONIC, &next);
 	for (unsigned long i = 1; !expired(i); i++) {
+		if (burst && i % burst == 0)
+			wait_for_tick(&next);
 		int connection = connect_there();
 
 		while (take(connection, message_bytes))
@@ -344,7 +355,7 @@ int main(int argc, char **argv)
 	message_bytes = strtoul(argv[4], NULL, 10);
 	if (message_bytes > BULK)
 		return 2;
-	events_a_second = argc > 5 ? strtoul(argv[5], NULL, 10) : 0;
+	rate = argc > 5 ? strtoul(argv[5], NULL, 10) : 0;
 	address.sin_port = htons(atoi(argv[3]));
 	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -89,10 +89,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
         ({"transmit"}, 64, {"segment": 64}),
         ({"probe"}, 64, {"segment": 64}),
         ({"acked"}, 64, {"delivery": 64}),
-        ({"retransmit"}, 64, {"loss": 8}),
-        ({"undo", "drop"}, 64, {"loss": 8}),
-        ({"connect", "state"}, 64, {"connection": 8}),
-        ({"transmit", "retransmit"}, 0, {"segment": 64, "loss": 8}),
+        ({"retransmit"}, 64, {"loss": 16}),
+        ({"undo", "drop"}, 64, {"loss": 16}),
+        ({"connect", "state"}, 64, {"connection": 64}),
+        ({"transmit", "retransmit"}, 0, {"segment": 64, "loss": 16}),
     ],
 )
 def test_only_the_rings_in_use_are_large(
@@ -114,7 +114,8 @@ def test_the_longest_payload_uses_every_ring_of_messages() -> None:
 def test_no_ring_in_use_is_too_small(size: int) -> None:
     sizes = rings.sizes(KINDS, 16384, size)
     assert min(sizes.values()) >= rings.SMALLEST
-    assert sizes["loss"] == sizes["connection"] == min(size, 8 << 20)
+    assert sizes["loss"] == max(size // 4, rings.SMALLEST)
+    assert sizes["connection"] == size
 
 
 @pytest.mark.parametrize(
@@ -205,6 +206,19 @@ def test_a_ring_that_is_behind_holds_back_the_others(
     while parts := machine.rings.drain():
         found += times(parts)
     assert found == sorted([*expected, 399 * MS])
+
+
+def test_rings_of_losses_and_connections_are_emptied_at_each_read(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have all their room again, however little is read of the others."""
+    monkeypatch.setattr(rings, "_READ_AT_ONCE", 1 << 10)
+    for moment in range(1, 41):
+        machine.write("segment", moment * MS)
+        machine.write("loss", moment * MS)
+    machine.read()
+    assert machine.fakes["loss"].waiting() == 0
+    assert machine.fakes["segment"].waiting() > 0
 
 
 def test_what_is_left_comes_in_order_when_a_read_takes_only_part(

@@ -82,7 +82,7 @@ INLINE enum admission lane_enter(struct lane *lane)
 		return none;                                                                       \
 	}
 
-/* Messages: one ring for each payload class. Losses and connections have rings of their own, which no message fills. */
+/* Messages: one ring for each payload class. Losses and connections have rings of their own, which user space empties first. */
 #define MESSAGE_RING(size)                                                                         \
 	struct message_##size {                                                                    \
 		struct message message;                                                            \

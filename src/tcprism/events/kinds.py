@@ -19,8 +19,9 @@ from tcprism.events._wire import EventKind
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Rare records get a small ring: precious, never many.
-Ring = Literal["busy", "rare"]
+# Precious records are read first, and all that are there. Rare ones are precious, and never so many
+# that they need more than a share of the room.
+Ring = Literal["busy", "precious", "rare"]
 
 _FIRST_MADE = 128  # the numbers below are the kernel side's
 KIND_NUMBERS = 256  # a byte
@@ -276,7 +277,7 @@ for _family in (
             ),
             Kind("state", "the TCP state changed", _DIM_MAGENTA, text=wording.state),
         ),
-        ring="rare",
+        ring="precious",
         struct="connection_event",
     ),
     Family(

@@ -17,13 +17,14 @@ from tcprism.ring.buffer import Layout, RingBuffer, Words, stride
 DEFAULT_SIZE = 64 << 20
 SMALLEST = 64 << 10
 LARGEST = 1 << 30
-_RARE = 8 << 20  # losses and connections: precious, never many
 _MOST_LANES = 64
 
 # How long a record may take from its time stamp to its ring; later ones are sorted in as they come.
 SETTLE_NS = 20_000_000
 # Copied out of one ring in one go: what is used again before it has left the cache, in memory that
 # the C library keeps, costs a third. It also keeps memory bounded while a sink falls behind.
+# Rings that are not busy are emptied, whatever is in them: they have all their room while a sink
+# writes.
 _READ_AT_ONCE = 1 << 21
 
 
@@ -32,23 +33,27 @@ def sizes(kinds: Iterable[str], payload: int, size: int) -> dict[str, int]:
     chosen = set(kinds)
     rings: dict[str, int] = {}
     for family, its_kinds in FAMILIES.items():
-        wanted = bool(chosen & set(its_kinds))
+        most = size if chosen & set(its_kinds) else 0
         if REGISTERED[family].payload:
-            rings |= _payload_sizes(family, payload, size if wanted else 0)
+            rings |= _payload_sizes(family, payload, most)
         else:
-            most = size if REGISTERED[family].ring == "busy" else min(size, _RARE)
-            rings[family] = most if wanted else 0
+            rings[family] = _share(most) if REGISTERED[family].ring == "rare" else most
     return rings
 
 
 def _payload_sizes(family: str, payload: int, size: int) -> dict[str, int]:
     """Return the sizes of a family's rings, one a class of payload."""
-    rings = {f"{family}_0": size if not payload else max(size // 4, min(size, SMALLEST))}
+    rings = {f"{family}_0": _share(size) if payload else size}
     below = 0
     for limit in PAYLOAD_CLASSES:
         rings[f"{family}_{limit}"] = size if payload > below else 0
         below = limit
     return rings
+
+
+def _share(size: int) -> int:
+    """Return the size of a ring that has less to hold than others; 0 stays 0."""
+    return max(size // 4, min(size, SMALLEST))
 
 
 def layouts(sizes: dict[str, int], cpus: int) -> dict[str, Layout]:
@@ -101,6 +106,7 @@ class _Source:
     def __init__(self, name: str, ring: RingBuffer) -> None:
         self.name = name
         self.ring = ring
+        self.first = REGISTERED[name.partition("_")[0]].ring != "busy"
         self.waiting: list[Part] = []
         self.settled_ns = 0  # no later record of this ring is older
         self._latest_ns = [0] * ring.layout.lanes  # of the records read so far
@@ -109,6 +115,8 @@ class _Source:
         """Read what has come since, up to a bound, of which a lane may take what others leave."""
         lanes = self.ring.look()
         room = max(len(lanes), _READ_AT_ONCE // self.ring.layout.stride)
+        if self.first:
+            room = len(lanes) * self.ring.layout.slots
         settled = now_ns
         emptiest_first = sorted(range(len(lanes)), key=lanes.__getitem__)
         for place, lane in enumerate(emptiest_first):
@@ -169,6 +177,7 @@ class Rings:
             for name, layout in layouts.items()
             if layout.slots
         ]
+        self._sources.sort(key=lambda source: not source.first)
         self.received = 0
 
     def read(self) -> list[Part]:
