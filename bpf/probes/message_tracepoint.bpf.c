@@ -21,12 +21,9 @@ INLINE void find_buffer(struct call *call, const struct sock *sk, struct task_st
 }
 
 /* A partial send ends a sendmmsg, as an error does. */
-INLINE void end_partial_batch(int result)
+INLINE void end_partial_batch(const struct call *call, int result)
 {
-	u32 direction = KIND_SEND;
-	struct gathering *state = bpf_map_lookup_elem(&gathering, &direction);
-
-	if (state && (u32)result < state->requested)
+	if (call->requested != REQUESTED_UNKNOWN && (u32)result < call->requested)
 		batch_end();
 }
 
@@ -105,6 +102,6 @@ SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
 		noted->sk = 0;
 	message_record(&caller, &call, sk, KIND_SEND, result, READS_BTF);
 	if (by_vector)
-		end_partial_batch(result);
+		end_partial_batch(&call, result);
 	return 0;
 }

@@ -59,29 +59,50 @@ INLINE void buffer_from_iter(struct buffer *to, const struct iov_iter *iter, enu
 	}
 }
 
-/* One per direction: two programs that share a CPU never share an entry, and one does not nest in itself. */
-struct gathered {
-	u8 bytes[2 * PAYLOAD_MAX]; /* twice, so that the verifier sees that each copy ends inside */
-};
-
-#define PER_DIRECTION(name, value_type)                                                            \
-	struct {                                                                                   \
-		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);                                           \
-		__uint(max_entries, 2);                                                            \
-		__type(key, u32);                                                                  \
-		__type(value, value_type);                                                         \
-	} name SEC(".maps")
-
-PER_DIRECTION(gathered_bytes, struct gathered);
-
+/*
+ * Where the bytes of an iovec are gathered, until it is known which ring they fit. Like a lane it admits one program
+ * at a time. A buffer for each CPU would not do: programs in the context of a task may be preempted (fentry).
+ */
 struct gathering {
+	u32 writers;
 	u32 bytes;     /* copied so far */
 	u32 requested; /* in all segments, or unknown */
 	u32 offset;    /* into the next segment */
-	u32 reserved;
+	u8 payload[2 * PAYLOAD_MAX]; /* twice, so that the verifier sees that each copy ends inside */
 };
 
-PER_DIRECTION(gathering, struct gathering);
+/* As many as a ring has lanes: user space says how many. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct gathering);
+} gatherings SEC(".maps");
+
+#define GATHERINGS_BUSY 0xffffffffU
+
+INLINE void gathering_leave(struct gathering *gathering)
+{
+	barrier();
+	__atomic_fetch_add(&gathering->writers, -1, __ATOMIC_RELAXED);
+}
+
+/* Returns the index of one that no other program is in. */
+__noinline u32 gathering_enter(u32 first)
+{
+	for (u32 i = 0; i < LANES_TRIED; i++) {
+		u32 index = (first + i) & config.last_lane;
+		struct gathering *gathering = bpf_map_lookup_elem(&gatherings, &index);
+
+		if (!gathering)
+			break;
+		__atomic_fetch_add(&gathering->writers, 1, __ATOMIC_RELAXED);
+		if (READ_ONCE(gathering->writers) == 1)
+			return index;
+		gathering_leave(gathering);
+	}
+	return GATHERINGS_BUSY;
+}
 
 INLINE long read_segment(struct iovec *to, u64 base, u32 shape, u32 index)
 {
@@ -103,54 +124,62 @@ INLINE long read_segment(struct iovec *to, u64 base, u32 shape, u32 index)
  * it cannot be read. This and the loop round it are global functions, which the verifier checks once and by
  * themselves, not again for each path that leads there. In 5.10 these take numbers only.
  */
-__noinline int gather_segment(u32 direction, u64 base, u32 shape, u32 index, u32 want)
+__noinline int gather_segment(u32 gathering, u64 base, u32 shape, u32 index, u32 want)
 {
-	struct gathered *to = bpf_map_lookup_elem(&gathered_bytes, &direction);
-	struct gathering *state = bpf_map_lookup_elem(&gathering, &direction);
+	struct gathering *to = bpf_map_lookup_elem(&gatherings, &gathering);
 	struct iovec segment = {};
 	u32 done;
 	u64 size;
 
-	if (!to || !state || read_segment(&segment, base, shape, index))
+	if (!to || read_segment(&segment, base, shape, index))
 		return 1;
-	segment.iov_base += state->offset;
-	segment.iov_len -= state->offset;
-	state->offset = 0;
-	state->requested += segment.iov_len;
-	done = state->bytes;
+	segment.iov_base += to->offset;
+	segment.iov_len -= to->offset;
+	to->offset = 0;
+	to->requested += segment.iov_len;
+	done = to->bytes;
 	if (done >= want || done >= PAYLOAD_MAX)
 		return 0;
 	size = MIN(segment.iov_len, want - done);
 	barrier_var(size);
 	if (size > PAYLOAD_MAX)
 		size = PAYLOAD_MAX;
-	if (bpf_probe_read_user(to->bytes + done, size, segment.iov_base))
+	if (bpf_probe_read_user(to->payload + done, size, segment.iov_base))
 		return 1;
-	state->bytes = done + size;
+	to->bytes = done + size;
 	return 0;
 }
 
 /* Returns how many segments were read. */
-__noinline int gather_segments(u32 direction, u64 base, u32 shape, u32 segments, u32 want)
+__noinline int gather_segments(u32 gathering, u64 base, u32 shape, u32 segments, u32 want)
 {
 	u32 i;
 
 	for (i = 0; i < SEGMENTS_MAX; i++) {
-		if (i >= segments || gather_segment(direction, base, shape, i, want))
+		if (i >= segments || gather_segment(gathering, base, shape, i, want))
 			break;
 	}
 	return i;
 }
 
-/* Walks an iovec and copies its first `want` bytes. */
-INLINE void gather(struct gathering *state, u32 direction, const struct buffer *from, u32 want)
+/*
+ * Walks an iovec and copies its first `want` bytes. Returns where they are until gathering_leave(), or NULL if other
+ * programs are in all places that were tried.
+ */
+INLINE struct gathering *gather(const struct buffer *from, u32 want)
 {
-	state->bytes = 0;
-	state->requested = 0;
-	state->offset = from->offset;
-	gather_segments(direction, from->base, from->shape, from->segments, want);
+	u32 index = gathering_enter(LANES_A_CPU * bpf_get_smp_processor_id());
+	struct gathering *gathering = bpf_map_lookup_elem(&gatherings, &index);
+
+	if (!gathering)
+		return NULL;
+	gathering->bytes = 0;
+	gathering->requested = 0;
+	gathering->offset = from->offset;
+	gather_segments(index, from->base, from->shape, from->segments, want);
 	if (from->segments > SEGMENTS_MAX)
-		state->requested = REQUESTED_UNKNOWN;
+		gathering->requested = REQUESTED_UNKNOWN;
+	return gathering;
 }
 
 #endif

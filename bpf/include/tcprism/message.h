@@ -56,25 +56,9 @@ INLINE void set_sequence(struct event *event, u32 flags, const struct call *call
 	event->flags = flags;
 }
 
-/* Returns how many bytes of payload can be recorded, and gathers an iovec's segments. */
-INLINE u32 payload_length(struct call *call, u32 direction, u32 bytes, struct gathered **gathered)
+INLINE bool is_iovec(const struct buffer *buffer)
 {
-	const struct buffer *buffer = &call->buffer;
-	u32 want = MIN(bytes, config.payload_limit);
-	struct gathering *state;
-
-	if (buffer->shape == BUFFER_NONE)
-		return 0;
-	if (buffer->shape == BUFFER_FLAT)
-		return want;
-	*gathered = bpf_map_lookup_elem(&gathered_bytes, &direction);
-	state = bpf_map_lookup_elem(&gathering, &direction);
-	if (!*gathered || !state)
-		return 0;
-	gather(state, direction, buffer, want);
-	if (call->requested == REQUESTED_UNKNOWN)
-		call->requested = state->requested;
-	return MIN(want, state->bytes);
+	return buffer->shape != BUFFER_NONE && buffer->shape != BUFFER_FLAT;
 }
 
 INLINE u32 payload_unavailable(const struct buffer *buffer, u32 bytes, u32 length)
@@ -84,10 +68,10 @@ INLINE u32 payload_unavailable(const struct buffer *buffer, u32 bytes, u32 lengt
 	return buffer->shape == BUFFER_NONE ? buffer->unavailable : PAYLOAD_FAULT;
 }
 
-INLINE long read_payload(void *to, u32 length, const struct buffer *from, const struct gathered *gathered)
+INLINE long read_payload(void *to, u32 length, const struct buffer *from, const struct gathering *gathered)
 {
 	if (gathered)
-		return bpf_probe_read_kernel(to, length, gathered->bytes);
+		return bpf_probe_read_kernel(to, length, gathered->payload);
 	return bpf_probe_read_user(to, length, (void *)(from->base + from->offset));
 }
 
@@ -107,7 +91,7 @@ INLINE long read_payload(void *to, u32 length, const struct buffer *from, const 
 
 /* Room in the ring of the smallest fitting payload class, with the payload copied already. */
 INLINE struct message *message_reserve(struct lane **lane, u32 *length, const struct buffer *from,
-				       const struct gathered *gathered, struct counters *counters)
+				       const struct gathering *gathered, struct counters *counters)
 {
 	if (!*length)
 		return RESERVE(message_0, lane, counters);
@@ -226,18 +210,18 @@ INLINE void follow_bytes(struct message *m, struct sock *sk, u32 kind, enum read
 		m->unread_us = delivery_unread(sk, m->event.seq + m->event.bytes, m->event.ts_ns, reads);
 }
 
-INLINE void message_record(const struct caller *caller, struct call *call, struct sock *sk, u32 kind, int result,
-			   enum reads reads)
+INLINE void message_submit(const struct caller *caller, struct call *call, struct sock *sk, u32 kind, int result,
+			   u32 length, struct gathering *gathered, enum reads reads)
 {
 	u32 bytes = result > 0 ? result : 0;
-	struct gathered *gathered = NULL;
-	u32 length = payload_length(call, kind, bytes, &gathered);
 	struct message *m;
 	struct lane *lane;
 
 	if (config.payload_limit && length < bytes)
 		COUNT(caller->counters->payload_cut, bytes - length);
 	m = message_reserve(&lane, &length, &call->buffer, gathered, caller->counters);
+	if (gathered)
+		gathering_leave(gathered);
 	if (!m)
 		return;
 	message_fill(m, caller, call, sk, kind, result, reads);
@@ -247,6 +231,26 @@ INLINE void message_record(const struct caller *caller, struct call *call, struc
 	m->payload_unavailable = payload_unavailable(&call->buffer, bytes, length);
 	ring_submit(lane);
 	COUNT(caller->counters->submitted, 1);
+}
+
+INLINE void message_record(const struct caller *caller, struct call *call, struct sock *sk, u32 kind, int result,
+			   enum reads reads)
+{
+	u32 bytes = result > 0 ? result : 0;
+	u32 length = call->buffer.shape == BUFFER_NONE ? 0 : MIN(bytes, config.payload_limit);
+	struct gathering *gathered = NULL;
+
+	if (is_iovec(&call->buffer)) {
+		gathered = gather(&call->buffer, length);
+		if (!gathered) {
+			COUNT(caller->counters->ring_busy, 1);
+			return;
+		}
+		length = MIN(length, gathered->bytes);
+		if (call->requested == REQUESTED_UNKNOWN)
+			call->requested = gathered->requested;
+	}
+	message_submit(caller, call, sk, kind, result, length, gathered, reads);
 }
 
 /* A call whose entry was not seen: it began before tracing, or the hook fires at its end only. */

@@ -75,7 +75,9 @@ def entries(layouts: dict[str, Layout]) -> dict[str, int]:
     """Return how many entries the two maps have of each ring that is used."""
     used = {name: layout for name, layout in layouts.items() if layout.slots}
     records = {name: layout.records for name, layout in used.items()}
-    return records | {f"{name}_lanes": layout.lanes for name, layout in used.items()}
+    lanes = {f"{name}_lanes": layout.lanes for name, layout in used.items()}
+    gatherings = {"gatherings": layouts["message_0"].lanes} if "message_0" in used else {}
+    return records | lanes | gatherings
 
 
 def _payload_class(name: str) -> int:
