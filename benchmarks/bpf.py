@@ -12,10 +12,9 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
-from tests.support.bpf import test_run
-
 from tcprism.kernel import libbpf
 from tcprism.kernel.cgroup import open_cgroup_root
+from tests.support.bpf import test_run
 
 _INFO_SIZE = 256  # more than struct bpf_prog_info, include/uapi/linux/bpf.h
 _RUN_TIME_NS, _RUN_COUNT = 192, 200

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.bpf import test_run as run_program
 
 from tcprism.events._wire import LANES_A_CPU, SEGMENT, EventKind
 from tcprism.kernel.object import BpfObject
 from tcprism.ring.buffer import Layout, RingBuffer, Words
+from tests.support.bpf import test_run as run_program
 
 RECORDS = 50_000  # by each writer
 ALLOWED = sorted(os.sched_getaffinity(0))

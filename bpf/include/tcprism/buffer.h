@@ -68,6 +68,7 @@ struct gathering {
 	u32 bytes;     /* copied so far */
 	u32 requested; /* in all segments, or unknown */
 	u32 offset;    /* into the next segment */
+	u32 faulted;   /* nothing can be copied any more */
 	u8 payload[2 * PAYLOAD_MAX]; /* twice, so that the verifier sees that each copy ends inside */
 };
 
@@ -121,8 +122,8 @@ INLINE long read_segment(struct iovec *to, u64 base, u32 shape, u32 index)
 
 /*
  * One segment of an iovec: adds up what the caller asked for and copies what is still wanted. Returns 0, or 1 when
- * it cannot be read. This and the loop round it are global functions, which the verifier checks once and by
- * themselves, not again for each path that leads there. In 5.10 these take numbers only.
+ * the segment's place and length cannot be read. This and the loop round it are global functions, which the verifier
+ * checks once and by themselves, not again for each path that leads there. In 5.10 these take numbers only.
  */
 __noinline int gather_segment(u32 gathering, u64 base, u32 shape, u32 index, u32 want)
 {
@@ -138,15 +139,16 @@ __noinline int gather_segment(u32 gathering, u64 base, u32 shape, u32 index, u32
 	to->offset = 0;
 	to->requested += segment.iov_len;
 	done = to->bytes;
-	if (done >= want || done >= PAYLOAD_MAX)
+	if (to->faulted || done >= want || done >= PAYLOAD_MAX)
 		return 0;
 	size = MIN(segment.iov_len, want - done);
 	barrier_var(size);
 	if (size > PAYLOAD_MAX)
 		size = PAYLOAD_MAX;
 	if (bpf_probe_read_user(to->payload + done, size, segment.iov_base))
-		return 1;
-	to->bytes = done + size;
+		to->faulted = true;
+	else
+		to->bytes = done + size;
 	return 0;
 }
 
@@ -176,8 +178,8 @@ INLINE struct gathering *gather(const struct buffer *from, u32 want)
 	gathering->bytes = 0;
 	gathering->requested = 0;
 	gathering->offset = from->offset;
-	gather_segments(index, from->base, from->shape, from->segments, want);
-	if (from->segments > SEGMENTS_MAX)
+	gathering->faulted = false;
+	if ((u32)gather_segments(index, from->base, from->shape, from->segments, want) < from->segments)
 		gathering->requested = REQUESTED_UNKNOWN;
 	return gathering;
 }

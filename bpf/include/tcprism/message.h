@@ -56,9 +56,27 @@ INLINE void set_sequence(struct event *event, u32 flags, const struct call *call
 	event->flags = flags;
 }
 
-INLINE bool is_iovec(const struct buffer *buffer)
+struct payload {
+	u32 length;                 /* that can be recorded */
+	struct gathering *gathered; /* where it is, NULL: in the caller's memory */
+};
+
+/* Gathers the segments of an iovec. Returns false if other programs are in all the room for that. */
+INLINE bool payload_find(struct payload *payload, struct call *call, u32 bytes)
 {
-	return buffer->shape != BUFFER_NONE && buffer->shape != BUFFER_FLAT;
+	u32 want = MIN(bytes, config.payload_limit), shape = call->buffer.shape;
+
+	payload->gathered = NULL;
+	payload->length = shape == BUFFER_NONE ? 0 : want;
+	if (shape == BUFFER_NONE || shape == BUFFER_FLAT)
+		return true;
+	payload->gathered = gather(&call->buffer, want);
+	if (!payload->gathered)
+		return false;
+	payload->length = MIN(want, payload->gathered->bytes);
+	if (call->requested == REQUESTED_UNKNOWN)
+		call->requested = payload->gathered->requested;
+	return true;
 }
 
 INLINE u32 payload_unavailable(const struct buffer *buffer, u32 bytes, u32 length)
@@ -77,26 +95,36 @@ INLINE long read_payload(void *to, u32 length, const struct buffer *from, const 
 
 /* Without the barrier the compiler drops the comparison, which it can prove and the verifier cannot. */
 #define RESERVE_CLASS(size)                                                                        \
-	if (*length <= size) {                                                                     \
+	if (payload->length <= size) {                                                             \
 		struct message *m = RESERVE(message_##size, lane, counters);                       \
-		u32 bounded = *length;                                                             \
+		u32 bounded = payload->length;                                                     \
                                                                                                    \
 		barrier_var(bounded);                                                              \
 		if (bounded > size)                                                                \
 			bounded = size;                                                            \
-		if (m && read_payload(m + 1, bounded, from, gathered))                             \
-			*length = 0;                                                               \
+		if (m && read_payload(m + 1, bounded, from, payload->gathered))                    \
+			payload->length = 0;                                                       \
 		return m;                                                                          \
 	}
 
 /* Room in the ring of the smallest fitting payload class, with the payload copied already. */
-INLINE struct message *message_reserve(struct lane **lane, u32 *length, const struct buffer *from,
-				       const struct gathering *gathered, struct counters *counters)
+INLINE struct message *message_reserve_class(struct lane **lane, struct payload *payload, const struct buffer *from,
+					     struct counters *counters)
 {
-	if (!*length)
+	if (!payload->length)
 		return RESERVE(message_0, lane, counters);
 	PAYLOAD_CLASSES(RESERVE_CLASS)
 	return NULL;
+}
+
+INLINE struct message *message_reserve(struct lane **lane, struct payload *payload, const struct buffer *from,
+				       struct counters *counters)
+{
+	struct message *m = message_reserve_class(lane, payload, from, counters);
+
+	if (payload->gathered)
+		gathering_leave(payload->gathered);
+	return m;
 }
 
 INLINE u32 message_flags(u32 kind, u32 flags)
@@ -210,47 +238,30 @@ INLINE void follow_bytes(struct message *m, struct sock *sk, u32 kind, enum read
 		m->unread_us = delivery_unread(sk, m->event.seq + m->event.bytes, m->event.ts_ns, reads);
 }
 
-INLINE void message_submit(const struct caller *caller, struct call *call, struct sock *sk, u32 kind, int result,
-			   u32 length, struct gathering *gathered, enum reads reads)
+INLINE void message_record(const struct caller *caller, struct call *call, struct sock *sk, u32 kind, int result,
+			   enum reads reads)
 {
 	u32 bytes = result > 0 ? result : 0;
+	struct payload payload;
 	struct message *m;
 	struct lane *lane;
 
-	if (config.payload_limit && length < bytes)
-		COUNT(caller->counters->payload_cut, bytes - length);
-	m = message_reserve(&lane, &length, &call->buffer, gathered, caller->counters);
-	if (gathered)
-		gathering_leave(gathered);
+	if (!payload_find(&payload, call, bytes)) {
+		COUNT(caller->counters->ring_busy, 1);
+		return;
+	}
+	if (config.payload_limit && payload.length < bytes)
+		COUNT(caller->counters->payload_cut, bytes - payload.length);
+	m = message_reserve(&lane, &payload, &call->buffer, caller->counters);
 	if (!m)
 		return;
 	message_fill(m, caller, call, sk, kind, result, reads);
 	if (kind_wanted(KIND_ACKED) && bytes)
 		follow_bytes(m, sk, kind, reads);
-	m->payload_length = length;
-	m->payload_unavailable = payload_unavailable(&call->buffer, bytes, length);
+	m->payload_length = payload.length;
+	m->payload_unavailable = payload_unavailable(&call->buffer, bytes, payload.length);
 	ring_submit(lane);
 	COUNT(caller->counters->submitted, 1);
-}
-
-INLINE void message_record(const struct caller *caller, struct call *call, struct sock *sk, u32 kind, int result,
-			   enum reads reads)
-{
-	u32 bytes = result > 0 ? result : 0;
-	u32 length = call->buffer.shape == BUFFER_NONE ? 0 : MIN(bytes, config.payload_limit);
-	struct gathering *gathered = NULL;
-
-	if (is_iovec(&call->buffer)) {
-		gathered = gather(&call->buffer, length);
-		if (!gathered) {
-			COUNT(caller->counters->ring_busy, 1);
-			return;
-		}
-		length = MIN(length, gathered->bytes);
-		if (call->requested == REQUESTED_UNKNOWN)
-			call->requested = gathered->requested;
-	}
-	message_submit(caller, call, sk, kind, result, length, gathered, reads);
 }
 
 /* A call whose entry was not seen: it began before tracing, or the hook fires at its end only. */
