@@ -14,7 +14,7 @@ from typing import Self
 
 from tcprism.kernel import libbpf
 from tcprism.kernel.cgroup import open_cgroup_root
-from tests.support.bpf import test_run
+from tests.support.bpf import run_syscall_program
 
 _INFO_SIZE = 256  # more than struct bpf_prog_info, include/uapi/linux/bpf.h
 _RUN_TIME_NS, _RUN_COUNT = 192, 200
@@ -111,7 +111,7 @@ class Programs:
 
     def test_run(self, name: str, context: bytes) -> bytes:
         """Run a "syscall" program once with a context; return what it made of that."""
-        return test_run(self.descriptors()[name], context)
+        return run_syscall_program(self.descriptors()[name], context)
 
     def _map(self, name: str) -> int:
         found = self._library.checked("bpf_object__find_map_by_name", self._object, name.encode())

@@ -15,7 +15,7 @@ import pytest
 from tcprism.events._wire import LANES_A_CPU, SEGMENT, EventKind
 from tcprism.kernel.object import BpfObject
 from tcprism.ring.buffer import Layout, RingBuffer, Words
-from tests.support.bpf import test_run as run_program
+from tests.support.bpf import run_syscall_program
 
 RECORDS = 50_000  # by each writer
 ALLOWED = sorted(os.sched_getaffinity(0))
@@ -53,7 +53,7 @@ def write(
     def work(writer: int) -> None:
         os.sched_setaffinity(0, {ALLOWED[writer % len(ALLOWED)]})
         start.wait()
-        run_program(descriptor, struct.pack("=3I", writer, RECORDS, pause))
+        run_syscall_program(descriptor, struct.pack("=3I", writer, RECORDS, pause))
 
     threads = [threading.Thread(target=work, args=(writer,)) for writer in range(writers)]
     for thread in threads:

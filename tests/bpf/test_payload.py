@@ -20,7 +20,7 @@ from tcprism.events._wire import MESSAGE, PAYLOAD_CLASSES, EventKind, PayloadRea
 from tcprism.kernel.object import BpfObject
 from tcprism.ring import rings
 from tcprism.ring.buffer import RingBuffer
-from tests.support.bpf import test_run as run_program
+from tests.support.bpf import run_syscall_program
 
 # enum buffer_shape, bpf/include/tcprism/buffer.h
 FLAT, IOVEC, USER_IOVEC, COMPAT_IOVEC = range(4)
@@ -69,7 +69,7 @@ class Recorder:
         self.bpf.close()
 
     def run(self, task: bytes) -> None:
-        run_program(self._program, task)
+        run_syscall_program(self._program, task)
 
     def read(self) -> list[Message]:
         """Return what has been recorded."""

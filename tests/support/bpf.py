@@ -30,11 +30,24 @@ class _TestRunOptions(ctypes.Structure):
     )
 
 
-def test_run(descriptor: int, context: bytes) -> bytes:
+def run_syscall_program(descriptor: int, context: bytes) -> bytes:
     """Run a "syscall" program (5.14+) once with a context; return what it made of that.
 
     It runs in the calling thread, which other Python threads do not wait for.
     """
+    return _run(descriptor, context)[1]
+
+
+def run_raw_program(descriptor: int, argument: bytes) -> int:
+    """Run a "raw_tp" program (5.10+) once, its argument the address of these bytes.
+
+    Returns what it returned. It runs in the calling thread.
+    """
+    memory = ctypes.create_string_buffer(argument, len(argument))
+    return _run(descriptor, ctypes.addressof(memory).to_bytes(8, "little"))[0]
+
+
+def _run(descriptor: int, context: bytes) -> tuple[int, bytes]:
     memory = ctypes.create_string_buffer(context, len(context))
     options = _TestRunOptions(
         sz=ctypes.sizeof(_TestRunOptions),
@@ -42,4 +55,4 @@ def test_run(descriptor: int, context: bytes) -> bytes:
         ctx_size_in=len(context),
     )
     libbpf.load().checked("bpf_prog_test_run_opts", descriptor, byref(options))
-    return memory.raw
+    return int(options.retval), memory.raw
