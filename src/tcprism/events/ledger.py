@@ -46,7 +46,7 @@ class Entry:
 
         `dropped` are those that it had no room for.
         """
-        return cls(kind, made + dropped, 0, made, 0, dropped, 0, made, size, 0)
+        return cls(kind, made + dropped, 0, made, 0, 0, dropped, 0, made, size, 0)
 
     @property
     def unjoined(self) -> int:
