@@ -14,6 +14,7 @@ MODULES = {
     "start": "start",
     "kernel": "kernel",
     "ring": "ring",
+    "payload": "payload",
     "sinks": "saturation",
     "recording": "recording",
     "throughput": "throughput",

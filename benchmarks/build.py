@@ -11,9 +11,9 @@ PROGRAMS = Path(__file__).with_name("programs")
 BUILD = ROOT / "build/benchmarks"
 
 
-def bpf_object(name: str) -> Path:
-    """Return the path of the compiled BPF object of `programs/NAME.bpf.c`."""
-    source, output = PROGRAMS / f"{name}.bpf.c", BUILD / f"{name}.bpf.o"
+def bpf_object(name: str, directory: Path = PROGRAMS) -> Path:
+    """Return the path of the compiled BPF object of `NAME.bpf.c`."""
+    source, output = directory / f"{name}.bpf.c", BUILD / f"{name}.bpf.o"
     if not output.exists() or output.stat().st_mtime < source.stat().st_mtime:
         output.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, str(ROOT / "tools/build_bpf.py"), str(source)]

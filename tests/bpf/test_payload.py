@@ -13,17 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from tcprism.events._wire import MESSAGE, PAYLOAD_CLASSES, EventKind, PayloadReason
-from tcprism.kernel.object import BpfObject
-from tcprism.ring import rings
-from tcprism.ring.buffer import RingBuffer
-from tests.support.bpf import run_syscall_program
+from tcprism.events._wire import PAYLOAD_CLASSES, EventKind, PayloadReason
+from tests.support.recorder import COMPAT_IOVEC, FLAT, IOVEC, USER_IOVEC, Message, Recorder
 
-# enum buffer_shape, bpf/include/tcprism/buffer.h
-FLAT, IOVEC, USER_IOVEC, COMPAT_IOVEC = range(4)
 IOVECS = {"kernel": IOVEC, "user": USER_IOVEC, "compat": COMPAT_IOVEC}
 SEGMENTS_MAX = 128
 UNKNOWN = 0xFFFFFFFF
@@ -31,76 +25,6 @@ PAGE = mmap.PAGESIZE
 LIMITS = (0, 64, 1000, 16384)
 CPUS = os.cpu_count() or 1
 _MAP_32BIT = 0x40  # a 32-bit caller has its memory below 4 GiB; include/uapi/asm/mman.h
-
-Task = struct.Struct("=QIIIII4x")  # struct task, programs/payload.bpf.c
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A record as it was read, and the payload class of its ring."""
-
-    requested: int
-    unavailable: int
-    payload: bytes
-    ring: int
-
-
-class Recorder:
-    """The loaded program and its rings."""
-
-    def __init__(self, path: Path, limit: int, cpus: int = CPUS) -> None:
-        self.limit = limit
-        self.layouts = rings.layouts(rings.sizes({"send"}, limit, 1 << 20), cpus)
-        self.bpf = BpfObject(path)
-        lanes = self.layouts["message_0"].lanes
-        settings: dict[str, object] = {"payload_limit": limit, "last_lane": lanes - 1}
-        self.bpf.configure(settings, rings.entries(self.layouts))
-        self.bpf.load()
-        self._program = self.bpf.program_fd("record_messages")
-        self._rings = {
-            name: RingBuffer(self.bpf.map_fd(name), self.bpf.map_fd(f"{name}_lanes"), layout)
-            for name, layout in self.layouts.items()
-            if layout.slots
-        }
-
-    def close(self) -> None:
-        for buffer in self._rings.values():
-            buffer.close()
-        self.bpf.close()
-
-    def run(self, task: bytes) -> None:
-        run_syscall_program(self._program, task)
-
-    def read(self) -> list[Message]:
-        """Return what has been recorded."""
-        return [
-            message
-            for name, buffer in self._rings.items()
-            for lane, (waiting, _) in enumerate(buffer.look())
-            for message in _messages(buffer, lane, waiting, int(name.removeprefix("message_")))
-        ]
-
-    def record(self, shape: int, base: int, segments: int, offset: int, size: int) -> Message:
-        """Record one message and return it."""
-        self.run(Task.pack(base, segments, offset, shape, size, 1))
-        (message,) = self.read()
-        return message
-
-
-def _messages(buffer: RingBuffer, lane: int, waiting: int, ring: int) -> Iterator[Message]:
-    while waiting:
-        rows = buffer.read(lane, waiting)
-        waiting -= len(rows)
-        for row in rows:
-            raw = row.tobytes()
-            head = np.frombuffer(raw, MESSAGE, 1)[0]
-            end = MESSAGE.itemsize + int(head["payload_length"])
-            yield Message(
-                int(head["requested"]),
-                int(head["payload_unavailable"]),
-                raw[MESSAGE.itemsize : end],
-                ring,
-            )
 
 
 class Memory:
@@ -146,7 +70,7 @@ def memory() -> Memory:
 
 @pytest.fixture(scope="module", params=LIMITS)
 def recorder(request: pytest.FixtureRequest, compiled: Callable[[str], Path]) -> Iterator[Recorder]:
-    made = Recorder(compiled("payload"), request.param)
+    made = Recorder(compiled("payload"), request.param, CPUS)
     yield made
     made.close()
 
@@ -266,9 +190,8 @@ def test_programs_at_once_do_not_mix_their_payload(compiled: Callable[[str], Pat
         base = ctypes.addressof(buffers[writer])
         raw = b"".join(struct.pack("=QQ", base + at, 1000) for at in range(0, size, 1000))
         segments = ctypes.create_string_buffer(raw, len(raw))
-        task = Task.pack(ctypes.addressof(segments), 3, 0, USER_IOVEC, size, times)
         start.wait()
-        recorder.run(task)
+        recorder.run(USER_IOVEC, ctypes.addressof(segments), 3, 0, size, times)
 
     threads = [threading.Thread(target=work, args=(writer,)) for writer in range(writers)]
     with reading(recorder) as messages:
