@@ -14,9 +14,9 @@ from tcprism.diagnosis.explain import Explained, Verdict
 from tcprism.diagnosis.explanation import Explanation
 from tcprism.diagnosis.survey import Pause
 from tcprism.events.column import Column
-from tcprism.events.kinds import Family, Kind
+from tcprism.events.kinds import Family, Kind, record
 from tcprism.events.ledger import Account, Entry, Ledger
-from tcprism.events.registration import record, register, rows_from
+from tcprism.events.registration import register, rows_from
 from tcprism.recording.notes import Facts, Gap
 from tcprism.sinks import Sink
 from tcprism.stages import StatefulStage

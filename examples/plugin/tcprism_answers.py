@@ -11,9 +11,9 @@ from tcprism import Batch
 from tcprism.events import Part
 from tcprism.events.column import derived_column, field_column
 from tcprism.events.escape import escape
-from tcprism.events.kinds import NUMBERS, Family, Kind
+from tcprism.events.kinds import NUMBERS, Family, Kind, record
 from tcprism.events.ledger import Account, Entry
-from tcprism.events.registration import record, register, rows_from
+from tcprism.events.registration import register, rows_from
 from tcprism.stages import StatefulStage
 
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3}) ([^\r\n]*)")

@@ -15,9 +15,9 @@ import generate_docs
 from tcprism.events import Batch, Part
 from tcprism.events import _wire as wire
 from tcprism.events.column import Column, derived_column, equal, field_column
-from tcprism.events.kinds import NO_KIND, NUMBERS, Family, Kind, kind_name
+from tcprism.events.kinds import NO_KIND, NUMBERS, Family, Kind, kind_name, record
 from tcprism.events.ledger import Account, Entry, Received, close_accounts
-from tcprism.events.registration import record, register, rows_from, unregister
+from tcprism.events.registration import register, rows_from, unregister
 from tcprism.recording.reader import Recording
 from tcprism.recording.sql import Database
 from tcprism.sinks.count import Count

@@ -6,7 +6,7 @@ records of another kind registers its family (`tcprism.events.registration`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal, ParamSpec, TypeVar
@@ -66,6 +66,24 @@ class Family:
     ring: Ring | None = None
     payload: bool = False
     struct: str = ""
+
+
+def record(fields: Mapping[str, str]) -> np.dtype[np.void]:
+    """Return the dtype of a family's records: struct event, then fields by name and NumPy format.
+
+    Each has a fixed size, as "<u8" or "S16" has; a text of any length is a derived column.
+    """
+    head = dict(_wire.EVENT.fields or {})
+    formats = [np.dtype(text) for text in fields.values()]
+    ends = _wire.EVENT.itemsize + np.cumsum([0, *(form.itemsize for form in formats)])
+    return np.dtype(
+        {
+            "names": [*head, *fields],
+            "formats": [*(place[0] for place in head.values()), *formats],
+            "offsets": [*(place[1] for place in head.values()), *ends[:-1].tolist()],
+            "itemsize": int(ends[-1]),
+        }
+    )
 
 
 # What the registry holds, each by name; they grow as families are registered.

@@ -8,7 +8,7 @@ recording has columns that are not known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,24 +20,6 @@ from tcprism.events.kinds import Family
 from tcprism.events.part import Rows
 
 GROUP = "tcprism.families"
-
-
-def record(fields: Mapping[str, str]) -> np.dtype[np.void]:
-    """Return the dtype of a family's records: struct event, then fields by name and NumPy format.
-
-    Each has a fixed size, as "<u8" or "S16" has; a text of any length is a derived column.
-    """
-    head = dict(EVENT.fields or {})
-    formats = [np.dtype(text) for text in fields.values()]
-    ends = EVENT.itemsize + np.cumsum([0, *(form.itemsize for form in formats)])
-    return np.dtype(
-        {
-            "names": [*head, *fields],
-            "formats": [*(place[0] for place in head.values()), *formats],
-            "offsets": [*(place[1] for place in head.values()), *ends[:-1].tolist()],
-            "itemsize": int(ends[-1]),
-        }
-    )
 
 
 def rows_from(heads: Rows, kind: str) -> Rows:
