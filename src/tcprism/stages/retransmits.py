@@ -90,18 +90,17 @@ class Retransmits(StatefulStage):
             self._sends.add(connection_keys(rows), rows["seq"], rows["bytes"], _writes(sends))
 
     def _explain(self, part: Part) -> Part:
-        columns: dict[str, np.ma.MaskedArray[Any, Any]] = {
-            name: np.ma.MaskedArray(np.zeros(len(part), kind), True)
-            for name, kind in _DERIVED.items()
-        }
+        values = {name: np.zeros(len(part), kind) for name, kind in _DERIVED.items()}
+        unknown = {name: np.ones(len(part), np.bool_) for name in _DERIVED}
         connections = connection_keys(part.rows)
         for index in np.flatnonzero(part.rows["kind"] == EventKind.RETRANSMIT).tolist():
             row = part.rows[index]
             found = self._message(row, connections[index])
             found["attempt"] = self._attempt(row, int(connections[index]))
             for name, value in found.items():
-                columns[name][index] = value
-        return part.derive(**columns)
+                values[name][index], unknown[name][index] = value, False
+        masked = {name: np.ma.MaskedArray(values[name], unknown[name]) for name in _DERIVED}
+        return part.derive(**masked)
 
     def _attempt(self, row: np.void, connection: int) -> int:
         seq, end_seq = int(row["seq"]), int(row["end_seq"])

@@ -19,7 +19,7 @@ SENDS_MAX = 1_000_000
 _SHORT_LOOK = 256
 _LOOKS = (16_384, 65_536, 262_144, SENDS_MAX)
 
-_MARK = np.uint64(0xFFFF)
+_MARK = 0xFFFF
 _SEQ = 1 << 32
 _HALF = 1 << 31
 
@@ -65,7 +65,7 @@ class Sends:
         writes: Writes,
     ) -> None:
         """Remember sends, which came after all others."""
-        marks = connections & _MARK
+        marks = connections & np.uint64(_MARK)
         raw = writes.view(f"V{writes.itemsize}")
         table = self._writes.view(raw.dtype)
         done = 0
@@ -103,7 +103,7 @@ class Sends:
 
     def _look(self, connection: np.uint64, seq: np.uint32, begin: int, end: int) -> Place | None:
         """Look at a part of the ring; None: there are no sends of the connection."""
-        mark = (connection & _MARK).astype(np.uint16)  # a wider one would widen all others
+        mark = np.uint16(int(connection) & _MARK)  # a wider one would widen all others
         rows = begin + np.flatnonzero(self._marks[begin:end] == mark)
         rows = rows[self._connections[rows] == connection]
         if not len(rows):
