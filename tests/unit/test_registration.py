@@ -277,6 +277,8 @@ def test_the_family_goes_as_it_came() -> None:
         (Family("b", CALL.record, (Kind("b", ""),)), (), "same record as call"),
         (Family("b", np.dtype([("b", "u1")]), (Kind("b", ""),)), (), "does not begin"),
         (Family("b", record({"took_ns": "<u4"}), (Kind("b", ""),)), (), "another type in call"),
+        (Family("b", record({"b": ">u2"}), (Kind("b", ""),)), (), "must be a number"),
+        (Family("b", record({"b": "?"}), (Kind("b", ""),)), (), "must be a number"),
         (Family("b", record({"b": "u1"}), (Kind("b", ""),)),
          (field_column("bytes", ("b",), "integer", ""),), "a column bytes already"),
         (Family("b", record({"b": "u1"}), (Kind("b", ""),)),

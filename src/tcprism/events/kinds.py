@@ -150,6 +150,9 @@ def _check_record(family: str, record: np.dtype[np.void]) -> None:
         raise ValueError(f"the record of {family} does not begin with the fields of struct event")
     if twin := family_of(record):
         raise ValueError(f"{family} has the same record as {twin}, and could not be told from it")
+    for name in fields:
+        if record[name].base.kind not in "uifS" or not record[name].isnative:
+            raise ValueError(f"{name} must be a number or bytes, as this machine has them")
     for other, its in RECORDS.items():
         for name in fields.keys() & set(its.names or ()):
             if record[name] != its[name]:
