@@ -26,7 +26,7 @@ INLINE void retransmit_event(struct sock *sk, const struct sk_buff *skb, int err
 	pending_into(&l.segment, &pending);
 	l.segment.window = window_of(tp, pending.flags, READS_BTF);
 	read_evidence(&l, tp);
-	l.cause = cause_of(tp, l.segment.ca_state, pending.flags);
+	l.segment.cause = cause_of(tp, l.segment.ca_state, pending.flags);
 	if (note && note->established) {
 		l.first_seq = note->first_seq;
 		l.first_seq_known = true;
@@ -62,7 +62,7 @@ INLINE void retransmit_synack_event(struct sock *listener, const struct request_
 	s->segs = 1;
 	s->window = WINDOW_UNKNOWN;
 	no_evidence(&l);
-	l.cause = CAUSE_SYN_ACK;
+	s->cause = CAUSE_SYN_ACK;
 	SUBMIT(loss, struct loss, counters, *record = l);
 }
 

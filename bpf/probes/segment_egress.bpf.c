@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /* Where the kernel has neither fentry nor kprobes: each packet once, as it leaves IP, with its final headers. */
-#include "tcprism/egress_packet.h"
 #include "tcprism/segment.h"
+#include "tcprism/synack.h"
 
 INLINE void packet_into(struct segment *to, const struct packet *from, u32 segs)
 {
@@ -42,6 +42,7 @@ INLINE void egress_fill(struct segment *s, u32 kind, struct __sk_buff *skb, cons
 		read_congestion(s, tp, READS_BTF);
 	else
 		no_congestion(s);
+	s->cause = tp ? cause_of_transmit(tp, packet->seq, packet->end_seq, READS_BTF) : CAUSE_NONE;
 }
 
 INLINE bool egress_passes(struct connection *c, const struct packet *packet, struct __sk_buff *skb, struct tcp_sock *tp,
@@ -80,6 +81,8 @@ INLINE void egress(struct __sk_buff *skb)
 	if (!read_packet(&packet, skb))
 		return;
 	if (tp && !is_first_transmission(packet.seq, packet.end_seq, tp->snd_nxt))
+		return;
+	if (!tp && (packet.tcp->flags & TCPHDR_SYN) && is_repeated_synack(skb, &packet))
 		return;
 	if (tp)
 		kind = kind_of_segment(tp, packet.seq, packet.end_seq, READS_BTF);

@@ -30,11 +30,11 @@ EVENT = "<QQQ IIII 16s 16s 16s HH BBB x H 2x II i"
 MESSAGE_END = "<II Q I B 3x"
 # struct delivery: send_ts_ns, unsent_us unacked_us
 DELIVERY_END = "<Q II"
-# struct segment: end_seq ack window cwnd srtt_us packets_out, segs, ca_state, reserved
-SEGMENT_END = "<IIIIII H B 5x"
+# struct segment: end_seq ack window cwnd srtt_us packets_out, segs, ca_state cause, reserved
+SEGMENT_END = "<IIIIII H BB 4x"
 # struct loss: rto_us rttvar_us ssthresh sacked_out lost_out retrans_out undone reason call_seq,
-# cause icsk_retransmits outgoing call_seq_known
-LOSS_END = "<IIIIIIIII BBBB"
+# icsk_retransmits outgoing call_seq_known, reserved
+LOSS_END = "<IIIIIIIII BBB x"
 # struct connection_event: elapsed_ns, reset_reason, old_state new_state ending sent
 CONNECTION_END = "<Q I BBBB"
 # struct totals: bytes_sent bytes_acked bytes_received bytes_retrans delivery_rate busy_us
@@ -100,8 +100,8 @@ def delivery(head: bytes, *end: int) -> bytes:
     return head + struct.pack(DELIVERY_END, *end)
 
 
-def segment(head: bytes, *end: int) -> bytes:
-    return head + struct.pack(SEGMENT_END, *end)
+def segment(head: bytes, *end: int, cause: int = 0) -> bytes:
+    return head + struct.pack(SEGMENT_END, *end, cause)
 
 
 def loss(segment: bytes, *end: int) -> bytes:
@@ -139,30 +139,32 @@ SEGMENTS = [
             38, 1_912_345_679, 502, 10, 11_250, 0, 1, 0),
     segment(event(1_100_000_000, PROBE, CURLS_SOCKET, IPV4, 0, 37, flags=0x10),
             37, 1_912_345_679, 502, 10, 11_250, 0, 1, 0),
+    segment(event(1_150_000_000, TRANSMIT, CURLS_SOCKET, IPV4, 1448, 38, flags=0x10),
+            1486, 1_912_345_679, 502, 10, 11_250, 10, 1, 0, cause=3),
 ]  # fmt: skip
 NO_EVIDENCE = (UNKNOWN_32, UNKNOWN_32, 0, 0, 0, 0)
 LOSSES = [
     loss(segment(event(1_212_000_000, RETRANSMIT, CURLS_SOCKET, IPV4, 2896, 38, flags=0x10),
-                 2934, 1_912_345_679, 502, 1, 11_250, 2, 2, 4),
-         204_000, 1_500, 7, 1, 2, 0, 0, UNKNOWN_32, 2934, 1, 1, 0, 1),
+                 2934, 1_912_345_679, 502, 1, 11_250, 2, 2, 4, cause=1),
+         204_000, 1_500, 7, 1, 2, 0, 0, UNKNOWN_32, 2934, 1, 0, 1),
     loss(segment(event(1_212_100_000, RETRANSMIT, CURLS_SOCKET, IPV4, 1448, 2934, flags=0x18),
-                 4382, 1_912_345_679, 502, 1, 11_250, 2, 1, 3),
-         204_000, 1_500, 0x7FFFFFFF, 3, 1, 1, 0, UNKNOWN_32, 2934, 2, 0, 0, 1),
+                 4382, 1_912_345_679, 502, 1, 11_250, 2, 1, 3, cause=2),
+         204_000, 1_500, 0x7FFFFFFF, 3, 1, 1, 0, UNKNOWN_32, 2934, 0, 0, 1),
     loss(segment(event(1_212_200_000, RETRANSMIT, CURLS_SOCKET, IPV4, 100, 4382, flags=0x18),
-                 4482, 1_912_345_679, 502, 1, 11_250, 2, 1, 0),
-         204_000, 1_500, 7, 0, 0, 0, 0, UNKNOWN_32, 0, 3, 0, 0, 0),
+                 4482, 1_912_345_679, 502, 1, 11_250, 2, 1, 0, cause=3),
+         204_000, 1_500, 7, 0, 0, 0, 0, UNKNOWN_32, 0, 0, 0, 0),
     loss(segment(event(1_300_000_000, RETRANSMIT, NOBODY, IPV6, 0, 999, flags=0x12, error=-113),
-                 1000, 1, UNKNOWN_32, 0, UNKNOWN_32, 0, 1, 0xFF),
-         *NO_EVIDENCE, 0, UNKNOWN_32, 0, 5, 0, 0, 0),
+                 1000, 1, UNKNOWN_32, 0, UNKNOWN_32, 0, 1, 0xFF, cause=5),
+         *NO_EVIDENCE, 0, UNKNOWN_32, 0, 0, 0, 0),
     loss(segment(event(1_310_000_000, UNDO, CURLS_SOCKET, IPV4, 4344, 38),
                  4382, 1_912_345_679, UNKNOWN_32, 5, 11_250, 2, 0, 4),
-         204_000, 1_500, 7, 1, 2, 0, 2, UNKNOWN_32, 0, 0, 1, 0, 0),
+         204_000, 1_500, 7, 1, 2, 0, 2, UNKNOWN_32, 0, 1, 0, 0),
     loss(segment(event(1_320_000_000, DROP, CURLS_SOCKET, IPV4, 1448, 38, flags=0x10),
                  1486, 1_912_345_679, 502, 10, 11_250, 2, 1, 0),
-         204_000, 1_500, 7, 0, 0, 0, 0, 6, 0, 0, 0, 1, 0),
+         204_000, 1_500, 7, 0, 0, 0, 0, 6, 0, 0, 1, 0),
     loss(segment(event(1_330_000_000, DROP, NOBODY, IPV6, 0, 999, flags=0x02),
                  1000, 0, 64_240, 0, UNKNOWN_32, 0, 1, 0xFF),
-         *NO_EVIDENCE, 0, UNKNOWN_32, 0, 0, 0, 0, 0),
+         *NO_EVIDENCE, 0, UNKNOWN_32, 0, 0, 0, 0),
 ]  # fmt: skip
 NO_TOTALS = (0, 0, 0, 0, UNKNOWN_64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, UNKNOWN_32, UNKNOWN_32, 0, b"")
 TOTALS_OF_A_DOWNLOAD = (

@@ -17,6 +17,8 @@ from tests.support.wire import Wire, deliver, wired
 from . import endings, endings_from_outside
 from .ways import WAYS, CannotRunHere, await_over
 
+pytestmark = pytest.mark.native  # in a machine it takes minutes
+
 DOCS = Path(__file__).parents[2] / "docs/connections.md"
 FIRST_PORT = 5500
 OTHER = {"client": "server", "server": "client"}

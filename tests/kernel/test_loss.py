@@ -25,6 +25,7 @@ from tests.support.wire import (
     deliver,
     hold_answers,
     lose_all,
+    lose_answers,
     lose_data,
     lose_flagged,
     wired,
@@ -85,6 +86,20 @@ def small_writes(wire: Wire, scenario: Scenario) -> None:
 
 def tlp(wire: Wire, scenario: Scenario) -> None:
     converse(wire, scenario, lose_data(3), 4 * SEGMENT)
+
+
+def tlp_of_new_data(wire: Wire, scenario: Scenario) -> None:
+    """No answers come, and more waits to be sent than the congestion window lets go."""
+    client, server = wire.connection(4, scenario.port)
+    with closing(client), closing(server):
+        before = wire.client.extended_counters()["TCPLossProbes"]
+        wire.rule = lose_answers
+        scenario.written = [pattern(0, 30 * SEGMENT)]
+        client.sendall(scenario.written[0])
+        await_true(lambda: wire.client.extended_counters()["TCPLossProbes"] > before)
+        wire.rule = deliver
+        receive(server, 30 * SEGMENT)
+        hang_up(client, server)
 
 
 def tlp_then_rto(wire: Wire, scenario: Scenario) -> None:
@@ -184,6 +199,7 @@ SCENARIOS: dict[str, tuple[Callable[[Wire, Scenario], None], set[str]]] = {
     "fast": (fast, {"fast"}),
     "small writes": (small_writes, {"fast"}),
     "tlp": (tlp, {"tlp"}),
+    "tlp of new data": (tlp_of_new_data, set()),
     "tlp then rto": (tlp_then_rto, {"tlp", "rto"}),
     "blackout": (blackout, {"tlp", "rto"}),
     "syn": (syn, {"syn"}),
@@ -200,6 +216,7 @@ def happened(name: str, scenario: Scenario) -> bool:
         "fast": counted["TCPFastRetrans"] > 0,
         "small writes": counted["TCPFastRetrans"] > 0,
         "tlp": counted["RetransSegs"] == counted["TCPLossProbes"] > 0,
+        "tlp of new data": counted["TCPLossProbes"] > 0,
         "spurious": undone(counted) > 0,
     }
     return wanted.get(name, True)
@@ -239,7 +256,7 @@ def scenarios(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scenario]:
     """All scenarios, one after the other, under one trace."""
     output = tmp_path_factory.mktemp("loss") / "events"
     with wired() as wire:
-        arguments = ("--kinds", "send,retransmit,undo,probe,drop", "--payload", "64",
+        arguments = ("--kinds", "send,transmit,retransmit,undo,probe,drop", "--payload", "64",
                      "--netns", wire.client.path, "--netns", wire.server.path)  # fmt: skip
         with tracing(output, *arguments) as tracer:
             played = {
@@ -266,6 +283,8 @@ def test_causes(scenarios: dict[str, Scenario], name: str) -> None:
     scenario = scenarios[name]
     causes = {event["cause"] for event in scenario.of("retransmit")}
     by_chance = {"syn"} if name == "syn-ack" else {"tlp"}  # where machines are slow
+    if name == "tlp of new data":
+        by_chance |= {"rto", "fast"}
     assert scenario.causes <= causes <= scenario.causes | by_chance
 
 
@@ -273,12 +292,12 @@ def test_causes(scenarios: dict[str, Scenario], name: str) -> None:
 def test_causes_are_counted_by_the_kernel(scenarios: dict[str, Scenario], name: str) -> None:
     """Cause by cause: TCPFastRetrans, TCPLossProbes, TCPTimeouts and TCPSlowStartRetrans.
 
-    Where something waits to be sent, a probe may send that instead: it is counted, too.
+    Where something waits to be sent, a probe sends that instead: a `transmit` with a cause.
     """
     scenario = scenarios[name]
     counted, events = scenario.counted, scenario.of("retransmit")
     assert segments(events, "fast") == counted["TCPFastRetrans"]
-    assert segments(events, "tlp") <= counted["TCPLossProbes"]
+    assert segments([*events, *scenario.of("transmit")], "tlp") == counted["TCPLossProbes"]
     timeouts = counted["TCPTimeouts"] + counted["TCPSlowStartRetrans"]
     assert segments(events, "rto", "syn") == timeouts
     assert sum(event["segs"] for event in events) == counted["RetransSegs"]
@@ -290,6 +309,10 @@ def test_syn_ack(scenarios: dict[str, Scenario]) -> None:
     repeated = [e for e in scenario.events if e.get("cause") == "syn-ack"]
     assert len(repeated) == scenario.counted_by_server["RetransSegs"] >= 1
     assert {event["local_port"] for event in repeated} == {scenario.port}
+    on_the_wire = [packet for packet in scenario.carried if packet.flags == "SYN|ACK"]
+    told = [e for e in scenario.events if e.get("flags") == "SYN|ACK" and e["kind"] != "drop"]
+    seen_first = hooks.segment_hooks() == ["tracepoint"]  # others see what has a connection
+    assert len(told) == len(on_the_wire) - (not seen_first)
 
 
 @all_scenarios

@@ -67,6 +67,11 @@ def lose_all(packet: Packet, to_server: bool) -> float | None:
     return None if to_server and packet.payload else 0.0
 
 
+def lose_answers(_packet: Packet, to_server: bool) -> float | None:
+    """Lose all that the server sends."""
+    return 0.0 if to_server else None
+
+
 def hold_answers(seconds: float) -> Rule:
     """Have the server's packets take their time."""
     return lambda _packet, to_server: 0.0 if to_server else seconds

@@ -22,7 +22,7 @@ EVENT_KEYS = [
 ]
 SEGMENT_KEYS = [
     *("flags", "seq", "end_seq", "ack", "window", "segs", "packets_out", "ca_state", "cwnd"),
-    "srtt_us",
+    *("srtt_us", "cause"),
 ]
 FAMILY_KEYS = {
     "message": [
@@ -33,7 +33,7 @@ FAMILY_KEYS = {
     "segment": SEGMENT_KEYS,
     "loss": [
         *SEGMENT_KEYS,
-        *("cause", "attempt", "icsk_retransmits", "rto_us", "rttvar_us", "ssthresh"),
+        *("attempt", "icsk_retransmits", "rto_us", "rttvar_us", "ssthresh"),
         *("sacked_out", "lost_out", "retrans_out", "undone", "outgoing", "reason"),
         *("message_pid", "message_comm", "message_ts_ns", "message_offset", "message_bytes"),
         "message_text",
@@ -278,7 +278,7 @@ def test_payload_reasons_are_those_of_the_documentation() -> None:
 def test_columns_of_the_other_family_are_null() -> None:
     assert values("ack", messages({}, {})) == [None, None]
     assert values("payload", segments({})) == [None]
-    assert values("cause", segments({})) == [None]
+    assert values("attempt", segments({})) == [None]
     assert BY_NAME["ack"].mask(messages({}, {})).tolist() == [True, True]
 
 

@@ -7,6 +7,7 @@
 #define AF_INET6 10
 #define SOCK_STREAM 1
 #define IPPROTO_TCP 6
+#define BPF_F_CURRENT_NETNS (-1L) /* include/uapi/linux/bpf.h */
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 #define TCP_NAGLE_OFF 1 /* TCP_NODELAY, include/net/tcp.h */
@@ -46,6 +47,7 @@
 #define TCP_CA_RECOVERY 3 /* enum tcp_ca_state, include/uapi/linux/tcp.h */
 #define TCP_CA_LOSS 4
 
+#define TCP_WRITE_TIMER_DEFERRED 3 /* enum tsq_enum, include/linux/tcp.h */
 #define ICSK_TIME_LOSS_PROBE 5 /* include/net/inet_connection_sock.h */
 
 #define TCPHDR_FIN 0x01

@@ -117,6 +117,23 @@ struct tcp_sock___with_bits { /* a whole byte in 6.18 and later */
 	u8 chrono_type : 2;
 } CORE;
 
+/* 7.x has the timer in struct sock. */
+struct sock___with_timer {
+	struct timer_list tcp_retransmit_timer;
+} CORE;
+
+INLINE bool is_retransmit_timer_set(struct tcp_sock *tp, enum reads reads)
+{
+	const struct sock___with_timer *sk = (void *)tp;
+	struct hlist_node **entry = NULL;
+
+	if (bpf_core_field_exists(tp->inet_conn.icsk_retransmit_timer))
+		READ(reads, entry, tp->inet_conn.icsk_retransmit_timer.entry.pprev);
+	else
+		READ(reads, entry, sk->tcp_retransmit_timer.entry.pprev);
+	return entry;
+}
+
 #define SHIFT_OF_A_BYTE 56
 
 INLINE u32 chrono_type_of(struct tcp_sock *tp, enum reads reads)

@@ -113,7 +113,8 @@ struct segment {
 	u32 packets_out DOC("segments in flight before this one, as the kernel counts them");
 	u16 segs DOC("segments on the wire (GSO)");
 	u8 ca_state DOC("congestion state: Open, Disorder, CWR, Recovery, Loss");
-	u8 reserved[5];
+	u8 cause DOC("retransmit: why it was sent again: rto, fast, tlp, syn, syn-ack, unknown; transmit: tlp when it is a tail loss probe with new data; else null");
+	u8 reserved[4];
 };
 
 #define WINDOW_UNKNOWN 0xffffffffU
@@ -126,7 +127,7 @@ struct delivery {
 	u32 unacked_us DOC("from when its last byte first left until its acknowledgement came, microseconds; null when unknown");
 };
 
-/* Why a segment was sent again. */
+/* Why a segment was sent again, or ahead of its time. */
 enum cause {
 	CAUSE_NONE = 0,
 	CAUSE_RTO = 1,     /* the retransmission timer expired, or recovery from that (state Loss) */
@@ -149,10 +150,10 @@ struct loss {
 	u32 undone DOC("undo: how many retransmissions were in vain; else null");
 	u32 reason DOC("drop: the kernel's reason as a name; null where the kernel gives none");
 	u32 first_seq; /* of the first byte that the connection sends */
-	u8 cause DOC("why it was sent again: rto, fast, tlp, syn, syn-ack, unknown; null for undo and drop");
 	u8 icsk_retransmits DOC("timeouts in a row of the socket, this one counted");
 	u8 outgoing DOC("drop: true on its way out, false on its way in; else null");
 	u8 first_seq_known;
+	u8 reserved;
 };
 
 /* What a tcp_sock counts in the life of its connection. */

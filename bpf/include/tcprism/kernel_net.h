@@ -64,6 +64,7 @@ struct sock {
 	u16 sk_type;
 	u8 sk_kern_sock : 1;
 	u8 sk_shutdown;
+	unsigned long sk_tsq_flags;
 	int sk_err;
 	socket_lock_t sk_lock;
 	struct {
@@ -88,10 +89,19 @@ struct tcp_congestion_ops {
 	char name[16];
 } CORE;
 
+struct hlist_node {
+	struct hlist_node **pprev; /* NULL: in no list */
+} CORE;
+
+struct timer_list {
+	struct hlist_node entry;
+} CORE;
+
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	const struct tcp_congestion_ops *icsk_ca_ops;
 	const struct tcp_ulp_ops *icsk_ulp_ops;
+	struct timer_list icsk_retransmit_timer;
 	u8 icsk_ca_state : 5;
 	u8 icsk_pending;
 	u8 icsk_retransmits;
@@ -173,6 +183,7 @@ struct request_sock {
 } CORE;
 
 struct tcp_request_sock {
+	u64 snt_synack;
 	u32 rcv_nxt;
 	u32 snt_isn;
 } CORE;

@@ -31,8 +31,7 @@ INLINE void read_evidence(struct loss *to, struct tcp_sock *tp)
 
 /*
  * In state Loss the timer has expired (icsk_retransmits), or the connection still recovers from an earlier expiry
- * (undo_marker). With neither, a router's "packet too big" made the kernel send again. A tail loss probe is sent
- * while its own timer is the pending one, in any state but Recovery and Loss.
+ * (undo_marker). With neither, a router's "packet too big" made the kernel send again.
  */
 INLINE u32 cause_of(struct tcp_sock *tp, u32 ca_state, u32 flags)
 {
@@ -42,7 +41,7 @@ INLINE u32 cause_of(struct tcp_sock *tp, u32 ca_state, u32 flags)
 		return CAUSE_FAST;
 	if (ca_state == TCP_CA_LOSS)
 		return tp->inet_conn.icsk_retransmits || tp->undo_marker ? CAUSE_RTO : CAUSE_UNKNOWN;
-	return tp->inet_conn.icsk_pending == ICSK_TIME_LOSS_PROBE ? CAUSE_TLP : CAUSE_UNKNOWN;
+	return is_loss_probe(tp, READS_BTF) ? CAUSE_TLP : CAUSE_UNKNOWN;
 }
 
 #endif

@@ -36,6 +36,29 @@ INLINE u32 kind_of_segment(struct tcp_sock *tp, u32 seq, u32 end_seq, enum reads
 	return write_seq != snd_nxt ? KIND_PROBE : KIND_TRANSMIT;
 }
 
+/*
+ * Whether tcp_send_loss_probe() is at work: its timer has been the pending one, has fired (its list entry is gone),
+ * and was not put off because a process held the socket (tcp_write_timer()).
+ */
+INLINE bool is_loss_probe(struct tcp_sock *tp, enum reads reads)
+{
+	const struct sock *sk = (void *)tp;
+	unsigned long deferred = 0;
+	u8 pending = 0;
+
+	READ(reads, pending, tp->inet_conn.icsk_pending);
+	if (pending != ICSK_TIME_LOSS_PROBE || is_retransmit_timer_set(tp, reads))
+		return false;
+	READ(reads, deferred, sk->sk_tsq_flags);
+	return !(deferred >> TCP_WRITE_TIMER_DEFERRED & 1);
+}
+
+/* Of a segment with new data, or a FIN. */
+INLINE u32 cause_of_transmit(struct tcp_sock *tp, u32 seq, u32 end_seq, enum reads reads)
+{
+	return seq != end_seq && is_loss_probe(tp, reads) ? CAUSE_TLP : CAUSE_NONE;
+}
+
 INLINE u32 payload_bytes(u32 seq, u32 end_seq, u32 flags)
 {
 	return end_seq - seq - !!(flags & TCPHDR_SYN) - !!(flags & TCPHDR_FIN);

@@ -194,6 +194,7 @@ _SEGMENT: Fields = {
     "packets_out": ("<u4", 132),
     "segs": ("<u2", 136),
     "ca_state": ("u1", 138),
+    "cause": ("u1", 139),
 }
 SEGMENT = _dtype(_SEGMENT, 144)
 
@@ -208,10 +209,9 @@ _LOSS: Fields = {
     "undone": ("<u4", 168),
     "reason": ("<u4", 172),
     "first_seq": ("<u4", 176),
-    "cause": ("u1", 180),
-    "icsk_retransmits": ("u1", 181),
-    "outgoing": ("u1", 182),
-    "first_seq_known": ("u1", 183),
+    "icsk_retransmits": ("u1", 180),
+    "outgoing": ("u1", 181),
+    "first_seq_known": ("u1", 182),
 }
 LOSS = _dtype(_LOSS, 184)
 
@@ -366,6 +366,7 @@ DOCS = {
     "segment.packets_out": "segments in flight before this one, as the kernel counts them",
     "segment.segs": "segments on the wire (GSO)",
     "segment.ca_state": "congestion state: Open, Disorder, CWR, Recovery, Loss",
+    "segment.cause": "retransmit: why it was sent again: rto, fast, tlp, syn, syn-ack, unknown; transmit: tlp when it is a tail loss probe with new data; else null",
     "loss.rto_us": "retransmission timeout, microseconds; null when there is no connection yet",
     "loss.rttvar_us": "mean deviation of the round-trip time, microseconds; null before the first measurement",
     "loss.ssthresh": "slow start threshold, segments; null while it is infinite",
@@ -374,7 +375,6 @@ DOCS = {
     "loss.retrans_out": "retransmitted segments in flight before this one",
     "loss.undone": "undo: how many retransmissions were in vain; else null",
     "loss.reason": "drop: the kernel's reason as a name; null where the kernel gives none",
-    "loss.cause": "why it was sent again: rto, fast, tlp, syn, syn-ack, unknown; null for undo and drop",
     "loss.icsk_retransmits": "timeouts in a row of the socket, this one counted",
     "loss.outgoing": "drop: true on its way out, false on its way in; else null",
     "connection_event.elapsed_ns": "connect: from the call to the outcome; close: since it was established; nanoseconds; null when that was not seen",

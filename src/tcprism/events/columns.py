@@ -203,7 +203,11 @@ COLUMNS = [
     wire_column("cwnd", (*SEGMENT, *TOTALS), "integer", missing=equal("cwnd", 0)),
     wire_column("srtt_us", (*SEGMENT, *TOTALS), "integer", missing=equal("srtt_us", *_no_time)),
     wire_column(
-        "cause", LOSS, "string", named("cause", names.cause_name), equal("cause", _wire.Cause.NONE)
+        "cause",
+        SEGMENT,
+        "string",
+        named("cause", names.cause_name),
+        equal("cause", _wire.Cause.NONE),
     ),
     derived_column(
         "attempt",

@@ -36,7 +36,7 @@ def details(part: Part, clock: Clock) -> list[str]:
     if part.family == "message":
         return _message_texts(part)
     if part.family == "segment":
-        return _segment_texts(part)
+        return _sent_texts(part)
     texts = np.full(len(part), "", object)
     for number in np.unique(part.rows["kind"]).tolist():
         rows = np.flatnonzero(part.rows["kind"] == number)
@@ -112,6 +112,13 @@ def _segment_texts(part: Part) -> list[str]:
     for index in np.flatnonzero(part.rows["segs"] > 1).tolist():
         texts[index] += f" segs {part.rows['segs'][index]}"
     _append(texts, part, "error")
+    return texts
+
+
+def _sent_texts(part: Part) -> list[str]:
+    """Return the header of each segment, and why it was sent if not just to send."""
+    texts = _segment_texts(part)
+    _append(texts, part, "cause")
     return texts
 
 

@@ -84,10 +84,10 @@ def _flags(
 def _notes(part: Part) -> NDArray[np.object_]:
     """Say why a segment was sent again, and how often it was sent by now."""
     notes = np.where(BY_NAME["window"].mask(part), "window unknown", "").astype(object)
-    if part.family != "loss":
-        return notes
-    causes, attempts = (BY_NAME[name].to_list(part) for name in ("cause", "attempt"))
-    for index, (cause, attempt) in enumerate(zip(causes, attempts, strict=True)):
+    causes = BY_NAME["cause"].to_list(part)
+    attempts = BY_NAME["attempt"].to_list(part) if part.family == "loss" else [None] * len(part)
+    for index in np.flatnonzero(~BY_NAME["cause"].mask(part)).tolist():
+        cause, attempt = causes[index], attempts[index]
         notes[index] += ", " if notes[index] else ""
         notes[index] += f"cause {cause}" + (f" attempt {attempt}" if attempt else "")
     return notes
