@@ -22,6 +22,7 @@
 #define RCV_SHUTDOWN 1 /* include/net/sock.h */
 #define SHUTDOWN_MASK 3
 
+#define MSG_OOB 0x01
 #define MSG_PEEK 0x02
 #define MSG_TRUNC 0x20
 #define MSG_ERRQUEUE 0x2000

@@ -63,7 +63,7 @@ struct event {
 	u8 family DOC("4 or 6: what the packets are, whatever the socket is");
 	u16 flags DOC("messages: PEEK, ZEROCOPY; segments: the TCP header's flags");
 	u32 bytes DOC("messages, deliveries: bytes sent or received; segments, losses: TCP payload bytes; connections: 0");
-	u32 seq DOC("sequence number of the first byte; null when the hook cannot tell, as when another thread has the socket at once");
+	u32 seq DOC("sequence number of the first byte; null when the hook cannot tell, as for urgent data and where another thread has the socket at once");
 	s32 error DOC("errno of the call, the attempt or the socket, as a name; null when there is none");
 };
 

@@ -70,6 +70,7 @@ struct sock {
 	struct {
 		int len;
 	} sk_backlog;
+	s32 sk_peek_off;
 	int sk_sndbuf;
 	int sk_rcvbuf;
 	u32 sk_ack_backlog;
@@ -146,6 +147,7 @@ struct tcp_sock {
 	u32 snd_wnd;
 	u8 nonagle : 4;
 	u8 repair : 1;
+	u16 urg_data;
 	int linger2;
 	u32 rcv_tstamp;
 	u32 lsndtime;

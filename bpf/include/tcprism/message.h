@@ -37,6 +37,32 @@ INLINE bool has_upper_layer(struct sock *sk, enum reads reads)
 }
 
 /*
+ * Whether the call reads or writes elsewhere than where the stream goes on: urgent data, or, in repair mode, either
+ * queue. A peek skips urgent data that is next, and leaves no trace of that.
+ */
+INLINE bool is_out_of_stream(struct sock *sk, u32 kind, u32 flags, enum reads reads)
+{
+	struct tcp_sock *tp = tcp_sock_of(sk, reads);
+	u16 urgent = 0;
+
+	if (!tp || READ_BITS(reads, tp, repair))
+		return true;
+	if (kind == KIND_SEND || !(flags & (MSG_OOB | MSG_PEEK)))
+		return false;
+	READ(reads, urgent, tp->urg_data);
+	return flags & MSG_OOB || urgent;
+}
+
+/* How far behind copied_seq a peek began: SO_PEEK_OFF, which has moved on by what was read (TCP has it since 6.9). */
+INLINE u32 peeked_ahead(struct sock *sk, u32 bytes, enum reads reads)
+{
+	s32 offset = 0;
+
+	READ(reads, offset, sk->sk_peek_off);
+	return offset > 0 ? offset - bytes : 0;
+}
+
+/*
  * Exact if the sequence number advanced by what this call moved: then no other thread was in between. Without the
  * entry, only a thread that still holds the socket is noticed, not one that came and went since the call ended.
  */
@@ -50,8 +76,10 @@ INLINE void set_sequence(struct event *event, u32 flags, const struct call *call
 
 	if (!now || (now - seq != moved && now - seq != moved + fin) || (!call->sk && is_held(sk, reads)))
 		flags |= MESSAGE_SEQ_UNKNOWN;
-	if (has_upper_layer(sk, reads))
+	if (has_upper_layer(sk, reads) || is_out_of_stream(sk, kind, call->flags, reads))
 		flags |= MESSAGE_SEQ_UNKNOWN;
+	if (flags & MESSAGE_PEEK)
+		seq += peeked_ahead(sk, bytes, reads);
 	event->seq = seq;
 	event->flags = flags;
 }

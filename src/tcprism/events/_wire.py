@@ -329,7 +329,7 @@ DOCS = {
     "event.family": "4 or 6: what the packets are, whatever the socket is",
     "event.flags": "messages: PEEK, ZEROCOPY; segments: the TCP header's flags",
     "event.bytes": "messages, deliveries: bytes sent or received; segments, losses: TCP payload bytes; connections: 0",
-    "event.seq": "sequence number of the first byte; null when the hook cannot tell, as when another thread has the socket at once",
+    "event.seq": "sequence number of the first byte; null when the hook cannot tell, as for urgent data and where another thread has the socket at once",
     "event.error": "errno of the call, the attempt or the socket, as a name; null when there is none",
     "totals.bytes_sent": "payload bytes sent, retransmissions included (tcp_sock.bytes_sent)",
     "totals.bytes_acked": "payload bytes that the peer acknowledged, the SYN counted (tcp_sock.bytes_acked)",

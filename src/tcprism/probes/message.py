@@ -3,7 +3,7 @@
 from tcprism.probes import Hook, Probe, Program
 
 _KERNEL_TLS = "messages of sockets with kernel TLS, which has functions of its own"
-_SPLICE_READ = "bytes taken by splice() from a socket (tcp_splice_read is no recv)"
+_SPLICE_READ = "bytes taken from a socket by splice() or TCP_ZEROCOPY_RECEIVE, which are no recv"
 
 PROBE = Probe(
     family="message",
