@@ -33,6 +33,7 @@ from tests.support.wire import (
 
 SEGMENT = 1400  # payload bytes that always fit into one
 DROPPED_SIZE = 600
+REPETITIONS = {"TCP_OLD_DATA", "TCP_OLD_SEQUENCE", "TCP_OFOMERGE"}
 UNDO_COUNTERS = ("TCPFullUndo", "TCPPartialUndo", "TCPLossUndo", "TCPDSACKUndo")
 PATIENCE = 60.0
 
@@ -393,6 +394,18 @@ def test_drops_on_this_host(scenarios: dict[str, Scenario], way: str) -> None:
     assert {event["reason"] for event in dropped} == {reason}
     if way == "out":
         assert {event["pid"] for event in dropped} == {os.getpid()}
+
+
+@pytest.mark.native
+def test_a_drop_of_old_data_is_the_repetition(scenarios: dict[str, Scenario]) -> None:
+    """All has arrived: the receiver throws away what was sent again, after that and in vain."""
+    scenario = scenarios["spurious"]
+    dropped = [e for e in scenario.events if e["kind"] == "drop" and e["bytes"]]
+    again = {event["seq"]: event["ts_ns"] for event in reversed(scenario.of("retransmit"))}
+    assert dropped
+    for event in dropped:
+        assert event["reason"] in REPETITIONS
+        assert again[event["seq"]] < event["ts_ns"]
 
 
 @pytest.mark.parametrize("name", ["fast", "small writes", "tlp", "tlp then rto", "blackout"])
