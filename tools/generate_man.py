@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from tcprism import __version__
-from tcprism.cli import cli
+from tcprism.cli.program import cli
 
 PAGE = Path(__file__).resolve().parent.parent / "share/man/man1/tcprism.1"
 

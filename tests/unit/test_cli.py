@@ -12,7 +12,7 @@ import click
 import pytest
 
 import tcprism
-import tcprism.cli as command_line
+import tcprism.cli.program as command_line
 from tcprism import errors
 from tcprism.cli.output import opened
 
@@ -146,7 +146,7 @@ def test_no_threads_for_linear_algebra(monkeypatch: pytest.MonkeyPatch) -> None:
     """They cost as much as all of NumPy; and what is traced finds its environment as it was."""
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
     code = (
-        "import os, tcprism.cli as cli; cli.cli.get_command(None, 'trace');"
+        "import os, tcprism.cli.program as cli; cli.cli.get_command(None, 'trace');"
         "print(len(os.listdir('/proc/self/task')), os.environ.get('OPENBLAS_NUM_THREADS'))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

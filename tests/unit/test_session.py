@@ -142,7 +142,7 @@ def test_stop_when_the_reader_goes_away(no_reader: BinaryIO) -> None:
         assert stop.reached
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stop_on_a_signal(number: signal.Signals, output: BinaryIO) -> None:
     before = signal.getsignal(number)
     with Stop(Limits(), output, None) as stop:
@@ -152,11 +152,13 @@ def test_stop_on_a_signal(number: signal.Signals, output: BinaryIO) -> None:
     assert signal.getsignal(number) == before
 
 
-def test_a_second_signal_does_not_wait(output: BinaryIO) -> None:
-    with Stop(Limits(), output, None):
+def test_a_command_is_not_started_after_a_signal(output: BinaryIO, tmp_path: Path) -> None:
+    command = Command(("sh", "-c", f": > {tmp_path}/mark"))
+    with Stop(Limits(), output, command) as stop:
         signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+        run(FakeMonitor([batch(), batch()]), Kept(output), output, stop, command)
+        assert command.end() == 128 + signal.SIGTERM
+    assert not (tmp_path / "mark").exists()
 
 
 def test_stop_at_the_end_of_the_command(output: BinaryIO) -> None:

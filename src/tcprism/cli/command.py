@@ -11,6 +11,7 @@ import sys
 from typing import NoReturn
 
 from tcprism.errors import UsageError
+from tcprism.interrupts import asked, unnoted
 
 _PATIENCE = 0.5  # seconds
 
@@ -54,7 +55,12 @@ class Command:
         self._gate = -1
 
     def end(self) -> int:
-        """Ask a program that still runs to end, and return its status; 0 when it does not obey."""
+        """Ask a program that still runs to end, and return its status; 0 when it does not obey.
+
+        One that a signal to us kept from its start has the status that the signal would give it.
+        """
+        if self._gate >= 0 and asked():
+            self._status = 128 + asked()
         self._close_gate()
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
@@ -74,6 +80,7 @@ class Command:
 def _become(arguments: tuple[str, ...], gate: int, failure: int) -> NoReturn:
     """In the child: wait, then be the program; end quietly when the parent gave up."""
     try:
+        unnoted()
         if os.read(gate, 1):
             for number in (
                 signal.SIGPIPE,

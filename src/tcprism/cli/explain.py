@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from tcprism import interrupts
 from tcprism.cli import options
 from tcprism.cli.recordings import print_trouble
 from tcprism.cli.session import Limits, Stop
@@ -26,6 +27,7 @@ from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
 
 WORST = 5  # connections that are told at length, those of each verdict come first
+_TO_EXPLAIN = 60.0  # seconds that it may take in the end
 TOP = 3  # processes and peers that a line of the summary names
 
 EPILOG = """\b
@@ -86,6 +88,7 @@ def _watch(chosen: Criteria, seconds: float) -> Explanation:
 
         def wait(pause: float) -> bool:
             stop.wait(pause)
+            interrupts.alive(_TO_EXPLAIN)
             return stop.reached
 
         return inquiry.run(wait)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import select
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from types import FrameType
 
+from tcprism import interrupts
 from tcprism.cli.command import Command
 from tcprism.cli.output import Output, silence
 from tcprism.cli.presets import Choose, everything
@@ -36,35 +34,24 @@ class Stop:
         self.count = limits.count
         self._deadline = None if limits.duration is None else time.monotonic() + limits.duration
         self._poll = select.poll()
-        self._wake_out, self._wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._poll.register(self._wake_out, select.POLLIN)
         self._poll.register(output.fileno(), 0)  # only errors: the reader of a pipe went away
         if command:
             self._poll.register(command.pidfd, select.POLLIN)
         self.reached = False
-        self._signalled = False
+        self._noted = ExitStack()
 
     def __enter__(self) -> Stop:
-        self._handlers = {
-            number: signal.signal(number, self._on_signal)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        self._noted.enter_context(interrupts.noted())
+        self._poll.register(interrupts.fileno(), select.POLLIN)
+        interrupts.alive()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        os.close(self._wake_in)
-        os.close(self._wake_out)
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        if self._signalled:
-            raise KeyboardInterrupt  # a second time: do not even wait for what is left
-        self._signalled = True
-        os.write(self._wake_in, b"1")
+        self._noted.close()
 
     def wait(self, seconds: float) -> None:
         """Wait that long or until there is a reason to stop."""
+        interrupts.alive()
         if self._deadline is not None:
             left = self._deadline - time.monotonic()
             self.reached = left <= 0
@@ -92,6 +79,7 @@ def batches(monitor: Tracing, stop: Stop, choose: Choose = everything) -> Iterat
             stop.wait(pause(urgent, monitor.fill_level()))
     monitor.stop()
     while left != 0 and len(batch := monitor.drain()):
+        interrupts.alive()
         batch = choose(batch)
         yield batch if left is None else batch.between(0, left)
         left = left if left is None else left - min(left, len(batch))
@@ -102,7 +90,8 @@ def started(arguments: tuple[str, ...], verbose: int) -> Iterator[Command | None
     """Have the command, if any, wait for its release; end it when something goes wrong."""
     command = Command(arguments) if arguments else None
     try:
-        yield command
+        with interrupts.cleaning(command.end) if command else nullcontext():
+            yield command
     except BaseException as error:
         if verbose > 1 and isinstance(error, KernelRefused):
             print("\n".join(error.log), file=sys.stderr)
@@ -121,7 +110,7 @@ def run(
     last: Callable[[], Batch] | None = None,
 ) -> None:
     """Trace until there is a reason to stop; a reader that went away is one and no error."""
-    if command:
+    if command and not interrupts.asked():
         command.release()
     try:
         for batch in batches(monitor, stop, choose):

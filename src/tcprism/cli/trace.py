@@ -87,7 +87,7 @@ def trace(
 
     `last` makes what is written when the hooks are off.
     """
-    with opened(options.parse_output(given["output"])) as output, Tracing(request) as monitor:
+    with Tracing(request) as monitor, opened(options.parse_output(given["output"])) as output:
         sink = look.make(given, request.kinds, output)
         limits = Limits(given["count"], given["duration"])
         try:

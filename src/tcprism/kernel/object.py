@@ -13,6 +13,7 @@ from typing import Self
 
 import numpy as np
 
+from tcprism import interrupts
 from tcprism.events import _wire
 from tcprism.kernel import libbpf
 
@@ -35,6 +36,7 @@ class BpfObject:
     """tcprism's BPF object in one process. A context manager: leaving it detaches and unloads."""
 
     def __init__(self, path: Path = OBJECT) -> None:
+        interrupts.check()
         self._library = libbpf.load()
         self._library.log.take()
         self._object = self._try("open", "bpf_object__open_file", str(path).encode(), None)
@@ -87,6 +89,7 @@ class BpfObject:
 
     def load(self) -> None:
         """Load the selected programs. Raises LoadError."""
+        interrupts.check()
         self._try("load", "bpf_object__load", self._object)
 
     def attach(self, name: str) -> None:
@@ -98,6 +101,7 @@ class BpfObject:
         self._link(name, "bpf_program__attach_cgroup", cgroup)
 
     def _link(self, name: str, function: str, *where: int) -> None:
+        interrupts.check()
         program = self._programs()[name]
         self._links.append(self._try(f"attach {name}", function, program, *where))
 

@@ -1,0 +1,108 @@
+"""The commands. They are imported when they are used, so that --help stays quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from signal import SIGINT
+from typing import NoReturn
+
+import click
+
+from tcprism import __version__
+from tcprism.errors import Error
+from tcprism.interrupts import Interrupted, asked
+
+COMMANDS = {
+    "trace": "Show what is sent and received, what gets lost, how connections begin and end.",
+    "connections": "Show one line a connection as it ends.",
+    "retransmits": "Show what is sent again, why, and whose bytes.",
+    "top": "Show all connections as they are, and what limits each.",
+    "explain": "Tell what limits connections, with the numbers that prove it.",
+    "record": "Record events to a file, to look at them later and elsewhere.",
+    "replay": "Show a recording as trace would have shown it.",
+    "export": "Write a recording in a format of other tools.",
+    "query": "Ask a recording in SQL.",
+    "doctor": "Tell what this machine can show, by which hook, and why no better one.",
+    "demo": "Make a small lossy network of our own and trace it.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in modules of their own."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        """Return the commands in the order in which a newcomer needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        """Import a command."""
+        if name not in COMMANDS:
+            return None
+        return _import_command(name)
+
+    def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _import_command(name: str) -> click.Command:
+    """Import a command without the threads of OpenBLAS.
+
+    NumPy's OpenBLAS starts one a CPU, which takes as long as the rest of NumPy; nothing here uses
+    them. What is left in the environment would reach the commands that are traced.
+    """
+    unlimited = "OPENBLAS_NUM_THREADS" not in os.environ
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        command: click.Command = import_module(f"tcprism.cli.{name}").command
+    finally:
+        if unlimited:
+            del os.environ["OPENBLAS_NUM_THREADS"]
+    return command
+
+
+EPILOG = """\b
+Examples:
+  sudo tcprism trace --port 443            all that happens on connections of HTTPS
+  sudo tcprism trace -- curl http://host/  one command and its children, from the first byte
+  sudo tcprism connections                 one line a connection as it ends
+  sudo tcprism retransmits                 what is sent again, why, and whose bytes
+  sudo tcprism demo                        see it work on a machine that does nothing
+  tcprism doctor                           what works here, and what does not
+
+tcprism COMMAND --help tells more about each."""
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tcprism", message="%(prog)s %(version)s")
+def cli() -> None:
+    """See what every TCP connection on this machine is doing, from inside the kernel."""
+
+
+def main() -> NoReturn:
+    """Run the command line; every error of ours is one sentence on stderr."""
+    if sys.argv[-1] == "--" and "--" not in sys.argv[:-1]:
+        fail("-- has no command behind it; write for example -- curl http://host/", 2)
+    try:
+        cli.main(prog_name="tcprism", standalone_mode=False)
+    except Error as error:
+        fail(str(error), error.exit_status)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "tcprism"
+        said = error.format_message().rstrip(".")
+        fail(f"{said}; `{command} --help` tells more", error.exit_code)
+    except Interrupted as error:
+        fail(str(error), 128 + asked())
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(128 + SIGINT)
+    sys.exit(0)
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """Print one sentence on stderr and exit."""
+    print(f"tcprism: {message}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,147 @@
+"""Signals are noted from the first line on: nothing is raised there, and the end comes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tcprism import interrupts
+from tcprism.interrupts import SILENCE, Interrupted
+
+PATIENCE = 60.0
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+STUCK = """
+import ctypes, sys, time
+from tcprism import interrupts
+interrupts.note_signals()
+{begin}
+with interrupts.cleaning(lambda: print("cleaned", flush=True)):
+    print("ready", flush=True)
+    while True:
+        ctypes.CDLL(None).sleep(60)
+"""
+
+
+@pytest.fixture
+def noted() -> Iterator[None]:
+    with interrupts.noted():
+        yield
+
+
+@pytest.mark.usefixtures("noted")
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_in_a_callback_is_not_lost(number: signal.Signals) -> None:
+    """As while libbpf tells what it does: an exception there would be ignored."""
+    compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+    calls = []
+
+    def called(_one: int, _other: int) -> int:
+        signal.raise_signal(number)
+        calls.append(interrupts.asked())
+        return 0
+
+    ctypes.CDLL(None).qsort(ctypes.create_string_buffer(b"ab"), 2, 1, compare(called))
+    assert calls == [number]
+    with pytest.raises(Interrupted, match="while starting"):
+        interrupts.check()
+
+
+@pytest.mark.usefixtures("noted")
+def test_what_has_begun_ends_in_good_order() -> None:
+    interrupts.alive()
+    signal.raise_signal(signal.SIGTERM)
+    interrupts.check()
+    assert os.read(interrupts.fileno(), 1)
+    with pytest.raises(Interrupted, match="ends early"):
+        interrupts.step()
+
+
+@pytest.mark.usefixtures("noted")
+def test_nobody_sleeps_after_a_signal() -> None:
+    began = time.monotonic()
+    interrupts.sleep(0.01)
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(Interrupted):
+        interrupts.sleep(PATIENCE)
+    assert 0.01 <= time.monotonic() - began < PATIENCE / 2
+
+
+def test_nothing_is_noted_where_nobody_asked_for_it() -> None:
+    """As in a program of somebody else that imports tcprism."""
+    before = [signal.getsignal(number) for number in NUMBERS]
+    with interrupts.noted():
+        assert [signal.getsignal(number) for number in NUMBERS] != before
+    assert [signal.getsignal(number) for number in NUMBERS] == before
+    interrupts.check()
+    interrupts.step()
+    assert interrupts.asked() == 0
+
+
+def stuck(begin: str = "", prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """Start a program whose main thread is in C for long."""
+    process = subprocess.Popen(
+        [*prefix, sys.executable, "-c", STUCK.format(begin=begin)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_start_that_takes_long_is_given_up(number: signal.Signals) -> None:
+    process = stuck()
+    began = time.monotonic()
+    process.send_signal(number)
+    said = process.communicate(timeout=PATIENCE)
+    assert said == ("cleaned\n", "tcprism: interrupted while starting\n")
+    assert process.returncode == 128 + number
+    assert time.monotonic() - began < SILENCE
+
+
+def test_work_that_hangs_is_given_up() -> None:
+    process = stuck("interrupts.alive(0.2)")
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=PATIENCE)
+    assert said == ("cleaned\n", "tcprism: interrupted before it could end in good order\n")
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+def test_a_second_wish_does_not_wait() -> None:
+    process = stuck("interrupts.alive(3600)")
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    assert process.communicate(timeout=PATIENCE)[0] == "cleaned\n"
+    assert process.returncode == 128 + signal.SIGINT
+
+
+def test_one_wish_may_come_twice() -> None:
+    """A shell that is hung up passes the signal on, so does sudo."""
+    process = stuck("interrupts.alive(1.0)")
+    began = time.monotonic()
+    for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+        process.send_signal(number)
+    process.communicate(timeout=PATIENCE)
+    assert time.monotonic() - began >= 1.0
+    assert process.returncode in (128 + signal.SIGHUP, 128 + signal.SIGTERM)
+
+
+def test_nohup_is_obeyed() -> None:
+    process = stuck(prefix=("nohup",))
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.0)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 128 + signal.SIGTERM
