@@ -1,7 +1,8 @@
 """What all tests share: markers, and skips that may not happen where everything must run."""
 
 import os
-from collections.abc import Generator
+import signal
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -12,6 +13,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "kernel: needs root and loads BPF programs")
     config.addinivalue_line("markers", "native: not worth repeating in the virtual machines")
     config.addinivalue_line("markers", "vm: boots virtual machines")
+
+
+@pytest.fixture(autouse=True)
+def hang_up() -> Iterator[None]:
+    """Under nohup SIGHUP is ignored, and programs that tests start inherit that."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -136,9 +136,8 @@ def asked() -> int:
 
 
 def fileno() -> int:
-    """Return a descriptor that is readable from the first signal on."""
-    assert _watch, "signals are not noted"
-    return _watch.end_out
+    """Return a descriptor that is readable from the first signal on, -1 where none is noted."""
+    return _watch.end_out if _watch else -1
 
 
 def check() -> None:
@@ -170,6 +169,13 @@ def sleep(seconds: float) -> None:
         step()
     else:
         time.sleep(seconds)
+
+
+def wait_for(descriptor: int) -> bool:
+    """Wait until a file can be read from; False: a signal came first."""
+    if not _watch:
+        return True
+    return descriptor in select.select([descriptor, _watch.end_out], [], [])[0] and not asked()
 
 
 @contextlib.contextmanager

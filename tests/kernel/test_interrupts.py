@@ -35,6 +35,9 @@ COMMANDS = {
     "connections": ("connections", "--live", *OURS),
     "retransmits": ("retransmits", *OURS),
     "doctor": ("doctor",),
+    "query": ("query", SAMPLE, "SELECT count(*) FROM events, events, events, events, events"),
+    "export": ("export", SAMPLE, "--to", "parquet", "-o", "run.parquet"),
+    "replay": ("replay", SAMPLE, "--speed", "1"),
 }
 
 

@@ -71,8 +71,15 @@ def test_a_pipe_gets_a_table_and_may_close(netns: Netns) -> None:
 
 
 @contextmanager
-def on_a_terminal(netns: Netns) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def on_a_terminal(
+    netns: Netns, hang_up: signal.Handlers = signal.SIG_DFL
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Run the screens on a terminal of our own; yields once they are there."""
+
+    def begin() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, hang_up)
+
     ours, theirs = pty.openpty()
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = subprocess.Popen(
@@ -82,7 +89,7 @@ def on_a_terminal(netns: Netns) -> Iterator[tuple[subprocess.Popen[bytes], int]]
         stderr=theirs,
         start_new_session=True,
         env=os.environ | {"TERM": "xterm-256color"},
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=begin,
     )
     os.close(theirs)
     try:
@@ -121,10 +128,33 @@ def test_q_ends_the_screens(netns: Netns) -> None:
         assert await_end(process, terminal) == 0
 
 
-def test_a_terminal_that_disappears_ends_it(netns: Netns) -> None:
-    with traffic(netns), on_a_terminal(netns) as (process, terminal):
+@pytest.mark.parametrize("hang_up", [signal.SIG_DFL, signal.SIG_IGN], ids=["plain", "nohup"])
+def test_a_terminal_that_disappears_ends_it(hang_up: signal.Handlers, netns: Netns) -> None:
+    """Under nohup no signal tells: writing to no terminal, the screens hung for ever."""
+    with traffic(netns), on_a_terminal(netns, hang_up) as (process, terminal):
         os.close(terminal)
-        assert process.wait(20) in (0, -signal.SIGHUP)
+        assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_the_terminal_as_it_was(number: signal.Signals, netns: Netns) -> None:
+    with traffic(netns), on_a_terminal(netns) as (process, terminal):
+        process.send_signal(number)
+        process.send_signal(signal.SIGCONT)  # comes with SIGHUP, where the kernel sends it
+        seen = b""
+        with suppress(OSError):  # EIO: nobody has it open any more
+            while select.select([terminal], [], [], PATIENCE)[0]:
+                seen += os.read(terminal, 1 << 16)
+        assert process.wait(PATIENCE) == 0
+        assert is_cooked(terminal)
+    for mode in (b"?1049l", b"?25h", b"?1000l", b"?1003l", b"?2004l"):
+        assert mode in seen, mode
+
+
+def is_cooked(terminal: int) -> bool:
+    """Tell whether the terminal echoes and edits lines; both of its ends have the same modes."""
+    flags = termios.tcgetattr(terminal)[3]
+    return bool(flags & termios.ICANON and flags & termios.ECHO and flags & termios.ISIG)
 
 
 def test_a_real_terminal_may_have_any_size(netns: Netns) -> None:

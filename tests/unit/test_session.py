@@ -129,8 +129,8 @@ def test_no_reason_to_stop(output: BinaryIO) -> None:
 
 
 def test_stop_after_a_duration(output: BinaryIO) -> None:
+    began = time.monotonic()
     with Stop(Limits(duration=0.05), output, None) as stop:
-        began = time.monotonic()
         while not stop.reached:
             stop.wait(LONG)
         assert 0.05 <= time.monotonic() - began < LONG / 2

@@ -14,11 +14,11 @@ def main() -> NoReturn:
     """Run the command line, once in a process."""
     _open_what_is_closed()
     interrupts.note_signals()
-    sys.stderr = io.TextIOWrapper(
-        _StandardError(2, "w", closefd=False),
+    sys.stderr = vars(sys)["__stderr__"] = io.TextIOWrapper(  # the screens write to the latter
+        io.BufferedWriter(_StandardError(2, "w", closefd=False)),
         encoding=sys.stderr.encoding,
         errors="backslashreplace",
-        write_through=True,
+        line_buffering=True,
     )
     from tcprism.cli.program import main as run
 

@@ -65,10 +65,12 @@ def command(**given: Any) -> None:
     options.parse_duration(given["duration"])
     target = find_target(given["target"]) if given["target"] else Criteria()
     follow, texts = given.pop("follow"), options.filter_texts(given)
+    damaged = False
     if isinstance(target, Path):
         recording = Recording(target, Selection(parse_recorded(texts, follow)))
         found = explain_recording(recording)
         print_trouble(recording)
+        damaged = recording.damaged
     else:
         found = _watch(both(target, parse(texts, follow=follow)), given["duration"])
     if not found.states and not found.connections:
@@ -77,6 +79,8 @@ def command(**given: Any) -> None:
         print(line, file=sys.stderr)
     write = write_json if given["form"] == "json" else write_text
     write(found, given["everything"])
+    if damaged:
+        sys.exit(1)
 
 
 def _watch(chosen: Criteria, seconds: float) -> Explanation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -41,3 +42,5 @@ def command(**given: Any) -> None:
         sink = format_sink(given["form"], given["packets"], recording.facts.kinds, output)
         write_all(recording.batches(), sink, output)
     print_trouble(recording)
+    if recording.damaged:
+        sys.exit(1)

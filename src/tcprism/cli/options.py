@@ -179,7 +179,10 @@ def parse_payload(value: int) -> int:
 def parse_duration(value: float | None) -> float | None:
     """Check a number of seconds. Raises UsageError."""
     if value is not None and not 0 < value < math.inf:
-        raise UsageError(f"--duration: {value} is not a number of seconds above 0")
+        raise UsageError(
+            f"--duration: {value:g} is not a number of seconds above 0;"
+            " write for example --duration 10"
+        )
     return value
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from typing import Any, BinaryIO, Protocol
 from tcprism.errors import OutputError, UsageError
 from tcprism.events import Batch
 from tcprism.events.ledger import Ledger
+from tcprism.interrupts import Interrupted, cleaning, step
+from tcprism.private_file import PrivateFile
 from tcprism.sinks import Sink
 from tcprism.sinks.formats import BINARY, sink_for
 
@@ -40,40 +41,25 @@ def opened(path: Path | None) -> Iterator[BinaryIO]:
         with open(sys.stdout.fileno(), "wb", closefd=False) as output:
             yield output
         return
-    replacement = _replacement(path)
-    with io.BufferedWriter(replacement) as output:
-        yield output
-        replacement.begin()  # it went well, so the file is this run's even if nothing happened
-
-
-class _Replacement(io.FileIO):
-    """A file that keeps what it has until there is something new: a run may fail to start."""
-
-    _begun = False
-
-    def begin(self) -> None:
-        """Drop what was there before."""
-        if not self._begun and stat.S_ISREG(os.fstat(self.fileno()).st_mode):
-            self.truncate(0)
-        self._begun = True
-
-    def write(self, data: Any) -> int:
-        """Write, in place of what was there before."""
-        self.begin()
-        return super().write(data)
-
-
-def _replacement(path: Path) -> _Replacement:
+    file = _private(path)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise OutputError(f"--output: cannot write {path}: {error.strerror}") from error
-    return _Replacement(descriptor, "wb")
+        with cleaning(file.discard), io.BufferedWriter(file) as output:
+            yield output
+            file.begin()  # it went well, so the file is this run's even if nothing happened
+    finally:
+        file.discard()
 
 
 def create(path: Path) -> BinaryIO:
     """Create a file that its owner alone may read, or replace one. Raises OutputError."""
-    return io.BufferedWriter(_replacement(path))
+    return io.BufferedWriter(_private(path))
+
+
+def _private(path: Path) -> PrivateFile:
+    file = PrivateFile(path)
+    if file.doubt:
+        print(f"tcprism: {file.doubt}", file=sys.stderr)
+    return file
 
 
 def make_sink(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) -> Sink:
@@ -115,10 +101,19 @@ def wants_color(choice: str, output: BinaryIO) -> bool:
 
 
 def write_all(batches: Iterable[Batch], sink: Sink, output: Output) -> None:
-    """Write batches to their end; a reader that went away is one. Raises OutputError."""
+    """Write batches to their end; a reader that went away is one.
+
+    What was written before a signal is kept, and whole. Raises OutputError and Interrupted.
+    """
+    interrupted = None
     try:
-        for batch in batches:
-            sink.write(batch)
+        try:
+            for batch in batches:
+                step()
+                sink.write(batch)
+            step()  # a signal may be why there is no more
+        except Interrupted as error:
+            interrupted = error
         sink.close()
         output.flush()
     except BrokenPipeError:
@@ -126,6 +121,8 @@ def write_all(batches: Iterable[Batch], sink: Sink, output: Output) -> None:
     except OSError as error:
         silence(output)
         raise OutputError(f"cannot write the output: {error.strerror}") from error
+    if interrupted:
+        raise interrupted
 
 
 def silence(output: Output) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 from importlib import import_module
 from signal import SIGINT
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -41,6 +41,19 @@ class LazyGroup(click.Group):
         if name not in COMMANDS:
             return None
         return _import_command(name)
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run a command; a reader of its output that goes away is no error."""
+        try:
+            try:
+                return super().invoke(context)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            from tcprism.cli.output import silence
+
+            silence(sys.stdout)
+            sys.exit(0)
 
     def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing any."""

@@ -18,6 +18,7 @@ import click
 from tcprism.cli.output import opened, silence
 from tcprism.errors import UsageError
 from tcprism.events.escape import escape
+from tcprism.interrupts import step
 from tcprism.recording.queries import QUERIES
 
 EPILOG = """\b
@@ -61,6 +62,9 @@ def command(file: str | None, sql: str | None, show_list: bool, form: str) -> No
         _print(_WRITERS[form](*database.query(QUERIES[sql].sql if sql in QUERIES else sql)))
         for sentence in database.trouble:
             print(f"tcprism: {sentence}", file=sys.stderr)
+        damaged = database.damaged
+    if damaged:
+        sys.exit(1)
 
 
 def _described() -> Iterator[str]:
@@ -72,6 +76,7 @@ def _print(lines: Iterable[str]) -> None:
     with opened(None) as output:
         try:
             for line in lines:
+                step()
                 output.write(line.encode())
             output.flush()
         except BrokenPipeError:

@@ -20,6 +20,7 @@ from tcprism.cli.trace import announce
 from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
 from tcprism.errors import UsageError
 from tcprism.events import KINDS, Batch
+from tcprism.events.optional import pyarrow
 from tcprism.recording.files import Files, Limit
 from tcprism.recording.notes import Facts
 from tcprism.sources.request import Request
@@ -60,6 +61,7 @@ SNAPSHOT_SHARE = 0.05  # of the time, at most
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ARGS...]")
 def command(**given: Any) -> None:
     """Record events to a file, to look at them later and elsewhere."""
+    pyarrow()  # what is missing is said before anything is started
     arguments: tuple[str, ...] = given.pop("command")
     limit = _limit(given)
     texts = options.filter_texts(dict(given))

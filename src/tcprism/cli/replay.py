@@ -75,9 +75,10 @@ def command(**given: Any) -> None:
         batches = paced(batches, speed)
     try:
         _show(look, recording, batches, given)
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-    print_account(recording, given)
+    finally:
+        print_account(recording, given)
+    if recording.damaged:
+        sys.exit(1)
 
 
 def _parse_speed(text: str) -> float:

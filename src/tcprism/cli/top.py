@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from tcprism import interrupts
 from tcprism.cli import options
 from tcprism.cli.output import silence
 from tcprism.cli.recordings import print_trouble
@@ -23,6 +24,8 @@ from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
 from tcprism.tui.model import Model
 from tcprism.tui.plain import Printer, json_line, table_text
+
+_TO_END = 2.0  # seconds: the screens may be waiting for the kernel
 
 EPILOG = """\b
 Examples:
@@ -95,12 +98,16 @@ def parse_interval(text: str) -> float:
 def _show(model: Model, interval: float) -> None:
     try:
         app = importlib.import_module("tcprism.tui.app")
+        terminal = importlib.import_module("tcprism.tui.terminal")
     except ModuleNotFoundError as error:
         raise MachineError(
             f"the screens need {error.name}: run `python3 -m pip install 'tcprism[tui]'`,"
             " or use --plain"
         ) from error
-    app.Top(model, interval).run()
+    with interrupts.noted(), terminal.restored():
+        interrupts.check()
+        interrupts.alive(_TO_END)
+        app.Top(model, interval).run()
 
 
 def _print(model: Model, interval: float, printer: Printer) -> None:

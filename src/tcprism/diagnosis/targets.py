@@ -23,10 +23,18 @@ def find_target(text: str) -> Criteria | Path:
     if Path(text).exists():
         return Path(text)
     if text.isascii() and text.isdigit():
-        return Criteria(pids=parse_pids(text), follow=True)
+        return _find_process(text)
     if _runs(text):
         return Criteria(comms=(parse_comm(text),))
     return _find_host(text)
+
+
+def _find_process(text: str) -> Criteria:
+    try:
+        return Criteria(pids=parse_pids(text), follow=True)
+    except UsageError as error:
+        port = f"; --port {text} chooses a port" if _is_port(text) else "; `ps -e` lists them"
+        raise UnknownTarget(f"there is no process {text}{port}") from error
 
 
 def both(first: Criteria, second: Criteria) -> Criteria:
@@ -56,19 +64,43 @@ def _runs(name: str) -> bool:
 
 
 def _find_host(text: str) -> Criteria:
-    try:
-        return Criteria(hosts=(parse_network(str(ipaddress.ip_address(text))),))
-    except ValueError:
-        match = _HOST_AND_PORT.fullmatch(text)
+    if _is_address(text):
+        _refuse_doubt(text)
+        return Criteria(hosts=(parse_network(text),))
+    match = _HOST_AND_PORT.fullmatch(text)
     addresses = _addresses(match[1] or match[2]) if match else ()
     if not match or not addresses:
         raise UnknownTarget(
             f"{text!r} is no recording, process, thread name or host here;"
             " name a PID, a COMM, a HOST[:PORT] or a FILE"
         )
+    if match[3] and not _is_port(match[3]):
+        raise UsageError(f"{text!r}: {match[3]} is not a port from 1 to 65535")
     return Criteria(
         hosts=tuple(map(parse_network, addresses)), ports=parse_ports(match[3]) if match[3] else ()
     )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_port(text: str) -> bool:
+    return text.isdigit() and 0 < int(text) < 1 << 16
+
+
+def _refuse_doubt(address: str) -> None:
+    """Refuse an address that may be meant as a shorter one with a port, as ::1:80."""
+    host, _, port = address.rpartition(":")
+    if _is_port(port) and _is_address(host):
+        raise UsageError(
+            f"{address!r} may be an address, or one with a port:"
+            f" write [{address}] or [{host}]:{port}"
+        )
 
 
 def _addresses(host: str) -> tuple[str, ...]:

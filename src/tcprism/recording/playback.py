@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from tcprism import interrupts
 from tcprism.events import Batch
 
 _STEP_NS = 50_000_000  # recorded time shown at once, when there is a pace to keep
@@ -39,7 +40,7 @@ def paced(
     batches: Iterable[Batch],
     speed: float,
     clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] = interrupts.sleep,
 ) -> Iterator[Batch]:
     """Yield events when it is their turn, `speed` times as fast as they happened."""
     began = clock()

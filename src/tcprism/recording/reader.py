@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tcprism import interrupts
 from tcprism.errors import ExtraMissing, RecordingError
 from tcprism.events import Batch, Event
 from tcprism.events.ledger import Ledger
@@ -39,9 +41,17 @@ class _Source:
 
     def open(self) -> BinaryIO:
         try:
-            return self.path.open("rb") if self.path else os.fdopen(os.dup(0), "rb")
+            return self.path.open("rb") if self.path else io.BufferedReader(_Pipe(os.dup(0), "rb"))
         except OSError as error:
             raise RecordingError(f"cannot read {self.name}: {error.strerror}") from error
+
+
+class _Pipe(io.FileIO):
+    """Standard input, of which nothing more comes after a signal: a read would go on waiting."""
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read what is there."""
+        return super().readinto(buffer) if interrupts.wait_for(self.fileno()) else 0
 
 
 class Recording:
@@ -50,8 +60,8 @@ class Recording:
     `select` takes each batch and returns what is wanted of it; of `fields`, columns of the file,
     only those are read. `facts` are those of the first file.
     `ledger`, `gaps`, `trouble` and `clock_offset_ns` are what has been read so far; `trouble` says,
-    a sentence a file, where something is missing. A recording that is still being written is read
-    up to where it is. Raises RecordingError.
+    a sentence a file, where something is missing, `damaged` whether that is beyond doubt. A
+    recording that is still being written is read up to where it is. Raises RecordingError.
     """
 
     def __init__(
@@ -68,6 +78,7 @@ class Recording:
         self.ledger = Ledger(())
         self.gaps: list[Gap] = []
         self.trouble: list[str] = []
+        self.damaged = False
         self.clock_offset_ns = 0
 
     def close(self) -> None:
@@ -98,6 +109,7 @@ class Recording:
                 stream.close()
             if stream.trouble:
                 self.trouble.append(f"{source.name} {stream.trouble}")
+                self.damaged |= stream.trouble != _UNFINISHED
 
 
 def _sources(path: str | os.PathLike[str]) -> list[_Source]:

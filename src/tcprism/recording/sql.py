@@ -9,10 +9,12 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tcprism import interrupts
 from tcprism.errors import Error, UsageError
 from tcprism.events import FAMILIES
 from tcprism.events.arrow import column_names, schema, to_record_batch
@@ -48,6 +50,8 @@ class Database:
         self._events = _dataset(Path(path))
         # DuckDB spills there, not into the current directory.
         self._scratch = tempfile.TemporaryDirectory(prefix="tcprism-")
+        self._cleaning = ExitStack()
+        self._cleaning.enter_context(interrupts.cleaning(self._scratch.cleanup))
         self._connection = self._duckdb.connect(
             config={"memory_limit": _MEMORY, "temp_directory": self._scratch.name}
         )
@@ -61,6 +65,12 @@ class Database:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
         self._scratch.cleanup()
+        self._cleaning.close()
+
+    @property
+    def damaged(self) -> bool:
+        """Whether something is missing beyond doubt."""
+        return bool(self._events.damaged)
 
     @property
     def trouble(self) -> list[str]:
@@ -137,6 +147,7 @@ def _dataset_class() -> Any:
         def __init__(self, path: Path) -> None:
             self._path = path
             self.trouble: list[str] = []
+            self.damaged = False
             self.error: Error | None = None
 
         @property
@@ -168,7 +179,7 @@ def _dataset_class() -> Any:
                         for column, field in zip(columns, wanted, strict=True)
                     ]
                     yield pyarrow().RecordBatch.from_arrays(plain, schema=wanted)
-                self.trouble = recording.trouble
+                self.trouble, self.damaged = recording.trouble, recording.damaged
             except Error as error:
                 self.error = error
                 raise

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import ContentSwitcher, Footer, Input, Static, Tab, Tabs
 
@@ -25,6 +25,7 @@ from tcprism.tui.grid import Grid
 from tcprism.tui.layout import printable
 from tcprism.tui.model import ALL_GROUPINGS, NO_GROUPING, Model
 from tcprism.tui.slider import Slider
+from tcprism.tui.terminal import TerminalApp
 from tcprism.tui.views import GridView, View
 from tcprism.tui.views.connection import ConnectionView
 from tcprism.tui.views.connections import ConnectionsView
@@ -42,7 +43,7 @@ VIEWS: dict[str, type[View]] = {
 }
 
 
-class Top(App[None]):
+class Top(TerminalApp):
     """`tcprism top`. `feed` is closed by whoever made it."""
 
     TITLE = "tcprism"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -10,6 +10,7 @@ from typing import BinaryIO
 from tcprism import __version__
 from tcprism.errors import OutputError, UsageError
 from tcprism.events import Batch
+from tcprism.private_file import PrivateFile
 from tcprism.recording.notes import Facts
 from tcprism.recording.writer import Writer
 from tcprism.sinks.json_lines import JsonLines
@@ -43,8 +44,7 @@ def export(batch: Batch, path: Path) -> None:
     if path.suffix not in WRITERS:
         raise UsageError(f"{path.name}: end the name with {' or '.join(WRITERS)}")
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as file:
+        with io.BufferedWriter(PrivateFile(path, new=True)) as file:
             WRITERS[path.suffix](batch, file)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
