@@ -179,6 +179,28 @@ def wait_for(descriptor: int) -> bool:
 
 
 @contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Have handlers of signals run after `with`, for in a callback from C what they raise is lost.
+
+    In a program of somebody else they do raise, Python's own for SIGINT above all. They run in the
+    main thread only.
+    """
+    came: list[tuple[int, FrameType | None]] = []
+    handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {n: h for n in signal.valid_signals() if callable(h := signal.getsignal(n))}
+    try:
+        for number in handlers:
+            signal.signal(number, lambda *which: came.append(which))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for which in came:
+            handlers[which[0]](*which)
+
+
+@contextlib.contextmanager
 def cleaning(clean: Callable[[], object]) -> Iterator[None]:
     """Have `clean` called where the process is ended before `with` is left, in another thread."""
     _cleaners.append(clean)

@@ -74,6 +74,31 @@ def test_nobody_sleeps_after_a_signal() -> None:
     assert 0.01 <= time.monotonic() - began < PATIENCE / 2
 
 
+def test_what_a_handler_raises_is_raised_after_the_callback() -> None:
+    """Also where signals are not noted, as for a program that uses tcprism.Monitor."""
+    compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+    calls = []
+
+    def called(_one: int, _other: int) -> int:
+        signal.raise_signal(signal.SIGINT)
+        calls.append("on")
+        return 0
+
+    def sort() -> None:
+        with interrupts.deferred():
+            ctypes.CDLL(None).qsort(ctypes.create_string_buffer(b"ab"), 2, 1, compare(called))
+            calls.append("end")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sort()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert calls == ["on", "end"]
+
+
 def test_nothing_is_noted_where_nobody_asked_for_it() -> None:
     """As in a program of somebody else that imports tcprism."""
     before = [signal.getsignal(number) for number in NUMBERS]

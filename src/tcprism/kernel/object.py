@@ -56,7 +56,8 @@ class BpfObject:
 
     def _try(self, step: str, function: str, *arguments: object) -> int:
         try:
-            return int(self._library.checked(function, *arguments))
+            with interrupts.deferred():
+                return int(self._library.checked(function, *arguments))
         except OSError as error:
             raise LoadError(step, error, self._library.log.take()) from error
 
