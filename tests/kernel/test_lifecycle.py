@@ -61,7 +61,7 @@ def tracer(netns: Netns, tmp_path: Path) -> Iterator[Tracer]:
         made.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops(number: signal.Signals, tracer: Tracer, netns: Netns) -> None:
     """What was sent before the signal is in the output, and the ledger on stderr."""
     with listening(netns):

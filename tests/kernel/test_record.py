@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import io
 import json
 import os
+import pty
+import select
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -158,6 +162,32 @@ def test_killed(netns: Netns, tmp_path: Path) -> None:
         "erofeb",
     ]
     assert "ends without its last batch" in done.stderr
+
+
+def test_the_terminal_goes_away(netns: Netns, tmp_path: Path) -> None:
+    """The recording gets its end and the command is ended, though nobody can be told."""
+    path, ours = tmp_path / "run.tcpr", tmp_path / "pid"
+    terminal, theirs = pty.openpty()
+    script = f"echo $$ > {ours}; exec sleep 1000"
+    process = subprocess.Popen(
+        [TCPRISM, "record", "-o", str(path), "--netns", netns.path, "--", "sh", "-c", script],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    await_size(ours, 0)
+    command = os.pidfd_open(int(ours.read_text()))
+    os.close(terminal)
+    assert process.wait(PATIENCE) == 128 + signal.SIGTERM  # as the command ended
+    assert select.select([command], [], [], 0)[0]
+    os.close(command)
+    recording = tcprism.open(path)
+    list(recording)
+    assert recording.trouble == []
+    assert recording.ledger.entries
 
 
 def test_a_full_disk(netns: Netns, tmp_path: Path) -> None:
