@@ -15,7 +15,7 @@ from benchmarks.rounds import Rounds
 from benchmarks.table import Table, at_most
 from tcprism.events import Batch, Part
 from tcprism.events._wire import MESSAGE, SNAPSHOT, EventKind
-from tcprism.recording.notes import Facts
+from tcprism.events.facts import Facts
 from tcprism.recording.writer import Writer
 
 TARGET = at_most(10, "{:.1f} s")

@@ -24,7 +24,7 @@ from benchmarks.sinks import messages
 from benchmarks.table import Table, at_least, at_most
 from benchmarks.tracer import lost, total, tracing
 from tcprism.events import Batch, Part
-from tcprism.recording.notes import Facts
+from tcprism.events.facts import Facts
 from tcprism.recording.reader import Recording
 from tcprism.recording.sql import Database
 from tcprism.recording.writer import Writer

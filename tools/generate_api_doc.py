@@ -14,10 +14,11 @@ from tcprism.diagnosis.explain import Explained, Verdict
 from tcprism.diagnosis.explanation import Explanation
 from tcprism.diagnosis.survey import Pause
 from tcprism.events.column import Column
+from tcprism.events.facts import Facts
 from tcprism.events.kinds import Family, Kind, record
 from tcprism.events.ledger import Account, Entry, Ledger
 from tcprism.events.registration import register, rows_from
-from tcprism.recording.notes import Facts, Gap
+from tcprism.recording.notes import Gap
 from tcprism.sinks import Sink
 from tcprism.stages import StatefulStage
 
@@ -56,8 +57,8 @@ need `tcprism[sql]` at most, and the tests run them.
 
 A **stage** is a callable that takes a batch and returns one: it may add columns, change events or
 leave some out. One that holds events back until their time has come, or that accounts for what it
-made, dropped or could not join, inherits from `tcprism.stages.StatefulStage`. A **sink** is an
-object with `write(batch)` and `close()`, made for a binary file.
+made, dropped or could not join, inherits from `tcprism.stages.StatefulStage`. A **sink** is made
+for a binary file and inherits from `tcprism.Sink`: only `write(batch)` must be written anew.
 A stage may also make events of a kind of its own: `tcprism.events.registration.register` takes its
 family and its columns, and from then on it is in all formats, recordings, SQL and the ledger.
 Give a stage to `Monitor(stages=[...])`, call a sink yourself, or make both known to the command

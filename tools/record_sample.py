@@ -9,7 +9,7 @@ from pathlib import Path
 from tcprism import Filter, Monitor, __version__
 from tcprism.demo.traffic import Traffic
 from tcprism.events import KINDS
-from tcprism.recording.notes import Facts
+from tcprism.events.facts import Facts
 from tcprism.recording.writer import Writer
 
 SAMPLE = Path(__file__).resolve().parent.parent / "src/tcprism/sample.tcpr"

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tcprism import Batch
+from tcprism import Batch, Sink
 
 DIGITS = (ord("0"), ord("9"))
 
@@ -25,7 +25,7 @@ class Redact:
         return Batch(parts, batch.clock_offset_ns)
 
 
-class PerPeer:
+class PerPeer(Sink):
     """A sink: adds up what was sent to each peer and writes a line for each in the end."""
 
     def __init__(self, file: BinaryIO) -> None:

@@ -16,15 +16,27 @@ for connection in tcprism.explain("nginx"):
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tcprism.version import __version__
+
 if TYPE_CHECKING:
     from tcprism.api import Filter, Monitor, explain, open
     from tcprism.errors import Error
     from tcprism.events import Batch, Event
     from tcprism.recording.reader import Recording
+    from tcprism.sinks import Sink
 
-__version__ = "0.1.0"
-
-__all__ = ["Batch", "Error", "Event", "Filter", "Monitor", "Recording", "explain", "open"]
+__all__ = [
+    "Batch",
+    "Error",
+    "Event",
+    "Filter",
+    "Monitor",
+    "Recording",
+    "Sink",
+    "__version__",
+    "explain",
+    "open",
+]
 
 # Imported when first used, so that `tcprism --help` need not wait for NumPy.
 _HOMES = {
@@ -34,6 +46,7 @@ _HOMES = {
     "Filter": "tcprism.api",
     "Monitor": "tcprism.api",
     "Recording": "tcprism.recording.reader",
+    "Sink": "tcprism.sinks",
     "explain": "tcprism.api",
     "open": "tcprism.api",
 }

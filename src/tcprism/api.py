@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, fields
@@ -17,6 +16,7 @@ from tcprism import filters as parsing
 from tcprism.errors import UsageError
 from tcprism.events import KINDS, Batch, Event
 from tcprism.events.ledger import Ledger
+from tcprism.pipeline import Flow, account, flow
 from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
 from tcprism.stages import Stage
@@ -115,13 +115,8 @@ def explain(
     if not 0 < duration < math.inf:
         raise UsageError(f"duration: {duration} is not a number of seconds above 0")
     with Inquiry(both(found, chosen.live())) as inquiry:
-        end = time.monotonic() + duration
-
-        def wait(seconds: float) -> bool:
-            time.sleep(max(0.0, min(seconds, end - time.monotonic())))
-            return time.monotonic() >= end
-
-        return inquiry.run(wait)
+        inquiry.watch(_Stop(duration))
+        return inquiry.explanation()
 
 
 def _checked(kinds: Iterable[str]) -> tuple[str, ...]:
@@ -156,20 +151,19 @@ class Monitor:
             "payload": payload,
             "ring_size": ring_size,
             "include_self": include_self,
-            "stages": tuple(stages),
         }
         self._filter = filters or Filter()
-        self._stopping = threading.Event()
+        self._stages = tuple(stages)
+        self._stop = _Stop()
 
     def __enter__(self) -> Self:
         # Not before: recordings are read where there is no libbpf.
-        from tcprism.sources import request as requests
-        from tcprism.sources import tracing
+        from tcprism.sources.request import Request
+        from tcprism.sources.tracing import Tracing
 
         given = {name: value for name, value in self._options.items() if value is not None}
-        request = requests.Request(filter=self._filter.live(), **given)
-        self._monitor = tracing.Tracing(request).__enter__()
-        self._pause = tracing.pause
+        self._tracing = Tracing(Request(filter=self._filter.live(), **given)).__enter__()
+        self._flow = flow(self._tracing, self._stages, self._stop)
         self._ledger: Ledger | None = None
         return self
 
@@ -179,23 +173,23 @@ class Monitor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._monitor.stop()
-        while len(self._monitor.drain()):
+        self.stop()
+        for _ in self._flow:
             pass  # not wanted any more, but read, so that the ledger balances
-        self._ledger = self._monitor.ledger()
-        self._monitor.__exit__(kind, error, trace)
+        self._ledger = self.ledger()
+        self._tracing.__exit__(kind, error, trace)
 
     def stop(self) -> None:
         """End the iteration, from any thread or signal handler; what was recorded still comes."""
-        self._stopping.set()
+        self._stop.reached = True
 
     def ledger(self) -> Ledger:
         """Return the account of every event so far; after the end, of all."""
-        return self._ledger or self._monitor.ledger()
+        return self._ledger or account(self._tracing, self._stages)
 
     def batches(self) -> Batches:
         """Return the batches to come, for `for` or `async for`; none is empty."""
-        return Batches(self._looks())
+        return Batches(self._flow)
 
     def __iter__(self) -> Iterator[Event]:
         for batch in self.batches():
@@ -206,30 +200,33 @@ class Monitor:
             for event in batch:
                 yield event
 
-    def _looks(self) -> Iterator[tuple[Batch, float]]:
-        """Yield what each look at the rings brings, and the seconds until the next."""
-        while not self._stopping.is_set():
-            batch = self._monitor.read()
-            yield batch, self._pause(len(batch), self._monitor.fill_level())
-        self._monitor.stop()
-        while len(batch := self._monitor.drain()):
-            yield batch, 0.0
+
+class _Stop:
+    """Says when it is enough: when somebody sets `reached`, after `duration` seconds if any."""
+
+    def __init__(self, duration: float = math.inf) -> None:
+        self._end = time.monotonic() + duration
+        self.reached = False
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(max(0.0, min(seconds, self._end - time.monotonic())))
+        self.reached |= time.monotonic() >= self._end
 
 
 class Batches:
     """Batches of a running Monitor, for `for` and for `async for`."""
 
-    def __init__(self, looks: Iterator[tuple[Batch, float]]) -> None:
-        self._looks = looks
+    def __init__(self, batches: Flow) -> None:
+        self._flow = batches
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch, pause in self._looks:
+        for batch, pause in self._flow:
             if len(batch):
                 yield batch
             time.sleep(pause)
 
     async def __aiter__(self) -> AsyncIterator[Batch]:
-        for batch, pause in self._looks:
+        for batch, pause in self._flow:
             if len(batch):
                 yield batch
             await asyncio.sleep(pause)

@@ -1,1 +1,82 @@
-"""Data flow: source -> stages -> sinks."""
+"""The data flow on one screen: a source's batches go through stages to sinks, until a stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from typing import Protocol
+
+from tcprism import stages as passing
+from tcprism.events.batch import Batch, joined
+from tcprism.events.ledger import Account, Ledger
+from tcprism.sinks import Sink
+from tcprism.sources import Source
+from tcprism.stages import Stage
+
+Flow = Generator[tuple[Batch, float], None, None]
+
+ACCOUNT_EVERY = 1.0  # seconds between two accounts that sinks are told
+
+
+class Stop(Protocol):
+    """Says when it is enough."""
+
+    reached: bool
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long, or until there is a reason to stop: then `reached` is true."""
+
+
+def flow(source: Source, stages: Sequence[Stage], stop: Stop) -> Flow:
+    """Yield what becomes of each read, with the seconds until the next; last what is left.
+
+    There are empty batches among them. The source is stopped and empty when the iteration ends,
+    however it ends, so that its ledger balances.
+    """
+    chain = (*source.stages, *stages)
+    try:
+        while not (stop.reached or source.ended):
+            batch = passing.through(chain, source.read())
+            yield joined(batch, passing.tick(chain, source.now_ns())), source.pause()
+        source.stop()
+        while len(batch := source.drain()):
+            yield passing.through(chain, batch), 0.0
+        yield passing.close(chain), 0.0
+    finally:
+        source.stop()
+        while len(source.drain()):
+            pass
+
+
+def run(source: Source, stages: Sequence[Stage], sinks: Sequence[Sink], stop: Stop) -> None:
+    """Write what comes of a source to sinks until `stop` is reached or the source has ended.
+
+    What a sink raises ends the run and rises.
+    """
+    for sink in sinks:
+        sink.open(source.facts)
+    told = time.monotonic()
+    with closing(flow(source, stages, stop)) as batches:
+        for batch, pause in batches:
+            for sink in sinks:
+                sink.write(batch)
+            if time.monotonic() - told >= ACCOUNT_EVERY:
+                _tell(source, stages, sinks)
+                told = time.monotonic()
+            stop.wait(pause)
+    _tell(source, stages, sinks)
+    for sink in sinks:
+        sink.close()
+
+
+def _tell(source: Source, stages: Sequence[Stage], sinks: Sequence[Sink]) -> None:
+    ledger = account(source, stages, sinks)
+    for sink in sinks:
+        sink.account(ledger)
+
+
+def account(source: Source, stages: Sequence[Stage], sinks: Sequence[Sink] = ()) -> Ledger:
+    """Return the account of every event: the source's, the stages' and what sinks dropped."""
+    dropped = sum((sink.dropped() for sink in sinks), Account())
+    return source.ledger().with_account(passing.accounts((*source.stages, *stages)) + dropped)

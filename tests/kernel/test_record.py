@@ -29,8 +29,8 @@ import tcprism
 from examples import monitor as monitor_example
 from examples import watch_async
 from tcprism.events import KINDS, Batch
+from tcprism.events.facts import Facts
 from tcprism.filters import Criteria
-from tcprism.recording.notes import Facts
 from tcprism.recording.writer import Writer
 from tcprism.sinks import Sink
 from tcprism.sinks.json_lines import JsonLines
@@ -38,6 +38,7 @@ from tcprism.sinks.pcapng import Pcapng
 from tcprism.sinks.text import Text
 from tcprism.sources.request import Request
 from tcprism.sources.tracing import Tracing
+from tcprism.stages import through
 from tests.support.conversation import lossy, orderly, ping_pong, receive
 from tests.support.netns import Netns, Pair
 from tests.support.tracer import PATIENCE, TCPRISM, parse_ledger
@@ -261,11 +262,11 @@ def lossy_run(pair: Pair) -> Iterator[tuple[list[Batch], Tracing]]:
         for family in (4, 6):
             orderly(pair, family, 5700 + family, ping_pong, 20)
             lossy(pair, family, 5710 + family, upload, 50)
-            batches.append(monitor.read())
+            batches.append(through(monitor.stages, monitor.read()))
         pair.await_closed()
         monitor.stop()
         while len(batch := monitor.drain()):
-            batches.append(batch)
+            batches.append(through(monitor.stages, batch))
         yield batches, monitor
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tcprism.events import FAMILIES, KINDS, Batch, Part
 from tcprism.events.context import Context, Owner
+from tcprism.events.facts import Facts
 from tcprism.events.kinds import RECORDS
-from tcprism.recording.notes import Facts
 from tcprism.recording.schema import derived_types
 from tcprism.recording.writer import Writer
 from tcprism.sinks import Sink

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tcprism import interrupts
-from tcprism.cli.output import opened, write_all
+from tcprism.cli.output import opened
+from tcprism.cli.session import Limits, Stop, play
 from tcprism.events import Batch
 from tcprism.interrupts import Interrupted
 from tcprism.recording.reader import Recording
@@ -27,11 +28,16 @@ PATIENCE = 60.0
 FOREVER = "SELECT count(*) FROM events, events, events, events, events, events, events"
 
 
-def interrupted_in(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield batches; the signal comes after the first."""
-    yield next(batches)
-    signal.raise_signal(signal.SIGINT)
-    yield from batches
+class InterruptedRecording(Recording):
+    """Has the same batch three times; the signal comes while the second is read."""
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield batches."""
+        batch = next(super().batches())
+        yield batch
+        signal.raise_signal(signal.SIGINT)
+        yield batch
+        yield batch
 
 
 @pytest.mark.parametrize("kind", [Parquet, JsonLines])
@@ -44,13 +50,14 @@ def test_what_was_written_before_a_signal_is_whole(
         interrupts.noted(),
         pytest.raises(Interrupted, match="the output ends early"),
         opened(path) as output,
+        Stop(Limits(), output, None) as stop,
     ):
-        write_all(interrupted_in(iter([batch, batch, batch])), kind(output), output)
+        play(InterruptedRecording(SAMPLE), 0, (), [kind(output)], output, stop)
     if kind is Parquet:
         parquet = pytest.importorskip("pyarrow.parquet")
-        assert parquet.read_table(path).num_rows == len(batch)
+        assert parquet.read_table(path).num_rows == 2 * len(batch)
     else:
-        assert path.read_bytes().count(b"\n") == len(batch)
+        assert path.read_bytes().count(b"\n") == 2 * len(batch)
 
 
 def test_a_replay_does_not_wait_for_its_time_after_a_signal() -> None:

@@ -181,7 +181,7 @@ def test_received_counts_records_and_bytes(
 def test_what_stages_account_for_is_told_and_comes_back_from_a_recording() -> None:
     made = Entry("request", 3, 0, 2, 0, 0, 1, 0, 2, 0, 0)
     account = Account((made,), {"pending": 4}, ("4 requests have no answer yet",))
-    ledger = close_accounts(("send",), counters(), {}, Received(), 0, account)
+    ledger = close_accounts(("send",), counters(), {}, Received()).with_account(account)
     assert ledger.entries[-1] == made
     assert ledger.lost == 1
     assert "4 requests have no answer yet" in ledger.lines()

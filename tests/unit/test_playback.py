@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
 from tcprism.events import Batch
-from tcprism.recording.playback import first, paced, until
+from tcprism.pipeline import flow
+from tcprism.recording.reader import Recording
+from tcprism.sources.playback import Playback
+from tcprism.stages import Stage
+from tcprism.stages.limits import First, Until
 
 from .records import messages, segments
 
@@ -27,31 +31,81 @@ WHOLE = [batch(1, 1.5, 2), batch(2.5), batch(), batch(3, 4)]
 ALL = [1, 1.5, 2, 2.5, 3, 4]
 
 
+class Recorded(Recording):
+    """A recording that has these batches."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self._batches = batches
+        self.stopped = False
+
+    def batches(self) -> Iterator[Batch]:
+        return iter(self._batches)
+
+    def close(self) -> None:
+        self.stopped = True
+
+
+class Clock:
+    """Goes on when somebody waits."""
+
+    reached = False
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    def enough(self) -> None:
+        self.reached = True
+
+
+def shown(stages: Sequence[Stage], clock: Clock, speed: float = 0.0) -> Iterator[Batch]:
+    """Play it all back."""
+    for each, pause in flow(Playback(Recorded(WHOLE), speed, clock), stages, clock):
+        yield each
+        clock.wait(pause)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 7])
 def test_first(count: int) -> None:
-    assert moments(first(WHOLE, count)) == ALL[:count]
+    clock = Clock()
+    assert moments(shown([First(count, clock.enough)], clock)) == ALL[:count]
+    assert clock.reached == (count <= len(ALL))
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(0.4, 1), (0.5, 2), (1.6, 4), (2, 5), (9, 6)])
 def test_until(seconds: float, count: int) -> None:
-    assert moments(until(WHOLE, seconds)) == ALL[:count]
+    clock = Clock()
+    assert moments(shown([Until(seconds, clock.enough)], clock)) == ALL[:count]
 
 
 @pytest.mark.parametrize("speed", [0.5, 1, 10])
 def test_each_event_has_its_turn(speed: float) -> None:
-    now = [100.0]
-    shown = []
-    for piece in paced(
-        WHOLE, speed, lambda: now[0], lambda wait: now.__setitem__(0, now[0] + wait)
-    ):
-        shown += [(event.ts_ns / SECOND, now[0]) for event in piece]
-    assert [moment for moment, _ in shown] == ALL
-    for moment, at in shown:
+    clock, turns = Clock(), []
+    for piece in shown([], clock, speed):
+        turns += [(event.ts_ns / SECOND, clock.now) for event in piece]
+    assert [moment for moment, _ in turns] == ALL
+    for moment, at in turns:
         assert at == pytest.approx(100 + (moment - 1) / speed)
 
 
 def test_what_is_late_is_not_waited_for() -> None:
-    waits: list[float] = []
-    clock = iter(range(0, 1000, 100))
-    assert moments(paced(WHOLE, 1, lambda: next(clock), waits.append)) == ALL
-    assert waits == []
+    clock = Clock()
+    source = Playback(Recorded(WHOLE), 1, clock)
+    seen = []
+    while not source.ended:
+        seen.append(source.read())
+        clock.now += 100
+        assert source.pause() == 0
+    assert moments(seen) == ALL
+
+
+def test_a_stop_reads_no_further() -> None:
+    recording, clock = Recorded(WHOLE), Clock()
+    clock.reached = True
+    assert moments(each for each, _ in flow(Playback(recording), [], clock)) == []
+    assert recording.stopped

@@ -10,7 +10,7 @@ import random
 import stat
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -234,9 +234,11 @@ def test_through_a_pipe(tmp_path: Path) -> None:
     assert int(done.stdout) == sum(map(len, made))
 
 
-def files(path: Path, limit: Limit) -> Files:
+def files(path: Path, limit: Limit, enough: Callable[[], None] = lambda: None) -> Files:
     with open(os.devnull, "wb") as nowhere:
-        return Files(path, FACTS, limit, create, nowhere)
+        made = Files(path, FACTS.filters, limit, create, nowhere, enough)
+    made.open(FACTS)
+    return made
 
 
 def test_a_file_is_its_owners_alone(tmp_path: Path) -> None:
@@ -278,9 +280,9 @@ def test_rotation(tmp_path: Path) -> None:
 def test_a_loss_is_in_one_file_only(tmp_path: Path) -> None:
     place = tmp_path / "run.tcpr"
     target = files(place, Limit(rotate=1))
-    target.note(Ledger((entry("send", lost=3),)))
+    target.account(Ledger((entry("send", lost=3),)))
     fill(target, 2)
-    target.note(Ledger((entry("send", lost=4),)))
+    target.account(Ledger((entry("send", lost=4),)))
     target.close()
     recording = Recording(place)
     assert len(list(recording.batches())) == 2
@@ -296,10 +298,11 @@ def test_a_directory_with_a_recording_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_batches")
 def test_a_full_recording_says_so(tmp_path: Path) -> None:
-    target = files(tmp_path / "run.tcpr", Limit(max_size=100_000))
-    assert not target.full
+    said: list[str] = []
+    target = files(tmp_path / "run.tcpr", Limit(max_size=100_000), lambda: said.append("enough"))
+    assert said == []
     fill(target, 3)
-    assert target.full
+    assert said
     target.close()
 
 

@@ -248,7 +248,8 @@ def test_in_the_ledger(batch: Batch, stage: Calls) -> None:
     assert len(batch) == 7
     assert len(close((stage,))) == 0
     counters = np.zeros(wire.KIND_COUNT, wire.COUNTERS)
-    ledger = close_accounts(("send",), counters, {}, Received(), 0, accounts((stage,)))
+    ledger = close_accounts(("send",), counters, {}, Received())
+    ledger = ledger.with_account(accounts((stage,)))
     assert ledger.entries[-1].balances()
     assert ledger.lost == 1
     lines = ledger.lines()

@@ -14,11 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcprism.cli.command import Command
-from tcprism.cli.session import Limits, Stop, batches, run
+from tcprism.cli.session import Limits, Stop, run
 from tcprism.errors import OutputError
 from tcprism.events import Batch
+from tcprism.events.facts import Facts
+from tcprism.events.ledger import Ledger
+from tcprism.pipeline import flow
+from tcprism.sinks import Sink
 from tcprism.sources.request import Request
 from tcprism.sources.tracing import Tracing, pause
+from tcprism.stages import Stage
+from tcprism.stages.limits import First
 
 from .records import messages, segments
 
@@ -35,7 +41,7 @@ def moments(found: Batch) -> list[int]:
     return [int(moment) for moment in found["ts_ns"]]
 
 
-class FakeMonitor(Tracing):
+class FakeSource(Tracing):
     """Has these batches while it runs and those when it is drained; keeps the calls."""
 
     def __init__(self, running: Sequence[Batch], left: Sequence[Batch] = ()) -> None:
@@ -54,27 +60,43 @@ class FakeMonitor(Tracing):
         self.calls.append("drain")
         return self.left.pop(0) if self.left else batch()
 
-    def fill_level(self) -> float:
-        return 1.0  # full, so that nobody waits
+    def pause(self) -> float:
+        return 0.0
+
+    def ledger(self) -> Ledger:
+        return Ledger(())
+
+    @property
+    def facts(self) -> Facts:
+        return Facts(("send",))
 
     def stop(self) -> None:
         self.calls.append("stop")
 
 
-class Kept:
-    """A sink that writes the times of the events, and keeps batches."""
+class Kept(Sink):
+    """A sink that writes the times of the events, and keeps the sizes of batches and the calls."""
 
     def __init__(self, output: BinaryIO) -> None:
-        self.output, self.closed = output, False
+        self.output = output
         self.sizes: list[int] = []
+        self.calls: list[str] = []
 
     def write(self, batch: Batch) -> None:
         """Write the times, each on a line."""
+        self.calls.append("write")
         self.sizes.append(len(batch))
         self.output.write(b"".join(b"%d\n" % moment for moment in moments(batch)))
+        self.output.flush()
+
+    def open(self, facts: Facts) -> None:
+        self.calls.append(f"open {facts.kinds}")
+
+    def account(self, ledger: Ledger) -> None:
+        self.calls.append("account")
 
     def close(self) -> None:
-        self.closed = True
+        self.calls.append("close")
 
 
 @pytest.fixture
@@ -156,7 +178,7 @@ def test_a_command_is_not_started_after_a_signal(output: BinaryIO, tmp_path: Pat
     command = Command(("sh", "-c", f": > {tmp_path}/mark"))
     with Stop(Limits(), output, command) as stop:
         signal.raise_signal(signal.SIGTERM)
-        run(FakeMonitor([batch(), batch()]), Kept(output), output, stop, command)
+        run(FakeSource([batch(), batch()]), (), [Kept(output)], output, stop, command)
         assert command.end() == 128 + signal.SIGTERM
     assert not (tmp_path / "mark").exists()
 
@@ -173,10 +195,10 @@ def test_stop_at_the_end_of_the_command(output: BinaryIO) -> None:
 
 
 def test_batches_end_with_what_is_left(output: BinaryIO) -> None:
-    monitor = FakeMonitor([batch(1), batch(), batch(2, 3)], [batch(4), batch(5)])
+    monitor = FakeSource([batch(1), batch(), batch(2, 3)], [batch(4), batch(5)])
     with Stop(Limits(), output, None) as stop:
         found = [moments(each) for each in batches(monitor, stop)]
-    assert found == [[1], [], [2, 3], [4], [5]]
+    assert found == [[1], [], [2, 3], [4], [5], []]
     assert monitor.calls[:4] == ["read", "read", "read", "stop"]
 
 
@@ -184,7 +206,7 @@ def test_batches_end_with_what_is_left(output: BinaryIO) -> None:
 @given(st.lists(times, min_size=1, max_size=4), st.lists(times, max_size=3), st.integers(1, 30))
 def test_no_more_than_count(running: list[list[int]], left: list[list[int]], count: int) -> None:
     left = [each for each in left if each]
-    monitor = FakeMonitor([batch(*each) for each in running], [batch(*each) for each in left])
+    monitor = FakeSource([batch(*each) for each in running], [batch(*each) for each in left])
     with open(os.devnull, "wb") as output, Stop(Limits(count=count), output, None) as stop:
         found = [moment for each in batches(monitor, stop) for moment in moments(each)]
     expected = [moment for each in (*running, *left) for moment in sorted(each)]
@@ -198,7 +220,7 @@ def test_count_counts_what_is_chosen(
 ) -> None:
     """The drained batches of which nothing is chosen are not taken for the end."""
     left = [each for each in left if each]
-    monitor = FakeMonitor([batch(*each) for each in running], [batch(*each) for each in left])
+    monitor = FakeSource([batch(*each) for each in running], [batch(*each) for each in left])
     with open(os.devnull, "wb") as output, Stop(Limits(count=count), output, None) as stop:
         found = [moment for each in batches(monitor, stop, odd) for moment in moments(each)]
     expected = [m for each in (*running, *left) for m in sorted(each) if m % 2]
@@ -211,19 +233,28 @@ def odd(all_of_them: Batch) -> Batch:
     return Batch(parts, all_of_them.clock_offset_ns)
 
 
+def batches(source: FakeSource, stop: Stop, *stages: Stage) -> Iterator[Batch]:
+    """Yield what comes of a source."""
+    limits = (First(stop.count, stop.enough),) if stop.count else ()
+    for each, seconds in flow(source, (*stages, *limits), stop):
+        yield each
+        stop.wait(seconds)
+
+
 def test_run_writes_and_closes(output: BinaryIO, tmp_path: Path) -> None:
-    monitor, sink = FakeMonitor([batch(1), batch(), batch(2)], [batch(3)]), Kept(output)
+    monitor, sink = FakeSource([batch(1), batch(), batch(2)], [batch(3)]), Kept(output)
+    other = Kept(output)
     with Stop(Limits(), output, None) as stop:
-        run(monitor, sink, output, stop)
-    assert (tmp_path / "output").read_bytes() == b"1\n2\n3\n"
-    assert sink.sizes == [1, 0, 1, 1]
-    assert sink.closed
+        run(monitor, (), [sink, other], output, stop)
+    assert (tmp_path / "output").read_bytes() == b"1\n1\n2\n2\n3\n3\n"
+    assert sink.sizes == other.sizes == [1, 0, 1, 1, 0]
+    assert sink.calls == ["open ('send',)", *["write"] * 5, "account", "close"]
 
 
 def test_events_are_out_before_the_next_look(output: BinaryIO, tmp_path: Path) -> None:
     shown = []
 
-    class Watching(FakeMonitor):
+    class Watching(FakeSource):
         """Looks at the output each time that it is read."""
 
         def read(self) -> Batch:
@@ -231,22 +262,22 @@ def test_events_are_out_before_the_next_look(output: BinaryIO, tmp_path: Path) -
             return super().read()
 
     with Stop(Limits(), output, None) as stop:
-        run(Watching([batch(1), batch(2)]), Kept(output), output, stop)
+        run(Watching([batch(1), batch(2)]), (), [Kept(output)], output, stop)
     assert shown == [b"", b"1\n"]
 
 
 def test_events_beyond_count_are_read_all_the_same(output: BinaryIO) -> None:
-    monitor = FakeMonitor([batch(1, 2, 3), batch()], [batch(4), batch(5)])
+    monitor = FakeSource([batch(1, 2, 3), batch()], [batch(4), batch(5)])
     with Stop(Limits(count=2), output, None) as stop:
-        run(monitor, Kept(output), output, stop)
+        run(monitor, (), [Kept(output)], output, stop)
     assert monitor.left == []
     assert monitor.calls[:2] == ["read", "stop"]
 
 
 def test_a_reader_that_went_away_is_no_error(no_reader: BinaryIO) -> None:
-    monitor = FakeMonitor([batch(1), batch(2), batch(3)], [batch(4)])
+    monitor = FakeSource([batch(1), batch(2), batch(3)], [batch(4)])
     with Stop(Limits(), no_reader, None) as stop:
-        run(monitor, Kept(no_reader), no_reader, stop)
+        run(monitor, (), [Kept(no_reader)], no_reader, stop)
     assert "stop" in monitor.calls
     assert monitor.left == []
     no_reader.write(b"still at exit")
@@ -254,13 +285,13 @@ def test_a_reader_that_went_away_is_no_error(no_reader: BinaryIO) -> None:
 
 
 def test_output_that_cannot_be_written() -> None:
-    monitor = FakeMonitor([batch(1), batch(2)], [batch(3)])
+    monitor = FakeSource([batch(1), batch(2)], [batch(3)])
     with (
         open("/dev/full", "wb", buffering=0) as full,  # a buffer would be written again at close
         Stop(Limits(), full, None) as stop,
         pytest.raises(OutputError, match="No space left on device"),
     ):
-        run(monitor, Kept(full), full, stop)
+        run(monitor, (), [Kept(full)], full, stop)
     assert "stop" in monitor.calls
     assert monitor.left == []
 
@@ -268,6 +299,6 @@ def test_output_that_cannot_be_written() -> None:
 def test_the_command_is_released(output: BinaryIO, tmp_path: Path) -> None:
     command = Command(("sh", "-c", f": > {tmp_path}/mark; exit 3"))
     with Stop(Limits(), output, command) as stop:
-        run(FakeMonitor([batch(1)]), Kept(output), output, stop, command)
+        run(FakeSource([batch(1)]), (), [Kept(output)], output, stop, command)
     assert command.status() == 3
     assert (tmp_path / "mark").exists()

@@ -18,8 +18,8 @@ from tcprism.diagnosis.survey import Survey, looks_of
 from tcprism.errors import UsageError
 from tcprism.events import Batch, Part
 from tcprism.events._wire import Cause, EventKind
+from tcprism.events.facts import Facts
 from tcprism.events.names import STATES
-from tcprism.recording.notes import Facts
 from tcprism.recording.reader import Recording
 from tcprism.recording.writer import Writer
 

@@ -18,6 +18,7 @@ from tcprism.events.names import STATES, process
 from tcprism.events.part import Rows
 from tcprism.filters import Criteria
 from tcprism.sources.snapshots import Snapshots
+from tcprism.stages import StatefulStage
 
 LISTEN = STATES.index("LISTEN")
 _NAMED_BY = ("netns", "local_ip", "local_port", "remote_ip", "remote_port")
@@ -44,19 +45,21 @@ for a connection that is older than tcprism. --format json has all of them."""
 def command(**given: Any) -> None:
     """Show one line a connection as it ends: how long, how much, how it went."""
     if given.pop("live"):
-        begun = Begun()
-        look = replace(CONNECTIONS, choose=begun.choose)
-        show(given, look, more_kinds=("accept",), at_end=begun.still_open)
+        show(given, replace(CONNECTIONS, stages=()), ("accept",), Begun)
     show(given, CONNECTIONS)
 
 
-class Begun:
-    """Remembers when connections that have not ended were established, where that was seen."""
+class Begun(StatefulStage):
+    """Chooses the ends of connections, and when it is closed those open that pass a filter.
 
-    def __init__(self) -> None:
+    It remembers when those were established, where that was seen.
+    """
+
+    def __init__(self, chosen: Criteria) -> None:
+        self._chosen = chosen
         self._since: dict[bytes, int] = {}
 
-    def choose(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Batch) -> Batch:
         """Take the beginnings out of a batch; return the ends."""
         for part in batch.parts:
             if part.family == "connection":
@@ -74,9 +77,9 @@ class Begun:
             else:
                 self._since.pop(name, None)
 
-    def still_open(self, chosen: Criteria) -> Batch:
-        """Return the connections that pass a filter and are open now, one record each."""
-        with Snapshots(chosen) as snapshots:
+    def close(self) -> Batch:
+        """Return the connections that are open now, one record each."""
+        with Snapshots(self._chosen) as snapshots:
             batch = snapshots.take()
         return Batch([self.aged(held(part)) for part in batch.parts], batch.clock_offset_ns)
 

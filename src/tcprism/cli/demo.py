@@ -17,6 +17,7 @@ from tcprism.demo.traffic import Traffic
 from tcprism.events.ledger import Ledger
 from tcprism.features import machine
 from tcprism.filters import Criteria, parse_netns
+from tcprism.pipeline import account
 from tcprism.sinks.text import Text
 from tcprism.sources.request import DEFAULT_KINDS, DEFAULT_PAYLOAD, Request
 from tcprism.sources.tracing import Tracing
@@ -70,17 +71,17 @@ def _introduction(traffic: Traffic) -> str:
 
 
 def _trace(request: Request, traffic: Traffic, duration: float, given: dict[str, Any]) -> None:
-    with opened(None) as output, Tracing(request) as monitor:
+    with opened(None) as output, Tracing(request) as tracing:
         sink = Text(output, color=wants_color("auto", output))
         try:
             with Stop(Limits(duration=duration), output, None) as stop:
-                announce(monitor, given)
+                announce(tracing, given)
                 traffic.start()
-                run(monitor, sink, output, stop)
+                run(tracing, (), [sink], output, stop)
         finally:
             if not given["quiet"]:
-                print("\n".join(_summary(monitor.ledger())), file=sys.stderr)
-            print_ledger(monitor.ledger(), given)
+                print("\n".join(_summary(tracing.ledger())), file=sys.stderr)
+            print_ledger(account(tracing, (), [sink]), given)
 
 
 def _summary(ledger: Ledger) -> Iterator[str]:

@@ -89,13 +89,9 @@ def _watch(chosen: Criteria, seconds: float) -> Explanation:
         Stop(Limits(duration=seconds), sys.stderr.buffer, None) as stop,
     ):
         print(f"watching for {seconds:g} s; Ctrl-C ends it sooner", file=sys.stderr, flush=True)
-
-        def wait(pause: float) -> bool:
-            stop.wait(pause)
-            interrupts.alive(_TO_EXPLAIN)
-            return stop.reached
-
-        return inquiry.run(wait)
+        inquiry.watch(stop)
+        interrupts.alive(_TO_EXPLAIN)
+        return inquiry.explanation()
 
 
 def doubts(found: Explanation) -> Iterator[str]:

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from tcprism.cli import options
-from tcprism.cli.output import format_sink, opened, write_all
-from tcprism.cli.recordings import open_recording, print_trouble
+from tcprism.cli.output import format_sink, opened
+from tcprism.cli.recordings import open_recording, parse_stages, print_trouble
+from tcprism.cli.session import Limits, Stop, play
 
 EPILOG = """\b
 Examples:
@@ -37,10 +38,14 @@ docs/export.md tells what is in each. `tcprism trace --format FORMAT` writes the
 @options.selection_options
 def command(**given: Any) -> None:
     """Write a recording in a format of other tools."""
+    stages = parse_stages(given)
     recording = open_recording(given)
-    with opened(options.parse_output(given["output"])) as output:
+    with (
+        opened(options.parse_output(given["output"])) as output,
+        Stop(Limits(), output, None) as stop,
+    ):
         sink = format_sink(given["form"], given["packets"], recording.facts.kinds, output)
-        write_all(recording.batches(), sink, output)
+        play(recording, 0, stages, [sink], output, stop)
     print_trouble(recording)
     if recording.damaged:
         sys.exit(1)

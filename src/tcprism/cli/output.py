@@ -5,16 +5,15 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from tcprism.errors import OutputError, UsageError
-from tcprism.events import Batch
+from tcprism.errors import UsageError
 from tcprism.events.ledger import Ledger
-from tcprism.interrupts import Interrupted, cleaning, step
+from tcprism.interrupts import cleaning
 from tcprism.private_file import PrivateFile
 from tcprism.sinks import Sink
 from tcprism.sinks.formats import BINARY, sink_for
@@ -98,31 +97,6 @@ def wants_color(choice: str, output: BinaryIO) -> bool:
     if choice != "auto":
         return choice == "always"
     return not os.environ.get("NO_COLOR") and output.isatty()
-
-
-def write_all(batches: Iterable[Batch], sink: Sink, output: Output) -> None:
-    """Write batches to their end; a reader that went away is one.
-
-    What was written before a signal is kept, and whole. Raises OutputError and Interrupted.
-    """
-    interrupted = None
-    try:
-        try:
-            for batch in batches:
-                step()
-                sink.write(batch)
-            step()  # a signal may be why there is no more
-        except Interrupted as error:
-            interrupted = error
-        sink.close()
-        output.flush()
-    except BrokenPipeError:
-        silence(output)
-    except OSError as error:
-        silence(output)
-        raise OutputError(f"cannot write the output: {error.strerror}") from error
-    if interrupted:
-        raise interrupted
 
 
 def silence(output: Output) -> None:

@@ -12,28 +12,23 @@ from tcprism.events import Batch
 from tcprism.events._wire import EventKind
 from tcprism.events.names import STATES
 from tcprism.sinks import Sink
+from tcprism.stages import Stage
 
 ESTABLISHED = STATES.index("ESTABLISHED")
 
-Choose = Callable[[Batch], Batch]
-MakeSink = Callable[[dict[str, Any], Sequence[str], BinaryIO], Sink]
+MakeSinks = Callable[[dict[str, Any], Sequence[str], BinaryIO], list[Sink]]
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A look: `choose` takes of each batch the events to write, `make` makes the sink.
+    """A look: `stages` choose the events to write, `make` makes the sinks.
 
     `kinds` are what it needs, None: whatever the user asks for.
     """
 
     kinds: tuple[str, ...] | None
-    choose: Choose
-    make: MakeSink
-
-
-def everything(batch: Batch) -> Batch:
-    """Choose all events."""
-    return batch
+    stages: tuple[Stage, ...]
+    make: MakeSinks
 
 
 def ended(batch: Batch) -> Batch:
@@ -54,21 +49,25 @@ def without_sends(batch: Batch) -> Batch:
     return Batch(parts, batch.clock_offset_ns)
 
 
-def _connections(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) -> Sink:
+def _events(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) -> list[Sink]:
+    return [make_sink(given, kinds, output)]
+
+
+def _connections(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) -> list[Sink]:
     if given["form"] != "text":
-        return make_sink(given, kinds, output)
+        return _events(given, kinds, output)
     from tcprism.sinks.connections import Connections
 
-    return Connections(output, color=wants_color(given["color"], output))
+    return [Connections(output, color=wants_color(given["color"], output))]
 
 
-def _retransmits(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) -> Sink:
+def _retransmits(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) -> list[Sink]:
     from tcprism.sinks.retransmit_summary import RetransmitSummary
 
-    return RetransmitSummary(make_sink(given, kinds, output), sys.stderr)
+    return [make_sink(given, kinds, output), RetransmitSummary(sys.stderr)]
 
 
-TRACE = Preset(None, everything, make_sink)
-CONNECTIONS = Preset(("connect", "close"), ended, _connections)
-RETRANSMITS = Preset(("send", "retransmit", "undo", "drop"), without_sends, _retransmits)
+TRACE = Preset(None, (), _events)
+CONNECTIONS = Preset(("connect", "close"), (ended,), _connections)
+RETRANSMITS = Preset(("send", "retransmit", "undo", "drop"), (without_sends,), _retransmits)
 PRESETS = {"trace": TRACE, "connections": CONNECTIONS, "retransmits": RETRANSMITS}

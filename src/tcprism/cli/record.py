@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 import time
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from tcprism import __version__
 from tcprism.cli import options
 from tcprism.cli.command import Command
 from tcprism.cli.output import create, print_ledger
@@ -20,11 +17,15 @@ from tcprism.cli.trace import announce
 from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
 from tcprism.errors import UsageError
 from tcprism.events import KINDS, Batch
+from tcprism.events.ledger import Ledger
 from tcprism.events.optional import pyarrow
+from tcprism.pipeline import account
 from tcprism.recording.files import Files, Limit
-from tcprism.recording.notes import Facts
+from tcprism.sinks import Sink
+from tcprism.sources import Source
 from tcprism.sources.request import Request
 from tcprism.sources.snapshots import Snapshots
+from tcprism.sources.together import Together
 from tcprism.sources.tracing import Tracing
 
 EPILOG = """\b
@@ -39,10 +40,6 @@ Examples:
 Look at it with `tcprism replay`, `export` and `query`; docs/recording.md describes the format.
 With all kinds it also has a snapshot of every connection each second, for `tcprism top`.
 It holds payload: files are readable to their owner alone."""
-
-PROGRESS_EVERY = 1.0  # seconds
-SNAPSHOT_EVERY = 1.0  # seconds
-SNAPSHOT_SHARE = 0.05  # of the time, at most
 
 
 @click.command(epilog=EPILOG)
@@ -99,95 +96,46 @@ def _record(
     limit: Limit,
     child: Command | None,
 ) -> int:
-    with Tracing(request) as monitor, ExitStack() as stack:
-        snapshots = None
+    with ExitStack() as stack:
+        tracing = stack.enter_context(Tracing(request))
+        source: Source = tracing
         if request.kinds == KINDS:
-            snapshots = stack.enter_context(Snapshots(request.filter))
-        output = options.parse_output(given["output"])
-        files = Files(output, facts(monitor, texts), limit, create, sys.stdout.buffer)
+            source = Together(tracing, stack.enter_context(Snapshots(request.filter)))
+        path = options.parse_output(given["output"])
+        pipe = None if path else sys.stdout.buffer
+        stop = stack.enter_context(Stop(Limits(given["count"], given["duration"]), pipe, child))
+        files = Files(path, texts, limit, create, sys.stdout.buffer, stop.enough)
+        sinks: list[Sink] = [files]
+        if sys.stderr.isatty():
+            sinks.append(Progress(files))
         try:
-            with Stop(Limits(given["count"], given["duration"]), files, child) as stop:
-                announce(monitor, given)
-                run(monitor, Recorder(files, monitor, stop, snapshots), files, stop, child)
+            announce(tracing, given)
+            run(source, (), sinks, sys.stdout.buffer, stop, child)
         finally:
-            print_ledger(monitor.ledger(), given)
+            print_ledger(account(source, (), sinks), given)
     return child.end() if child else 0
 
 
-def facts(monitor: Tracing, texts: dict[str, tuple[str, ...]]) -> Facts:
-    """Return what is true of this machine and this run."""
-    hooks = {choice.probe.family: choice.hook.name for choice in monitor.choices if choice.hook}
-    return Facts(
-        kinds=monitor.request.kinds,
-        payload=monitor.request.payload,
-        filters=texts,
-        hooks=hooks,
-        host=platform.node(),
-        kernel=platform.release(),
-        architecture=platform.machine(),
-        started=datetime.now(UTC).isoformat(),
-        tcprism=__version__,
-    )
+class Progress(Sink):
+    """A line on stderr, written over once a second: how recording goes."""
 
-
-class Recorder:
-    """The sink: writes batches and snapshots, keeps the account, shows how it goes."""
-
-    def __init__(
-        self, files: Files, monitor: Tracing, stop: Stop, snapshots: Snapshots | None = None
-    ) -> None:
+    def __init__(self, files: Files) -> None:
         self._files = files
-        self._snapshots = snapshots
-        self._next_snapshot = 0.0
-        self._monitor = monitor
-        self._stop = stop
-        self._progress = Progress() if sys.stderr.isatty() else None
-        self._looked = time.monotonic()
-
-    def write(self, batch: Batch) -> None:
-        """Take a batch, and once a second the account."""
-        if time.monotonic() - self._looked >= PROGRESS_EVERY:
-            self._looked = time.monotonic()
-            self._files.note(self._monitor.ledger())
-            if self._progress:
-                self._progress.show(self._files, self._monitor.ledger().lost)
-        self._files.write(batch)
-        self._take_snapshot()
-        if self._files.full:
-            self._stop.reached = True
-
-    def _take_snapshot(self) -> None:
-        """Once a second, or less often where there are so many sockets that it would cost much."""
-        now, before = time.monotonic(), time.process_time()
-        if self._snapshots is None or now < self._next_snapshot:
-            return
-        self._files.write(self._snapshots.take())
-        spent = time.process_time() - before
-        self._next_snapshot = now + max(SNAPSHOT_EVERY, spent / SNAPSHOT_SHARE)
-
-    def close(self) -> None:
-        """Write what is left with the final account."""
-        if self._progress:
-            self._progress.end()
-        self._files.note(self._monitor.ledger())
-        self._files.close()
-
-
-class Progress:
-    """A line on stderr that is written over again and again."""
-
-    def __init__(self) -> None:
         self._events = 0
         self._at = time.monotonic()
 
-    def show(self, files: Files, lost: int) -> None:
+    def write(self, batch: Batch) -> None:
+        """Nothing: the files know how much they have."""
+
+    def account(self, ledger: Ledger) -> None:
         """Show events, bytes, rate and losses."""
         now = time.monotonic()
-        rate = (files.events - self._events) / (now - self._at)
-        self._events, self._at = files.events, now
-        text = f"{files.events:,} events, {files.size:,} bytes, {rate:,.0f} events/s, {lost:,} lost"
+        events, size = self._files.events, self._files.size
+        rate = (events - self._events) / (now - self._at)
+        self._events, self._at = events, now
+        text = f"{events:,} events, {size:,} bytes, {rate:,.0f} events/s, {ledger.lost:,} lost"
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Take the line away."""
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)

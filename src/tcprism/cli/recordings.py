@@ -14,7 +14,7 @@ from tcprism.events.kinds import NUMBERS
 from tcprism.recording.notes import Gap
 from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
-from tcprism.stages import stage_for, through
+from tcprism.stages import Stage, stage_for
 
 
 def open_recording(given: dict[str, Any], default_kinds: Sequence[str] | None = None) -> Recording:
@@ -25,8 +25,7 @@ def open_recording(given: dict[str, Any], default_kinds: Sequence[str] | None = 
     chosen = filters.parse_recorded(options.filter_texts(given), given.pop("follow"))
     kinds, payload = given.pop("kinds"), given.pop("payload")
     length = None if payload is None else options.parse_payload(payload)
-    stages = tuple(map(stage_for, given.pop("stage")))
-    recording = Recording(given["file"], lambda batch: through(stages, select(batch)))
+    recording = Recording(given["file"], lambda batch: select(batch))
     # Only now: to open a recording may make kinds of other packages known.
     select = Selection(chosen, _chosen_kinds(kinds, default_kinds), length)
     return recording
@@ -35,6 +34,11 @@ def open_recording(given: dict[str, Any], default_kinds: Sequence[str] | None = 
 def _chosen_kinds(given: str | None, default: Sequence[str] | None) -> Sequence[str]:
     recorded = tuple(kind for kind in NUMBERS if kind != "snapshot")
     return default or recorded if given is None else options.parse_kinds(given, recorded)
+
+
+def parse_stages(given: dict[str, Any]) -> tuple[Stage, ...]:
+    """Return the stages that the user named; they may make kinds known, so this comes first."""
+    return tuple(map(stage_for, given.pop("stage")))
 
 
 def print_account(recording: Recording, given: dict[str, Any]) -> None:

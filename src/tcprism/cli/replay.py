@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from importlib.resources import files
 from typing import Any
 
 import click
 
 from tcprism.cli import options
-from tcprism.cli.output import opened, write_all
+from tcprism.cli.output import opened
 from tcprism.cli.presets import PRESETS, Preset
-from tcprism.cli.recordings import open_recording, print_account
+from tcprism.cli.recordings import open_recording, parse_stages, print_account
+from tcprism.cli.session import Limits, Stop, play
 from tcprism.errors import UsageError
-from tcprism.events import Batch
-from tcprism.recording.playback import first, paced, until
 from tcprism.recording.reader import Recording
+from tcprism.stages import Stage
+from tcprism.stages.limits import Until
 
 EPILOG = """\b
 Examples:
@@ -65,16 +65,10 @@ def command(**given: Any) -> None:
         raise UsageError("name a recording, or give --sample for the one that comes with tcprism")
     given["file"] = given["file"] or str(files("tcprism").joinpath(SAMPLE))
     look = PRESETS[given["look"]]
+    stages = (*parse_stages(given), *look.stages)
     recording = open_recording(given, look.kinds)
-    batches: Iterable[Batch] = map(look.choose, recording.batches())
-    if given["count"]:
-        batches = first(batches, given["count"])
-    if given["duration"]:
-        batches = until(batches, given["duration"])
-    if speed:
-        batches = paced(batches, speed)
     try:
-        _show(look, recording, batches, given)
+        _show(look, recording, speed, stages, given)
     finally:
         print_account(recording, given)
     if recording.damaged:
@@ -95,7 +89,17 @@ def _parse_speed(text: str) -> float:
 
 
 def _show(
-    look: Preset, recording: Recording, batches: Iterable[Batch], given: dict[str, Any]
+    look: Preset,
+    recording: Recording,
+    speed: float,
+    stages: tuple[Stage, ...],
+    given: dict[str, Any],
 ) -> None:
-    with opened(options.parse_output(given["output"])) as output:
-        write_all(batches, look.make(given, recording.facts.kinds, output), output)
+    with (
+        opened(options.parse_output(given["output"])) as output,
+        Stop(Limits(given["count"]), output, None) as stop,
+    ):
+        if given["duration"]:
+            stages = (*stages, Until(given["duration"], stop.enough))
+        sinks = look.make(given, recording.facts.kinds, output)
+        play(recording, speed, stages, sinks, output, stop)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import select
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
-from tcprism import interrupts
+from tcprism import interrupts, pipeline
 from tcprism.cli.command import Command
 from tcprism.cli.output import Output, silence
-from tcprism.cli.presets import Choose, everything
 from tcprism.errors import KernelRefused, OutputError
-from tcprism.events import Batch
+from tcprism.recording.reader import Recording
 from tcprism.sinks import Sink
-from tcprism.sources.tracing import Tracing, pause
+from tcprism.sources import Source
+from tcprism.sources.playback import Playback
+from tcprism.stages import Stage
+from tcprism.stages.limits import First
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,12 @@ class Limits:
 class Stop:
     """Tells when to stop: a signal, the time, the command's end, a reader that went away."""
 
-    def __init__(self, limits: Limits, output: Output, command: Command | None) -> None:
+    def __init__(self, limits: Limits, output: Output | None, command: Command | None) -> None:
         self.count = limits.count
         self._deadline = None if limits.duration is None else time.monotonic() + limits.duration
         self._poll = select.poll()
-        self._poll.register(output.fileno(), 0)  # only errors: the reader of a pipe went away
+        if output:
+            self._poll.register(output.fileno(), 0)  # only errors: the reader of a pipe went away
         if command:
             self._poll.register(command.pidfd, select.POLLIN)
         self.reached = False
@@ -49,40 +52,19 @@ class Stop:
     def __exit__(self, *_: object) -> None:
         self._noted.close()
 
+    def enough(self) -> None:
+        """Let nothing more come."""
+        self.reached = True
+
     def wait(self, seconds: float) -> None:
         """Wait that long or until there is a reason to stop."""
         interrupts.alive()
         if self._deadline is not None:
             left = self._deadline - time.monotonic()
-            self.reached = left <= 0
+            self.reached |= left <= 0
             seconds = max(0.0, min(seconds, left))
         if self._poll.poll(seconds * 1000):
             self.reached = True
-
-
-def batches(monitor: Tracing, stop: Stop, choose: Choose = everything) -> Iterator[Batch]:
-    """Yield what `choose` takes of each batch until there is a reason to stop, then of the rest.
-
-    There are empty batches among them.
-    """
-    left = stop.count
-    while not stop.reached and left != 0:
-        batch = choose(monitor.read())
-        if left is not None:
-            batch = batch.between(0, left)
-            left -= len(batch)
-        yield batch
-        if left != 0:
-            urgent = (
-                len(batch) if monitor.request.ordered else 0
-            )  # a count is printed once a second
-            stop.wait(pause(urgent, monitor.fill_level()))
-    monitor.stop()
-    while left != 0 and len(batch := monitor.drain()):
-        interrupts.alive()
-        batch = choose(batch)
-        yield batch if left is None else batch.between(0, left)
-        left = left if left is None else left - min(left, len(batch))
 
 
 @contextmanager
@@ -101,31 +83,37 @@ def started(arguments: tuple[str, ...], verbose: int) -> Iterator[Command | None
 
 
 def run(
-    monitor: Tracing,
-    sink: Sink,
+    source: Source,
+    stages: Sequence[Stage],
+    sinks: Sequence[Sink],
     output: Output,
     stop: Stop,
     command: Command | None = None,
-    choose: Choose = everything,
-    last: Callable[[], Batch] | None = None,
 ) -> None:
-    """Trace until there is a reason to stop; a reader that went away is one and no error."""
+    """Let events flow until there is a reason to stop; a reader that went away is one, no error.
+
+    Raises OutputError.
+    """
     if command and not interrupts.asked():
         command.release()
+    limits = (First(stop.count, stop.enough),) if stop.count else ()
     try:
-        for batch in batches(monitor, stop, choose):
-            sink.write(batch)
-            output.flush()
-        if last:
-            sink.write(last())
-        sink.close()
-        output.flush()
+        pipeline.run(source, (*stages, *limits), sinks, stop)
     except BrokenPipeError:
         silence(output)
     except OSError as error:
         silence(output)
         raise OutputError(f"cannot write the output: {error.strerror}") from error
-    finally:
-        monitor.stop()
-        while len(monitor.drain()):
-            pass  # not wanted any more, but read, so that the ledger balances
+
+
+def play(
+    recording: Recording,
+    speed: float,
+    stages: Sequence[Stage],
+    sinks: Sequence[Sink],
+    output: Output,
+    stop: Stop,
+) -> None:
+    """Let what was recorded flow to its end. Raises Interrupted: what came before is written."""
+    run(Playback(recording, speed), stages, sinks, output, stop)
+    interrupts.step()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -12,13 +12,14 @@ from tcprism.cli import options
 from tcprism.cli.command import Command
 from tcprism.cli.output import opened, print_ledger
 from tcprism.cli.presets import TRACE, Preset
+from tcprism.cli.recordings import parse_stages
 from tcprism.cli.session import Limits, Stop, run, started
 from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
-from tcprism.events import Batch
 from tcprism.filters import Criteria
+from tcprism.pipeline import account
 from tcprism.sources.request import DEFAULT_KINDS, DEFAULT_PAYLOAD, Request
 from tcprism.sources.tracing import Tracing
-from tcprism.stages import stage_for
+from tcprism.stages import Stage
 
 EPILOG = """\b
 Examples:
@@ -46,10 +47,10 @@ def command(**given: Any) -> None:
     """Show each send and receive with its bytes, what gets lost, how connections begin and end."""
     arguments: tuple[str, ...] = given.pop("command")
     request_options = _check(given)
+    stages = parse_stages(given)
     with started(arguments, given["verbose"]) as child:
         chosen = options.to_filter(given, child.pid if child else None)
-        request = _request(request_options, chosen)
-        status = trace(request, given, child, TRACE)
+        status = trace(_request(request_options, chosen), given, child, TRACE, stages)
     sys.exit(status)
 
 
@@ -62,7 +63,6 @@ def _check(given: dict[str, Any]) -> dict[str, Any]:
         "payload": _payload(given),
         **parse_tracing(given),
         "ordered": not given["count_only"],
-        "stages": tuple(map(stage_for, given.pop("stage"))),
     }
 
 
@@ -81,32 +81,30 @@ def trace(
     given: dict[str, Any],
     child: Command | None,
     look: Preset,
-    last: Callable[[], Batch] | None = None,
+    stages: Sequence[Stage] = (),
 ) -> int:
-    """Trace as a command's options say, with a look at the events; return its exit status.
-
-    `last` makes what is written when the hooks are off.
-    """
-    with Tracing(request) as monitor, opened(options.parse_output(given["output"])) as output:
-        sink = look.make(given, request.kinds, output)
+    """Trace as a command's options say, with a look at the events; return its exit status."""
+    stages = (*stages, *look.stages)
+    with Tracing(request) as tracing, opened(options.parse_output(given["output"])) as output:
+        sinks = look.make(given, request.kinds, output)
         limits = Limits(given["count"], given["duration"])
         try:
             with Stop(limits, output, child) as stop:
-                announce(monitor, given)  # from here on a signal stops in good order
-                run(monitor, sink, output, stop, child, look.choose, last)
+                announce(tracing, given)  # from here on a signal stops in good order
+                run(tracing, stages, sinks, output, stop, child)
         finally:
-            print_ledger(monitor.ledger(), given)
+            print_ledger(account(tracing, stages, sinks), given)
     return child.end() if child else 0
 
 
-def announce(monitor: Tracing, given: dict[str, Any]) -> None:
+def announce(tracing: Tracing, given: dict[str, Any]) -> None:
     """Say on stderr that the hooks are on; with -v which, with -vv why no better; not with -q."""
     if given["quiet"]:
         return
     verbose = given["verbose"]
-    kinds = ", ".join(monitor.request.kinds)
+    kinds = ", ".join(tracing.request.kinds)
     print(f"tracing {kinds}; Ctrl-C stops", file=sys.stderr, flush=True)
-    for choice in monitor.choices if verbose else ():
+    for choice in tracing.choices if verbose else ():
         hook = choice.hook.name if choice.hook else "nothing"
         print(f"  {choice.probe.family}: {hook}", file=sys.stderr)
         for refusal in choice.refusals:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from tcprism.cli import options
 from tcprism.cli.presets import Preset
 from tcprism.cli.session import started
 from tcprism.cli.trace import trace
-from tcprism.events import Batch
 from tcprism.filters import Criteria
 from tcprism.sources.request import Request
+from tcprism.stages import Stage
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -41,16 +40,16 @@ def show(
     given: dict[str, Any],
     look: Preset,
     more_kinds: tuple[str, ...] = (),
-    at_end: Callable[[Criteria], Batch] | None = None,
+    stage: Callable[[Criteria], Stage] | None = None,
 ) -> NoReturn:
     """Trace what a look needs, and more kinds, as the options say; exit when it ends.
 
-    `at_end` makes what is written last, from the filter.
+    `stage` makes one more stage, from the filter.
     """
     options.parse_duration(given["duration"])
     with started(given["command"], given["verbose"]) as child:
         chosen = options.to_filter(given, child.pid if child else None)
         kinds = (*(look.kinds or ()), *more_kinds)
-        last = partial(at_end, chosen) if at_end else None
-        status = trace(Request(kinds=kinds, filter=chosen), given | _PLAIN, child, look, last)
+        stages = (stage(chosen),) if stage else ()
+        status = trace(Request(kinds=kinds, filter=chosen), given | _PLAIN, child, look, stages)
     sys.exit(status)

@@ -14,6 +14,7 @@ from tcprism.events import Batch, Part
 from tcprism.events.ledger import Ledger
 from tcprism.features import Choice
 from tcprism.filters import Criteria
+from tcprism.pipeline import Flow, account, flow
 from tcprism.sources.request import Request
 from tcprism.sources.snapshots import Snapshots
 from tcprism.sources.tracing import Tracing
@@ -72,13 +73,23 @@ class Recording(Protocol):
         """Read what was recorded, oldest first."""
 
 
+class _Never:
+    """Whoever looks at the screens asks for each batch."""
+
+    reached = False
+
+    def wait(self, seconds: float) -> None:
+        """Not needed."""
+
+
 class Live:
     """This machine. Hooks are on only for the kinds of events that are wanted."""
 
     def __init__(self, chosen: Criteria) -> None:
         self.filters = chosen
         self._snapshots = Snapshots(chosen).__enter__()
-        self._monitor: Tracing | None = None
+        self._tracing: Tracing | None = None
+        self._flow: Flow | None = None
         self._request: Request | None = None
 
     def table(self, previous: Table | None) -> Table:
@@ -93,23 +104,23 @@ class Live:
             return
         self._stop()
         if request:
-            monitor = Tracing(request)
-            monitor.__enter__()
-            self._monitor, self._request = monitor, request
+            self._tracing, self._request = Tracing(request).__enter__(), request
+            self._flow = flow(self._tracing, (), _Never())
 
     def _stop(self) -> None:
-        monitor, self._monitor, self._request = self._monitor, None, None
-        if monitor:
-            monitor.__exit__(None, None, None)
+        tracing, self._tracing, self._request = self._tracing, None, None
+        if tracing and self._flow:
+            self._flow.close()
+            tracing.__exit__(None, None, None)
 
     @property
     def choices(self) -> list[Choice]:
         """The hooks in use."""
-        return self._monitor.choices if self._monitor else []
+        return self._tracing.choices if self._tracing else []
 
     def events(self) -> Batch:
         """Read the rings."""
-        return self._monitor.read() if self._monitor else Batch([])
+        return next(self._flow)[0] if self._tracing and self._flow else Batch([])
 
     @property
     def clock_offset_ns(self) -> int:
@@ -126,7 +137,7 @@ class Live:
 
     def ledger(self) -> Ledger | None:
         """Return the account of the hooks that are on."""
-        return self._monitor.ledger() if self._monitor else None
+        return account(self._tracing, ()) if self._tracing else None
 
     def past(self, inode: int) -> list[Rows]:
         """Nothing: what was is not kept."""

@@ -129,6 +129,15 @@ class Batch:
         return parts, self.permutation - starts[parts]
 
 
+def joined(*batches: Batch) -> Batch:
+    """Return the events of several batches as one; the clock is that of the last with events."""
+    filled = [batch for batch in batches if len(batch)]
+    if len(filled) < 2:
+        return filled[0] if filled else batches[0]
+    parts = [part for batch in filled for part in batch.parts]
+    return Batch(parts, filled[-1].clock_offset_ns)
+
+
 def times(ts_ns: NDArray[np.uint64], clock_offset_ns: int) -> NDArray[np.datetime64]:
     """Return moments of CLOCK_MONOTONIC as datetime64[ns] in UTC."""
     return (ts_ns.astype(np.int64) + clock_offset_ns).view("datetime64[ns]")

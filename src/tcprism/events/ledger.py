@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -70,7 +70,7 @@ _COLUMNS = tuple(Entry.__dataclass_fields__)
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A stage's part of the ledger.
+    """The part of the ledger that a stage or a sink has.
 
     `entries` are the accounts of the kinds of events that it makes, `counts` are what else it
     counted, by name, and `remarks` say in a sentence each what is missing and what helps.
@@ -117,6 +117,15 @@ class Ledger:
     unremembered: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+
+    def __add__(self, other: Ledger) -> Ledger:
+        whole = self.with_account(Account(other.entries, other.counts, other.remarks))
+        return replace(whole, unremembered=self.unremembered + other.unremembered)
+
+    def with_account(self, account: Account) -> Ledger:
+        """Return the ledger with what stages or sinks made, dropped and say."""
+        own = Account(self.entries, self.counts, self.remarks) + account
+        return Ledger(own.entries, self.unremembered, own.counts, own.remarks)
 
     @property
     def lost(self) -> int:
@@ -178,10 +187,8 @@ def close_accounts(
     missed: Mapping[str, int],
     received: Received,
     unremembered: int = 0,
-    stages: Account | None = None,
 ) -> Ledger:
-    """Put the kernel's counters (struct counters, a row a kind), ours and the stages' together."""
-    made = stages or Account()
+    """Put the kernel's counters (struct counters, a row a kind) and ours together."""
     return Ledger(
         tuple(
             Entry(
@@ -193,9 +200,6 @@ def close_accounts(
             )
             for kind in KINDS
             if kind in set(kinds)
-        )
-        + made.entries,
+        ),
         unremembered,
-        made.counts,
-        made.remarks,
     )

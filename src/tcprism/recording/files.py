@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from tcprism.errors import OutputError
 from tcprism.events import Batch
+from tcprism.events.facts import Facts
 from tcprism.events.ledger import Ledger
-from tcprism.recording.notes import Facts
 from tcprism.recording.reader import SUFFIX
 from tcprism.recording.writer import Writer
+from tcprism.sinks import Sink
 
 Create = Callable[[Path], BinaryIO]
 
@@ -26,33 +27,41 @@ class Limit:
     keep: int | None = None
 
 
-class Files:
-    """Writes a recording to `path`, a directory when files rotate, or to `standard_output`.
+class Files(Sink):
+    """A sink that writes a recording to `path`, or to standard output where that is None.
 
-    `create` makes a file. What the files raise rises from all methods.
+    `path` is a directory when files rotate, `filters` are the filter options as the user gave them.
+    `create` makes a file; `enough` is called when the recording has reached its size. What the
+    files raise rises from all methods.
     """
 
     def __init__(
         self,
         path: Path | None,
-        facts: Facts,
+        filters: Mapping[str, tuple[str, ...]],
         limit: Limit,
         create: Create,
         standard_output: BinaryIO,
+        enough: Callable[[], None],
     ) -> None:
         self._path = path
-        self._facts = facts
+        self._filters = filters
         self._limit = limit
         self._create = create
         self._standard_output = standard_output
+        self._enough = enough
         self._done: list[tuple[Path, int]] = []
         self._made = 0
         self._events_before = 0
-        if path and limit.rotate:
-            _make_directory(path)
-        self._open()
 
-    def _open(self, before: Ledger | None = None) -> None:
+    def open(self, facts: Facts) -> None:
+        """Make the first file, with the facts at its head."""
+        self._facts = replace(facts, filters=self._filters)
+        if self._path and self._limit.rotate:
+            _make_directory(self._path)
+        self._begin()
+
+    def _begin(self, before: Ledger | None = None) -> None:
         self._made += 1
         self._current = self._path
         if self._path and self._limit.rotate:
@@ -70,16 +79,13 @@ class Files:
         """Bytes of the files that are there."""
         return self._writer.size + sum(size for _, size in self._done)
 
-    @property
-    def full(self) -> bool:
-        """Whether the recording has reached its size."""
-        return self._limit.max_size is not None and self.size >= self._limit.max_size
-
     def write(self, batch: Batch) -> None:
         """Take a batch."""
         written = self._writer.write(batch)
         if written and self._limit.rotate and self._writer.size >= self._limit.rotate:
             self._rotate()
+        if self._limit.max_size is not None and self.size >= self._limit.max_size:
+            self._enough()
 
     def _rotate(self) -> None:
         self.close()
@@ -89,18 +95,11 @@ class Files:
         keep = self._limit.keep
         while keep and len(self._done) >= keep:
             self._done.pop(0)[0].unlink(missing_ok=True)
-        self._open(self._writer.ledger)
+        self._begin(self._writer.ledger)
 
-    def note(self, ledger: Ledger) -> None:
+    def account(self, ledger: Ledger) -> None:
         """Take the account so far."""
         self._writer.note(ledger)
-
-    def flush(self) -> None:
-        """Whole batches are flushed as they are written."""
-
-    def fileno(self) -> int:
-        """Return the descriptor of the file that is being written."""
-        return self._file.fileno()
 
     def close(self) -> None:
         """End the recording in good order."""

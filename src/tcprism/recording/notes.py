@@ -7,35 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tcprism.errors import RecordingError
 from tcprism.events.escape import escape
+from tcprism.events.facts import Facts
 from tcprism.events.ledger import Account, Entry, Ledger
 from tcprism.stages.retransmits import unjoined
 
 KEY = b"tcprism"
 VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What was true when the recording began.
-
-    `kinds` and `payload` are what was asked for, `filters` the filter options with their values,
-    `hooks` the hook in use for each family. `started` is RFC 3339 in UTC.
-    """
-
-    kinds: tuple[str, ...]
-    payload: int = 0
-    filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    hooks: Mapping[str, str] = field(default_factory=dict)
-    host: str = ""
-    kernel: str = ""
-    architecture: str = ""
-    started: str = ""
-    tcprism: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,13 @@ import numpy as np
 from tcprism.counting_file import CountingFile
 from tcprism.events import Batch, Part
 from tcprism.events.column import DERIVED_TYPES
+from tcprism.events.facts import Facts
 from tcprism.events.kinds import RECORDS
 from tcprism.events.ledger import Ledger
 from tcprism.events.optional import pyarrow
 from tcprism.events.part import joined_rows
 from tcprism.recording.names import NameStore
-from tcprism.recording.notes import Facts, Gap, encode, encode_facts, encode_ledger
+from tcprism.recording.notes import Gap, encode, encode_facts, encode_ledger
 from tcprism.recording.schema import derived_types, schema, to_record_batch
 
 # Larger batches compress better; smaller ones lose less when the power fails.

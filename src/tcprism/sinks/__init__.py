@@ -1,19 +1,35 @@
-"""Sinks: where batches go. One module each; all write ASCII bytes to a binary file given to them.
+"""Sinks: where batches go. One module each; ours write ASCII bytes to a binary file given to them.
 
-What the file raises (BrokenPipeError, OSError) rises from `write` and `close`; nobody here closes
-the file.
+What the file raises (BrokenPipeError, OSError) rises from all methods; nobody here closes the file.
+What `write` takes is flushed to the file before it returns, but for formats that gather more first.
 """
 
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 from tcprism.events import Batch
+from tcprism.events.facts import Facts
+from tcprism.events.ledger import Account, Ledger
 
 
-class Sink(Protocol):
-    """Something that batches are written to."""
+class Sink(ABC):
+    """Something that batches are written to. Only `write` must be written anew."""
 
+    def open(self, facts: Facts) -> None:
+        """Begin: before the first batch."""
+        return
+
+    @abstractmethod
     def write(self, batch: Batch) -> None:
         """Take a batch; an empty one means that time has passed."""
 
+    def account(self, ledger: Ledger) -> None:
+        """Take the account of every event so far: once a second, and the final one at the end."""
+        return
+
+    def dropped(self) -> Account:
+        """Return what it took and could not keep, for the ledger."""
+        return Account()
+
     def close(self) -> None:
         """Write what is left."""
+        return

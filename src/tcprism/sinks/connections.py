@@ -9,6 +9,7 @@ from tcprism.events.columns import BY_NAME
 from tcprism.events.names import endpoint, process
 from tcprism.events.units import duration, size
 from tcprism.events.wording import counted, how_it_ended, why_not_established
+from tcprism.sinks import Sink
 from tcprism.sinks.lines import TimeOfDay, write_lines
 from tcprism.sinks.text import RESET, color_of
 from tcprism.sinks.text_details import each
@@ -23,7 +24,7 @@ HEADER = (
 WELL = ("fin", "open")
 
 
-class Connections:
+class Connections(Sink):
     """Writes a line for each event of the connection family to a binary file.
 
     A `close` is a connection that ended and a `connect` one that failed; any other is open. With

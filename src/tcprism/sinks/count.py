@@ -9,13 +9,14 @@ import numpy as np
 from tcprism.events import Batch, Part
 from tcprism.events._wire import MESSAGE, MessageFlag
 from tcprism.events.kinds import KIND_NUMBERS, NUMBERS, kind_name
+from tcprism.sinks import Sink
 
 INTERVAL = 1.0  # seconds
 _RECV = NUMBERS["recv"]
 HEADER = f"{'time':8}  {'kind':<10} {'events/s':>12} {'bytes/s':>14} {'events':>14} {'bytes':>18}\n"
 
 
-class Count:
+class Count(Sink):
     """Writes, each second, a line for each kind seen so far.
 
     Bytes that were only peeked at are not counted: they will be received again. `clock` returns

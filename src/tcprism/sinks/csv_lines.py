@@ -9,13 +9,14 @@ from typing import Any, BinaryIO
 from tcprism.events import COLUMNS, Batch, Part
 from tcprism.events.batch import time_texts
 from tcprism.events.column import Column
+from tcprism.sinks import Sink
 from tcprism.sinks.base64_payload import base64_payloads
 from tcprism.sinks.lines import write_lines
 
 _BOOLEANS = {True: "true", False: "false", None: None}
 
 
-class Csv:
+class Csv(Sink):
     """Writes a header and then each event as a line to a binary file; `payload` is base64."""
 
     def __init__(self, file: BinaryIO) -> None:

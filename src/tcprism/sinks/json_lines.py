@@ -12,6 +12,7 @@ from tcprism.events.columns import BY_NAME, columns_of
 from tcprism.events.escape import escape_payloads_for_json
 from tcprism.events.kinds import remembered
 from tcprism.events.memory import keep_freed_memory
+from tcprism.sinks import Sink
 from tcprism.sinks.base64_payload import base64_payloads
 from tcprism.sinks.lines import (
     NANOSECONDS,
@@ -32,7 +33,7 @@ RARELY_REPEATED = {"ts_ns", "duration_ns", "seq", "end_seq", "ack", "send_ts_ns"
 Encode = Callable[[Part], list[str]]
 
 
-class JsonLines:
+class JsonLines(Sink):
     """Writes each event as a JSON object on a line of its own to a binary file."""
 
     def __init__(self, file: BinaryIO) -> None:

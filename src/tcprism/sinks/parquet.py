@@ -8,19 +8,21 @@ from tcprism.counting_file import CountingFile
 from tcprism.events import Batch
 from tcprism.events.arrow import schema, to_record_batch
 from tcprism.events.optional import need, pyarrow
+from tcprism.sinks import Sink
 
 # A row group: what a reader takes or leaves at once.
 ROWS_AT_ONCE = 1 << 17
 BYTES_AT_ONCE = 64 << 20
 
 
-class Parquet:
+class Parquet(Sink):
     """Writes batches to a binary file as Parquet. Raises ExtraMissing.
 
     Parquet has its index at the end: without `close` the file cannot be read.
     """
 
     def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         sink = pyarrow().PythonFile(CountingFile(file), "w")
         parquet = need("pyarrow.parquet", "arrow")
         self._writer = parquet.ParquetWriter(sink, schema(), compression="zstd")
@@ -43,3 +45,4 @@ class Parquet:
         """Write what is left, and the index."""
         self._flush()
         self._writer.close()
+        self._file.flush()

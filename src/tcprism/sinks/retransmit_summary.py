@@ -47,14 +47,13 @@ class Sums:
             yield f"  ... and {len(largest) - TOP} more"
 
 
-class RetransmitSummary:
-    """Passes batches on to another sink; when that is closed, prints the sums to a second file.
+class RetransmitSummary(Sink):
+    """Adds up what is sent again, and prints the sums when it is closed.
 
     Attempts that failed are left out, as in the kernel's own RetransSegs.
     """
 
-    def __init__(self, sink: Sink, file: TextIO) -> None:
-        self._sink = sink
+    def __init__(self, file: TextIO) -> None:
         self._file = file
         self._causes = Sums("sent again, by cause")
         self._peers = Sums("sent again, by peer")
@@ -65,15 +64,13 @@ class RetransmitSummary:
         self._repeated_bytes = 0
 
     def write(self, batch: Batch) -> None:
-        """Add a batch to the sums and pass it on."""
+        """Add a batch to the sums."""
         for part in batch.parts:
             if part.family == "loss":
                 self._add(part)
-        self._sink.write(batch)
 
     def close(self) -> None:
-        """Close the other sink and print the sums."""
-        self._sink.close()
+        """Print the sums."""
         for line in self.lines():
             print(line, file=self._file)
 

@@ -12,6 +12,7 @@ from tcprism.events.escape import escape_payloads_in_lines
 from tcprism.events.kinds import BY_NAME, Kind, kind_name, numbers_of
 from tcprism.events.memory import keep_freed_memory
 from tcprism.events.names import endpoint, process
+from tcprism.sinks import Sink
 from tcprism.sinks.lines import (
     IdentityCache,
     LineBuilder,
@@ -31,7 +32,7 @@ HEX_BYTES = 16
 HEX_CHARACTERS = bytes(byte if 0x20 <= byte < 0x7F else ord(".") for byte in range(256))
 
 
-class Text:
+class Text(Sink):
     """Writes each event as a line of text, and its payload below, to a binary file.
 
     `style` shows payload as text, as a hexadecimal dump or not at all.

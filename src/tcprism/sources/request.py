@@ -8,7 +8,6 @@ from tcprism.errors import UsageError
 from tcprism.events._wire import PAYLOAD_MAX
 from tcprism.filters import Criteria
 from tcprism.ring import rings
-from tcprism.stages import Stage
 
 DEFAULT_KINDS = ("send", "recv", "retransmit", "drop", "connect", "accept", "close", "reset")
 DEFAULT_PAYLOAD = 64
@@ -21,7 +20,6 @@ class Request:
 
     `mechanism` forces "fentry", "kprobe" or "tracepoint". `ordered=False` gives up the time order.
     `max_connections` bounds what is remembered where the kernel has no storage at the socket.
-    `stages` are the user's own, after ours.
     Raises UsageError when the kinds make no sense together, or a size is out of its bounds.
     """
 
@@ -33,7 +31,6 @@ class Request:
     include_self: bool = False
     ordered: bool = True
     max_connections: int = DEFAULT_MAX_CONNECTIONS
-    stages: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
         if "acked" in self.kinds and "send" not in self.kinds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -12,11 +13,14 @@ import numpy as np
 from tcprism.errors import KernelRefused
 from tcprism.events import Batch, Part
 from tcprism.events._wire import SNAPSHOT
+from tcprism.events.facts import Facts
+from tcprism.events.ledger import Ledger
 from tcprism.features import machine
 from tcprism.features.kernel import has_task_storage
 from tcprism.filters import Criteria, descendants, pid_rows
 from tcprism.kernel.object import BpfObject, LoadError
 from tcprism.names.context import cgroup_root, machine_context
+from tcprism.stages import Stage
 
 _PROGRAM = "iterate_snapshot"
 
@@ -24,11 +28,23 @@ _PROGRAM = "iterate_snapshot"
 class Snapshots:
     """Takes snapshots from `with` to its end: each has a record for every process and socket.
 
-    Raises PermissionMissing, LibraryMissing or KernelRefused when entered.
+    As a source it takes one every `every` seconds and a last one when it is stopped, less often
+    where there are so many sockets that it would take more than `share` of the time. `pace` is the
+    seconds that it keeps. Raises PermissionMissing, LibraryMissing or KernelRefused when entered.
     """
 
-    def __init__(self, chosen: Criteria) -> None:
+    stages: Sequence[Stage] = ()
+    ended = False
+
+    def __init__(self, chosen: Criteria, every: float = 1.0, share: float = 0.05) -> None:
         self._filter = chosen
+        self._every = every
+        self._share = share
+        self.pace = every
+        self._next = 0.0
+        self._left = True
+        self._late = 0
+        self._longest = 0.0
 
     def __enter__(self) -> Self:
         machine.require()
@@ -68,6 +84,53 @@ class Snapshots:
         for name, entries in self._filter.entries().items():
             for key, value in entries.items():
                 self._object.put(name, key, value)
+
+    @property
+    def facts(self) -> Facts:
+        """A snapshot is no event: no hook makes it."""
+        return Facts(kinds=())
+
+    def now_ns(self) -> int:
+        """Return CLOCK_MONOTONIC."""
+        return time.monotonic_ns()
+
+    def read(self) -> Batch:
+        """Return the sockets as they are now when it is time for that, else nothing."""
+        now, before = time.monotonic(), time.process_time()
+        if now < self._next:
+            return Batch([])
+        self._note_delay(now)
+        batch = self.take()
+        self.pace = max(self._every, (time.process_time() - before) / self._share)
+        self._next = now + self.pace
+        return batch
+
+    def pause(self) -> float:
+        """Return the seconds until the next snapshot."""
+        return max(0.0, self._next - time.monotonic())
+
+    def stop(self) -> None:
+        """Take only one more."""
+
+    def drain(self) -> Batch:
+        """Return the sockets as they are at the end, once."""
+        left, self._left = self._left, False
+        return self.take() if left else Batch([])
+
+    def _note_delay(self, now: float) -> None:
+        if self._next and now - self._next > self._every / 2:
+            self._late += 1
+            self._longest = max(self._longest, now - self._next + self.pace)
+
+    def ledger(self) -> Ledger:
+        """Return no entries, for a snapshot is no event; but how many came late."""
+        if not self._late:
+            return Ledger(())
+        said = (
+            f"{self._late} snapshots came late, up to {self._longest:.1f} s after the one before:"
+            " states in between were not seen"
+        )
+        return Ledger((), counts={"late_snapshots": self._late}, remarks=(said,))
 
     def take(self) -> Batch:
         """Return the sockets as they are now."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
 from tcprism.errors import KernelRefused
 from tcprism.events import Batch, Part
+from tcprism.events.facts import Facts
 from tcprism.events.ledger import Ledger, Received, close_accounts
 from tcprism.features import Choice, machine
 from tcprism.filters import Criteria
@@ -19,8 +23,9 @@ from tcprism.probes import Probe
 from tcprism.ring import rings
 from tcprism.sources.hooks import Hooks
 from tcprism.sources.request import Request
-from tcprism.stages import Stage, accounts, through
+from tcprism.stages import Stage
 from tcprism.stages.retransmits import Retransmits
+from tcprism.version import __version__
 
 _CLOCK_STEP_NS = 1_000_000
 
@@ -39,7 +44,10 @@ class Tracing:
 
     def __init__(self, request: Request) -> None:
         self.request = request
+        self.ended = False
+        self.stages: Sequence[Stage] = ()
         self._received = Received()
+        self._latest = 0
         self._clock_offset_ns = _clock_offset_ns()
 
     def __enter__(self) -> Self:
@@ -61,7 +69,9 @@ class Tracing:
                 ) from error
             stack.callback(self._rings.close)
             self._context = machine_context(root)
-            self._stages = self._stages_for(request)
+            if request.ordered and "retransmit" in request.kinds:
+                self.stages = (Retransmits(self._all_sends),)
+            self._started = datetime.now(UTC).isoformat()
             self._stack = stack.pop_all()
         return self
 
@@ -78,10 +88,38 @@ class Tracing:
         """The hooks in use, and why no better ones are."""
         return self._hooks.choices
 
+    @property
+    def facts(self) -> Facts:
+        """What is true of this machine and this run."""
+        hooks = {choice.probe.family: choice.hook.name for choice in self.choices if choice.hook}
+        return Facts(
+            kinds=self.request.kinds,
+            payload=self.request.payload,
+            hooks=hooks,
+            host=platform.node(),
+            kernel=platform.release(),
+            architecture=platform.machine(),
+            started=self._started,
+            tcprism=__version__,
+        )
+
+    def now_ns(self) -> int:
+        """Return CLOCK_MONOTONIC."""
+        return time.monotonic_ns()
+
     def read(self) -> Batch:
         """Return the events that are ready, possibly none. Never blocks."""
         self._hooks.attach_late()
-        return self._batch(self._rings.read())
+        batch = self._batch(self._rings.read())
+        self._latest = len(batch)
+        return batch
+
+    def pause(self) -> float:
+        """Return the seconds until the rings should be read again.
+
+        What is only counted is printed once a second, so that no event is urgent.
+        """
+        return pause(self._latest if self.request.ordered else 0, self.fill_level())
 
     def drain(self) -> Batch:
         """After `stop()`: return events that are left; empty when there are no more."""
@@ -93,7 +131,7 @@ class Tracing:
             self._clock_offset_ns = now
         batch = Batch([replace(p, context=self._context) for p in parts], self._clock_offset_ns)
         self._received.add(batch)
-        return through(self._stages, batch)
+        return batch
 
     def fill_level(self) -> float:
         """Return how full the fullest ring is, 0 to 1."""
@@ -102,11 +140,6 @@ class Tracing:
     def stop(self) -> None:
         """Take the hooks off; what they recorded can still be read with `drain()`."""
         self._hooks.detach()
-
-    def _stages_for(self, request: Request) -> tuple[Stage, ...]:
-        """Return the stages that events go through; events that are only counted need none."""
-        explains = request.ordered and "retransmit" in request.kinds
-        return (*((Retransmits(self._all_sends),) if explains else ()), *request.stages)
 
     def _all_sends(self) -> bool:
         """Tell whether `send` is traced and none was lost."""
@@ -121,7 +154,6 @@ class Tracing:
             self._hooks.missed(),
             self._received,
             self._hooks.unremembered(),
-            accounts(self._stages),
         )
 
 

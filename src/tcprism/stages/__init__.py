@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 
 from tcprism.errors import UsageError
 from tcprism.events import Batch
+from tcprism.events.batch import joined
 from tcprism.events.ledger import Account
 from tcprism.events.optional import plugin, plugins
 
@@ -73,14 +74,8 @@ def _let_go(stages: Iterable[Stage], ask: Callable[[StatefulStage], Batch]) -> B
         if len(batch):
             batch = stage(batch)
         if isinstance(stage, StatefulStage):
-            batch = _both(batch, ask(stage))
+            batch = joined(batch, ask(stage))
     return batch
-
-
-def _both(first: Batch, second: Batch) -> Batch:
-    if not len(first) or not len(second):
-        return second if len(second) else first
-    return Batch((*first.parts, *second.parts), second.clock_offset_ns)
 
 
 def stage_for(name: str) -> Stage:

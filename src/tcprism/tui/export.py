@@ -10,8 +10,8 @@ from typing import BinaryIO
 from tcprism import __version__
 from tcprism.errors import OutputError, UsageError
 from tcprism.events import Batch
+from tcprism.events.facts import Facts
 from tcprism.private_file import PrivateFile
-from tcprism.recording.notes import Facts
 from tcprism.recording.writer import Writer
 from tcprism.sinks.json_lines import JsonLines
 from tcprism.sinks.pcapng import Pcapng

@@ -10,6 +10,7 @@ import numpy as np
 
 from tcprism.events import Batch
 from tcprism.events.escape import escape
+from tcprism.sinks import Sink
 from tcprism.sinks.pcapng import blocks
 from tcprism.sinks.pcapng.messages import Messages
 from tcprism.sinks.pcapng.packets import Numbers, Packets
@@ -28,7 +29,7 @@ _OUTBOUND, _INBOUND = 2, 1  # epb_flags
 _OPTIONS = 1 << 16  # remembered at most
 
 
-class Pcapng:
+class Pcapng(Sink):
     """Writes packets to a binary file as pcapng, at once for each batch.
 
     `source` says what they are: the segments that left this machine, or packets made of the

@@ -1,0 +1,25 @@
+"""Facts: what is true of a run from its start, whichever source its events come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was true when a source began.
+
+    `kinds` and `payload` are what was asked for, `filters` the filter options with their values,
+    `hooks` the hook in use for each family. `started` is RFC 3339 in UTC.
+    """
+
+    kinds: tuple[str, ...]
+    payload: int = 0
+    filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hooks: Mapping[str, str] = field(default_factory=dict)
+    host: str = ""
+    kernel: str = ""
+    architecture: str = ""
+    started: str = ""
+    tcprism: str = ""

@@ -1,0 +1,3 @@
+"""The version of this tcprism."""
+
+__version__ = "0.1.0"
