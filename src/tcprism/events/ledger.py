@@ -46,7 +46,9 @@ class Entry:
 
         `dropped` are those that it had no room for.
         """
-        return cls(kind, made + dropped, 0, made, 0, 0, dropped, 0, made, size, 0)
+        nothing = dict.fromkeys(cls.__dataclass_fields__.keys() - {"kind"}, 0)
+        counts = {"seen": made + dropped, "submitted": made, "map_full": dropped}
+        return cls(kind=kind, **nothing | counts | {"received": made, "bytes": size})
 
     @property
     def unjoined(self) -> int:
