@@ -33,8 +33,8 @@ test-quick: test-packages lint test-fast ## lint, types, unit tests, BPF and ker
 test-fast: $(DEVELOPMENT) $(OBJECT) ## the tests that need no root
 	$(PY) -m pytest $(FAST_TESTS)
 
+# Compilers are slow in a guest: have all compiled before, by pytest what pytest compiles.
 vm: test-packages $(DEVELOPMENT) $(OBJECT) ## kernel tests in virtual machines: make vm KERNEL=6.1
-	# Compilers are slow in a guest: have all compiled before, by pytest what pytest compiles.
 	$(PY) -m compileall -q src tests
 	$(PY) -m pytest tests/kernel --collect-only -qq -p no:cacheprovider >/dev/null
 	$(PY) -m tests.support.workload
