@@ -133,7 +133,7 @@ def test_a_terminal_that_disappears_ends_it(hang_up: signal.Handlers, netns: Net
     """Under nohup no signal tells: writing to no terminal, the screens hung for ever."""
     with traffic(netns), on_a_terminal(netns, hang_up) as (process, terminal):
         os.close(terminal)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
