@@ -1,55 +1,83 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* A segment that this host dropped, on its way out or in. */
-#include "tcprism/loss.h"
-#include "tcprism/packet.h"
+/* A segment that this host threw away, on its way out or in, and should have kept. */
+#include "tcprism/discard.h"
 
-INLINE void packet_into_loss(struct loss *to, const struct seen_packet *packet)
+struct dropped {
+	struct seen_packet packet;
+	struct connection connection;
+	struct judged judged; /* on its way in, if TCP has had it */
+	const struct owner *owner;
+	u64 socket;
+	u32 reason;
+	bool outgoing, is_judged;
+};
+
+/* The queued of several segments has the header of the first, and the end of the last. */
+INLINE void packet_into_loss(struct loss *to, const struct dropped *d)
 {
+	const struct seen_packet *packet = &d->packet;
 	struct segment *s = &to->segment;
 	u32 header = (packet->tcp.offset_and_flags >> 4) * 4;
 	u32 flags = packet->tcp.flags;
 
 	s->event.flags = flags;
 	s->event.seq = bpf_ntohl(packet->tcp.seq);
-	s->event.bytes = packet->length > header ? packet->length - header : 0; /* lengths from the wire may be wrong */
+	s->event.bytes = packet->length > header ? packet->length - header : 0; /* lengths off the wire may lie */
 	s->end_seq = s->event.seq + s->event.bytes + !!(flags & TCPHDR_SYN) + !!(flags & TCPHDR_FIN);
+	if (d->is_judged) {
+		s->event.bytes = d->judged.payload;
+		s->end_seq = d->judged.end_seq;
+	}
 	s->ack = flags & TCPHDR_ACK ? bpf_ntohl(packet->tcp.ack) : 0;
 	s->window = bpf_ntohs(packet->tcp.window);
 	s->segs = 1;
 }
 
-/* The socket of an outgoing packet is the sender's; an incoming one may have the socket that it was meant for. */
-INLINE bool is_outgoing(const struct sock *sk, const struct seen_packet *packet)
+/*
+ * A packet that goes out has its sender's socket; one that came in may have the one that it was found for. Ports tell,
+ * unless they are the same at both ends or NAT has changed them: then whether any device has received it.
+ */
+INLINE bool is_outgoing(const struct sock *sk, const struct sk_buff *skb, const struct seen_packet *packet)
 {
-	return sk->__sk_common.skc_num == bpf_ntohs(packet->tcp.source);
+	u16 port = sk->__sk_common.skc_num;
+	bool from = port == bpf_ntohs(packet->tcp.source), to = port == bpf_ntohs(packet->tcp.dest);
+
+	return from == to ? !skb->skb_iif : from;
 }
 
-struct dropped {
-	struct seen_packet packet;
-	struct connection connection;
-	const struct owner *owner;
-	u64 socket;
-	bool outgoing;
-};
-
-/* A closed socket frees what TCP received and nobody read, at least a FIN: no loss. */
+/* A socket that is gone lets go of what TCP had taken in and nobody has read, a FIN at least: no loss. */
 INLINE bool was_received(const struct sock *sk, const struct dropped *d)
 {
 	return !d->outgoing && is_full_socket(sk) && sk->__sk_common.skc_state == TCP_CLOSE;
 }
 
-/* A socket found through a packet: no helper may make a cookie for it. */
+/*
+ * The socket is one out of a packet: no cookie can be made for it. A connection has the socket's ends, whatever NAT
+ * has written into the packet; a listener has only one.
+ */
 INLINE void read_socket(struct dropped *to, struct sock *sk)
 {
-	to->outgoing = is_outgoing(sk, &to->packet);
-	to->connection.netns = read_netns(&sk->__sk_common, READS_BTF);
+	struct connection *c = &to->connection;
+
+	if (is_full_socket(sk) && sk->__sk_common.skc_dport) {
+		read_connection(c, &sk->__sk_common, READS_BTF);
+	} else {
+		packet_connection(c, &to->packet, to->outgoing);
+		c->netns = read_netns(&sk->__sk_common, READS_BTF);
+	}
 	if (!is_full_socket(sk))
 		return;
 	to->owner = owner_of(sk, READS_BTF);
 	to->socket = cookie_of(sk, READS_PROBED);
 }
 
-INLINE void drop_event(struct dropped *d, const struct sk_buff *skb, u32 reason)
+INLINE void read_without_socket(struct dropped *to, const struct sk_buff *skb)
+{
+	packet_connection(&to->connection, &to->packet, false);
+	to->connection.netns = netns_of_device(skb);
+}
+
+INLINE void drop_event(struct dropped *d)
 {
 	struct counters *counters = counters_of(KIND_DROP);
 	struct connection *c = &d->connection;
@@ -58,41 +86,49 @@ INLINE void drop_event(struct dropped *d, const struct sk_buff *skb, u32 reason)
 	if (!counters)
 		return;
 	COUNT(counters->seen, 1);
-	if (!c->netns)
-		c->netns = netns_of_device(skb);
-	packet_connection(c, &d->packet, d->outgoing);
 	if (!ports_pass(c->local_port, c->remote_port) || !owner_passes(d->owner) || !connection_passes(c)) {
 		COUNT(counters->filtered, 1);
 		return;
 	}
 	event_begin(&l.segment.event, KIND_DROP, c, d->owner);
 	no_evidence(&l);
-	packet_into_loss(&l, &d->packet);
+	packet_into_loss(&l, d);
 	l.segment.event.socket = d->socket;
 	l.outgoing = d->outgoing;
-	l.reason = reason;
+	l.reason = d->reason;
 	SUBMIT(loss, struct loss, counters, *record = l);
+}
+
+/* What a bridge or a capture is shown that is not meant for it, or of what leaves, is a copy. */
+INLINE bool is_copy(const struct sk_buff *skb)
+{
+	u32 type = READ_BITS(READS_BTF, skb, pkt_type);
+
+	return type == PACKET_OTHERHOST || type == PACKET_OUTGOING;
 }
 
 SEC("tp_btf/kfree_skb") int tracepoint_drop(u64 *ctx)
 {
 	const struct sk_buff *skb = (void *)ctx[0];
-	struct sock *sender = skb->sk;
-	struct dropped d = {};
+	struct sock *sk = skb->sk;
+	struct dropped d = { .reason = DROP_HAS_REASON() ? ctx[2] : REASON_UNKNOWN };
 
-	/* A packet for another host, seen because of a bridge or a capture, is no loss. */
-	if (READ_BITS(READS_BTF, skb, pkt_type) == PACKET_OTHERHOST || !read_seen_packet(&d.packet, skb))
+	if (is_copy(skb) || !read_seen_packet(&d.packet, skb))
 		return 0;
-	if (is_there(sender)) {
-		read_socket(&d, sender);
-		if (was_received(sender, &d))
+	if (is_there(sk)) {
+		d.outgoing = is_outgoing(sk, skb, &d.packet);
+		if (was_received(sk, &d))
 			return 0;
 	} else if (DROP_HAS_SOCKET()) {
-		struct sock *receiver = (void *)ctx[3];
-
-		if (is_there(receiver))
-			read_socket(&d, receiver);
+		sk = (void *)ctx[3];
 	}
-	drop_event(&d, skb, DROP_HAS_REASON() ? ctx[2] : REASON_UNKNOWN);
+	d.is_judged = !d.outgoing && read_judged(&d.judged, skb, &d.packet.tcp, d.reason);
+	if (d.is_judged && !is_lost(sk, &d.judged))
+		return 0;
+	if (is_there(sk))
+		read_socket(&d, sk);
+	else
+		read_without_socket(&d, skb);
+	drop_event(&d);
 	return 0;
 }

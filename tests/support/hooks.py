@@ -69,6 +69,16 @@ def has_drop_reasons() -> bool:
     return b"\0SKB_DROP_REASON_NOT_SPECIFIED\0" in types()
 
 
+def has_reason(name: str) -> bool:
+    """Return whether the kernel has a reason to drop of this name."""
+    return f"\0SKB_DROP_REASON_{name}\0".encode() in VMLINUX.read_bytes()
+
+
+def drops_have_socket() -> bool:
+    """Return whether the kernel tells whose a dropped segment was (6.11, with this function)."""
+    return b"\0sk_skb_reason_drop\0" in VMLINUX.read_bytes()
+
+
 def has_reset_reasons() -> bool:
     """Return whether the kernel tells of resets without a socket, and why it sends one (6.10)."""
     return b"\0SK_RST_REASON_NOT_SPECIFIED\0" in types()

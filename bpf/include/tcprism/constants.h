@@ -12,6 +12,7 @@
 #define S_IFSOCK 0140000
 #define TCP_NAGLE_OFF 1 /* TCP_NODELAY, include/net/tcp.h */
 #define PACKET_OTHERHOST 3 /* include/uapi/linux/if_packet.h */
+#define PACKET_OUTGOING 4
 #define EPIPE 32
 #define ECONNABORTED 103
 #define ECONNRESET 104

@@ -48,6 +48,7 @@ struct sock_common {
 	u16 skc_family;
 	u8 skc_state;
 	unsigned long skc_flags;
+	u32 skc_tw_rcv_nxt; /* TIME_WAIT */
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
@@ -98,6 +99,10 @@ struct timer_list {
 	struct hlist_node entry;
 } CORE;
 
+struct request_sock_queue {
+	u8 rskq_defer_accept;
+} CORE;
+
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	const struct tcp_congestion_ops *icsk_ca_ops;
@@ -111,6 +116,7 @@ struct inet_connection_sock {
 	struct {
 		u32 lrcvtime;
 	} icsk_ack;
+	struct request_sock_queue icsk_accept_queue;
 } CORE;
 
 struct tcp_options_received {
@@ -180,6 +186,10 @@ struct tcp_sock {
 	u8 chrono_type;
 } CORE;
 
+struct inet_timewait_sock {
+	u8 tw_substate;
+} CORE;
+
 struct request_sock {
 	struct sock_common __req_common;
 } CORE;
@@ -199,6 +209,7 @@ struct sk_buff {
 	struct sock *sk;
 	char cb[48];
 	u8 pkt_type : 3;
+	int skb_iif;
 	u16 protocol;
 	u16 network_header;
 	u32 len;
@@ -215,6 +226,29 @@ struct tcp_skb_cb {
 
 enum skb_drop_reason {
 	SKB_DROP_REASON_NOT_SPECIFIED,
+	SKB_DROP_REASON_NO_SOCKET,
+	SKB_DROP_REASON_TCP_FLAGS,
+	SKB_DROP_REASON_TCP_OLD_DATA,
+	SKB_DROP_REASON_TCP_OVERWINDOW,
+	SKB_DROP_REASON_TCP_OFOMERGE,
+	SKB_DROP_REASON_TCP_RFC7323_PAWS,
+	SKB_DROP_REASON_TCP_RFC7323_PAWS_ACK,
+	SKB_DROP_REASON_TCP_RFC7323_TW_PAWS,
+	SKB_DROP_REASON_TCP_RFC7323_TSECR,
+	SKB_DROP_REASON_TCP_LISTEN_OVERFLOW,
+	SKB_DROP_REASON_TCP_OLD_SEQUENCE,
+	SKB_DROP_REASON_TCP_INVALID_SEQUENCE,
+	SKB_DROP_REASON_TCP_INVALID_END_SEQUENCE,
+	SKB_DROP_REASON_TCP_INVALID_ACK_SEQUENCE,
+	SKB_DROP_REASON_TCP_RESET,
+	SKB_DROP_REASON_TCP_INVALID_SYN,
+	SKB_DROP_REASON_TCP_CLOSE,
+	SKB_DROP_REASON_TCP_FASTOPEN,
+	SKB_DROP_REASON_TCP_OLD_ACK,
+	SKB_DROP_REASON_TCP_TOO_OLD_ACK,
+	SKB_DROP_REASON_TCP_ACK_UNSENT_DATA,
+	SKB_DROP_REASON_TCP_OFO_DROP,
+	SKB_DROP_REASON_TCP_ABORT_ON_DATA,
 };
 
 enum sk_rst_reason {

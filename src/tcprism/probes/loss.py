@@ -49,7 +49,9 @@ DROP = Probe(
             programs=(Program("tracepoint_drop", ("drop",)),),
             since="5.5",
             cannot_tell=(
-                "the reason, before 5.17",
+                "the reason, before 5.17, and so any segment that TCP itself turned down",
+                "before 6.11, segments that TCP turned down, unless the reason alone proves them new",
+                "SYNs that find a listener's queue full (ListenDrops): the kernel frees them as used",
                 "segments dropped by the device or on the network",
                 "segments whose IPv6 header has extensions",
             ),
