@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /* Where the kernel has neither fentry nor kprobes: each packet once, as it leaves IP, with its final headers. */
+#include "tcprism/conntrack.h"
 #include "tcprism/segment.h"
 #include "tcprism/synack.h"
 
@@ -45,15 +46,21 @@ INLINE void egress_fill(struct segment *s, u32 kind, struct __sk_buff *skb, cons
 	s->cause = tp ? cause_of_transmit(tp, packet->seq, packet->end_seq, READS_BTF) : CAUSE_NONE;
 }
 
-INLINE bool egress_passes(struct connection *c, const struct packet *packet, struct __sk_buff *skb, struct tcp_sock *tp,
-			  const struct owner *owner)
+/* NAT has passed: its packets may have other ends than a connection. */
+INLINE bool read_egress_connection(struct connection *to, const struct packet *packet, struct __sk_buff *skb,
+				   struct tcp_sock *tp)
 {
 	struct sock *sk = (void *)tp;
 
-	if (!owner_passes(owner) || !read_packet_connection(c, packet, skb->protocol))
+	if (tp) {
+		read_connection(to, &sk->__sk_common, READS_BTF);
+		return true;
+	}
+	if (!read_packet_connection(to, packet, skb->protocol))
 		return false;
-	c->netns = tp ? read_netns(&sk->__sk_common, READS_BTF) : netns_of_other(skb->sk);
-	return connection_passes(c);
+	undo_translation(to, skb);
+	to->netns = netns_of_other(skb->sk);
+	return ports_pass(to->local_port, to->remote_port);
 }
 
 /*
@@ -71,6 +78,7 @@ INLINE struct tcp_sock *connection_of(struct sock *of_packet)
 INLINE void egress(struct __sk_buff *skb)
 {
 	struct sock *sk = skb->sk; /* for helpers only */
+	const struct sock *readable;
 	struct tcp_sock *tp = sk ? connection_of(sk) : NULL;
 	struct owner *owner = NULL;
 	u32 kind = KIND_TRANSMIT;
@@ -92,11 +100,13 @@ INLINE void egress(struct __sk_buff *skb)
 	if (!counters || !kind_wanted(kind))
 		return;
 	COUNT(counters->seen, 1);
-	if (!ports_pass(bpf_ntohs(packet.tcp->source), bpf_ntohs(packet.tcp->dest)))
-		goto filtered;
-	if (tp)
+	if (tp) {
+		readable = (void *)tp;
+		if (!socket_ports_pass(&readable->__sk_common, READS_BTF))
+			goto filtered;
 		owner = segment_owner(sk, tp, packet.tcp->flags, READS_BTF);
-	if (egress_passes(&c, &packet, skb, tp, owner)) {
+	}
+	if (owner_passes(owner) && read_egress_connection(&c, &packet, skb, tp) && connection_passes(&c)) {
 		SUBMIT(segment, struct segment, counters, egress_fill(record, kind, skb, &packet, &c, tp, owner));
 		return;
 	}

@@ -204,7 +204,39 @@ struct net_device {
 	possible_net_t nd_net;
 } CORE;
 
+union nf_inet_addr {
+	u32 all[4];
+} CORE;
+
+union nf_conntrack_man_proto {
+	u16 all;
+} CORE;
+
+struct nf_conntrack_man {
+	union nf_inet_addr u3;
+	union nf_conntrack_man_proto u;
+} CORE;
+
+struct nf_conntrack_tuple {
+	struct nf_conntrack_man src;
+	struct {
+		union nf_inet_addr u3;
+		union {
+			u16 all;
+		} u;
+	} dst;
+} CORE;
+
+struct nf_conntrack_tuple_hash {
+	struct nf_conntrack_tuple tuple;
+} CORE;
+
+struct nf_conn {
+	struct nf_conntrack_tuple_hash tuplehash[2];
+} CORE;
+
 struct sk_buff {
+	unsigned long _nfct;
 	struct net_device *dev;
 	struct sock *sk;
 	char cb[48];
