@@ -63,7 +63,7 @@ LATE = 60_000
 STRAYS = (
     Stray("keepalive", at(-1, ACK), "OutSegs"),
     Stray("acknowledgement beyond the window", at(FAR, ACK), "OutSegs"),
-    Stray("acknowledgement of nothing sent", at(0, ACK, acked=1 << 20), "TCPChallengeACK"),
+    Stray("acknowledgement of nothing sent", at(0, ACK, acked=1 << 20)),
     Stray("reset beyond the window", at(FAR, RST)),
     Stray("reset within the window", at(5, RST), "TCPChallengeACK"),
     Stray("old acknowledgement of an old clock", at(-1, ACK, late_ms=LATE)),
@@ -71,7 +71,7 @@ STRAYS = (
     Stray("bytes with a wrong checksum", wrong(ACK | PSH, b"broken"), "InCsumErrors", "reason"),
     Stray("bytes of an old clock", at(0, ACK, b"late", late_ms=LATE), "PAWSEstab", "socket"),
     Stray("bytes that acknowledge nothing sent", at(0, ACK, b"ahead", acked=1 << 20),
-          "TCPChallengeACK", "socket"),
+          None, "socket"),
     Stray("bytes without a flag", at(0, 0, b"bare"), None, "socket"),
     Stray("a handshake in the midst of it", at(0, SYN), "TCPSYNChallenge", "socket"),
     Stray("a FIN of an old clock", at(0, FIN | ACK, late_ms=LATE), "PAWSEstab", "socket"),

@@ -10,13 +10,13 @@
 
 #include "packet.h"
 
-#define HAS_REASON(member) bpf_core_enum_value_exists(enum skb_drop_reason, member)
-#define EQUALS(reason, member) (HAS_REASON(member) && (reason) == bpf_core_enum_value(enum skb_drop_reason, member))
+#define HAS_REASON(member) bpf_core_enum_value_exists(enum skb_drop_reason___of_tcp, member)
+#define EQUALS(reason, member) (HAS_REASON(member) && (reason) == bpf_core_enum_value(enum skb_drop_reason___of_tcp, member))
 #define IS_REASON(reason, name) EQUALS(reason, SKB_DROP_REASON_##name)
 
 /* TCP gives them after it has looked at a segment's numbers and flags; all others come before, or mean no room. */
 #define REASONS_OF_TCP(X)                                                                          \
-	X(NOT_SPECIFIED) X(NO_SOCKET) X(TCP_FLAGS) X(TCP_OLD_DATA) X(TCP_OVERWINDOW)               \
+	X(NO_SOCKET) X(TCP_FLAGS) X(TCP_OLD_DATA) X(TCP_OVERWINDOW)               \
 	X(TCP_OFOMERGE) X(TCP_RFC7323_PAWS) X(TCP_RFC7323_PAWS_ACK) X(TCP_RFC7323_TW_PAWS)         \
 	X(TCP_RFC7323_TSECR) X(TCP_OLD_SEQUENCE) X(TCP_INVALID_SEQUENCE)                           \
 	X(TCP_INVALID_END_SEQUENCE) X(TCP_INVALID_ACK_SEQUENCE) X(TCP_RESET) X(TCP_INVALID_SYN)    \
@@ -39,7 +39,9 @@ INLINE bool is_reason_of_tcp(u32 reason)
 		return true;
 	REASONS_OF_TCP(ASK)
 #undef ASK
-	return !DROP_HAS_REASON();
+	if (!DROP_HAS_REASON())
+		return true;
+	return reason == bpf_core_enum_value(enum skb_drop_reason, SKB_DROP_REASON_NOT_SPECIFIED);
 }
 
 /*

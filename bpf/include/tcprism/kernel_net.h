@@ -258,6 +258,10 @@ struct tcp_skb_cb {
 
 enum skb_drop_reason {
 	SKB_DROP_REASON_NOT_SPECIFIED,
+};
+
+/* Apart, for a tracepoint's enum must have all members to match (DROP_HAS_SOCKET); kernels have some of these. */
+enum skb_drop_reason___of_tcp {
 	SKB_DROP_REASON_NO_SOCKET,
 	SKB_DROP_REASON_TCP_FLAGS,
 	SKB_DROP_REASON_TCP_OLD_DATA,

@@ -50,8 +50,8 @@ DROP = Probe(
             since="5.5",
             cannot_tell=(
                 "the reason, before 5.17, and so any segment that TCP itself turned down",
-                "before 6.11, segments that TCP turned down, unless the reason alone proves them new",
-                "SYNs that find a listener's queue full (ListenDrops): the kernel frees them as used",
+                "before 6.11, what TCP turned down, unless the reason alone proves that it was new",
+                "SYNs that find a listener's queue full (ListenDrops counts them)",
                 "segments dropped by the device or on the network",
                 "segments whose IPv6 header has extensions",
             ),
