@@ -37,6 +37,17 @@ INLINE void transition_filtered(const struct moment *m)
 	count_filtered(KIND_STATE);
 }
 
+/*
+ * Why an attempt to connect came to nothing. Its process may have taken the error away by now (SO_ERROR), which leaves
+ * what was noted; before 5.17 an ICMP error that came during a system call is only kept for the end.
+ */
+INLINE s32 error_of_attempt(const struct sock *sk, const struct note *note, const struct moment *m)
+{
+	if (sk->sk_err || m->old_state != TCP_SYN_SENT || m->new_state != TCP_CLOSE)
+		return sk->sk_err;
+	return note && note->error ? note->error : sk->sk_err_soft;
+}
+
 INLINE void transition(struct sock *sk, struct moment *m)
 {
 	struct note *note = note_transition(sk, m);
@@ -44,6 +55,7 @@ INLINE void transition(struct sock *sk, struct moment *m)
 	if (m->new_state == m->old_state) /* close() after shutdown() */
 		return;
 	m->kind = kind_of_transition(m, note);
+	m->error = error_of_attempt(sk, note, m);
 	if (note)
 		undo_check(sk, note);
 	if (m->kind == KIND_CLOSE)
@@ -64,6 +76,39 @@ INLINE void listener_follow(struct sock *sk, const struct moment *m)
 		listener_forget(sk);
 	else if (m->old_state == TCP_LISTEN && !(config.local_storage && note_of(sk, READS_BTF))) /* inherits none */
 		listener_accepts(sk);
+}
+
+/* The latest of the errors that wait for recvmsg(MSG_ERRQUEUE), if it came from the network. */
+INLINE u32 queued_error(struct sock *sk)
+{
+	const struct sk_buff *skb = NULL, *first = (void *)&sk->sk_error_queue;
+	const struct sock_exterr_skb *queued;
+	u32 error = 0;
+	u8 origin = 0;
+
+	READ(READS_PROBED, skb, sk->sk_error_queue.prev);
+	if (skb == first)
+		return 0;
+	queued = (const void *)skb->cb;
+	READ(READS_PROBED, origin, queued->ee.ee_origin);
+	READ(READS_PROBED, error, queued->ee.ee_errno);
+	return origin >= SO_EE_ORIGIN_LOCAL && origin <= SO_EE_ORIGIN_ICMP6 ? error : 0;
+}
+
+/* Before its process is woken, who may take the error away: tcp_v4_err(), tcp_v6_err(). */
+SEC("tp_btf/inet_sk_error_report") int tracepoint_error(u64 *ctx)
+{
+	struct sock *sk = (void *)ctx[0];
+	struct note *note;
+	u32 error;
+
+	if (sk->sk_protocol != IPPROTO_TCP || sk->__sk_common.skc_state != TCP_SYN_SENT)
+		return 0;
+	note = note_of(sk, READS_BTF);
+	error = sk->sk_err ? sk->sk_err : queued_error(sk);
+	if (note && error)
+		note->error = error;
+	return 0;
 }
 
 SEC("tp_btf/inet_sock_set_state") int tracepoint_state(u64 *ctx)

@@ -12,6 +12,7 @@ struct moment {
 	u8 sent; /* reset */
 	u8 ending;
 	u32 reason;
+	s32 error; /* 0: the socket has it, if any */
 	u64 elapsed_ns;
 };
 
@@ -67,7 +68,7 @@ static __noinline int connection_submit(struct sock *sk, const struct moment *m,
 	fill_totals(record, sk);
 	if (sk) {
 		record->event.socket = cookie_of(sk, READS_BTF);
-		record->event.error = -sk->sk_err;
+		record->event.error = -(m->error ? m->error : sk->sk_err);
 	}
 	ring_submit(lane);
 	COUNT(counters->submitted, 1);

@@ -52,6 +52,9 @@
 #define TCP_WRITE_TIMER_DEFERRED 3 /* enum tsq_enum, include/linux/tcp.h */
 #define ICSK_TIME_LOSS_PROBE 5 /* include/net/inet_connection_sock.h */
 
+#define SO_EE_ORIGIN_LOCAL 1 /* include/uapi/linux/errqueue.h */
+#define SO_EE_ORIGIN_ICMP6 3
+
 #define TCPHDR_FIN 0x01
 #define TCPHDR_SYN 0x02
 #define TCPHDR_RST 0x04

@@ -59,6 +59,19 @@ typedef struct {
 	int owned;
 } CORE socket_lock_t;
 
+struct sk_buff_head {
+	struct sk_buff *prev;
+} CORE;
+
+struct sock_extended_err {
+	u32 ee_errno;
+	u8 ee_origin;
+} CORE;
+
+struct sock_exterr_skb {
+	struct sock_extended_err ee;
+} CORE;
+
 struct sock {
 	struct sock_common __sk_common;
 	u16 sk_protocol;
@@ -67,6 +80,8 @@ struct sock {
 	u8 sk_shutdown;
 	unsigned long sk_tsq_flags;
 	int sk_err;
+	int sk_err_soft;
+	struct sk_buff_head sk_error_queue;
 	socket_lock_t sk_lock;
 	struct {
 		int len;

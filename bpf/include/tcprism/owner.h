@@ -31,8 +31,9 @@ struct note {
 	u8 established;    /* first_seq is known */
 	u8 active;         /* this end connected */
 	u8 reset;          /* ending: ENDING_RESET_SENT, ENDING_RESET_RECEIVED */
-	u8 reserved[3];
+	u8 reserved;
 	u16 data_segs_in;  /* the kernel's count as this end closed, modulo 2 ** 16 */
+	u16 error;         /* that a router or firewall has told while this end connected */
 };
 
 struct {

@@ -24,6 +24,7 @@ INLINE void note_begins(struct note *note)
 	note->active = true;
 	note->established = false;
 	note->reset = ENDING_NONE;
+	note->error = 0;
 	note->undo_marker = 0;
 	note->began_ns = 0;
 }

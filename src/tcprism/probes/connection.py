@@ -3,13 +3,15 @@
 from tcprism.probes import Hook, Probe, Program
 
 _NO_ROUTE = "a connect that fails before a SYN is made, for there is no route or no free port"
-_STATE = "tracepoint inet_sock_set_state"
+_STATE = "tracepoints inet_sock_set_state and inet_sk_error_report"
 
 STATE = Program(
     "tracepoint_state",
     kinds=("connect", "accept", "close", "state", "undo"),
     order=1,  # after the other hooks: it forgets sockets that are closed
 )
+
+_ERROR = Program("tracepoint_error", tracepoint="inet_sk_error_report")
 
 CONNECTION = Probe(
     family="connection",
@@ -18,21 +20,21 @@ CONNECTION = Probe(
         Hook(
             mechanism="fentry",
             name=f"{_STATE}, and fexit of inet_csk_accept for who accepts",
-            programs=(STATE, Program("fexit_accept")),
+            programs=(STATE, _ERROR, Program("fexit_accept")),
             since="5.5",
             cannot_tell=(_NO_ROUTE,),
         ),
         Hook(
             mechanism="kprobe",
             name=f"{_STATE}, and kretprobe of inet_csk_accept for who accepts",
-            programs=(STATE, Program("kretprobe_accept", attach="kprobe")),
+            programs=(STATE, _ERROR, Program("kretprobe_accept", attach="kprobe")),
             since="5.5",
             cannot_tell=(_NO_ROUTE,),
         ),
         Hook(
             mechanism="tracepoint",
             name=_STATE,
-            programs=(STATE,),
+            programs=(STATE, _ERROR),
             since="5.5",
             cannot_tell=(
                 _NO_ROUTE,

@@ -1,0 +1,84 @@
+"""ICMP errors: a firewall's REJECT ends a connect, with the error that the program is told."""
+
+import errno
+import select
+import socket
+from pathlib import Path
+
+import pytest
+
+from .netns import Netns
+from .tracer import Event, tracing
+
+PATIENCE = 60_000  # milliseconds
+LOOPBACK = {4: "127.0.0.1", 6: "::1"}
+REJECTIONS = {
+    4: ("icmp type admin-prohibited", "icmp type host-unreachable", "icmp type port-unreachable"),
+    6: ("icmpv6 type admin-prohibited", "icmpv6 type addr-unreachable"),
+}
+RULES = """
+table inet wall {{
+    chain {hook} {{
+        type filter hook {hook} priority 0;
+        tcp dport {port} reject with {how}
+    }}
+}}
+"""
+
+
+def reject(netns: Netns, hook: str, port: int, how: str) -> None:
+    netns.run("nft", RULES.format(hook=hook, port=port, how=how))
+
+
+def connect(netns: Netns, family: int, port: int) -> str | None:
+    """Connect as event loops do; return the name of the error that the kernel tells."""
+    with netns.socket(socket.AF_INET if family == 4 else socket.AF_INET6) as client:
+        client.setblocking(False)
+        error = client.connect_ex((LOOPBACK[family], port))
+        if error == errno.EINPROGRESS:
+            poll = select.poll()
+            poll.register(client, select.POLLOUT)
+            assert poll.poll(PATIENCE)
+            error = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return errno.errorcode.get(error)
+
+
+def attempts(events: list[Event]) -> dict[int, str | None]:
+    """Return by port the error of each connect."""
+    return {event["remote_port"]: event["error"] for event in events if event["kind"] == "connect"}
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_rejected_connect_has_the_programs_error(
+    netns: Netns, family: int, tmp_path: Path
+) -> None:
+    """Whether the error came while connect() held the socket or later, and read or not."""
+    told: dict[int, str | None] = {}
+    port = 9800
+    with tracing(tmp_path / "events", "--kinds", "connect", "--netns", netns.path) as tracer:
+        for hook in ("output", "input"):
+            for how in REJECTIONS[family]:
+                port += 1
+                reject(netns, hook, port, how)
+                told[port] = connect(netns, family, port)
+                netns.run("nft", "delete table inet wall")
+    assert None not in told.values()
+    assert "EINPROGRESS" not in told.values()
+    assert attempts(tracer.events) == told
+
+
+def test_an_error_that_is_overcome_is_none(netns: Netns, tmp_path: Path) -> None:
+    """The program is told of the firewall, waits, and the next SYN gets through."""
+    with (
+        tracing(tmp_path / "events", "--kinds", "connect", "--netns", netns.path) as tracer,
+        netns.socket() as listener,
+        netns.socket() as client,
+    ):
+        listener.bind((LOOPBACK[4], 9850))
+        listener.listen()
+        reject(netns, "output", 9850, "icmp type host-unreachable")
+        client.setblocking(False)
+        assert client.connect_ex(listener.getsockname()) == errno.EINPROGRESS
+        netns.run("nft", "delete table inet wall")
+        listener.accept()
+    assert attempts(tracer.events) == {9850: None}
