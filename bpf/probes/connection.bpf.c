@@ -8,8 +8,10 @@ INLINE u32 kind_of_transition(const struct moment *m, const struct note *note)
 {
 	if (m->old_state == TCP_SYN_SENT && (m->new_state == TCP_ESTABLISHED || m->new_state == TCP_CLOSE))
 		return KIND_CONNECT;
+	if (is_accepted(m, note))
+		return KIND_ACCEPT;
 	if (m->old_state == TCP_SYN_RECV && m->new_state == TCP_ESTABLISHED)
-		return note && note->active ? KIND_CONNECT : KIND_ACCEPT;
+		return KIND_CONNECT;
 	if (m->new_state == TCP_CLOSE && m->old_state != TCP_LISTEN && m->old_state != TCP_SYN_RECV)
 		return KIND_CLOSE;
 	return KIND_STATE;
@@ -34,6 +36,8 @@ INLINE void transition_filtered(const struct moment *m)
 		return;
 	if (kind != KIND_STATE)
 		count_filtered(kind);
+	if (kind == KIND_ACCEPT && m->new_state == TCP_CLOSE)
+		count_filtered(KIND_CLOSE);
 	count_filtered(KIND_STATE);
 }
 
@@ -58,6 +62,10 @@ INLINE void transition(struct sock *sk, struct moment *m)
 	m->error = error_of_attempt(sk, note, m);
 	if (note)
 		undo_check(sk, note);
+	if (m->kind == KIND_ACCEPT && m->new_state == TCP_CLOSE) {
+		connection_happened(sk, note, m);
+		m->kind = KIND_CLOSE;
+	}
 	if (m->kind == KIND_CLOSE)
 		m->ending = ending_of(sk, note, m->old_state);
 	if (m->kind != KIND_STATE)

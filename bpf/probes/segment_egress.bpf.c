@@ -75,6 +75,23 @@ INLINE struct tcp_sock *connection_of(struct sock *of_packet)
 	return tp && sk->sk_type == SOCK_STREAM && sk->__sk_common.skc_state != TCP_LISTEN ? tp : NULL;
 }
 
+/*
+ * As OutSegs counts. The SYN-ACK of Fast Open leaves by a socket whose numbers are past it already; the first was made
+ * at the time that its request has noted.
+ */
+INLINE bool leaves_first(struct tcp_sock *tp, const struct packet *packet, const struct __sk_buff *skb)
+{
+	const struct tcp_request_sock *request = (void *)tp->fastopen_rsk;
+	u64 made_us = 0;
+
+	if (is_first_transmission(packet->seq, packet->end_seq, tp->snd_nxt))
+		return true;
+	if (!(packet->tcp->flags & TCPHDR_SYN) || !is_there(request))
+		return false;
+	READ(READS_PROBED, made_us, request->snt_synack);
+	return skb->tstamp / 1000 == made_us;
+}
+
 INLINE void egress(struct __sk_buff *skb)
 {
 	struct sock *sk = skb->sk; /* for helpers only */
@@ -88,7 +105,7 @@ INLINE void egress(struct __sk_buff *skb)
 
 	if (!read_packet(&packet, skb))
 		return;
-	if (tp && !is_first_transmission(packet.seq, packet.end_seq, tp->snd_nxt))
+	if (tp && !leaves_first(tp, &packet, skb))
 		return;
 	if (!tp && (packet.tcp->flags & TCPHDR_SYN) && is_repeated_synack(skb, &packet))
 		return;

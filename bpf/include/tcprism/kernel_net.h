@@ -154,6 +154,7 @@ struct list_head {
 } CORE;
 
 struct tcp_sock {
+	struct request_sock *fastopen_rsk; /* until the handshake is done */
 	struct inet_connection_sock inet_conn;
 	struct list_head tsorted_sent_queue;
 	u8 is_mptcp; /* one of the connections below an MPTCP socket */
@@ -213,6 +214,7 @@ struct tcp_request_sock {
 	u64 snt_synack;
 	u32 rcv_nxt;
 	u32 snt_isn;
+	u64 snt_synack; /* when its SYN-ACK was made first, microseconds */
 } CORE;
 
 struct net_device {

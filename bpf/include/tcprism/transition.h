@@ -67,6 +67,15 @@ INLINE void note_closes(struct sock *sk, struct note *note)
 		note->data_segs_in = tp->data_segs_in;
 }
 
+/*
+ * The handshake of a connection that somebody else began is over: it is established; or, with Fast Open, its process
+ * has closed it before, or it was reset.
+ */
+INLINE bool is_accepted(const struct moment *m, const struct note *note)
+{
+	return m->old_state == TCP_SYN_RECV && m->new_state != TCP_SYN_RECV && !(note && note->active);
+}
+
 /* Notes owner and time. Returns the socket's note, if any. */
 INLINE struct note *note_transition(struct sock *sk, struct moment *m)
 {
@@ -82,6 +91,8 @@ INLINE struct note *note_transition(struct sock *sk, struct moment *m)
 		note = note_established(sk, m->old_state == TCP_SYN_RECV);
 	else
 		note = note_of(sk, READS_BTF);
+	if (m->new_state == TCP_CLOSE && is_accepted(m, note))
+		note = note_established(sk, true);
 	if (!note)
 		return NULL;
 	if (m->new_state == TCP_SYN_SENT)
@@ -90,6 +101,7 @@ INLINE struct note *note_transition(struct sock *sk, struct moment *m)
 		note_establishes(sk, note);
 	if (m->new_state == TCP_FIN_WAIT1 || m->new_state == m->old_state)
 		note_closes(sk, note);
+	begins |= is_accepted(m, note) && m->new_state != TCP_CLOSE;
 	if (!begins && m->new_state != TCP_CLOSE)
 		return note;
 	now = bpf_ktime_get_ns();
