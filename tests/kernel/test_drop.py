@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from tcprism.events.names import tcp_flags_text
-
-from . import hooks, segments
-from .conversation import abandoned, bulk, hang_up, ping_pong, receive, refused
-from .netns import Netns, Pair, joined
-from .segments import ACK, FIN, PSH, RST, SYN, Numbers
-from .tracer import Event, tracing
-from .wire import ETH_P_ALL
+from tests.support import hooks, segments
+from tests.support.conversation import abandoned, bulk, hang_up, ping_pong, receive, refused
+from tests.support.netns import Netns, Pair, joined
+from tests.support.segments import ACK, FIN, PSH, RST, SYN, Numbers
+from tests.support.tracer import Event, tracing
+from tests.support.wire import ETH_P_ALL
 
 PORT = 5900
 EARLIER = b"taken in before"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from . import segments
-from .netns import Netns, Pair
-from .segments import ACK, RST, SYN
-from .tracer import tracing
+from tests.support import segments
+from tests.support.netns import Netns, Pair
+from tests.support.segments import ACK, RST, SYN
+from tests.support.tracer import tracing
 
 pytestmark = pytest.mark.native
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from .netns import Netns
-from .tracer import Event, tracing
+from tests.support.netns import Netns
+from tests.support.tracer import Event, tracing
 
 PATIENCE = 60_000  # milliseconds
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}

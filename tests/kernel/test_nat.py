@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from .conversation import hang_up, receive
-from .netns import Netns
-from .tracer import Event, tracing
+from tests.support.conversation import hang_up, receive
+from tests.support.netns import Netns
+from tests.support.tracer import Event, tracing
 
 pytestmark = pytest.mark.native
 
