@@ -71,12 +71,12 @@ def has_drop_reasons() -> bool:
 
 def has_reason(name: str) -> bool:
     """Return whether the kernel has a reason to drop of this name."""
-    return f"\0SKB_DROP_REASON_{name}\0".encode() in VMLINUX.read_bytes()
+    return f"\0SKB_DROP_REASON_{name}\0".encode() in types()
 
 
 def drops_have_socket() -> bool:
     """Return whether the kernel tells whose a dropped segment was (6.11, with this function)."""
-    return b"\0sk_skb_reason_drop\0" in VMLINUX.read_bytes()
+    return b"\0sk_skb_reason_drop\0" in types()
 
 
 def has_reset_reasons() -> bool:
