@@ -82,14 +82,10 @@ INLINE struct tcp_sock *connection_of(struct sock *of_packet)
 INLINE bool leaves_first(struct tcp_sock *tp, const struct packet *packet, const struct __sk_buff *skb)
 {
 	const struct tcp_request_sock *request = (void *)tp->fastopen_rsk;
-	u64 made_us = 0;
 
 	if (is_first_transmission(packet->seq, packet->end_seq, tp->snd_nxt))
 		return true;
-	if (!(packet->tcp->flags & TCPHDR_SYN) || !is_there(request))
-		return false;
-	READ(READS_PROBED, made_us, request->snt_synack);
-	return skb->tstamp / 1000 == made_us;
+	return packet->tcp->flags & TCPHDR_SYN && is_there(request) && !is_later_than_first(request, skb->tstamp);
 }
 
 INLINE void egress(struct __sk_buff *skb)

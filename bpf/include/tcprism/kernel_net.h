@@ -214,7 +214,6 @@ struct tcp_request_sock {
 	u64 snt_synack;
 	u32 rcv_nxt;
 	u32 snt_isn;
-	u64 snt_synack; /* when its SYN-ACK was made first, microseconds */
 } CORE;
 
 struct net_device {
