@@ -14,6 +14,7 @@
 #include "probes/undo.bpf.c"
 #include "probes/delivery.bpf.c"
 #include "probes/owner.bpf.c"
+#include "probes/pids.bpf.c"
 #include "probes/snapshot.bpf.c"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

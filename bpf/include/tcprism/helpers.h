@@ -105,6 +105,7 @@ enum bpf_field_info_kind {
 #define bpf_core_enum_value(type, value) __builtin_preserve_enum_value(*(typeof(type) *)value, 1)
 #define bpf_core_enum_value_exists(type, value) __builtin_preserve_enum_value(*(typeof(type) *)value, 0)
 #define bpf_core_type_id_kernel(type) __builtin_btf_type_id(*(typeof(type) *)0, 1)
+#define bpf_core_type_size(type) __builtin_preserve_type_info(*(typeof(type) *)0, 1)
 #define bpf_core_type_matches(type) __builtin_preserve_type_info(*(typeof(type) *)0, 2)
 
 #define bpf_ntohs(x) __builtin_bswap16(x)

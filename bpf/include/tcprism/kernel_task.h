@@ -20,6 +20,7 @@ struct bpf_iter_meta {
 } CORE;
 
 struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
 	struct task_struct *task;
 } CORE;
 
@@ -56,6 +57,15 @@ struct thread_info {
 typedef struct {
 	int counter;
 } CORE atomic_t;
+
+struct upid {
+	int nr;
+} CORE;
+
+struct pid {
+	u32 level;
+	struct upid numbers[1]; /* and more */
+} CORE;
 
 struct signal_struct {
 	atomic_t live;
@@ -96,6 +106,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	struct task_struct *group_leader;
+	struct pid *thread_pid;
 	struct signal_struct *signal;
 	const struct cred *cred;
 	struct css_set *cgroups;

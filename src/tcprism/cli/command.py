@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import shutil
 import signal
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from tcprism.errors import UsageError
@@ -17,7 +19,10 @@ _PATIENCE = 0.5  # seconds
 
 
 class Command:
-    """A program that waits for `release()` before its first instruction; `pid` is its process."""
+    """A program that waits for `release()` before its first instruction; `pid` is its process.
+
+    It is the id that /proc has: fork() returns another where /proc is of an outer pid namespace.
+    """
 
     def __init__(self, arguments: tuple[str, ...]) -> None:
         if not shutil.which(arguments[0]):
@@ -27,14 +32,15 @@ class Command:
         self._arguments = arguments
         gate_out, self._gate = os.pipe()
         self._failure, failure_in = os.pipe()
-        self.pid = os.fork()
-        if not self.pid:
+        self._child = os.fork()
+        if not self._child:
             os.close(self._gate)
             os.close(self._failure)
             _become(arguments, gate_out, failure_in)
         os.close(gate_out)
         os.close(failure_in)
-        self.pidfd = os.pidfd_open(self.pid)
+        self.pidfd = os.pidfd_open(self._child)
+        self.pid = _pid_in_proc(self.pidfd)
         self._status: int | None = None
 
     def release(self) -> None:
@@ -72,9 +78,14 @@ class Command:
     def status(self) -> int:
         """Wait for the end and return the status as a shell would: 128 + signal when killed."""
         if self._status is None:
-            code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            code = os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
             self._status = code if code >= 0 else 128 - code
         return self._status
+
+
+def _pid_in_proc(pidfd: int) -> int:
+    info = Path(f"/proc/self/fdinfo/{pidfd}").read_bytes()
+    return int(re.findall(rb"^Pid:\s+([0-9]+)$", info, re.MULTILINE)[0])
 
 
 def _become(arguments: tuple[str, ...], gate: int, failure: int) -> NoReturn:

@@ -77,7 +77,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"capabilities  {'missing: ' + ', '.join(missing) if missing else 'all that are needed'}"
     yield f"libbpf        {_libbpf_line(facts['libbpf'])}"
     if not facts["initial_pid_namespace"]:
-        yield "pids          this is a container: pids shown and filtered are those of the host"
+        yield "pids          a pid namespace: --pid takes its pids, events have the host's"
     for hooks in _distinct(report["kinds"].values()):
         yield ""
         kinds = [kind for kind, found in report["kinds"].items() if found == hooks]

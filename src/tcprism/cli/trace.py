@@ -15,8 +15,10 @@ from tcprism.cli.presets import TRACE, Preset
 from tcprism.cli.recordings import parse_stages
 from tcprism.cli.session import Limits, Stop, run, started
 from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
+from tcprism.features import machine
 from tcprism.filters import Criteria
 from tcprism.pipeline import account
+from tcprism.sources.host_pids import host_pids
 from tcprism.sources.request import DEFAULT_KINDS, DEFAULT_PAYLOAD, Request
 from tcprism.sources.tracing import Tracing
 from tcprism.stages import Stage
@@ -97,12 +99,21 @@ def trace(
     return child.end() if child else 0
 
 
+def say_whose_pids(pids: Sequence[int]) -> None:
+    """Say on stderr, in a pid namespace, that events have other pids than it, and which."""
+    if not machine.proc_is_of_host():
+        known = host_pids(pids)
+        those = "".join(f"; {here} here is {host}" for here, host in known.items())
+        print(f"pids are shown as the host has them{those}", file=sys.stderr, flush=True)
+
+
 def announce(tracing: Tracing, given: dict[str, Any]) -> None:
     """Say on stderr that the hooks are on; with -v which, with -vv why no better; not with -q."""
     if given["quiet"]:
         return
     verbose = given["verbose"]
     kinds = ", ".join(tracing.request.kinds)
+    say_whose_pids(tracing.request.filter.pids)
     print(f"tracing {kinds}; Ctrl-C stops", file=sys.stderr, flush=True)
     for choice in tracing.choices if verbose else ():
         hook = choice.hook.name if choice.hook else "nothing"

@@ -7,9 +7,16 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from tcprism.features import machine
+
 
 def cpu_times(pids: Iterable[int]) -> dict[int, int]:
-    """Return the CPU time of processes in microseconds, all threads; those that are gone lack."""
+    """Return the CPU time of processes in microseconds, all threads; those that are gone lack.
+
+    So does everyone in a pid namespace, whose /proc has other ids than events.
+    """
+    if not machine.proc_is_of_host():
+        return {}
     tick_us = 1_000_000 // os.sysconf("SC_CLK_TCK")
     times = {}
     for pid in {*pids}:

@@ -7,6 +7,7 @@ import platform
 import re
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h
 
 # PROC_PID_INIT_INO, include/linux/proc_ns.h: pids are those of this namespace.
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC
+_PF_KTHREAD = 0x00200000  # include/linux/sched.h
 
 
 def facts() -> dict[str, Any]:
@@ -30,11 +32,30 @@ def facts() -> dict[str, Any]:
         "architecture": platform.machine(),
         "btf": VMLINUX_BTF.exists(),
         "lockdown": lockdown(),
-        "initial_pid_namespace": Path("/proc/self/ns/pid").stat().st_ino == _INITIAL_PID_NAMESPACE,
+        "initial_pid_namespace": proc_is_of_host(),
         "uid": os.geteuid(),
         "capabilities": capabilities(),
         "libbpf": _library(),
     }
+
+
+@cache
+def proc_is_of_host() -> bool:
+    """Tell whether processes have the same ids in /proc here as in the initial pid namespace.
+
+    There alone are threads of the kernel, and the first that it makes is process 2.
+    """
+    try:
+        fields = Path("/proc/2/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:  # /proc may be told to hide it
+        return Path("/proc/self/ns/pid").stat().st_ino == _INITIAL_PID_NAMESPACE
+    return bool(int(fields[6]) & _PF_KTHREAD)
+
+
+def proc_is_own() -> bool:
+    """Tell whether /proc is that of this process's own pid namespace, and not of one above."""
+    status = Path("/proc/self/status").read_bytes()
+    return re.search(rb"^NSpid:\s+[0-9]+$", status, re.MULTILINE) is not None
 
 
 def _library() -> dict[str, str | None]:

@@ -18,6 +18,7 @@ from tcprism.probes import Program
 from tcprism.ring import rings
 from tcprism.ring.buffer import Layout
 from tcprism.sources import plan
+from tcprism.sources.host_pids import host_pids, on_host
 from tcprism.sources.request import Request
 
 
@@ -72,7 +73,7 @@ class Hooks:
         if not has_task_storage():
             bpf.without_storage()
         bpf.load()
-        for name, rows in self._request.filter.entries().items():
+        for name, rows in on_host(self._request.filter).entries().items():
             for key, value in rows.items():
                 bpf.put(name, key, value)
         for index, path in enumerate(self._request.filter.cgroups):
@@ -107,7 +108,7 @@ class Hooks:
         family = set(chosen.pids)
         while chosen.follow and (new := descendants(family) - family):
             family |= new  # looked for again: writing a row may undo what the hook wrote meanwhile
-            for key, value in pid_rows(family).items():
+            for key, value in pid_rows(host_pids(family).values()).items():
                 bpf.put("pids", key, value)
 
     def attach_late(self) -> None:

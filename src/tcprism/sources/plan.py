@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from tcprism.events.kinds import BY_NAME, NUMBERS
@@ -11,6 +10,7 @@ from tcprism.features.kernel import packets_have_process
 from tcprism.kernel.types import kernel_types
 from tcprism.probes import Probe, Program, connection, loss, message, owner, segment
 from tcprism.ring.buffer import Layout
+from tcprism.sources.host_pids import own_pid
 from tcprism.sources.request import Request
 
 PROBES = (
@@ -83,7 +83,7 @@ def configuration(request: Request, storage: bool, layouts: dict[str, Layout]) -
     """Return what the programs are told: the fields of struct config."""
     return {
         "kinds": sum(1 << NUMBERS[kind] for kind in request.kinds),
-        "self_pid": 0 if request.include_self else os.getpid(),
+        "self_pid": 0 if request.include_self else own_pid(),
         "payload_limit": request.payload,
         "owners_from_messages": owners_from(request.kinds) is message.PROBE,
         "owners_from_segments": owners_from(request.kinds) is segment.PROBE,

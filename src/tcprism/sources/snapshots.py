@@ -20,6 +20,7 @@ from tcprism.features.kernel import has_task_storage
 from tcprism.filters import Criteria, descendants, pid_rows
 from tcprism.kernel.object import BpfObject, LoadError
 from tcprism.names.context import cgroup_root, machine_context
+from tcprism.sources.host_pids import host_pids, on_host
 from tcprism.stages import Stage
 
 _PROGRAM = "iterate_snapshot"
@@ -81,7 +82,7 @@ class Snapshots:
         if not has_task_storage():
             self._object.without_storage()
         self._object.load()
-        for name, entries in self._filter.entries().items():
+        for name, entries in on_host(self._filter).entries().items():
             for key, value in entries.items():
                 self._object.put(name, key, value)
 
@@ -141,5 +142,5 @@ class Snapshots:
     def _follow_descendants(self) -> None:
         if self._filter.follow:
             pids = {*self._filter.pids, *descendants(self._filter.pids)}
-            for key, value in pid_rows(pids).items():
+            for key, value in pid_rows(host_pids(pids).values()).items():
                 self._object.put("pids", key, value)
