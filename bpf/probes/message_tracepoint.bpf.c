@@ -29,7 +29,7 @@ INLINE void end_partial_batch(const struct call *call, int result)
 
 INLINE bool is_traced(struct sock *sk, u32 kind)
 {
-	return sk && (kind_wanted(kind) || config.owners_from_messages) && is_tcp(sk, READS_BTF);
+	return sk && (kind_wanted(kind) || config.owners_from_messages) && is_tcp_or_mptcp(sk, READS_BTF);
 }
 
 SEC("tp_btf/sock_recv_length") int tracepoint_recv(u64 *ctx)

@@ -46,9 +46,18 @@ INLINE struct call *current_call(const struct thread *thread, bool create)
 	return bpf_map_lookup_elem(&calls_by_thread, &key);
 }
 
+INLINE bool is_tcp(struct sock *sk, enum reads reads)
+{
+	u16 protocol = 0;
+
+	READ(reads, protocol, sk->sk_protocol);
+	return protocol == IPPROTO_TCP;
+}
+
+/* 0: unknown. The numbers of MPTCP have 64 bits, and are in no header that segments show. */
 INLINE u32 sequence_of(struct sock *sk, u32 kind, enum reads reads)
 {
-	struct tcp_sock *tp = tcp_sock_of(sk, reads);
+	struct tcp_sock *tp = is_tcp(sk, reads) ? tcp_sock_of(sk, reads) : NULL;
 	u32 seq = 0;
 
 	if (!tp)

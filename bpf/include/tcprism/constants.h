@@ -7,6 +7,7 @@
 #define AF_INET6 10
 #define SOCK_STREAM 1
 #define IPPROTO_TCP 6
+#define IPPROTO_MPTCP 262
 #define BPF_F_CURRENT_NETNS (-1L) /* include/uapi/linux/bpf.h */
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000

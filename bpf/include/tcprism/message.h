@@ -170,13 +170,14 @@ INLINE bool is_message(u32 kind, int result, u32 flags)
 	return kind == KIND_SEND || !(flags & MSG_ERRQUEUE);
 }
 
-INLINE bool is_tcp(struct sock *sk, enum reads reads)
+/* A process calls MPTCP in TCP's place; the TCP sockets below are the kernel's. */
+INLINE bool is_tcp_or_mptcp(struct sock *sk, enum reads reads)
 {
 	u16 protocol = 0, type = 0;
 
 	READ(reads, protocol, sk->sk_protocol);
 	READ(reads, type, sk->sk_type);
-	return protocol == IPPROTO_TCP && type == SOCK_STREAM;
+	return (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP) && type == SOCK_STREAM;
 }
 
 /*
@@ -222,7 +223,7 @@ INLINE bool caller_passes(struct caller *caller, struct sock *sk, enum reads rea
 		return true;
 	}
 	read_current(&caller->current, &caller->thread, true);
-	if (config.owners_from_messages)
+	if (config.owners_from_messages && is_tcp(sk, reads))
 		owner_remember(sk, &caller->current, reads);
 	return true;
 }

@@ -3,6 +3,9 @@
 from tcprism.probes import Hook, Probe, Program
 
 _KERNEL_TLS = "messages of sockets with kernel TLS, which has functions of its own"
+_MPTCP = (
+    "messages at MPTCP sockets (mptcp_sendmsg, mptcp_recvmsg); from 6.3 on --hooks tracepoint can"
+)
 _SPLICE_READ = "bytes taken from a socket by splice() or TCP_ZEROCOPY_RECEIVE, which are no recv"
 
 PROBE = Probe(
@@ -21,7 +24,7 @@ PROBE = Probe(
                 Program("fexit_recv", ("recv",)),
             ),
             since="5.5",
-            cannot_tell=(_SPLICE_READ, _KERNEL_TLS),
+            cannot_tell=(_SPLICE_READ, _KERNEL_TLS, _MPTCP),
         ),
         Hook(
             mechanism="kprobe",
@@ -38,6 +41,7 @@ PROBE = Probe(
             cannot_tell=(
                 _SPLICE_READ,
                 _KERNEL_TLS,
+                _MPTCP,
                 "socket: null until something else asks the kernel for the cookie",
                 "calls that had begun before the start",
             ),
@@ -62,6 +66,7 @@ PROBE = Probe(
             cannot_tell=(
                 _SPLICE_READ,
                 "duration_ns",
+                "seq of messages at MPTCP sockets, and so their part in acked and retransmit",
                 "payload of io_uring receives, and of recvmmsg with a timeout",
                 "how much sendfile and splice were asked for",
                 "payload of io_uring sends: before 6.16 (no tcp_sendmsg_locked tracepoint), and"
