@@ -12,8 +12,8 @@ SEC("tp_btf/sched_process_fork") int tracepoint_fork(u64 *ctx)
 	return 0;
 }
 
-/* The process's last thread exits: its pid may be used again. */
-SEC("tp_btf/sched_process_exit") int tracepoint_exit(u64 *ctx)
+/* The process is gone, and its pid may be used again. It has closed its sockets after sched_process_exit. */
+SEC("tp_btf/sched_process_free") int tracepoint_free(u64 *ctx)
 {
 	const struct task_struct *task = (void *)ctx[0];
 	u8 *chosen = pid_chosen(task->tgid);

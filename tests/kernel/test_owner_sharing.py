@@ -15,7 +15,7 @@ import pytest
 
 from tests.support import hooks
 from tests.support.netns import Netns, Pair
-from tests.support.tracer import tracing, tracing_all
+from tests.support.tracer import Tracer, tracing, tracing_all
 
 from .test_connection import of
 
@@ -219,6 +219,31 @@ def test_a_child_that_aborts(pair: Pair, tmp_path: Path) -> None:
         ("reset", *after),
         ("transmit", *after),
     }
+
+
+# Ends without closing its connection; its child, too.
+LEFT_OPEN = """
+import os, socket, sys
+if child := os.fork():
+    os.waitpid(child, 0)
+end = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+os._exit(0)
+"""
+
+
+def test_what_is_open_as_a_process_ends(pair: Pair, tmp_path: Path) -> None:
+    """The kernel closes it, and that is shown of a process that is followed, and of its child."""
+    where = (pair.server_addresses[4], "5405")
+    with pair.server.socket() as listener:
+        listener.bind((where[0], int(where[1])))
+        listener.listen()
+        arguments = ("--kinds", "state", "--", sys.executable, "-c", LEFT_OPEN, *where)
+        tracer = Tracer(tmp_path / "events", *arguments, prefix=tuple(pair.client.command()))
+        assert tracer.wait() == 0
+    ends = of(tracer.events, "state", new_state="FIN_WAIT1")
+    connects = of(tracer.events, "state", new_state="SYN_SENT")
+    assert len({event["pid"] for event in ends}) == 2
+    assert [event["pid"] for event in ends] == [event["pid"] for event in connects]
 
 
 @pytest.mark.native
