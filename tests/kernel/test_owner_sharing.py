@@ -138,13 +138,13 @@ end.close()
 
 @pytest.mark.parametrize(
     ("program", "protocol"),
-    [(LEFT_TO_IO_URING, socket.IPPROTO_TCP), (BY_MPTCP, IPPROTO_MPTCP)],
-    ids=["io_uring", "mptcp"],
+    [
+        pytest.param(LEFT_TO_IO_URING, socket.IPPROTO_TCP, id="io_uring"),
+        *([pytest.param(BY_MPTCP, IPPROTO_MPTCP, id="mptcp")] if hooks.has_mptcp() else []),
+    ],
 )
 def test_what_the_kernel_closes(program: str, protocol: int, pair: Pair, tmp_path: Path) -> None:
     """A connection that a kernel thread closes stays its process's, also with --pid."""
-    if protocol == IPPROTO_MPTCP and not hooks.has_mptcp():
-        pytest.skip("this kernel has no MPTCP (CONFIG_MPTCP)")
     address = pair.server_addresses[4]
     with pair.server.entered():
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)

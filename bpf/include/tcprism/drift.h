@@ -62,6 +62,16 @@ INLINE struct tcp_sock *tcp_sock_of(struct sock *sk, enum reads reads)
 	return config.can_cast ? bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_sock)) : bpf_skc_to_tcp_sock(sk);
 }
 
+/* One of the TCP connections that an MPTCP socket uses. MPTCP came with 5.6 and is optional. */
+INLINE bool is_below_mptcp(const struct tcp_sock *tp, enum reads reads)
+{
+	u8 is_mptcp = 0;
+
+	if (bpf_core_field_exists(tp->is_mptcp))
+		READ(reads, is_mptcp, tp->is_mptcp);
+	return is_mptcp;
+}
+
 INLINE bool is_full_socket(const struct sock *sk)
 {
 	u8 state = sk->__sk_common.skc_state;

@@ -157,7 +157,7 @@ struct tcp_sock {
 	struct request_sock *fastopen_rsk; /* until the handshake is done */
 	struct inet_connection_sock inet_conn;
 	struct list_head tsorted_sent_queue;
-	u8 is_mptcp; /* one of the connections below an MPTCP socket */
+	u8 is_mptcp;
 	struct tcp_options_received rx_opt;
 	u32 write_seq;
 	u32 copied_seq;

@@ -235,15 +235,8 @@ INLINE bool is_held(const struct sock *sk, enum reads reads)
 INLINE bool works_for_owner(const struct thread *thread, struct sock *sk, enum reads reads)
 {
 	struct tcp_sock *tp = is_kernel_thread(thread) ? tcp_sock_of(sk, reads) : NULL;
-	u8 is_mptcp = 0;
 
-	if (!tp)
-		return false;
-	if (!READ_BITS(reads, (struct sock *)tp, sk_kern_sock))
-		return true;
-	if (bpf_core_field_exists(tp->is_mptcp))
-		READ(reads, is_mptcp, tp->is_mptcp);
-	return is_mptcp;
+	return tp && (!READ_BITS(reads, (struct sock *)tp, sk_kern_sock) || is_below_mptcp(tp, reads));
 }
 
 /* The current process uses the socket. Returns the note, if any. */

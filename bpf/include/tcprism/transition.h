@@ -5,6 +5,23 @@
 
 #include "connection_event.h"
 
+/* Connections that have been established for MPTCP sockets. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+} mptcp_connections SEC(".maps");
+
+INLINE void count_mptcp(const struct tcp_sock *tp)
+{
+	u32 zero = 0;
+	u64 *count = is_below_mptcp(tp, READS_BTF) ? bpf_map_lookup_elem(&mptcp_connections, &zero) : NULL;
+
+	if (count)
+		COUNT(*count, 1);
+}
+
 /*
  * Only the socket's own process makes the transitions into these states: it connects, listens or closes. One that
  * aborts closes at once; an error would mean that somebody else did: the peer, a timer, `ss -K` (tcp_abort()).
@@ -34,6 +51,7 @@ INLINE void note_establishes(struct sock *sk, struct note *note)
 	struct tcp_sock *tp = tcp_sock_of(sk, READS_BTF);
 
 	if (tp) {
+		count_mptcp(tp);
 		note->first_seq = tp->write_seq;
 		note->reset = ENDING_NONE; /* to a segment of an earlier connection */
 		note->established = true;

@@ -161,9 +161,9 @@ class BpfObject:
                 total[kind][name] = per_cpu[name].sum()
         return total
 
-    def unremembered(self) -> int:
-        """Return how many sockets there was no room to remember."""
-        value, key, descriptor = c_uint64(), c_uint32(0), self.map_fd("unremembered")
+    def count(self, name: str) -> int:
+        """Return what a map of one number has counted."""
+        value, key, descriptor = c_uint64(), c_uint32(0), self.map_fd(name)
         self._library.checked("bpf_map_lookup_elem", descriptor, byref(key), byref(value))
         return value.value
 

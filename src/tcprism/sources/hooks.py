@@ -11,15 +11,21 @@ from typing import Self
 
 from tcprism import features
 from tcprism.errors import KernelRefused
+from tcprism.events.ledger import Account
 from tcprism.features.kernel import has_task_storage
 from tcprism.filters import descendants, pid_rows
 from tcprism.kernel.object import BpfObject, LoadError
-from tcprism.probes import Program
+from tcprism.probes import Program, message
 from tcprism.ring import rings
 from tcprism.ring.buffer import Layout
 from tcprism.sources import plan
 from tcprism.sources.host_pids import host_pids, on_host
 from tcprism.sources.request import Request
+
+_MPTCP = (
+    "MPTCP sockets were used, and what they send and receive is not shown: --hooks tracepoint can,"
+    " from Linux 6.3 on"
+)
 
 
 class Hooks:
@@ -41,7 +47,6 @@ class Hooks:
         self.choices, self._object = features.choose(probes, forced, self._load)
         self.map_fd = self._object.map_fd
         self.counters = self._object.counters
-        self.unremembered = self._object.unremembered
         return self
 
     def __exit__(
@@ -121,6 +126,19 @@ class Hooks:
             with suppress(LoadError):  # an event says itself that its payload could not be seen
                 self._put_on(bpf, self._late)
             self._late = []
+
+    def unremembered(self) -> int:
+        """Return how many sockets there was no room to remember."""
+        return self._object.count("unremembered")
+
+    def unshown(self) -> Account:
+        """Say what happened that the hooks in use cannot show."""
+        hooks = (choice.hook for choice in self.choices if choice.probe is message.PROBE)
+        blind = any(hook and hook.mechanism != "tracepoint" for hook in hooks)
+        wanted = {*self._request.kinds} & {*message.PROBE.kinds}
+        if blind and wanted and self._object.count("mptcp_connections"):
+            return Account(remarks=(_MPTCP,))
+        return Account()
 
     def missed(self) -> Counter[str]:
         """Return, per kind, the runs that the kernel skipped as the program was already running."""

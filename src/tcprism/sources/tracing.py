@@ -148,13 +148,14 @@ class Tracing:
 
     def ledger(self) -> Ledger:
         """Return the account of every event so far."""
-        return close_accounts(
+        ledger = close_accounts(
             self.request.kinds,
             self._hooks.counters(),
             self._hooks.missed(),
             self._received,
             self._hooks.unremembered(),
         )
+        return ledger.with_account(self._hooks.unshown())
 
 
 def survey(probe: Probe) -> Choice:
