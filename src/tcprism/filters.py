@@ -24,6 +24,7 @@ from tcprism.events._wire import (
     PORT_WORDS,
     PREFIXES_MAX,
 )
+from tcprism.mounts import cgroup_roots
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -354,12 +355,6 @@ def parse_cgroup(text: str) -> Path:
     roots = " or ".join(map(str, cgroup_roots()))
     where = f"look below {roots}" if roots else "no cgroup2 file system is mounted here"
     raise UnknownTarget(f"--cgroup: {text} is not a cgroup v2 directory; {where}")
-
-
-def cgroup_roots() -> list[Path]:
-    """Return where cgroup v2 is mounted."""
-    mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
-    return [Path(mount[1]) for mount in mounts if mount[2] == "cgroup2"]
 
 
 def _is_cgroup2(path: Path) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import re
 import socket
 from dataclasses import fields
 from pathlib import Path
 
 from tcprism.errors import UnknownTarget, UsageError
+from tcprism.events._wire import COMM_LENGTH
 from tcprism.filters import Criteria, parse_comm, parse_network, parse_pids, parse_ports
 
 _HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]]+))(?::([0-9]{1,5}))?")
@@ -56,9 +58,10 @@ def both(first: Criteria, second: Criteria) -> Criteria:
 
 def _runs(name: str) -> bool:
     """Tell whether a thread has this name, cut as the kernel cuts it."""
+    wanted = os.fsencode(name)[: COMM_LENGTH - 1]
     for comm in Path("/proc").glob("[0-9]*/task/[0-9]*/comm"):
         with contextlib.suppress(OSError):  # it has just ended
-            if comm.read_text(errors="replace").rstrip("\n") == name[:15]:
+            if comm.read_bytes().removesuffix(b"\n") == wanted:
                 return True
     return False
 

@@ -68,8 +68,9 @@ def _library() -> dict[str, str | None]:
 
 def capabilities() -> dict[str, bool]:
     """Return which of the needed capabilities this process has in effect."""
-    status = Path("/proc/self/status").read_text()
-    effective = int(re.findall(r"CapEff:\s*([0-9a-f]+)", status)[0], 16)
+    # As bytes: a process is called what it likes.
+    status = Path("/proc/self/status").read_bytes()
+    effective = int(re.findall(rb"\nCapEff:\s*([0-9a-f]+)", status)[0], 16)
     return {name: bool(effective >> bit & 1) for name, bit in _CAPABILITIES.items()}
 
 
@@ -106,11 +107,11 @@ def tick_ns() -> int:
 def lockdown() -> str:
     """Return the kernel lockdown mode, or "none" when the kernel has no lockdown."""
     try:
-        text = Path("/sys/kernel/security/lockdown").read_text()
+        text = Path("/sys/kernel/security/lockdown").read_bytes()
     except OSError:
         return "none"
-    chosen = re.findall(r"\[(\w+)\]", text)
-    return chosen[0] if chosen else "none"
+    chosen = re.findall(rb"\[(\w+)\]", text)
+    return chosen[0].decode("ascii") if chosen else "none"
 
 
 def _own_path() -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from pathlib import Path
+
+from tcprism.mounts import cgroup_roots
 
 # struct file_handle of a kernfs directory: include/linux/exportfs.h, fs/kernfs/mount.c (5.5+).
 _FILEID_KERNFS = 0xFE
@@ -23,10 +24,8 @@ def open_cgroup_root() -> int:
 
     Raises OSError when this kernel has no cgroup v2.
     """
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, where, kind, *_ = line.split()
-        if kind == "cgroup2":
-            return os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for root in cgroup_roots():
+        return os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     return mount_detached()
 
 

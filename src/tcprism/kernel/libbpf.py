@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tcprism.errors import LibraryMissing
+from tcprism.events.escape import escape
 
 SONAME = "libbpf.so.1"
 INSTALL = (
@@ -102,9 +103,10 @@ class Libbpf:
 
     def real_path(self) -> str:
         """Return the file that was loaded, which the dynamic linker may have chosen."""
-        for line in Path("/proc/self/maps").read_text().splitlines():
-            if Path(self.path).name in line:
-                return line.split(maxsplit=5)[-1]
+        name = os.fsencode(Path(self.path).name)
+        for line in Path("/proc/self/maps").read_bytes().split(b"\n"):
+            if name in line:
+                return escape(line.split(maxsplit=5)[-1])
         return self.path
 
     def call(self, name: str, *arguments: Any) -> Any:

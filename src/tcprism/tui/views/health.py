@@ -67,4 +67,4 @@ class HealthView(View):
 
 def _resident() -> int:
     """Return the bytes of memory in use."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+    return int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE
