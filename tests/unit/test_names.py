@@ -1,10 +1,12 @@
 """What a cgroup's path says, and names from a container engine's socket."""
 
 import json
+import select
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -90,11 +92,46 @@ def test_names_come_from_the_engine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"[]", b"no JSON", b'{"message": "no"}', b'[{"Names": [1]}]', b"[1]"]
+    "body",
+    [
+        b"[]",
+        b"no JSON",
+        b'{"message": "no"}',
+        b'[{"Names": [1]}]',
+        b"[1]",
+        b"[" * 1_000_000,
+        b'[{"Id": "a", "Names": ["\\udcff"]}]',
+        b'{"a":' * 100_000,
+    ],
+    ids=range(8),
 )
 def test_an_engine_that_makes_no_sense(body: bytes, tmp_path: Path) -> None:
     with engine(tmp_path / "docker.sock", body) as path:
         assert Names([path]).refresh() == {}
+
+
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\n\r\n["])
+def test_an_engine_that_drips(begun: bytes, tmp_path: Path) -> None:
+    """A byte now and then is no answer: the deadline is for the whole of it."""
+    path = tmp_path / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def drip() -> None:
+            with listener.accept()[0] as client, suppress(OSError):
+                client.sendall(begun)
+                while True:
+                    client.sendall(b" ")
+                    select.select([], [], [], 0.02)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        began = time.monotonic()
+        assert Names([path]).refresh() == {}
+        assert time.monotonic() - began < 30
+        thread.join(60)  # its client went away
+    assert not thread.is_alive()
 
 
 def test_a_name_never_waits_for_the_engine(tmp_path: Path) -> None:

@@ -8,11 +8,40 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from tcprism.events.escape import escape
 
-_PATIENCE = 1.0  # seconds to wait for an engine
+_PATIENCE = 1.0  # seconds that an answer may take, all of it
+_LONGEST = 1 << 24  # bytes of an answer
+
+
+_MAKES_NO_SENSE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    http.client.HTTPException,
+)
+
+
+class _ImpatientSocket(socket.socket):
+    """A socket with a deadline for all that is received, however often a byte comes."""
+
+    deadline = 0.0
+
+    def recv_into(self, *arguments: Any) -> int:
+        """Receive what comes in the time that is left."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer takes too long")
+        self.settimeout(left)
+        return super().recv_into(*arguments)
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -23,9 +52,10 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_PATIENCE)
-        self.sock.connect(str(self._path))
+        self.sock = engine = _ImpatientSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+        engine.deadline = time.monotonic() + _PATIENCE
+        engine.settimeout(_PATIENCE)
+        engine.connect(str(self._path))
 
 
 def ask(engine: Path) -> dict[str, str]:
@@ -33,13 +63,13 @@ def ask(engine: Path) -> dict[str, str]:
     if not engine.is_socket():
         return {}
     try:
-        connection = _UnixConnection(engine)
-        connection.request("GET", "/containers/json")
-        found = json.loads(connection.getresponse().read(1 << 24))
+        with closing(_UnixConnection(engine)) as connection:
+            connection.request("GET", "/containers/json")
+            found = json.loads(connection.getresponse().read(_LONGEST))
         return {
             str(each["Id"]): escape(str(each["Names"][0]).lstrip("/").encode())
             for each in found
             if each.get("Names")
         }
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, http.client.HTTPException):
+    except _MAKES_NO_SENSE:
         return {}
