@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import tcprism
+from tcprism.errors import UsageError
 from tcprism.events import FAMILIES, Batch, Part
 from tcprism.events._wire import EventKind
 from tcprism.events.names import STATES
@@ -272,3 +273,85 @@ def test_cut_off(path: Path, tmp_path: Path) -> None:
     assert done.returncode == 0
     assert done.stdout == "n\n500\n"
     assert "ends without its last batch" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_text('{file}')",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "FROM '{file}'",
+        "SELECT * FROM glob('/etc/*')",
+        "COPY (SELECT 1) TO '{new}'",
+        "EXPORT DATABASE '{new}'",
+        "ATTACH '{new}'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET memory_limit = '100GB'",
+        "RESET memory_limit",
+        "SET enable_external_access = true",
+        "SET lock_configuration = false",
+        "PRAGMA profiling_output = '{new}'",
+        "CALL enable_logging(storage = 'file', storage_config = {{'path': '{new}'}})",
+        "CREATE SECRET hidden (TYPE s3)",
+        "SELECT * FROM self",  # a variable of this program
+        "SELECT getenv('HOME')",
+    ],
+)
+def test_a_query_reaches_nothing_but_the_recording(path: Path, tmp_path: Path, sql: str) -> None:
+    there = tmp_path / "there.csv"
+    there.write_text("a\n1\n")
+    with pytest.raises(UsageError):
+        ask(path, sql.format(file=there, new=tmp_path / "new"))
+    assert [*tmp_path.iterdir()] == [there]
+
+
+def test_files_are_allowed_by_an_option(path: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new.csv"
+    sql = f"COPY (SELECT 7 AS seven) TO '{new}'"
+    denied = subprocess.run([TCPRISM, "query", path, sql], capture_output=True, text=True)
+    assert denied.returncode == 2
+    assert "--allow-files" in denied.stderr
+    assert not new.exists()
+    subprocess.run([TCPRISM, "query", "--allow-files", path, sql], check=True, capture_output=True)
+    assert new.read_text() == "seven\n7\n"
+
+
+@pytest.mark.parametrize("sql", ["SELECT 1; SELECT 2", "SET threads = 1; SELECT 1", "", "-- none"])
+def test_a_query_is_one_statement(path: Path, sql: str) -> None:
+    with pytest.raises(UsageError, match=r"statements|empty"):
+        ask(path, sql)
+
+
+def test_what_follows_a_statement_may_be_nothing(path: Path) -> None:
+    assert ask(path, "SELECT 1; -- that is all") == [(1,)]
+    assert ask(path, "PIVOT (SELECT 'a' x, 1 y) ON x USING sum(y)") == [(1,)]
+
+
+def test_a_query_that_is_not_utf_8(path: Path) -> None:
+    result = subprocess.run([TCPRISM, "query", path, b"SELECT '\xff'"], capture_output=True)
+    assert result.returncode == 2
+    assert b"UTF-8" in result.stderr
+    assert b"Traceback" not in result.stderr
+
+
+def test_csv_has_no_formulas_and_no_control_characters(path: Path) -> None:
+    """A spreadsheet would take the cell for a formula, a terminal for a command."""
+    sql = "SELECT '=1+1' AS \"@a\", '-2' AS b, -2 AS c, -2.5 AS d, chr(27) || 'e' AS e, chr(9) AS f"
+    result = subprocess.run(
+        [TCPRISM, "query", "--format", "csv", path, sql], capture_output=True, text=True, check=True
+    )
+    assert [*csv.reader(io.StringIO(result.stdout))] == [
+        ["'@a", "b", "c", "d", "e", "f"],
+        ["'=1+1", "'-2", "-2", "-2.5", r"\x1be", r"\x09"],
+    ]
+
+
+def test_names_of_columns_are_shown_without_control_characters(path: Path) -> None:
+    sql = "PIVOT (SELECT chr(27) x, 1 y) ON x USING sum(y)"
+    for form in ("table", "csv", "json"):
+        result = subprocess.run(
+            [TCPRISM, "query", "--format", form, path, sql], capture_output=True, check=True
+        )
+        assert b"\x1b" not in result.stdout
+        assert b"1" in result.stdout

@@ -1,8 +1,10 @@
 """Sinks: whatever a record holds, what is written is sound."""
 
+import csv
 import io
 import json
 import re
+from base64 import b64decode
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +17,7 @@ from tcprism.events._wire import EventKind, MessageFlag
 from tcprism.events.kinds import RECORDS
 from tcprism.sinks import Sink
 from tcprism.sinks.count import Count
+from tcprism.sinks.csv_lines import Csv
 from tcprism.sinks.json_lines import JsonLines
 from tcprism.sinks.text import RESET, Text
 
@@ -215,3 +218,14 @@ def test_count_of_nothing() -> None:
 @given(random_batches(any_kind=True))
 def test_count_of_random_records(batch: Batch) -> None:
     written(Count, batch)
+
+
+@pytest.mark.parametrize("first", "=+-@")
+def test_csv_has_no_formulas(first: str) -> None:
+    """Spreadsheets calculate what begins so (OWASP, CSV injection); numbers are left alone."""
+    hostile = f"{first}1+1"
+    part = messages({"comm": hostile.encode(), "payload": hostile.encode(), "error": -1, "pid": 1})
+    (row,) = csv.DictReader(io.StringIO(written(Csv, Batch([part]))))
+    assert row["comm"] == row["payload_text"] == f"'{hostile}"
+    assert b64decode(row["payload"]) == hostile.encode()
+    assert row["pid"] == "1"

@@ -20,6 +20,7 @@ from tcprism.errors import UsageError
 from tcprism.events.escape import escape
 from tcprism.interrupts import step
 from tcprism.recording.queries import QUERIES
+from tcprism.sinks.csv_lines import harmless
 
 EPILOG = """\b
 Examples:
@@ -30,7 +31,7 @@ Examples:
 
 Views: events, messages, segments, retransmits, connections; docs/events.md explains the columns.
 FILE is a recording, also one that is still being written, or a directory of recordings. The SQL is
-DuckDB's."""
+DuckDB's, one statement; it reaches nothing but the recording unless --allow-files is given."""
 
 Row = Sequence[Any]
 _WIDEST = 60  # characters of a cell in a table
@@ -49,7 +50,14 @@ _ROWS_MEASURED = 1000
     show_default=True,
     help="A table to read, a JSON object a line, or CSV with a header.",
 )
-def command(file: str | None, sql: str | None, show_list: bool, form: str) -> None:
+@click.option(
+    "--allow-files",
+    is_flag=True,
+    help="Let the SQL read and write files, use the network and change settings.",
+)
+def command(
+    file: str | None, sql: str | None, show_list: bool, form: str, allow_files: bool
+) -> None:
     """Ask a recording in SQL."""
     if show_list:
         print("\n\n".join(_described()))
@@ -58,7 +66,7 @@ def command(file: str | None, sql: str | None, show_list: bool, form: str) -> No
         raise UsageError("give a recording and a query; `tcprism query --list` shows some by name")
     from tcprism.recording.sql import Database
 
-    with Database(file) as database:
+    with Database(file, allow_files) as database:
         _print(_WRITERS[form](*database.query(QUERIES[sql].sql if sql in QUERIES else sql)))
         for sentence in database.trouble:
             print(f"tcprism: {sentence}", file=sys.stderr)
@@ -84,9 +92,18 @@ def _print(lines: Iterable[str]) -> None:
 
 
 def _csv(names: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
-    yield _csv_line(names)
+    yield _csv_line(list(map(_csv_cell, names)))
     for row in rows:
-        yield _csv_line([_plain(value) for value in row])
+        yield _csv_line([_csv_cell(value) for value in row])
+
+
+def _csv_cell(value: Any) -> Any:
+    """Return a value as CSV has it; a text comes without control characters and formulas."""
+    plain = _plain(value)
+    if plain is None or isinstance(plain, int | float):
+        return plain
+    text = _shown(plain)
+    return text if isinstance(value, bytes | bytearray) else harmless(text)
 
 
 def _csv_line(row: Row) -> str:
@@ -112,6 +129,7 @@ def _plain(value: Any) -> Any:
 
 def _table(names: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
     """Align columns by the first rows, numbers to the right."""
+    names = list(map(_shown, names))
     rows = iter(rows)
     first = [row for row, _ in zip(rows, range(_ROWS_MEASURED), strict=False)]
     numeric = [_is_numeric(row[index] for row in first) for index in range(len(names))]
@@ -133,11 +151,13 @@ def _cell(value: Any) -> str:
     """Return a value for a terminal, without a control character."""
     if value is None:
         return "-"
-    if isinstance(value, bytes | bytearray):
-        text = escape(bytes(value))
-    else:  # what tcprism escaped already keeps its backslashes
-        text = escape(str(value).encode()).replace(r"\\", "\\")
+    text = escape(bytes(value)) if isinstance(value, bytes | bytearray) else _shown(value)
     return text if len(text) <= _WIDEST else text[: _WIDEST - 3] + "..."
+
+
+def _shown(value: Any) -> str:
+    """Return a value as printable ASCII; what tcprism escaped already keeps its backslashes."""
+    return escape(str(value).encode()).replace(r"\\", "\\")
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:

@@ -27,6 +27,18 @@ from tcprism.recording.schema import fields_of
 _MEMORY = "128MB"  # beyond that DuckDB goes to disk
 _ROWS_AT_ONCE = 1024
 
+# SQL may come from somebody else than the user: it reads the recording and nothing else. Access is
+# the last setting that can be changed when others are made, for it forbids to change them.
+_NO_VARIABLES = "SET python_enable_replacements = false"  # those of this program are no tables
+_LOCKED = (
+    "SET autoinstall_known_extensions = false",
+    "SET autoload_known_extensions = false",
+    "SET allow_community_extensions = false",
+    "SET enable_external_access = false",
+    "SET lock_configuration = true",
+)
+_FORBIDDEN = ("disabled by configuration", "disabled through configuration", "has been locked")
+
 _VIEWS = {
     "messages": (FAMILIES["message"], ("message",)),
     "segments": ((*FAMILIES["segment"], "retransmit"), ("segment", "loss")),
@@ -39,10 +51,11 @@ VIEWS = ("events", *_VIEWS)
 class Database:
     """A recording as views for SQL; `trouble` is what the last look at it found missing.
 
+    A query has no access to files, the network and settings but with `allow_files`.
     Raises RecordingError and ExtraMissing.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], allow_files: bool = False) -> None:
         if os.fspath(path) == "-":
             raise UsageError("a query may read a recording twice: give it a file, not a pipe")
         Recording(path).close()  # what cannot be read is said before anything else
@@ -58,6 +71,8 @@ class Database:
         self._connection.register("events", self._events)
         for name, (kinds, families) in (_VIEWS | _made_views()).items():
             self._connection.execute(_view(name, kinds, families))
+        for setting in (_NO_VARIABLES, *(() if allow_files else _LOCKED)):
+            self._connection.execute(setting)
 
     def __enter__(self) -> Database:
         return self
@@ -80,11 +95,26 @@ class Database:
     def query(self, sql: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
         """Return the names of the result's columns and its rows. Raises UsageError for bad SQL."""
         try:
-            cursor = self._connection.execute(sql)
+            cursor = self._connection.execute(self._one_statement(sql))
             names = [column[0] for column in cursor.description or ()]
         except self._duckdb.Error as error:
             raise self._explained(error) from error
         return names, self._rows(cursor)
+
+    def _one_statement(self, sql: str) -> Any:
+        try:
+            sql.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError("the query is not UTF-8: write it again") from error
+        statements = self._connection.extract_statements(sql)
+        if len(statements) != 1:
+            raise UsageError(
+                f"there are {len(statements)} statements in the query: only the last one's result"
+                " would be shown; give one, as in WITH a AS (...) SELECT ..."
+                if statements
+                else "the query is empty; `tcprism query --list` shows some by name"
+            )
+        return statements[0]
 
     def _rows(self, cursor: Any) -> Iterator[tuple[Any, ...]]:
         try:
@@ -99,6 +129,8 @@ class Database:
             mine: Error = self._events.error
             return mine
         said = str(error).strip().splitlines()[0].rstrip(".")
+        if any(text in said for text in _FORBIDDEN):
+            return UsageError(f"{said}; --allow-files permits files, the network and settings")
         return UsageError(f"{said}; `tcprism query --list` shows queries that work")
 
 

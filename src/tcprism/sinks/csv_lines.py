@@ -1,4 +1,7 @@
-"""CSV (RFC 4180 with newlines as Unix has them): one line an event, all columns, null empty."""
+"""CSV (RFC 4180 with newlines as Unix has them): one line an event, all columns, null empty.
+
+A text that a spreadsheet would take for a formula has ' before it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,15 @@ from tcprism.sinks import Sink
 from tcprism.sinks.base64_payload import base64_payloads
 from tcprism.sinks.lines import write_lines
 
+# A cell that begins so is a formula to a spreadsheet; what follows a ' is a text to it.
+_FORMULA = tuple("=+-@\t\r")
+
 _BOOLEANS = {True: "true", False: "false", None: None}
+
+
+def harmless(text: str) -> str:
+    """Return the text of a cell that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 class Csv(Sink):
@@ -47,6 +58,8 @@ def _cells(column: Column, part: Part) -> list[Any]:
     if column.name == "payload":
         return base64_payloads(part)
     values = column.to_list(part)
+    if column.json_type == "string":
+        return [value and harmless(value) for value in values]
     return values if column.json_type != "boolean" else list(map(_BOOLEANS.__getitem__, values))
 
 
