@@ -18,3 +18,9 @@ def test_names_of_mounts_are_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     monkeypatch.setattr(mounts, "_MOUNTS", table)
     assert [os.fsencode(root) for root in mounts.cgroup_roots()] == [b"/my cgroups\\\xff"]
+
+
+def test_cgroup_roots_are_those_of_mountinfo() -> None:
+    lines = Path("/proc/self/mountinfo").read_bytes().split(b"\n")
+    mounted = [line.split(b" ")[4] for line in lines if b" - cgroup2 " in line]
+    assert list(map(os.fsencode, mounts.cgroup_roots())) == mounted
