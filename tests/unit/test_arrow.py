@@ -129,6 +129,8 @@ def in_csv(value: object) -> str:
         return b64encode(value).decode()
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@")):
+        return f"'{value}"  # no formula
     return "" if value is None else str(value)
 
 
