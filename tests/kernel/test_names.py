@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .tracer import TCPRISM
+from tests.support.tracer import TCPRISM
 
 pytestmark = pytest.mark.native
 
