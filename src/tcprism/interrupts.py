@@ -39,12 +39,12 @@ class _Watch:
         self.end_out, self._end_in = os.pipe()  # readable from the first signal on
         self._signals_out, self._signals_in = os.pipe()
         os.set_blocking(self._signals_in, False)
+        # Python's C code writes each signal there at once, whatever the main thread is at.
+        signal.set_wakeup_fd(self._signals_in, warn_on_full_buffer=False)
         self._handlers = {number: signal.getsignal(number) for number in _NUMBERS}
         for number, handler in self._handlers.items():
             if (number, handler) != (signal.SIGHUP, signal.SIG_IGN):  # as nohup wants it
                 signal.signal(number, self._note)
-        # Python's C code writes each signal there at once, whatever the main thread is at.
-        signal.set_wakeup_fd(self._signals_in, warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._run, daemon=True, name="signals")
         self._thread.start()
 
