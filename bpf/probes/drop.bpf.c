@@ -55,26 +55,20 @@ INLINE bool was_received(const struct sock *sk, const struct dropped *d)
  * The socket is one out of a packet: no cookie can be made for it. A connection has the socket's ends, whatever NAT
  * has written into the packet; a listener has only one.
  */
-INLINE void read_socket(struct dropped *to, struct sock *sk)
+INLINE void read_socket(struct dropped *to, struct sock *sk, const struct sk_buff *skb)
 {
 	struct connection *c = &to->connection;
 
 	if (is_full_socket(sk) && sk->__sk_common.skc_dport) {
 		read_connection(c, &sk->__sk_common, READS_BTF);
 	} else {
-		packet_connection(c, &to->packet, to->outgoing);
+		packet_connection(c, &to->packet, skb, to->outgoing);
 		c->netns = read_netns(&sk->__sk_common, READS_BTF);
 	}
 	if (!is_full_socket(sk))
 		return;
 	to->owner = owner_of(sk, READS_BTF);
 	to->socket = cookie_of(sk, READS_PROBED);
-}
-
-INLINE void read_without_socket(struct dropped *to, const struct sk_buff *skb)
-{
-	packet_connection(&to->connection, &to->packet, false);
-	to->connection.netns = netns_of_device(skb);
 }
 
 INLINE void drop_event(struct dropped *d)
@@ -126,9 +120,9 @@ SEC("tp_btf/kfree_skb") int tracepoint_drop(u64 *ctx)
 	if (d.is_judged && !is_lost(sk, &d.judged))
 		return 0;
 	if (is_there(sk))
-		read_socket(&d, sk);
+		read_socket(&d, sk, skb);
 	else
-		read_without_socket(&d, skb);
+		packet_connection(&d.connection, &d.packet, skb, false);
 	drop_event(&d);
 	return 0;
 }

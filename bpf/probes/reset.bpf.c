@@ -24,8 +24,7 @@ INLINE void reset_of_packet(const struct sk_buff *skb, u32 reason)
 
 	if (!kind_wanted(KIND_RESET) || !read_seen_packet(&packet, skb))
 		return;
-	packet_connection(&c, &packet, false);
-	c.netns = netns_of_device(skb);
+	packet_connection(&c, &packet, skb, false);
 	connection_submit(NULL, &m, &c, NULL);
 }
 

@@ -56,7 +56,7 @@ INLINE bool read_egress_connection(struct connection *to, const struct packet *p
 		read_connection(to, &sk->__sk_common, READS_BTF);
 		return true;
 	}
-	if (!read_packet_connection(to, packet, skb->protocol))
+	if (!read_packet_connection(to, packet, skb->protocol, skb->ifindex))
 		return false;
 	undo_translation(to, skb);
 	to->netns = netns_of_other(skb->sk);

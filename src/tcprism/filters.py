@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import os
 import re
+import socket
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ _CLONE_NEWNET = 0x40000000
 
 _U32 = struct.Struct("=I")
 _FAMILY_BITS = 32
+_SCOPE_BITS = 32
+_INDEX = re.compile("[0-9]{1,9}")
 _V4_BITS = 96  # an IPv4 prefix inside ::ffff:0:0/96
 
 
@@ -145,13 +148,24 @@ def _comm_key(comm: str) -> bytes:
 
 
 def _prefix_key(network: IpNetwork) -> bytes:
-    """Return struct prefix: its length in bits, the family, the address (IPv4 as mapped IPv6)."""
+    """Return struct prefix: its length in bits, the family, the address, its scope.
+
+    IPv4 is there as mapped IPv6.
+    """
     packed = network.network_address.packed
     length = _FAMILY_BITS + network.prefixlen
+    scope_id = scope_of(network)
     if network.version == 4:
         packed = b"\0" * 10 + b"\xff\xff" + packed
         length += _V4_BITS
-    return _U32.pack(length) + _U32.pack(network.version) + packed
+    if scope_id:
+        length += _SCOPE_BITS
+    return _U32.pack(length) + _U32.pack(network.version) + packed + _U32.pack(scope_id)
+
+
+def scope_of(network: IpNetwork) -> int:
+    """Return the index of the interface that an address is of, 0 for any."""
+    return int(getattr(network.network_address, "scope_id", None) or 0)
 
 
 # What a user writes -> a value. Each raises UsageError.
@@ -309,10 +323,13 @@ def parse_comm(text: str) -> str:
 
 
 def parse_network(text: str, option: str = "--host") -> IpNetwork:
-    """Parse "10.0.0.1", "10.0.0.0/8", "fe80::/10"; an IPv4-mapped one becomes IPv4.
+    """Parse "10.0.0.1", "10.0.0.0/8", "fe80::1%eth0"; an IPv4-mapped one becomes IPv4.
 
-    `option` is what an error names.
+    `option` is what an error names. An interface of another network namespace has its index only.
     """
+    address, percent, interface = text.partition("%")
+    if percent:
+        return _parse_scoped(address, interface, option)
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError as error:
@@ -324,6 +341,27 @@ def parse_network(text: str, option: str = "--host") -> IpNetwork:
     if mapped is not None and network.prefixlen >= _V4_BITS:
         return ipaddress.ip_network((mapped, network.prefixlen - _V4_BITS))
     return network
+
+
+def _parse_scoped(address: str, interface: str, option: str) -> IpNetwork:
+    """Parse a link-local address with its interface, by name or index."""
+    network = parse_network(address, option)
+    if (
+        network.version != 6
+        or not network.is_link_local
+        or network.prefixlen < network.max_prefixlen
+    ):
+        raise UsageError(
+            f"{option}: only one link-local address has an interface, as in fe80::1%eth0"
+        )
+    try:
+        index = int(interface) if _INDEX.fullmatch(interface) else socket.if_nametoindex(interface)
+    except (OSError, ValueError) as error:
+        raise UnknownTarget(
+            f"{option}: there is no interface {interface!r} here; give its index, the key scope_id,"
+            " if it is elsewhere"
+        ) from error
+    return ipaddress.ip_network(f"{network.network_address}%{index}")
 
 
 def parse_ports(text: str, option: str = "--port") -> tuple[tuple[int, int], ...]:

@@ -18,7 +18,7 @@ from .records import MAKERS, connections, losses, messages, segments, snapshots
 EVENT_KEYS = [
     *("time", "ts_ns", "kind", "pid", "tid", "comm", "uid", "cgroup_id", "cgroup"),
     *("container_id", "container", "pod_uid", "unit", "owner_source", "netns", "socket"),
-    *("family", "local_ip", "local_port", "remote_ip", "remote_port", "bytes", "error"),
+    *("family", "scope_id", "local_ip", "local_port", "remote_ip", "remote_port", "bytes", "error"),
 ]
 SEGMENT_KEYS = [
     *("flags", "seq", "end_seq", "ack", "window", "segs", "packets_out", "ca_state", "cwnd"),

@@ -8,9 +8,21 @@
 struct connection {
 	struct address local, remote; /* IPv4 as mapped IPv6 */
 	u32 netns;
+	u32 scope_id; /* of link-local addresses, which each link has anew; else 0 */
 	u16 local_port, remote_port;
 	u8 family;
 };
+
+/* fe80::/10 */
+INLINE bool is_link_local(const struct address *address)
+{
+	return (address->word[0] & bpf_ntohl(0xffc00000)) == bpf_ntohl(0xfe800000);
+}
+
+INLINE u32 scope_of(const struct connection *c, u32 interface)
+{
+	return c->family == 6 && (is_link_local(&c->local) || is_link_local(&c->remote)) ? interface : 0;
+}
 
 #define MAPPED_PREFIX 0xffff0000U /* ::ffff:0:0/96, its third word in network order */
 
@@ -80,6 +92,7 @@ INLINE u16 local_port_of(const struct sock_common *sk, enum reads reads)
 INLINE void read_connection(struct connection *to, const struct sock_common *sk, enum reads reads)
 {
 	u16 family = 0, remote_port = 0;
+	u32 interface = 0;
 
 	to->netns = read_netns(sk, reads); /* first, before the code branches: the verifier takes long over it */
 	READ(reads, family, sk->skc_family);
@@ -87,6 +100,8 @@ INLINE void read_connection(struct connection *to, const struct sock_common *sk,
 	to->local_port = local_port_of(sk, reads);
 	to->remote_port = bpf_ntohs(remote_port);
 	read_addresses(to, sk, family, reads);
+	READ(reads, interface, sk->skc_bound_dev_if); /* which the kernel sets where an address is link-local */
+	to->scope_id = scope_of(to, interface);
 }
 
 #endif

@@ -68,7 +68,7 @@ INLINE bool read_packet(struct packet *to, struct __sk_buff *skb)
 	return true;
 }
 
-INLINE bool read_packet_connection(struct connection *to, const struct packet *from, u32 protocol)
+INLINE bool read_packet_connection(struct connection *to, const struct packet *from, u32 protocol, u32 interface)
 {
 	const u32 *word = (const void *)from->start;
 
@@ -78,6 +78,7 @@ INLINE bool read_packet_connection(struct connection *to, const struct packet *f
 		to->family = 4;
 		map_ipv4(&to->local, word[3]);
 		map_ipv4(&to->remote, word[4]);
+		to->scope_id = 0;
 		return true;
 	}
 	if (from->start + IPV6_LENGTH > from->end)
@@ -85,6 +86,7 @@ INLINE bool read_packet_connection(struct connection *to, const struct packet *f
 	to->family = 6;
 	__builtin_memcpy(&to->local, word + 2, sizeof(to->local));
 	__builtin_memcpy(&to->remote, word + 6, sizeof(to->remote));
+	to->scope_id = scope_of(to, interface);
 	return true;
 }
 

@@ -37,6 +37,7 @@ INLINE void event_begin(struct event *event, u32 kind, const struct connection *
 	event->kind = kind;
 	event->family = c->family;
 	event->netns = c->netns;
+	event->scope_id = c->scope_id;
 	event->local_port = c->local_port;
 	event->remote_port = c->remote_port;
 	*(struct address *)event->local_ip = c->local;

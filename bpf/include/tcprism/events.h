@@ -65,6 +65,7 @@ struct event {
 	u32 bytes DOC("messages, deliveries: bytes sent or received; segments, losses: TCP payload bytes; connections: 0");
 	u32 seq DOC("sequence number of the first byte; null when the hook cannot tell, as for urgent data and where another thread has the socket at once");
 	s32 error DOC("errno of the call, the attempt or the socket, as a name; null when there is none");
+	u32 scope_id DOC("index of the interface that link-local addresses are of, in the network namespace; null for others");
 };
 
 /* Bits of event.flags of a message. */

@@ -78,9 +78,9 @@ INLINE bool ports_may_pass(const struct sock_common *sk, enum reads reads)
 	return may_get_chosen_port(sk, reads);
 }
 
-INLINE bool in_prefixes(void *map, u32 family, const struct address *address)
+INLINE bool in_prefixes(void *map, const struct connection *c, const struct address *address)
 {
-	struct prefix key = { .length = PREFIX_BITS, .family = family, .address = *address };
+	struct prefix key = { .length = PREFIX_BITS, .family = c->family, .address = *address, .scope_id = c->scope_id };
 
 	return bpf_map_lookup_elem(map, &key);
 }
@@ -99,9 +99,9 @@ INLINE bool connection_passes(const struct connection *c)
 		return false;
 	if (config.by_netns && !bpf_map_lookup_elem(&network_namespaces, &netns))
 		return false;
-	if (config.by_remote_host && !in_prefixes(&remote_hosts, c->family, &c->remote))
+	if (config.by_remote_host && !in_prefixes(&remote_hosts, c, &c->remote))
 		return false;
-	return !config.by_host || in_prefixes(&hosts, c->family, &c->remote) || in_prefixes(&hosts, c->family, &c->local);
+	return !config.by_host || in_prefixes(&hosts, c, &c->remote) || in_prefixes(&hosts, c, &c->local);
 }
 
 /* The same for a socket, of which nothing is read that no filter needs. */

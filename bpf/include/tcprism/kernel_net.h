@@ -49,6 +49,7 @@ struct sock_common {
 	u8 skc_state;
 	unsigned long skc_flags;
 	u32 skc_tw_rcv_nxt; /* TIME_WAIT */
+	int skc_bound_dev_if;
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
@@ -217,6 +218,7 @@ struct tcp_request_sock {
 } CORE;
 
 struct net_device {
+	int ifindex;
 	possible_net_t nd_net;
 } CORE;
 

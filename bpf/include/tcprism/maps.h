@@ -46,13 +46,17 @@ struct address {
 	u32 word[4];
 };
 
-#define PREFIX_BITS 160
+#define PREFIX_BITS 192
 
-/* The family comes first: without it ::/0 would match the mapped IPv4 addresses too. */
+/*
+ * The family comes first: without it ::/0 would match the mapped IPv4 addresses too. The scope comes last: a prefix
+ * without one matches on any link.
+ */
 struct prefix {
 	u32 length; /* bits, the 32 of the family included */
 	u32 family; /* 4 or 6 */
 	struct address address;
+	u32 scope_id;
 };
 
 #define PREFIXES(name)                                                                             \

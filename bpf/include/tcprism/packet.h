@@ -81,27 +81,33 @@ INLINE bool read_seen_packet(struct seen_packet *to, const struct sk_buff *skb)
 	return at && !bpf_probe_read_kernel(&to->tcp, sizeof(to->tcp), (void *)at);
 }
 
+/* Where a packet is, as far as it still has its device: TCP takes that away on receipt. */
+INLINE void read_device(struct connection *to, const struct sk_buff *skb)
+{
+	struct net_device *dev = (void *)untyped(skb->dev);
+	struct net *net = NULL;
+	u32 interface = 0;
+
+	if (!dev)
+		return;
+	READ(READS_PROBED, net, dev->nd_net.net);
+	READ(READS_PROBED, to->netns, net->ns.inum);
+	READ(READS_PROBED, interface, dev->ifindex);
+	to->scope_id = scope_of(to, interface);
+}
+
 /* The connection as this host sees it. */
-INLINE void packet_connection(struct connection *to, const struct seen_packet *packet, bool outgoing)
+INLINE void packet_connection(struct connection *to, const struct seen_packet *packet, const struct sk_buff *skb,
+			      bool outgoing)
 {
 	to->local = outgoing ? packet->source : packet->destination;
 	to->remote = outgoing ? packet->destination : packet->source;
 	to->local_port = bpf_ntohs(outgoing ? packet->tcp.source : packet->tcp.dest);
 	to->remote_port = bpf_ntohs(outgoing ? packet->tcp.dest : packet->tcp.source);
 	to->family = packet->family;
-}
-
-INLINE u32 netns_of_device(const struct sk_buff *skb)
-{
-	struct net_device *dev = (void *)untyped(skb->dev);
-	struct net *net = NULL;
-	u32 inum = 0;
-
-	if (!dev)
-		return 0;
-	READ(READS_PROBED, net, dev->nd_net.net);
-	READ(READS_PROBED, inum, net->ns.inum);
-	return inum;
+	to->netns = 0;
+	to->scope_id = 0;
+	read_device(to, skb);
 }
 
 #endif

@@ -21,7 +21,7 @@ from tcprism.sources.snapshots import Snapshots
 from tcprism.stages import StatefulStage
 
 LISTEN = STATES.index("LISTEN")
-_NAMED_BY = ("netns", "local_ip", "local_port", "remote_ip", "remote_port")
+_NAMED_BY = ("netns", "scope_id", "local_ip", "local_port", "remote_ip", "remote_port")
 
 EPILOG = """\b
 Examples:

@@ -15,6 +15,7 @@ from tcprism.diagnosis.table import HISTORY, Table
 from tcprism.events import Part
 from tcprism.events.columns import BY_NAME
 from tcprism.events.names import endpoint
+from tcprism.events.scopes import shown
 from tcprism.events.units import known_duration, percent, rate_text, size, sparkline
 
 TREND = 10  # intervals
@@ -53,7 +54,7 @@ def owners(part: Part) -> list[str]:
 
 def ends(part: Part, end: str) -> list[str]:
     """Return each record's local or remote address and port."""
-    ips, ports = (BY_NAME[f"{end}_{name}"].to_list(part) for name in ("ip", "port"))
+    ips, ports = (shown(part, f"{end}_{name}") for name in ("ip", "port"))
     return list(map(endpoint, ips, ports))
 
 

@@ -14,6 +14,7 @@ Places = NDArray[np.intp]
 _ENDS = np.dtype(
     [
         ("netns", np.uint32),
+        ("scope_id", np.uint32),
         ("local_ip", np.uint8, 16),
         ("remote_ip", np.uint8, 16),
         ("local_port", np.uint16),
@@ -34,7 +35,10 @@ def own_keys(rows: Rows) -> Keys:
 
 
 def ends_keys(rows: Rows) -> Keys:
-    """Return a number a record for its ends: the peer may be in another namespace of this host."""
+    """Return a number a record for its ends: the peer may be in another namespace of this host.
+
+    There a link-local address has another scope, too.
+    """
     return _keys(rows, {name: name for name in _SWAPPED})
 
 

@@ -13,7 +13,7 @@ from tcprism.diagnosis.connections import ends, owners
 from tcprism.diagnosis.delta import LISTEN, Delta
 from tcprism.diagnosis.rules import RULES, Rule
 from tcprism.events import Part
-from tcprism.events.columns import BY_NAME
+from tcprism.events.scopes import shown
 from tcprism.events.units import duration, percent
 
 NOTHING = "nothing that limits it can be proven"
@@ -98,7 +98,7 @@ def _explained(
     part: Part, change: Delta, proven: list[list[Verdict]], places: list[int]
 ) -> list[Explained]:
     """Make an object of each record; `places` say where it is in the change."""
-    columns: dict[str, list[Any]] = {name: BY_NAME[name].to_list(part) for name in _WHO}
+    columns: dict[str, list[Any]] = {name: shown(part, name) for name in _WHO}
     columns["owner"] = owners(part)
     columns |= {end: ends(part, end) for end in ("local", "remote")}
     elapsed = change.elapsed_us[places].tolist()

@@ -12,7 +12,7 @@ from tcprism.diagnosis.connections import Places, owners, receive_queue, round_t
 from tcprism.diagnosis.delta import LISTEN, Numbers
 from tcprism.diagnosis.table import Table
 from tcprism.events import Part
-from tcprism.events.columns import BY_NAME
+from tcprism.events.scopes import shown
 
 Labels = list[str]
 Listening = Set[tuple[int, int]]  # network namespaces and ports
@@ -42,7 +42,7 @@ def listening(table: Table) -> Listening:
 
 
 def _texts(name: str) -> Callable[[Part, Listening], Labels]:
-    return lambda part, _: [str(value or "-") for value in BY_NAME[name].to_list(part)]
+    return lambda part, _: [str(value or "-") for value in shown(part, name)]
 
 
 def _service_ports(part: Part, listening: Listening) -> Labels:

@@ -12,7 +12,7 @@ from tcprism.events._wire import ELAPSED_UNKNOWN, SNAPSHOT, TOTALS, EventKind
 
 LIVES_MAX = 65_536
 
-_EVENT = ("ts_ns", "socket", "cgroup_id", "pid", "tid", "uid", "netns", "comm")
+_EVENT = ("ts_ns", "socket", "cgroup_id", "pid", "tid", "uid", "netns", "scope_id", "comm")
 _ENDS = ("local_ip", "remote_ip", "local_port", "remote_port", "owner_source", "family")
 
 

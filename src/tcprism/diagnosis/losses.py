@@ -9,6 +9,7 @@ import numpy as np
 from tcprism.diagnosis.connections import owners
 from tcprism.events import Batch, Part
 from tcprism.events.columns import BY_NAME
+from tcprism.events.scopes import shown
 
 SECONDS = 60
 NANOSECONDS = 1_000_000_000
@@ -33,7 +34,7 @@ class Losses:
         segments = np.maximum(part.rows["segs"], 1).tolist()
         for counter, names in (
             (self.causes, _causes(part)),
-            (self.peers, BY_NAME["remote_ip"].to_list(part)),
+            (self.peers, shown(part, "remote_ip")),
             (self.processes, owners(part)),
         ):
             for name, count in zip(names, segments, strict=True):

@@ -17,7 +17,7 @@ from tcprism.events.context import Context
 CONNECTIONS_MAX = 65_536
 
 # What names a connection: its namespace, and its ends.
-_ENDS = ("netns", "local_ip", "remote_ip", "local_port", "remote_port")
+_ENDS = ("netns", "scope_id", "local_ip", "remote_ip", "local_port", "remote_port")
 _OWNER = ("pid", "tid", "uid", "comm", "cgroup_id")
 
 

@@ -72,8 +72,10 @@ class Watch:
 
 
 def same_connection(rows: Rows, of: np.void) -> NDArray[np.bool_]:
-    """Tell which records have the ends and the namespace of another."""
-    same: NDArray[np.bool_] = _with_ends(rows, of, _ENDS) & (rows["netns"] == of["netns"])
+    """Tell which records have the ends, the namespace and the link of another."""
+    same: NDArray[np.bool_] = _with_ends(rows, of, _ENDS)
+    for name in ("netns", "scope_id"):
+        same &= rows[name] == of[name]
     return same
 
 

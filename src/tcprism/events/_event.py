@@ -29,6 +29,7 @@ class Attributes:
     netns: int | None
     socket: int | None
     family: int
+    scope_id: int | None
     local_ip: str
     local_port: int
     remote_ip: str

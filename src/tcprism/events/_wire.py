@@ -140,8 +140,9 @@ _EVENT: Fields = {
     "bytes": ("<u4", 100),
     "seq": ("<u4", 104),
     "error": ("<i4", 108),
+    "scope_id": ("<u4", 112),
 }
-EVENT = _dtype(_EVENT, 112)
+EVENT = _dtype(_EVENT, 120)
 
 _TOTALS: Fields = {
     "bytes_sent": ("<u8", 0),
@@ -168,95 +169,95 @@ TOTALS = _dtype(_TOTALS, 120)
 
 _MESSAGE: Fields = {
     **_at(0, _EVENT),
-    "requested": ("<u4", 112),
-    "unread_us": ("<u4", 116),
-    "duration_ns": ("<u8", 120),
-    "payload_length": ("<u4", 128),
-    "payload_unavailable": ("u1", 132),
+    "requested": ("<u4", 120),
+    "unread_us": ("<u4", 124),
+    "duration_ns": ("<u8", 128),
+    "payload_length": ("<u4", 136),
+    "payload_unavailable": ("u1", 140),
 }
-MESSAGE = _dtype(_MESSAGE, 136)
+MESSAGE = _dtype(_MESSAGE, 144)
 
 _DELIVERY: Fields = {
     **_at(0, _EVENT),
-    "send_ts_ns": ("<u8", 112),
-    "unsent_us": ("<u4", 120),
-    "unacked_us": ("<u4", 124),
+    "send_ts_ns": ("<u8", 120),
+    "unsent_us": ("<u4", 128),
+    "unacked_us": ("<u4", 132),
 }
-DELIVERY = _dtype(_DELIVERY, 128)
+DELIVERY = _dtype(_DELIVERY, 136)
 
 _SEGMENT: Fields = {
     **_at(0, _EVENT),
-    "end_seq": ("<u4", 112),
-    "ack": ("<u4", 116),
-    "window": ("<u4", 120),
-    "cwnd": ("<u4", 124),
-    "srtt_us": ("<u4", 128),
-    "packets_out": ("<u4", 132),
-    "segs": ("<u2", 136),
-    "ca_state": ("u1", 138),
-    "cause": ("u1", 139),
+    "end_seq": ("<u4", 120),
+    "ack": ("<u4", 124),
+    "window": ("<u4", 128),
+    "cwnd": ("<u4", 132),
+    "srtt_us": ("<u4", 136),
+    "packets_out": ("<u4", 140),
+    "segs": ("<u2", 144),
+    "ca_state": ("u1", 146),
+    "cause": ("u1", 147),
 }
-SEGMENT = _dtype(_SEGMENT, 144)
+SEGMENT = _dtype(_SEGMENT, 152)
 
 _LOSS: Fields = {
     **_at(0, _SEGMENT),
-    "rto_us": ("<u4", 144),
-    "rttvar_us": ("<u4", 148),
-    "ssthresh": ("<u4", 152),
-    "sacked_out": ("<u4", 156),
-    "lost_out": ("<u4", 160),
-    "retrans_out": ("<u4", 164),
-    "undone": ("<u4", 168),
-    "reason": ("<u4", 172),
-    "first_seq": ("<u4", 176),
-    "icsk_retransmits": ("u1", 180),
-    "outgoing": ("u1", 181),
-    "first_seq_known": ("u1", 182),
+    "rto_us": ("<u4", 152),
+    "rttvar_us": ("<u4", 156),
+    "ssthresh": ("<u4", 160),
+    "sacked_out": ("<u4", 164),
+    "lost_out": ("<u4", 168),
+    "retrans_out": ("<u4", 172),
+    "undone": ("<u4", 176),
+    "reason": ("<u4", 180),
+    "first_seq": ("<u4", 184),
+    "icsk_retransmits": ("u1", 188),
+    "outgoing": ("u1", 189),
+    "first_seq_known": ("u1", 190),
 }
-LOSS = _dtype(_LOSS, 184)
+LOSS = _dtype(_LOSS, 192)
 
 _CONNECTION_EVENT: Fields = {
     **_at(0, _EVENT),
-    "elapsed_ns": ("<u8", 112),
-    "reset_reason": ("<u4", 120),
-    "old_state": ("u1", 124),
-    "new_state": ("u1", 125),
-    "ending": ("u1", 126),
-    "sent": ("u1", 127),
-    **_at(128, _TOTALS),
+    "elapsed_ns": ("<u8", 120),
+    "reset_reason": ("<u4", 128),
+    "old_state": ("u1", 132),
+    "new_state": ("u1", 133),
+    "ending": ("u1", 134),
+    "sent": ("u1", 135),
+    **_at(136, _TOTALS),
 }
-CONNECTION_EVENT = _dtype(_CONNECTION_EVENT, 248)
+CONNECTION_EVENT = _dtype(_CONNECTION_EVENT, 256)
 
 _SNAPSHOT: Fields = {
     **_at(0, _EVENT),
-    **_at(112, _TOTALS),
-    "inode": ("<u8", 232),
-    "last_data_sent_us": ("<u8", 240),
-    "last_data_recv_us": ("<u8", 248),
-    "unsent": ("<u4", 256),
-    "unacked": ("<u4", 260),
-    "unread": ("<u4", 264),
-    "snd_wnd": ("<u4", 268),
-    "rcv_wnd": ("<u4", 272),
-    "sndbuf": ("<u4", 276),
-    "rcvbuf": ("<u4", 280),
-    "mss": ("<u4", 284),
-    "packets_out": ("<u4", 288),
-    "sacked_out": ("<u4", 292),
-    "lost_out": ("<u4", 296),
-    "retrans_out": ("<u4", 300),
-    "ssthresh": ("<u4", 304),
-    "rto_us": ("<u4", 308),
-    "rttvar_us": ("<u4", 312),
-    "backlog": ("<u4", 316),
-    "backlog_limit": ("<u4", 320),
-    "state": ("u1", 324),
-    "ca_state": ("u1", 325),
-    "icsk_retransmits": ("u1", 326),
-    "probes_out": ("u1", 327),
-    "nodelay": ("u1", 328),
+    **_at(120, _TOTALS),
+    "inode": ("<u8", 240),
+    "last_data_sent_us": ("<u8", 248),
+    "last_data_recv_us": ("<u8", 256),
+    "unsent": ("<u4", 264),
+    "unacked": ("<u4", 268),
+    "unread": ("<u4", 272),
+    "snd_wnd": ("<u4", 276),
+    "rcv_wnd": ("<u4", 280),
+    "sndbuf": ("<u4", 284),
+    "rcvbuf": ("<u4", 288),
+    "mss": ("<u4", 292),
+    "packets_out": ("<u4", 296),
+    "sacked_out": ("<u4", 300),
+    "lost_out": ("<u4", 304),
+    "retrans_out": ("<u4", 308),
+    "ssthresh": ("<u4", 312),
+    "rto_us": ("<u4", 316),
+    "rttvar_us": ("<u4", 320),
+    "backlog": ("<u4", 324),
+    "backlog_limit": ("<u4", 328),
+    "state": ("u1", 332),
+    "ca_state": ("u1", 333),
+    "icsk_retransmits": ("u1", 334),
+    "probes_out": ("u1", 335),
+    "nodelay": ("u1", 336),
 }
-SNAPSHOT = _dtype(_SNAPSHOT, 336)
+SNAPSHOT = _dtype(_SNAPSHOT, 344)
 
 _COUNTERS: Fields = {
     "seen": ("<u8", 0),
@@ -331,6 +332,7 @@ DOCS = {
     "event.bytes": "messages, deliveries: bytes sent or received; segments, losses: TCP payload bytes; connections: 0",
     "event.seq": "sequence number of the first byte; null when the hook cannot tell, as for urgent data and where another thread has the socket at once",
     "event.error": "errno of the call, the attempt or the socket, as a name; null when there is none",
+    "event.scope_id": "index of the interface that link-local addresses are of, in the network namespace; null for others",
     "totals.bytes_sent": "payload bytes sent, retransmissions included (tcp_sock.bytes_sent)",
     "totals.bytes_acked": "payload bytes that the peer acknowledged, the SYN counted (tcp_sock.bytes_acked)",
     "totals.bytes_received": "payload bytes that came in order, the FIN counted (tcp_sock.bytes_received)",

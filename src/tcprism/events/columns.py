@@ -137,6 +137,7 @@ COLUMNS = [
     wire_column("netns", ALL, "integer", missing=equal("netns", 0)),
     wire_column("socket", ALL, "integer", missing=equal("socket", 0)),
     wire_column("family", ALL, "integer"),
+    wire_column("scope_id", ALL, "integer", missing=equal("scope_id", 0)),
     wire_column("local_ip", ALL, "string", _address("local_ip")),
     wire_column("local_port", ALL, "integer"),
     wire_column("remote_ip", ALL, "string", _address("remote_ip")),

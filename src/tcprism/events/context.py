@@ -25,6 +25,10 @@ def _unknown(_number: int) -> str | None:
     return None
 
 
+def _no_interface(_netns: int, _index: int) -> str | None:
+    return None
+
+
 def _nobody(_cgroup_id: int) -> Owner:
     return Owner()
 
@@ -34,9 +38,11 @@ class Context:
     """Look-ups from a number in a record to its meaning.
 
     `owner` takes a cgroup v2 id, `drop_reason` an enum skb_drop_reason, `reset_reason` an enum
-    sk_rst_reason. Each remembers what it knows; they do not block.
+    sk_rst_reason. Each remembers what it knows; they do not block. `interface` takes a network
+    namespace and an index in it.
     """
 
     owner: Callable[[int], Owner] = _nobody
     drop_reason: Callable[[int], str | None] = _unknown
     reset_reason: Callable[[int], str | None] = _unknown
+    interface: Callable[[int, int], str | None] = _no_interface

@@ -8,6 +8,7 @@ from tcprism.events.context import Context
 from tcprism.kernel.cgroup import open_cgroup_root, path_of
 from tcprism.kernel.types import kernel_types
 from tcprism.names.cgroups import Names, Owners
+from tcprism.names.interfaces import Interfaces
 
 
 def cgroup_root() -> int:
@@ -23,4 +24,5 @@ def machine_context(root: int) -> Context:
     drops = kernel_types().enum("skb_drop_reason", "SKB_DROP_REASON_")
     drops |= kernel_types().enum("qdisc_drop_reason")
     resets = kernel_types().enum("sk_rst_reason", "SK_RST_REASON_")
-    return Context(Owners(partial(path_of, root), Names()), drops.get, resets.get)
+    owners = Owners(partial(path_of, root), Names())
+    return Context(owners, drops.get, resets.get, Interfaces().name)

@@ -65,7 +65,7 @@ QUERIES = {
             FROM messages
             WHERE bytes > 0 AND (flags IS NULL OR flags NOT LIKE '%PEEK%')
             WINDOW calls AS (
-                PARTITION BY netns, socket, local_ip, local_port, remote_ip, remote_port
+                PARTITION BY netns, scope_id, socket, local_ip, local_port, remote_ip, remote_port
                 ORDER BY ts_ns))
         SELECT time, comm, pid, if(kind = 'recv', 'client', 'server') AS side,
             remote_ip, service_port, round((ts_ns - asked_ns) / 1e6, 3) AS ms, request

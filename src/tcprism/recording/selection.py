@@ -14,7 +14,7 @@ from tcprism.events import Batch, Part
 from tcprism.events._wire import COMM_LENGTH
 from tcprism.events.context import Owner
 from tcprism.events.kinds import NUMBERS
-from tcprism.filters import Criteria, IpNetwork
+from tcprism.filters import Criteria, IpNetwork, scope_of
 
 Mask = NDArray[np.bool_]
 Ranges = Iterable[tuple[int, int]]
@@ -118,6 +118,8 @@ def _in_network(part: Part, field: str, network: IpNetwork) -> Mask:
     if bits:
         mask &= (addresses[:, whole] ^ wanted[whole]) >> (8 - bits) == 0
     mask &= part.rows["family"] == network.version
+    if scope := scope_of(network):
+        mask &= part.rows["scope_id"] == scope
     return mask
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from tcprism.events import Batch, Part
 from tcprism.events._wire import EventKind
-from tcprism.events.columns import BY_NAME
 from tcprism.events.names import OVERTAKEN, REPETITIONS, process
+from tcprism.events.scopes import shown
 from tcprism.sinks import Sink
 from tcprism.sinks.text_details import each
 
@@ -104,4 +104,4 @@ class RetransmitSummary(Sink):
 
 
 def _names(part: Part, column: str) -> list[str]:
-    return [name or "-" for name in BY_NAME[column].to_list(part)]
+    return [name or "-" for name in shown(part, column)]

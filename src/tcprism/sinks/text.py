@@ -12,6 +12,7 @@ from tcprism.events.escape import escape_payloads_in_lines
 from tcprism.events.kinds import BY_NAME, Kind, kind_name, numbers_of
 from tcprism.events.memory import keep_freed_memory
 from tcprism.events.names import endpoint, process
+from tcprism.events.scopes import shown
 from tcprism.sinks import Sink
 from tcprism.sinks.lines import (
     IdentityCache,
@@ -86,7 +87,7 @@ class Text(Sink):
 
     def _identity_texts(self, part: Part, incoming: bool = False) -> list[str]:
         names = ("kind", "comm", "pid", "local_ip", "local_port", "remote_ip", "remote_port")
-        columns = [COLUMN[name].to_list(part) for name in names]
+        columns = [shown(part, name) for name in names]
         return list(map(partial(self._identity_text, incoming), *columns))
 
     def _identity_text(

@@ -21,6 +21,7 @@ from tcprism.events.columns import BY_NAME as COLUMN
 from tcprism.events.columns import columns_of
 from tcprism.events.kinds import BY_NAME, FAMILY_OF_KIND, kind_name
 from tcprism.events.names import process
+from tcprism.events.scopes import shown
 from tcprism.events.units import duration
 
 # Takes moments of CLOCK_MONOTONIC in nanoseconds, returns the time of day.
@@ -71,7 +72,7 @@ def _own_columns(part: Part) -> list[str]:
 def each(write: Callable[..., str], part: Part, *given: Iterable[str]) -> list[str]:
     """Call a function for each event with what is given and with the columns it names."""
     names = _parameters(write)[len(given) :]
-    return list(map(write, *given, *(COLUMN[name].to_list(part) for name in names)))
+    return list(map(write, *given, *(shown(part, name) for name in names)))
 
 
 @cache

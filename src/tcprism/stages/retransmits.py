@@ -153,13 +153,13 @@ def unjoined(count: int) -> Account:
 
 
 def connection_keys(rows: Rows) -> NDArray[np.uint64]:
-    """Return a number a record that stands for its connection: addresses, ports and namespace.
+    """Return a number a record that stands for its connection: ends, scope and namespace.
 
     Not the socket cookie, which some hooks do not know.
     """
     keys: NDArray[np.uint64]
     ports = rows["local_port"].astype(np.uint64) << np.uint64(16) | rows["remote_port"]
-    keys = ports << np.uint64(32) | rows["netns"]
+    keys = ports << np.uint64(32) | (rows["netns"] ^ rows["scope_id"] << np.uint32(16))
     for name in ("local_ip", "remote_ip"):
         words = np.ascontiguousarray(rows[name]).view(np.uint64)
         for place in (0, 1):

@@ -1,0 +1,36 @@
+"""Columns as text for people: a link-local address with its interface, as in fe80::1%eth0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcprism.events.columns import BY_NAME
+from tcprism.events.part import Part
+
+_ADDRESSES = ("local_ip", "remote_ip")
+
+
+def shown(part: Part, name: str) -> list[Any]:
+    """Return a column as `to_list` does, addresses with their scope (RFC 4007).
+
+    The scope is the interface's name where this machine knows it, else its index.
+    """
+    values = BY_NAME[name].to_list(part)
+    if name not in _ADDRESSES or not part.rows["scope_id"].any():
+        return values
+    rows = part.rows
+    places = np.flatnonzero(_link_local(rows[name]) & (rows["scope_id"] != 0))
+    for place in places.tolist():
+        index = int(rows["scope_id"][place])
+        interface = part.context.interface(int(rows["netns"][place]), index)
+        values[place] += f"%{interface or index}"
+    return values
+
+
+def _link_local(addresses: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Tell which addresses are in fe80::/10."""
+    mask: NDArray[np.bool_] = (addresses[:, 0] == 0xFE) & (addresses[:, 1] & 0xC0 == 0x80)
+    return mask
