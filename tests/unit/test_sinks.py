@@ -123,7 +123,8 @@ def test_identities_are_not_mixed_up() -> None:
 
 
 def test_more_identities_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tcprism.sinks.lines.CACHE_ENTRIES", 3)
+    for bound in ("CACHE_ENTRIES", "IDENTITIES"):
+        monkeypatch.setattr(f"tcprism.sinks.lines.{bound}", 3)
     events = [{"pid": 1 + number % 5, "comm": b"c%d" % number} for number in range(20)]
     batch = Batch([messages(*events)])
     lines = [json.loads(line) for line in written(JsonLines, batch).splitlines()]

@@ -52,6 +52,7 @@ docs/explain.md has every rule, its threshold and where that comes from."""
     metavar="SECONDS",
     help="How long to watch.",
 )
+@options.memory_option
 @click.option("--all", "everything", is_flag=True, help="Tell every connection at length.")
 @click.option(
     "--format",
@@ -63,24 +64,30 @@ docs/explain.md has every rule, its threshold and where that comes from."""
 def command(**given: Any) -> None:
     """Tell what limits connections, with the numbers that prove it."""
     options.parse_duration(given["duration"])
+    memory = options.parse_memory(given["max_memory"])
     target = find_target(given["target"]) if given["target"] else Criteria()
     follow, texts = given.pop("follow"), options.filter_texts(given)
-    damaged = False
+    recording = None
     if isinstance(target, Path):
-        recording = Recording(target, Selection(parse_recorded(texts, follow)))
+        select = Selection(parse_recorded(texts, follow))
+        recording = Recording(target, select, memory=memory)
         found = explain_recording(recording)
-        print_trouble(recording)
-        damaged = recording.damaged
     else:
         found = _watch(both(target, parse(texts, follow=follow)), given["duration"])
-    if not found.states and not found.connections:
+    nothing = not found.states and not found.connections
+    if not nothing:
+        _tell(found, given)
+    if recording:
+        print_trouble(recording)
+    if nothing:
         raise UsageError("no connection was there to explain; `tcprism top` shows those that are")
+
+
+def _tell(found: Explanation, given: dict[str, Any]) -> None:
     for line in doubts(found):
         print(line, file=sys.stderr)
     write = write_json if given["form"] == "json" else write_text
     write(found, given["everything"])
-    if damaged:
-        sys.exit(1)
 
 
 def _watch(chosen: Criteria, seconds: float) -> Explanation:

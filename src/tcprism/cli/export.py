@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
@@ -47,5 +46,3 @@ def command(**given: Any) -> None:
         sink = format_sink(given["form"], given["packets"], recording.facts.kinds, output)
         play(recording, 0, stages, [sink], output, stop)
     print_trouble(recording)
-    if recording.damaged:
-        sys.exit(1)

@@ -16,6 +16,7 @@ from tcprism.events import KINDS
 from tcprism.events._wire import PAYLOAD_MAX
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+LEAST_MEMORY = 64 << 20
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 _FILTER_OPTIONS = (
@@ -79,10 +80,19 @@ def kinds_option(default: str) -> Callable[[Command], Command]:
     )
 
 
+memory_option = click.option(
+    "--max-memory",
+    default="1G",
+    show_default=True,
+    metavar="SIZE",
+    help="Memory that a recording may take; one that needs more is refused.",
+)
+
 _SELECTION_OPTIONS = (
     *_FILTER_OPTIONS,
     click.option("--kinds", metavar="KIND,...", help="Kinds of events; all that were recorded."),
     click.option("--payload", type=int, metavar="BYTES", help="Payload to take of each message."),
+    memory_option,
 )
 
 packets_option = click.option(
@@ -193,6 +203,14 @@ def parse_size(text: str | None, name: str) -> int | None:
     if not (size := parse_bytes(text)):
         option = f"--{name.replace('_', '-')}"
         raise UsageError(f"{option}: {text!r} is not a size; write for example {option} 100M")
+    return size
+
+
+def parse_memory(text: str) -> int:
+    """Parse --max-memory. Raises UsageError."""
+    size = parse_size(text, "max_memory") or 0
+    if size < LEAST_MEMORY:
+        raise UsageError(f"--max-memory: {text!r} is too little to read anything: give 64M or more")
     return size
 
 

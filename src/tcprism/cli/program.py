@@ -116,6 +116,8 @@ def main() -> NoReturn:
 
 
 def fail(message: str, status: int) -> NoReturn:
-    """Print one sentence on stderr and exit."""
-    print(f"tcprism: {message}", file=sys.stderr)
+    """Print one sentence on stderr and exit; names in it may be anything."""
+    from tcprism.events.escape import escape_text  # not at the start: it needs NumPy
+
+    print(f"tcprism: {escape_text(message)}", file=sys.stderr)
     sys.exit(status)

@@ -6,7 +6,6 @@ import csv
 import datetime
 import io
 import json
-import sys
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
@@ -15,7 +14,9 @@ from typing import Any
 
 import click
 
+from tcprism.cli import options
 from tcprism.cli.output import opened, silence
+from tcprism.cli.recordings import print_trouble
 from tcprism.errors import UsageError
 from tcprism.events.escape import escape
 from tcprism.interrupts import step
@@ -55,8 +56,14 @@ _ROWS_MEASURED = 1000
     is_flag=True,
     help="Let the SQL read and write files, use the network and change settings.",
 )
+@options.memory_option
 def command(
-    file: str | None, sql: str | None, show_list: bool, form: str, allow_files: bool
+    file: str | None,
+    sql: str | None,
+    show_list: bool,
+    form: str,
+    allow_files: bool,
+    max_memory: str,
 ) -> None:
     """Ask a recording in SQL."""
     if show_list:
@@ -66,13 +73,10 @@ def command(
         raise UsageError("give a recording and a query; `tcprism query --list` shows some by name")
     from tcprism.recording.sql import Database
 
-    with Database(file, allow_files) as database:
+    memory = options.parse_memory(max_memory)
+    with Database(file, allow_files, memory) as database:
         _print(_WRITERS[form](*database.query(QUERIES[sql].sql if sql in QUERIES else sql)))
-        for sentence in database.trouble:
-            print(f"tcprism: {sentence}", file=sys.stderr)
-        damaged = database.damaged
-    if damaged:
-        sys.exit(1)
+        print_trouble(database)
 
 
 def _described() -> Iterator[str]:

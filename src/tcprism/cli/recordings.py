@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from tcprism import filters
 from tcprism.cli import options
 from tcprism.cli.output import print_ledger
+from tcprism.errors import RecordingError
 from tcprism.events.kinds import NUMBERS
 from tcprism.recording.notes import Gap
 from tcprism.recording.reader import Recording
@@ -25,7 +26,8 @@ def open_recording(given: dict[str, Any], default_kinds: Sequence[str] | None = 
     chosen = filters.parse_recorded(options.filter_texts(given), given.pop("follow"))
     kinds, payload = given.pop("kinds"), given.pop("payload")
     length = None if payload is None else options.parse_payload(payload)
-    recording = Recording(given["file"], lambda batch: select(batch))
+    memory = options.parse_memory(given.pop("max_memory"))
+    recording = Recording(given["file"], lambda batch: select(batch), memory=memory)
     # Only now: to open a recording may make kinds of other packages known.
     select = Selection(chosen, _chosen_kinds(kinds, default_kinds), length)
     return recording
@@ -42,7 +44,10 @@ def parse_stages(given: dict[str, Any]) -> tuple[Stage, ...]:
 
 
 def print_account(recording: Recording, given: dict[str, Any]) -> None:
-    """Print on stderr what the recording says of itself: gaps, its ledger, what is missing."""
+    """Print on stderr what the recording says of itself: gaps, its ledger, what is missing.
+
+    Raises RecordingError when that is because it is damaged.
+    """
     for gap in () if given["quiet"] else recording.gaps:
         print(_gap_text(gap, recording.clock_offset_ns), file=sys.stderr)
     if recording.ledger.entries:
@@ -50,10 +55,25 @@ def print_account(recording: Recording, given: dict[str, Any]) -> None:
     print_trouble(recording)
 
 
-def print_trouble(recording: Recording) -> None:
-    """Say on stderr what is missing."""
-    for sentence in recording.trouble:
+class Readable(Protocol):
+    """What has been read, and may not be whole."""
+
+    @property
+    def trouble(self) -> list[str]:
+        """What is missing, a sentence a file."""
+
+    @property
+    def damaged(self) -> bool:
+        """Whether something could not be read that is there."""
+
+
+def print_trouble(read: Readable) -> None:
+    """Say on stderr what is missing. Raises RecordingError when that is because of damage."""
+    *before, last = read.trouble or [""]
+    for sentence in before if read.damaged else read.trouble:
         print(f"tcprism: {sentence}", file=sys.stderr)
+    if read.damaged:
+        raise RecordingError(last)
 
 
 def _gap_text(gap: Gap, clock_offset_ns: int) -> str:

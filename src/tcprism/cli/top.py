@@ -53,6 +53,7 @@ Hooks are on only while a view shows events. docs/top.md tells more."""
     help="The column to order by.",
 )
 @click.option("--plain", is_flag=True, help="Print a table at each look instead of the screens.")
+@options.memory_option
 @click.option(
     "--format",
     "form",
@@ -63,7 +64,8 @@ Hooks are on only while a view shows events. docs/top.md tells more."""
 def command(**given: Any) -> None:
     """Show the connections of this machine as they are, and what limits each."""
     interval = parse_interval(given["interval"])
-    with closing(open_feed(given, interval)) as feed:
+    recording = open_recording(given)
+    with closing(open_feed(recording, given, interval)) as feed:
         model = Model(feed, given["sort"])
         if given["form"] == "json":
             _print(model, interval, json_line)
@@ -71,17 +73,24 @@ def command(**given: Any) -> None:
             _print(model, interval, table_text)
         else:
             _show(model, interval)
+    if recording:
+        print_trouble(recording)
 
 
-def open_feed(given: dict[str, Any], interval: float) -> Feed:
-    """Return what is to be shown: a recording, or this machine."""
+def open_recording(given: dict[str, Any]) -> Recording | None:
+    """Return the recording that is to be shown, if one is."""
+    memory = options.parse_memory(given["max_memory"])
     if given["file"] is None:
-        return Live(options.to_filter(given))
+        return None
     chosen = parse_recorded(options.filter_texts(given), given.pop("follow"))
-    recording = Recording(given["file"], Selection(chosen))
-    feed = Recorded(recording, interval)
-    print_trouble(recording)
-    return feed
+    return Recording(given["file"], Selection(chosen), memory=memory)
+
+
+def open_feed(recording: Recording | None, given: dict[str, Any], interval: float) -> Feed:
+    """Return what is to be shown: a recording, or this machine."""
+    if recording is None:
+        return Live(options.to_filter(given))
+    return Recorded(recording, interval, recording.memory // 2)
 
 
 def parse_interval(text: str) -> float:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Protocol
+
+import numpy as np
 
 from tcprism.diagnosis.delta import Rows
 from tcprism.diagnosis.rebuild import rebuild
@@ -15,11 +18,13 @@ from tcprism.events.ledger import Ledger
 from tcprism.features import Choice
 from tcprism.filters import Criteria
 from tcprism.pipeline import Flow, account, flow
+from tcprism.recording.framing import DEFAULT_MEMORY
 from tcprism.sources.request import Request
 from tcprism.sources.snapshots import Snapshots
 from tcprism.sources.tracing import Tracing
 
 MOST_EVENTS = 1_000_000
+_BATCH_BYTES = 4096  # Python's objects
 
 
 class Feed(Protocol):
@@ -152,21 +157,25 @@ class Live:
 class Recorded:
     """A recording, at a moment that can be moved.
 
-    It holds the last MOST_EVENTS events; `forgotten` counts those before.
+    It holds the last MOST_EVENTS events, or what fits into `memory` bytes; `forgotten` counts those
+    before.
     """
 
-    def __init__(self, recording: Recording, interval: float) -> None:
-        self._batches, self.forgotten = _last_events(recording.batches())
+    def __init__(
+        self, recording: Recording, interval: float, memory: int = DEFAULT_MEMORY // 2
+    ) -> None:
+        self._batches, self.forgotten = _last_events(recording.batches(), memory)
         self._interval_ns = round(interval * 1e9)
         self._ledger = recording.ledger
         self.filters = Criteria()  # what is shown has been chosen already
         self.choices: list[Choice] = []
         moments = [part.rows["ts_ns"] for batch in self._batches for part in batch.parts]
-        first = min((int(ns.min()) for ns in moments), default=0)
-        last = max((int(ns.max()) for ns in moments), default=0)
+        self._moments = np.unique(np.concatenate([*moments, np.zeros(0, np.uint64)]))
+        first, last = map(int, self._moments[[0, -1]] if len(self._moments) else (0, 0))
         self.span = (first, last)
         self.clock_offset_ns = self._batches[-1].clock_offset_ns if self._batches else 0
         self._now = self._read_to = first
+        self._rebuilt: dict[int, Part] = {}  # the looks of the last time: most come again
         self._states = [
             look
             for batch in self._batches
@@ -198,8 +207,15 @@ class Recorded:
         self._read_to = self.span[0] - 1
 
     def go_on(self) -> bool:
-        """Go an interval on; only the events in between come. False at the end."""
-        before, self._now = self._now, min(self._now + self._interval_ns, self.span[1])
+        """Go an interval on; only the events in between come. False at the end.
+
+        A silence in which no rate is left is skipped.
+        """
+        before, step = self._now, self._interval_ns
+        self._now = min(before + step, self.span[1])
+        place = int(np.searchsorted(self._moments, before, side="right"))
+        if place < len(self._moments):
+            self._now = max(self._now, int(self._moments[place]) - HISTORY * step)
         return self._now > before
 
     def now_ns(self) -> int:
@@ -216,7 +232,13 @@ class Recorded:
     def _looks(self) -> list[Part]:
         if not self._states:
             moments = [self._now - step * self._interval_ns for step in range(HISTORY, -1, -1)]
-            return [rebuild(self._batches, moment) for moment in moments]
+            known = self._rebuilt
+            self._rebuilt = {
+                moment: known[moment] if moment in known else rebuild(self._batches, moment)
+                for moment in moments
+                if moment >= 0
+            }
+            return [*self._rebuilt.values()]
         return self._past()[-HISTORY - 1 :]
 
     def _past(self) -> list[Part]:
@@ -256,17 +278,31 @@ def _traffic(look: Part) -> int:
     return sum(int(look.rows[name].sum()) for name in ("bytes_sent", "bytes_received"))
 
 
-def _last_events(batches: Iterable[Batch]) -> tuple[list[Batch], int]:
-    kept: list[Batch] = []
-    count = forgotten = 0
+def _last_events(batches: Iterable[Batch], memory: int) -> tuple[list[Batch], int]:
+    kept: deque[Batch] = deque()
+    count = forgotten = size = 0
     for batch in batches:
         kept.append(batch)
         count += len(batch)
+        size += _size(batch)
+        while size > memory and len(kept) > 1:
+            oldest = kept.popleft()
+            size -= _size(oldest)
+            count -= len(oldest)
+            forgotten += len(oldest)
         while count > MOST_EVENTS:
-            oldest = kept.pop(0)
+            oldest = kept.popleft()
+            size -= _size(oldest)
             left = min(len(oldest), count - MOST_EVENTS)
             count -= left
             forgotten += left
             if left < len(oldest):
-                kept.insert(0, oldest.between(left, len(oldest)))
-    return kept, forgotten
+                kept.appendleft(oldest.between(left, len(oldest)))
+                size += _size(kept[0])
+    return list(kept), forgotten
+
+
+def _size(batch: Batch) -> int:
+    """Return about how many bytes a batch takes."""
+    payloads = sum(part.payload.nbytes for part in batch.parts if part.payload is not None)
+    return _BATCH_BYTES + payloads + sum(2 * part.rows.nbytes for part in batch.parts)

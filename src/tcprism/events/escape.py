@@ -38,6 +38,16 @@ def escape(data: bytes) -> str:
     return b"".join(map(_escaped_byte, data)).decode("ascii")
 
 
+def escape_text(text: str) -> str:
+    """Return text that may have been escaped before: all but printable ASCII becomes bytes.
+
+    A backslash stays as it is.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return escape(text.encode(errors="surrogatepass")).replace(r"\\", "\\")
+
+
 def _quoted(text: bytes) -> bytes:
     """Return escaped text as it stands between the quotes in JSON."""
     return text.replace(b"\\", b"\\\\").replace(b'"', b'\\"')

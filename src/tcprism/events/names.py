@@ -116,7 +116,7 @@ def _flags_text(names: type[IntFlag], flags: int) -> str | None:
     return "|".join(texts) or None
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=1 << 14)
 def address(family: int, packed: bytes) -> str:
     """Return 16 bytes of address as text; for family 4 the last four count."""
     if family == 4:

@@ -19,6 +19,7 @@ _UNIT = re.compile(r"/([^/]+\.(?:service|scope|socket|mount))(?=/|$)")
 
 _ENGINES = (Path("/run/docker.sock"), Path("/run/podman/podman.sock"))
 _REFRESH = 5.0  # seconds before an engine is asked again
+_REMEMBERED = 1 << 14  # cgroups; those of a long run are more than there are at once
 
 
 def describe(path: str, names: Callable[[str], str | None]) -> Owner:
@@ -77,6 +78,8 @@ class Owners:
     def __call__(self, cgroup_id: int) -> Owner:
         """Return where the processes of a cgroup run."""
         if cgroup_id not in self._paths:
+            if len(self._paths) >= _REMEMBERED:
+                self._paths.clear()
             self._paths[cgroup_id] = self._path_of(cgroup_id) if cgroup_id else None
         path = self._paths[cgroup_id]
         return Owner() if path is None else describe(path, self._names)

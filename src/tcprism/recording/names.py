@@ -6,8 +6,10 @@ its engine has answered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,15 @@ import numpy as np
 from tcprism.errors import RecordingError
 from tcprism.events import Part
 from tcprism.events.context import Context, Owner
+from tcprism.recording.framing import LIFT
 
 # The look-ups of a context, and the field of the records that each explains.
 _FIELDS = {"owner": "cgroup_id", "drop_reason": "reason", "reset_reason": "reset_reason"}
 
+_REMEMBERED = 1 << 16  # names, at the most, before a batch
+
 Names = dict[str, dict[str, Any]]
+_Known = dict[int, list[tuple[int, Any]]]  # by number: from which batch on it is called what
 
 
 class NameStore:
@@ -31,6 +37,8 @@ class NameStore:
     def news(self, parts: Iterable[Part]) -> Names:
         """Return, by look-up and number, the names that are new since the last call."""
         news: Names = {}
+        if len(self._stored) > _REMEMBERED:
+            self._stored.clear()  # they are stored once more
         for part in parts:
             for look_up, number in _numbers(part):
                 name = getattr(part.context, look_up)(number)
@@ -50,35 +58,51 @@ def _numbers(part: Part) -> Iterable[tuple[str, int]]:
 
 
 class NameBook:
-    """The names read so far; `context` is what they make of the records that come with them."""
+    """The names read so far; `context` is what they make of the records that come with them.
 
-    def __init__(self) -> None:
-        self._known: dict[str, dict[int, Any]] = {look_up: {} for look_up in _FIELDS}
+    At most `most` names are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._known: dict[str, _Known] = {look_up: {} for look_up in _FIELDS}
+        self._batch = 0
         self.context = self._make_context()
 
-    def learn(self, news: Any) -> None:
-        """Add a batch's names. Raises RecordingError. Earlier contexts keep what they had."""
-        try:
-            for look_up, names in news.items():
-                if look_up in self._known:
-                    self._known[look_up] = self._known[look_up] | _decode(look_up, names)
-        except (AttributeError, TypeError, ValueError) as error:
-            raise RecordingError("its names are damaged") from error
+    def learn(self, notes: Any) -> None:
+        """Add a batch's names (notes_schema.NamesNote); earlier contexts keep what they had.
+
+        Raises RecordingError where there are too many.
+        """
+        self._batch += 1
+        for number, owner in notes.owner.items():
+            fields = (getattr(owner, name) for name in Owner.__dataclass_fields__)
+            self._add("owner", number, Owner(*fields))
+        for look_up in ("drop_reason", "reset_reason"):
+            for number, name in getattr(notes, look_up).items():
+                self._add(look_up, number, name)
         self.context = self._make_context()
+
+    def _add(self, look_up: str, number: int, name: Any) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise RecordingError(f"it has more names than fit into memory: {LIFT}")
+        self._known[look_up].setdefault(number, []).append((self._batch, name))
 
     def _make_context(self) -> Context:
         return Context(
-            owner=_table(self._known["owner"], Owner()),
-            drop_reason=_table(self._known["drop_reason"], None),
-            reset_reason=_table(self._known["reset_reason"], None),
+            owner=_table(self._known["owner"], self._batch, Owner()),
+            drop_reason=_table(self._known["drop_reason"], self._batch, None),
+            reset_reason=_table(self._known["reset_reason"], self._batch, None),
         )
 
 
-def _decode(look_up: str, names: Mapping[str, Any]) -> dict[int, Any]:
-    if look_up == "owner":
-        return {int(number): Owner(**owner) for number, owner in names.items()}
-    return {int(number): None if name is None else str(name) for number, name in names.items()}
+def _table(known: _Known, batch: int, unknown: Any) -> Callable[[int], Any]:
+    """Return the look-up of what a number was called when a batch came."""
 
+    def look_up(number: int) -> Any:
+        names = known.get(number, ())
+        place = bisect_right(names, batch, key=itemgetter(0))
+        return names[place - 1][1] if place else unknown
 
-def _table(known: Mapping[int, Any], unknown: Any) -> Callable[[int], Any]:
-    return lambda number: known.get(number, unknown)
+    return look_up

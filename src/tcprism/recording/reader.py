@@ -12,9 +12,11 @@ from typing import Any, BinaryIO
 from tcprism import interrupts
 from tcprism.errors import ExtraMissing, RecordingError
 from tcprism.events import Batch, Event
+from tcprism.events.escape import escape_text
 from tcprism.events.ledger import Ledger
 from tcprism.events.optional import load_plugins, pyarrow
 from tcprism.events.registration import GROUP
+from tcprism.recording.framing import DEFAULT_MEMORY, LIFT, Framed
 from tcprism.recording.names import NameBook
 from tcprism.recording.notes import (
     Gap,
@@ -23,9 +25,11 @@ from tcprism.recording.notes import (
     decode_gaps,
     decode_ledger,
 )
+from tcprism.recording.pieces import in_pieces
 from tcprism.recording.schema import schema, to_parts
 
 SUFFIX = ".tcpr"
+_NAME_SHARE, _GAP_SHARE = 4000, 2000  # a tenth of the memory, of 400 bytes or 200 each
 _UNFINISHED = "ends without its last batch: it was cut off, or is still being written"
 _DAMAGED = "is damaged: what comes after the last event shown cannot be read"
 # What Arrow raises for a stream that breaks off or makes no sense; its own errors are among them.
@@ -60,8 +64,9 @@ class Recording:
     `select` takes each batch and returns what is wanted of it; of `fields`, columns of the file,
     only those are read. `facts` are those of the first file.
     `ledger`, `gaps`, `trouble` and `clock_offset_ns` are what has been read so far; `trouble` says,
-    a sentence a file, where something is missing, `damaged` whether that is beyond doubt. A
-    recording that is still being written is read up to where it is. Raises RecordingError.
+    a sentence a file, where something is missing, and `damaged` tells whether it can not be read
+    to its end. A recording that is still being written is read up to where it is. What a batch
+    unpacks to, and what is kept meanwhile, fits into `memory` bytes. Raises RecordingError.
     """
 
     def __init__(
@@ -69,17 +74,22 @@ class Recording:
         path: str | os.PathLike[str],
         select: Callable[[Batch], Batch] | None = None,
         fields: Collection[str] | None = None,
+        memory: int = DEFAULT_MEMORY,
     ) -> None:
+        self.memory = memory
         self._select = select
         self._fields = fields
         self._sources = _sources(path)
-        self._first: _Stream | None = _Stream(self._sources[0], fields)
+        self._first: _Stream | None = self._open(self._sources[0])
         self.facts = self._first.facts
         self.ledger = Ledger(())
         self.gaps: list[Gap] = []
         self.trouble: list[str] = []
         self.damaged = False
         self.clock_offset_ns = 0
+
+    def _open(self, source: _Source) -> _Stream:
+        return _Stream(source, self._fields, self.memory)
 
     def close(self) -> None:
         """Close a file that was opened and not read."""
@@ -94,9 +104,9 @@ class Recording:
 
     def batches(self) -> Iterator[Batch]:
         """Read batches in the order in which they were recorded."""
-        self.gaps, self.trouble = [], []
+        self.gaps, self.trouble, self.damaged = [], [], False
         for source in self._sources:
-            stream, self._first = self._first or _Stream(source, self._fields), None
+            stream, self._first = self._first or self._open(source), None
             try:
                 for batch in stream:
                     self.clock_offset_ns = batch.clock_offset_ns
@@ -109,7 +119,7 @@ class Recording:
                 stream.close()
             if stream.trouble:
                 self.trouble.append(f"{source.name} {stream.trouble}")
-                self.damaged |= stream.trouble != _UNFINISHED
+                self.damaged |= stream.damaged
 
 
 def _sources(path: str | os.PathLike[str]) -> list[_Source]:
@@ -118,26 +128,33 @@ def _sources(path: str | os.PathLike[str]) -> list[_Source]:
         return [_Source("standard input", None)]
     place = Path(path)
     if not place.is_dir():
-        return [_Source(str(place), place)]
+        return [_source(place)]
     files = sorted(place.glob(f"*{SUFFIX}"))
     if not files:
-        raise RecordingError(f"there is no recording (*{SUFFIX}) in {place}")
-    return [_Source(str(file), file) for file in files]
+        raise RecordingError(f"there is no recording (*{SUFFIX}) in {escape_text(str(place))}")
+    return list(map(_source, files))
+
+
+def _source(path: Path) -> _Source:
+    return _Source(escape_text(str(path)), path)
 
 
 class _Stream:
     """One file of a recording: iterate to get its batches."""
 
-    def __init__(self, source: _Source, fields: Collection[str] | None) -> None:
+    def __init__(self, source: _Source, fields: Collection[str] | None, memory: int) -> None:
         self._name = source.name
         self._file = source.open()
+        self._framed = Framed(self._file, memory)
+        self._gaps_left = memory // _GAP_SHARE
         self.ledger: Ledger | None = None
         self.gaps: list[Gap] = []
         self.trouble = ""
-        self._names = NameBook()
+        self.damaged = False
+        self._names = NameBook(memory // _NAME_SHARE)
         self._clock_offset_ns = 0
         try:
-            self._stream = pyarrow().ipc.open_stream(self._file)
+            self._stream = pyarrow().ipc.open_stream(self._framed)
             if fields is not None:
                 self._stream = self._reopened(fields)
             self.facts = decode_facts(self._stream.schema.metadata)
@@ -162,10 +179,10 @@ class _Stream:
         """Return a stream that unpacks some columns only."""
         names = self._stream.schema.names
         numbers = [number for number, name in enumerate(names) if name in fields]
-        self._file.seek(0)
+        self._framed.rewind()
         ipc = pyarrow().ipc
         options = ipc.IpcReadOptions(included_fields=numbers, use_threads=False)
-        return ipc.open_stream(self._file, options=options)
+        return ipc.open_stream(self._framed, options=options)
 
     def __iter__(self) -> Iterator[Batch]:
         ended = False
@@ -175,24 +192,27 @@ class _Stream:
                 read.batch.validate(full=True)
                 notes = decode(read.custom_metadata)
                 self._learn(notes)
-                ended = "end" in notes
+                ended = notes.end
                 parts = to_parts(read.batch, self._clock_offset_ns, self._names.context)
-                if parts:
-                    yield Batch(parts, self._clock_offset_ns)
+                for batch in in_pieces(Batch(parts, self._clock_offset_ns)):
+                    yield batch
                     self.gaps = []
         except StopIteration:
             self.trouble = _UNFINISHED
         except RecordingError as error:
-            self.trouble = f"is damaged: {error}"
+            self.trouble, self.damaged = f"cannot be read to its end: {error}", True
         except _BROKEN:
-            self.trouble = _UNFINISHED if not self._file.read(1) else _DAMAGED
+            self.damaged = bool(self._file.read(1))
+            self.trouble = _DAMAGED if self.damaged else _UNFINISHED
 
-    def _learn(self, notes: dict[str, Any]) -> None:
-        try:
-            self._clock_offset_ns = int(notes.get("clock_offset_ns", self._clock_offset_ns))
-        except (TypeError, ValueError) as error:
-            raise RecordingError("its clock is damaged") from error
-        self._names.learn(notes.get("names", {}))
-        if "ledger" in notes:
-            self.ledger = decode_ledger(notes["ledger"])
-        self.gaps += decode_gaps(notes.get("gaps", ()))
+    def _learn(self, notes: Any) -> None:
+        if notes.clock_offset_ns is not None:
+            self._clock_offset_ns = notes.clock_offset_ns
+        if notes.names:
+            self._names.learn(notes.names)
+        if notes.ledger:
+            self.ledger = decode_ledger(notes.ledger)
+        self._gaps_left -= len(notes.gaps)
+        if self._gaps_left < 0:
+            raise RecordingError(f"it has more gaps than fit into memory: {LIFT}")
+        self.gaps += decode_gaps(notes.gaps)

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from tcprism.errors import RecordingError
 from tcprism.events import COLUMNS, Batch, Part
-from tcprism.events._wire import PAYLOAD_CLASSES
+from tcprism.events._wire import PAYLOAD_CLASSES, PAYLOAD_MAX
 from tcprism.events.arrow import BYTES_OF, fields_read, payload_array
+from tcprism.events.column import texts
 from tcprism.events.columns import BY_NAME
 from tcprism.events.context import Context
+from tcprism.events.escape import escape_text
 from tcprism.events.kinds import (
     KIND_NUMBERS,
     NO_KIND,
@@ -217,7 +219,10 @@ def _decode(column: pa.Array, name: str, dtype: np.dtype[Any], offset_ns: int) -
     if name == "kind":
         return _kind_numbers(column)
     if name == _TIME:
-        return (_raw(column, np.dtype(np.int64)) - offset_ns).view(np.uint64)
+        moments = _raw(column, np.dtype(np.int64)) - offset_ns
+        if (moments < 0).any():
+            raise RecordingError("its times are before the start of the machine")
+        return moments.view(np.uint64)
     return _raw(column, dtype)
 
 
@@ -255,6 +260,8 @@ def _payload_table(column: pa.Array, rows: NDArray[np.void]) -> NDArray[np.uint8
     lengths = np.diff(offsets)
     rows["payload_length"] = lengths
     width = max(1, int(lengths.max()))
+    if width > PAYLOAD_MAX:
+        raise RecordingError(f"a payload has {width:,} bytes, and {PAYLOAD_MAX:,} are the most")
     table = np.zeros((len(rows), width), np.uint8)
     data = np.frombuffer(column.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
     table[np.arange(width) < lengths[:, None]] = data
@@ -270,4 +277,7 @@ def _derived(
             continue
         mask = column.is_null().to_numpy(zero_copy_only=False)
         filled = column.fill_null({"integer": 0, "boolean": False, "string": ""}[json_type])
-        yield name, np.ma.MaskedArray(filled.to_numpy(zero_copy_only=False), mask)
+        values = filled.to_numpy(zero_copy_only=False)
+        if json_type == "string":
+            values = texts(list(map(escape_text, values.tolist())))
+        yield name, np.ma.MaskedArray(values, mask)

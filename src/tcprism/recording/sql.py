@@ -21,10 +21,11 @@ from tcprism.events.arrow import column_names, schema, to_record_batch
 from tcprism.events.columns import BY_NAME, columns_of
 from tcprism.events.kinds import REGISTERED
 from tcprism.events.optional import need, pyarrow
+from tcprism.recording.framing import DEFAULT_MEMORY
 from tcprism.recording.reader import Recording
 from tcprism.recording.schema import fields_of
 
-_MEMORY = "128MB"  # beyond that DuckDB goes to disk
+_MEMORY_SHARE = 8  # of the memory; beyond that DuckDB goes to disk
 _ROWS_AT_ONCE = 1024
 
 # SQL may come from somebody else than the user: it reads the recording and nothing else. Access is
@@ -55,18 +56,26 @@ class Database:
     Raises RecordingError and ExtraMissing.
     """
 
-    def __init__(self, path: str | os.PathLike[str], allow_files: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        allow_files: bool = False,
+        memory: int = DEFAULT_MEMORY,
+    ) -> None:
         if os.fspath(path) == "-":
             raise UsageError("a query may read a recording twice: give it a file, not a pipe")
-        Recording(path).close()  # what cannot be read is said before anything else
+        Recording(path, memory=memory).close()  # what cannot be read is said before anything else
         self._duckdb = need("duckdb", "sql")
-        self._events = _dataset(Path(path))
+        self._events = _dataset(Path(path), memory)
         # DuckDB spills there, not into the current directory.
         self._scratch = tempfile.TemporaryDirectory(prefix="tcprism-")
         self._cleaning = ExitStack()
         self._cleaning.enter_context(interrupts.cleaning(self._scratch.cleanup))
         self._connection = self._duckdb.connect(
-            config={"memory_limit": _MEMORY, "temp_directory": self._scratch.name}
+            config={
+                "memory_limit": f"{memory // _MEMORY_SHARE}B",
+                "temp_directory": self._scratch.name,
+            }
         )
         self._connection.register("events", self._events)
         for name, (kinds, families) in (_VIEWS | _made_views()).items():
@@ -83,14 +92,14 @@ class Database:
         self._cleaning.close()
 
     @property
-    def damaged(self) -> bool:
-        """Whether something is missing beyond doubt."""
-        return bool(self._events.damaged)
-
-    @property
     def trouble(self) -> list[str]:
         """What is missing in the recording, a sentence a file."""
         return list(self._events.trouble)
+
+    @property
+    def damaged(self) -> bool:
+        """Whether the recording could not be read to its end."""
+        return bool(self._events.damaged)
 
     def query(self, sql: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
         """Return the names of the result's columns and its rows. Raises UsageError for bad SQL."""
@@ -176,8 +185,8 @@ def _dataset_class() -> Any:
     class Events(base):  # type: ignore[misc]
         """What DuckDB takes for a data set: it asks for a scanner of some columns."""
 
-        def __init__(self, path: Path) -> None:
-            self._path = path
+        def __init__(self, path: Path, memory: int) -> None:
+            self._path, self._memory = path, memory
             self.trouble: list[str] = []
             self.damaged = False
             self.error: Error | None = None
@@ -203,7 +212,8 @@ def _dataset_class() -> Any:
 
         def _read(self, wanted: Any) -> Iterator[Any]:
             try:
-                recording = Recording(self._path, fields=_fields(wanted.names))
+                fields = _fields(wanted.names)
+                recording = Recording(self._path, fields=fields, memory=self._memory)
                 for batch in recording.batches():
                     columns = to_record_batch(batch, wanted.names).columns
                     plain = [
@@ -219,8 +229,8 @@ def _dataset_class() -> Any:
     return Events
 
 
-def _dataset(path: Path) -> Any:
-    return _dataset_class()(path)
+def _dataset(path: Path, memory: int) -> Any:
+    return _dataset_class()(path, memory)
 
 
 def _named_in(expression: Any) -> list[str]:

@@ -21,7 +21,10 @@ Key = TypeVar("Key")
 
 NANOSECONDS = 1_000_000_000
 
-CACHE_ENTRIES = 1 << 16
+# A text of an identity takes up to a kilobyte in JSON; the others are short, but there is a cache a
+# column.
+IDENTITIES = 1 << 14
+CACHE_ENTRIES = 1 << 12
 EVENTS_AT_ONCE = 2048  # keeps the fragments in the processor's cache
 LINES_AT_ONCE = 128
 PAYLOAD_BYTES_AT_ONCE = 1 << 20  # keeps memory small when payloads are long
@@ -130,7 +133,7 @@ class IdentityCache:
             return list(map(self.known.__getitem__, keys))
 
     def _learn(self, part: Part, keys: list[bytes]) -> None:
-        if len(self.known) + len(keys) > CACHE_ENTRIES:
+        if len(self.known) + len(keys) > IDENTITIES:
             self.known.clear()
         rows = {key: index for index, key in enumerate(keys) if key not in self.known}
         new = part.take(np.fromiter(rows.values(), np.intp))
