@@ -9,6 +9,7 @@
 #define TCPRISM_DISCARD_H
 
 #include "packet.h"
+#include "segment.h"
 
 #define HAS_REASON(member) bpf_core_enum_value_exists(enum skb_drop_reason___of_tcp, member)
 #define EQUALS(reason, member) (HAS_REASON(member) && (reason) == bpf_core_enum_value(enum skb_drop_reason___of_tcp, member))
