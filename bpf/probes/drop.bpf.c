@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /* A segment that this host threw away, on its way out or in, and should have kept. */
 #include "tcprism/discard.h"
+#include "tcprism/loss.h"
 #include "tcprism/owner.h"
 
 struct dropped {
