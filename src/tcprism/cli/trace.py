@@ -18,6 +18,7 @@ from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_opt
 from tcprism.features import machine
 from tcprism.filters import Criteria
 from tcprism.pipeline import account
+from tcprism.sinks.queued import Queued
 from tcprism.sources.host_pids import host_pids
 from tcprism.sources.request import DEFAULT_KINDS, DEFAULT_PAYLOAD, Request
 from tcprism.sources.tracing import Tracing
@@ -88,7 +89,8 @@ def trace(
     """Trace as a command's options say, with a look at the events; return its exit status."""
     stages = (*stages, *look.stages)
     with Tracing(request) as tracing, opened(options.parse_output(given["output"])) as output:
-        sinks = look.make(given, request.kinds, output)
+        made = look.make(given, request.kinds, output)
+        sinks = [Queued(sink) if sink.slow else sink for sink in made]
         limits = Limits(given["count"], given["duration"])
         try:
             with Stop(limits, output, child) as stop:

@@ -12,7 +12,13 @@ from tcprism.events.ledger import Account, Ledger
 
 
 class Sink(ABC):
-    """Something that batches are written to. Only `write` must be written anew."""
+    """Something that batches are written to. Only `write` must be written anew.
+
+    One that is `slow`, as a network may be, gets a thread of its own and a queue before it
+    (tcprism.sinks.queued) while events are traced, so that no ring fills up while it waits.
+    """
+
+    slow = False
 
     def open(self, facts: Facts) -> None:
         """Begin: before the first batch."""
