@@ -15,7 +15,8 @@ import pytest
 
 from tcprism import interrupts
 from tcprism.cli.output import opened
-from tcprism.cli.session import Limits, Stop, play
+from tcprism.cli.recordings import play
+from tcprism.cli.session import Limits, Stop
 from tcprism.events import Batch
 from tcprism.interrupts import Interrupted
 from tcprism.recording.reader import Recording

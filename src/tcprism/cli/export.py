@@ -8,8 +8,8 @@ import click
 
 from tcprism.cli import options
 from tcprism.cli.output import format_sink, opened
-from tcprism.cli.recordings import open_recording, parse_stages, print_trouble
-from tcprism.cli.session import Limits, Stop, play
+from tcprism.cli.recordings import open_recording, play, print_trouble
+from tcprism.cli.session import Limits, Stop
 
 EPILOG = """\b
 Examples:
@@ -37,7 +37,7 @@ docs/export.md tells what is in each. `tcprism trace --format FORMAT` writes the
 @options.selection_options
 def command(**given: Any) -> None:
     """Write a recording in a format of other tools."""
-    stages = parse_stages(given)
+    stages = options.parse_stages(given)
     recording = open_recording(given)
     with (
         opened(options.parse_output(given["output"])) as output,

@@ -14,6 +14,7 @@ from tcprism import filters
 from tcprism.errors import UsageError
 from tcprism.events import KINDS
 from tcprism.events._wire import PAYLOAD_MAX
+from tcprism.stages import Stage, stage_for
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 LEAST_MEMORY = 64 << 20
@@ -223,3 +224,8 @@ def parse_bytes(text: str) -> int:
 def parse_output(text: str | None) -> Path | None:
     """Return the file to write to, or None for standard output."""
     return None if text in (None, "-") else Path(str(text))
+
+
+def parse_stages(given: dict[str, Any]) -> tuple[Stage, ...]:
+    """Return the stages that the user named; they may make kinds known, so this comes first."""
+    return tuple(map(stage_for, given.pop("stage")))

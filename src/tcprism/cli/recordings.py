@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from tcprism import filters
+from tcprism import filters, interrupts
 from tcprism.cli import options
-from tcprism.cli.output import print_ledger
+from tcprism.cli.output import Output, print_ledger
+from tcprism.cli.session import Stop, run
 from tcprism.errors import RecordingError
 from tcprism.events.kinds import NUMBERS
 from tcprism.recording.notes import Gap
 from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
-from tcprism.stages import Stage, stage_for
+from tcprism.sinks import Sink
+from tcprism.sources.playback import Playback
+from tcprism.stages import Stage
 
 
 def open_recording(given: dict[str, Any], default_kinds: Sequence[str] | None = None) -> Recording:
@@ -38,9 +41,17 @@ def _chosen_kinds(given: str | None, default: Sequence[str] | None) -> Sequence[
     return default or recorded if given is None else options.parse_kinds(given, recorded)
 
 
-def parse_stages(given: dict[str, Any]) -> tuple[Stage, ...]:
-    """Return the stages that the user named; they may make kinds known, so this comes first."""
-    return tuple(map(stage_for, given.pop("stage")))
+def play(
+    recording: Recording,
+    speed: float,
+    stages: Sequence[Stage],
+    sinks: Sequence[Sink],
+    output: Output,
+    stop: Stop,
+) -> None:
+    """Let what was recorded flow to its end. Raises Interrupted: what came before is written."""
+    run(Playback(recording, speed), stages, sinks, output, stop)
+    interrupts.step()
 
 
 def print_account(recording: Recording, given: dict[str, Any]) -> None:

@@ -10,8 +10,8 @@ import click
 from tcprism.cli import options
 from tcprism.cli.output import opened
 from tcprism.cli.presets import PRESETS, Preset
-from tcprism.cli.recordings import open_recording, parse_stages, print_account
-from tcprism.cli.session import Limits, Stop, play
+from tcprism.cli.recordings import open_recording, play, print_account
+from tcprism.cli.session import Limits, Stop
 from tcprism.errors import UsageError
 from tcprism.recording.reader import Recording
 from tcprism.stages import Stage
@@ -64,7 +64,7 @@ def command(**given: Any) -> None:
         raise UsageError("name a recording, or give --sample for the one that comes with tcprism")
     given["file"] = given["file"] or str(files("tcprism").joinpath(SAMPLE))
     look = PRESETS[given["look"]]
-    stages = (*parse_stages(given), *look.stages)
+    stages = (*options.parse_stages(given), *look.stages)
     recording = open_recording(given, look.kinds)
     try:
         _show(look, recording, speed, stages, given)

@@ -13,10 +13,8 @@ from tcprism import interrupts, pipeline
 from tcprism.cli.command import Command
 from tcprism.cli.output import Output, silence
 from tcprism.errors import KernelRefused, OutputError
-from tcprism.recording.reader import Recording
 from tcprism.sinks import Sink
 from tcprism.sources import Source
-from tcprism.sources.playback import Playback
 from tcprism.stages import Stage
 from tcprism.stages.limits import First
 
@@ -104,16 +102,3 @@ def run(
     except OSError as error:
         silence(output)
         raise OutputError(f"cannot write the output: {error.strerror}") from error
-
-
-def play(
-    recording: Recording,
-    speed: float,
-    stages: Sequence[Stage],
-    sinks: Sequence[Sink],
-    output: Output,
-    stop: Stop,
-) -> None:
-    """Let what was recorded flow to its end. Raises Interrupted: what came before is written."""
-    run(Playback(recording, speed), stages, sinks, output, stop)
-    interrupts.step()

@@ -12,7 +12,6 @@ from tcprism.cli import options
 from tcprism.cli.command import Command
 from tcprism.cli.output import opened, print_ledger
 from tcprism.cli.presets import TRACE, Preset
-from tcprism.cli.recordings import parse_stages
 from tcprism.cli.session import Limits, Stop, run, started
 from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
 from tcprism.features import machine
@@ -50,7 +49,7 @@ def command(**given: Any) -> None:
     """Show each send and receive with its bytes, what gets lost, how connections begin and end."""
     arguments: tuple[str, ...] = given.pop("command")
     request_options = _check(given)
-    stages = parse_stages(given)
+    stages = options.parse_stages(given)
     with started(arguments, given["verbose"]) as child:
         chosen = options.to_filter(given, child.pid if child else None)
         status = trace(_request(request_options, chosen), given, child, TRACE, stages)
