@@ -165,7 +165,8 @@ def test_what_is_good_of_a_damaged_recording_is_shown_with_status_1(
     )
     assert done.returncode == 1
     assert done.stdout
-    assert f"{damaged} is damaged" in done.stderr
+    assert f"tcprism: {damaged} " in done.stderr
+    assert "is damaged" in done.stderr
 
 
 def test_one_that_may_still_be_written_is_none(tmp_path: Path) -> None:

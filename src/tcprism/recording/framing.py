@@ -27,6 +27,7 @@ _CONTINUATION = 0xFFFFFFFF
 _V5 = 4  # MetadataVersion
 _SCHEMA, _DICTIONARY, _RECORDS = 1, 2, 3  # MessageHeader
 _AT_ONCE = 1 << 20
+_IMPOSSIBLE = 1 << 47  # bytes: what a process can address
 _DAMAGED = "it is not a recording of tcprism's, or it is damaged"
 
 
@@ -97,7 +98,7 @@ class Framed:
         return body
 
     def _check(self, size: int) -> None:
-        if size < 0:
+        if not 0 <= size < _IMPOSSIBLE:
             raise RecordingError(_DAMAGED)
         if size > self._most:
             raise RecordingError(
