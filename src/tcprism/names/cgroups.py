@@ -62,8 +62,12 @@ class Names:
         """Ask every engine now; one that does not answer is left out."""
         from tcprism.names.container_engine import ask  # HTTP: not at the start of every trace
 
+        found = {}
         for engine in self._engines:
-            self._known.update(ask(engine))
+            found.update(ask(engine))
+        # Names of containers that are gone are kept, for events of theirs may still come.
+        kept = self._known if len(self._known) < _REMEMBERED else {}
+        self._known = {**kept, **found}
         return self._known
 
 
