@@ -77,7 +77,8 @@ $(PY): | run-packages
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): $(BUILD_FILES) | $(PY)
-	$(PY) -m pip install -q --disable-pip-version-check -e '.[build,sql]'
+	@echo "setting up .venv: NumPy, click, and clang for BPF (some 100 MB)"
+	$(PY) -m pip install -q --disable-pip-version-check -e '.[build]'
 	touch $@
 
 $(DEVELOPMENT): $(BUILD_FILES) | $(PY)

@@ -67,7 +67,7 @@ class Feed(Protocol):
         """Take all hooks off."""
 
 
-class Recording(Protocol):
+class Readable(Protocol):
     """What is asked of a recording; the ledger is there once its batches were read."""
 
     @property
@@ -162,7 +162,7 @@ class Recorded:
     """
 
     def __init__(
-        self, recording: Recording, interval: float, memory: int = DEFAULT_MEMORY // 2
+        self, recording: Readable, interval: float, memory: int = DEFAULT_MEMORY // 2
     ) -> None:
         self._batches, self.forgotten = _last_events(recording.batches(), memory)
         self._interval_ns = round(interval * 1e9)
