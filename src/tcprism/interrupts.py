@@ -20,7 +20,7 @@ from types import FrameType
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STARTING = 0.3  # seconds in which a start is to be given up
-SILENCE = 5.0  # seconds without a sign of life, once the work has begun
+SILENCE = 30.0  # seconds without a sign of life, once the work has begun: hooks may take long to go
 _ONE_WISH = 0.5  # seconds in which two signals are one wish: shells and sudo pass them on
 _LOOK = 0.05  # seconds
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events.columns import BY_NAME
-from tcprism.events.part import Part
+from tcprism.events.part import Part, Rows
 
 _ADDRESSES = ("local_ip", "remote_ip")
 
@@ -28,6 +28,20 @@ def shown(part: Part, name: str) -> list[Any]:
         interface = part.context.interface(int(rows["netns"][place]), index)
         values[place] += f"%{interface or index}"
     return values
+
+
+def without_other_scopes(rows: Rows) -> Rows:
+    """Return records whose scope_id is 0 where neither address is link-local.
+
+    As the kernel has it, scope_id is the interface that a socket is bound to.
+    """
+    bound = np.flatnonzero(rows["scope_id"])
+    if not len(bound):
+        return rows
+    rows = rows.copy()
+    ends = (_link_local(rows[name][bound]) for name in _ADDRESSES)
+    rows["scope_id"][bound[~np.logical_or(*ends)]] = 0
+    return rows
 
 
 def _link_local(addresses: NDArray[np.uint8]) -> NDArray[np.bool_]:

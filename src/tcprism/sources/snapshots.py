@@ -15,6 +15,7 @@ from tcprism.events import Batch, Part
 from tcprism.events._wire import SNAPSHOT
 from tcprism.events.facts import Facts
 from tcprism.events.ledger import Ledger
+from tcprism.events.scopes import without_other_scopes
 from tcprism.features import machine
 from tcprism.features.kernel import has_task_storage
 from tcprism.filters import Criteria, descendants, pid_rows
@@ -136,7 +137,7 @@ class Snapshots:
     def take(self) -> Batch:
         """Return the sockets as they are now."""
         self._follow_descendants()
-        rows = np.frombuffer(self._object.iterate(_PROGRAM), SNAPSHOT)
+        rows = without_other_scopes(np.frombuffer(self._object.iterate(_PROGRAM), SNAPSHOT))
         return Batch([Part(rows, context=self._context)], time.time_ns() - time.monotonic_ns())
 
     def _follow_descendants(self) -> None:

@@ -16,6 +16,7 @@ from tcprism.errors import KernelRefused
 from tcprism.events import Batch, Part
 from tcprism.events.facts import Facts
 from tcprism.events.ledger import Ledger, Received, close_accounts
+from tcprism.events.scopes import without_other_scopes
 from tcprism.features import Choice, machine
 from tcprism.filters import Criteria
 from tcprism.names.context import cgroup_root, machine_context
@@ -129,7 +130,11 @@ class Tracing:
         now = _clock_offset_ns()
         if abs(now - self._clock_offset_ns) > _CLOCK_STEP_NS:  # somebody set the clock
             self._clock_offset_ns = now
-        batch = Batch([replace(p, context=self._context) for p in parts], self._clock_offset_ns)
+        parts = [
+            replace(part, rows=without_other_scopes(part.rows), context=self._context)
+            for part in parts
+        ]
+        batch = Batch(parts, self._clock_offset_ns)
         self._received.add(batch)
         return batch
 
