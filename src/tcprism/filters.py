@@ -388,7 +388,7 @@ def parse_cgroup(text: str) -> Path:
     for path in (
         () if not text else (Path(text), *(root / text.lstrip("/") for root in cgroup_roots()))
     ):
-        if (path / "cgroup.procs").exists() and _is_cgroup2(path):
+        if os.path.exists(path / "cgroup.procs") and _is_cgroup2(path):
             return path
     roots = " or ".join(map(str, cgroup_roots()))
     where = f"look below {roots}" if roots else "no cgroup2 file system is mounted here"

@@ -140,7 +140,7 @@ def test_cgroups_by_path_or_from_the_root(cgroup_root: Path) -> None:
     assert filters.parse_cgroup("/") == cgroup_root
 
 
-@pytest.mark.parametrize("text", ["/nowhere", "plain", "../other", "web/cgroup.procs"])
+@pytest.mark.parametrize("text", ["/nowhere", "plain", "../other", "web/cgroup.procs", "a" * 5000])
 def test_no_cgroup(text: str, cgroup_root: Path) -> None:
     with pytest.raises(UnknownTarget, match="is not a cgroup v2 directory") as caught:
         filters.parse_cgroup(text)

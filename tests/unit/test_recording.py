@@ -209,6 +209,8 @@ def test_missing(tmp_path: Path) -> None:
         Recording(tmp_path / "run.tcpr")
     with pytest.raises(RecordingError, match="there is no recording"):
         Recording(tmp_path)
+    with pytest.raises(RecordingError, match="File name too long"):
+        Recording("a" * 5000)
 
 
 def test_a_recording_is_read_while_it_is_written(tmp_path: Path) -> None:

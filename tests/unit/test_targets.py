@@ -59,6 +59,12 @@ def test_errors_name_what_was_written(text: str, said: str) -> None:
     assert str(caught.value) == said
 
 
+@pytest.mark.parametrize("text", ["a" * 5000, "a..b"])
+def test_a_text_that_can_name_neither_file_nor_host(text: str) -> None:
+    with pytest.raises(UsageError, match="is no recording, process, thread name or host here"):
+        find_target(text)
+
+
 def test_a_number_that_is_no_process_may_be_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
     free = next(pid for pid in range(60_000, 1, -1) if not Path(f"/proc/{pid}").exists())
     with pytest.raises(UsageError) as caught:

@@ -22,7 +22,7 @@ def find_target(text: str) -> Criteria | Path:
 
     Raises UnknownTarget and UsageError.
     """
-    if Path(text).exists():
+    if os.path.exists(text):  # Path.exists() raises where it may not look
         return Path(text)
     if text.isascii() and text.isdigit():
         return _find_process(text)
@@ -109,6 +109,6 @@ def _refuse_doubt(address: str) -> None:
 def _addresses(host: str) -> tuple[str, ...]:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):  # nobody knows it, or it can be no name
         return ()
     return tuple(dict.fromkeys(str(address[4][0]).partition("%")[0] for address in found))

@@ -127,7 +127,7 @@ def _sources(path: str | os.PathLike[str]) -> list[_Source]:
     if os.fspath(path) == "-":
         return [_Source("standard input", None)]
     place = Path(path)
-    if not place.is_dir():
+    if not os.path.isdir(place):  # Path.is_dir() raises where it may not look
         return [_source(place)]
     files = sorted(place.glob(f"*{SUFFIX}"))
     if not files:
