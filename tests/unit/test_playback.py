@@ -104,6 +104,11 @@ def test_what_is_late_is_not_waited_for() -> None:
     assert moments(seen) == ALL
 
 
+def test_a_duration_may_be_longer_than_any_clock() -> None:
+    clock = Clock()
+    assert moments(shown([Until(1e300, clock.enough)], clock)) == ALL
+
+
 def test_a_stop_reads_no_further() -> None:
     recording, clock = Recorded(WHOLE), Clock()
     clock.reached = True

@@ -302,3 +302,11 @@ def test_the_command_is_released(output: BinaryIO, tmp_path: Path) -> None:
         run(FakeSource([batch(1)]), (), [Kept(output)], output, stop, command)
     assert command.status() == 3
     assert (tmp_path / "mark").exists()
+
+
+def test_a_wait_may_be_as_long_as_a_recording_says() -> None:
+    """Slowed down, or from a machine that was silent for years."""
+    with Stop(Limits(), None, None) as stop:
+        signal.raise_signal(signal.SIGINT)
+        stop.wait(1e15)
+        assert stop.reached

@@ -18,6 +18,8 @@ from tcprism.sources import Source
 from tcprism.stages import Stage
 from tcprism.stages.limits import First
 
+_LONGEST_WAIT = 3600.0  # seconds; poll() takes no more than 24 days
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -57,6 +59,7 @@ class Stop:
     def wait(self, seconds: float) -> None:
         """Wait that long or until there is a reason to stop."""
         interrupts.alive()
+        seconds = min(seconds, _LONGEST_WAIT)
         if self._deadline is not None:
             left = self._deadline - time.monotonic()
             self.reached |= left <= 0

@@ -8,6 +8,8 @@ import numpy as np
 
 from tcprism.events import Batch
 
+_FOR_EVER_NS = 2.0**62
+
 
 class First:
     """Lets the earliest `count` events through; calls `enough` with the last of them.
@@ -46,7 +48,7 @@ class Until:
             return batch
         moments = batch["ts_ns"]
         if self._end is None:
-            self._end = int(moments[0]) + int(self._seconds * 1e9)
+            self._end = int(moments[0]) + int(min(self._seconds * 1e9, _FOR_EVER_NS))
         inside = int(np.count_nonzero(moments <= self._end))
         if inside < len(batch):
             self._enough()
