@@ -304,6 +304,20 @@ def test_the_command_is_released(output: BinaryIO, tmp_path: Path) -> None:
     assert (tmp_path / "mark").exists()
 
 
+def test_a_command_is_not_started_without_its_output(output: BinaryIO, tmp_path: Path) -> None:
+    class Closed(Kept):
+        """A sink whose file cannot be made."""
+
+        def open(self, facts: Facts) -> None:
+            raise OutputError("cannot write it")
+
+    command = Command(("sh", "-c", f": > {tmp_path}/mark"))
+    with Stop(Limits(), output, command) as stop, pytest.raises(OutputError):
+        run(FakeSource([batch(), batch()]), (), [Closed(output)], output, stop, command)
+    command.end()
+    assert not (tmp_path / "mark").exists()
+
+
 def test_a_wait_may_be_as_long_as_a_recording_says() -> None:
     """Slowed down, or from a machine that was silent for years."""
     with Stop(Limits(), None, None) as stop:

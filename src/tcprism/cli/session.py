@@ -13,6 +13,8 @@ from tcprism import interrupts, pipeline
 from tcprism.cli.command import Command
 from tcprism.cli.output import Output, silence
 from tcprism.errors import KernelRefused, OutputError
+from tcprism.events import Batch
+from tcprism.events.facts import Facts
 from tcprism.sinks import Sink
 from tcprism.sources import Source
 from tcprism.stages import Stage
@@ -95,8 +97,8 @@ def run(
 
     Raises OutputError.
     """
-    if command and not interrupts.asked():
-        command.release()
+    if command:
+        sinks = [*sinks, _Release(command)]
     limits = (First(stop.count, stop.enough),) if stop.count else ()
     try:
         pipeline.run(source, (*stages, *limits), sinks, stop)
@@ -105,3 +107,18 @@ def run(
     except OSError as error:
         silence(output)
         raise OutputError(f"cannot write the output: {error.strerror}") from error
+
+
+class _Release(Sink):
+    """Lets the command go when all outputs before it are open: what it does cannot be undone."""
+
+    def __init__(self, command: Command) -> None:
+        self._command = command
+
+    def open(self, facts: Facts) -> None:
+        """Let it go, unless a signal has come by now."""
+        if not interrupts.asked():
+            self._command.release()
+
+    def write(self, batch: Batch) -> None:
+        """Nothing."""
