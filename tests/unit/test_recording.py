@@ -292,6 +292,20 @@ def test_a_loss_is_in_one_file_only(tmp_path: Path) -> None:
     assert recording.ledger.lost == 4
 
 
+def test_a_file_that_cannot_be_read_hides_no_others(tmp_path: Path) -> None:
+    """As a power failure may leave it, empty."""
+    made = [Batch([random_part("segment", 3, seed)], CLOCK_OFFSET_NS) for seed in (1, 2)]
+    written(tmp_path / "000001.tcpr", made)
+    (tmp_path / "000002.tcpr").touch()
+    written(tmp_path / "000003.tcpr", made)
+    recording = Recording(tmp_path)
+    assert sum(map(len, recording.batches())) == 12
+    assert recording.damaged
+    assert [text.partition(":")[0] for text in recording.trouble] == [
+        f"cannot read {tmp_path}/000002.tcpr"
+    ]
+
+
 def test_a_directory_with_a_recording_is_left_alone(tmp_path: Path) -> None:
     files(tmp_path, Limit(rotate=1)).close()
     with pytest.raises(OutputError, match="has a recording already"):

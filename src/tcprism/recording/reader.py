@@ -106,7 +106,12 @@ class Recording:
         """Read batches in the order in which they were recorded."""
         self.gaps, self.trouble, self.damaged = [], [], False
         for source in self._sources:
-            stream, self._first = self._first or self._open(source), None
+            try:
+                stream, self._first = self._first or self._open(source), None
+            except RecordingError as error:  # a file among others: they can be read
+                self.trouble.append(str(error))
+                self.damaged = True
+                continue
             try:
                 for batch in stream:
                     self.clock_offset_ns = batch.clock_offset_ns
