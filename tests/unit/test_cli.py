@@ -128,6 +128,21 @@ def test_closed_streams(closed: str, arguments: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["query", "--list"], ["explain", SAMPLE], ["top", SAMPLE, "--plain"]]
+)
+def test_a_full_disk_is_told_in_one_sentence(arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tcprism", *map(str, arguments)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "tcprism: cannot write the output: No space left on device\n"
+
+
 def test_a_file_is_replaced_by_what_is_new(tmp_path: Path) -> None:
     path = tmp_path / "events"
     path.write_text("precious")

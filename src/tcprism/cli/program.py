@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -27,6 +28,9 @@ COMMANDS = {
     "doctor": "Tell what this machine can show, by which hook, and why no better one.",
     "demo": "Make a small lossy network of our own and trace it.",
 }
+
+# What writing a file may end with, and little else.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class LazyGroup(click.Group):
@@ -110,6 +114,13 @@ def main() -> NoReturn:
         fail(f"{said}; `{command} --help` tells more", error.exit_code)
     except Interrupted as error:
         fail(str(error), 128 + asked())
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        from tcprism.cli.output import silence
+
+        silence(sys.stdout)
+        fail(f"cannot write the output: {error.strerror}", 1)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(128 + SIGINT)
     sys.exit(0)
