@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -50,17 +51,20 @@ class Snapshots:
 
     def __enter__(self) -> Self:
         machine.require()
-        self._cgroup_root = cgroup_root()
-        self._context = machine_context(self._cgroup_root)
-        self._object = BpfObject()
-        try:
-            self._load()
-        except LoadError as error:
-            self.close()
-            raise KernelRefused(
-                f"this kernel refuses to list its sockets ({error}); 5.8 is the first that can",
-                tuple(error.log),
-            ) from error
+        with ExitStack() as stack:
+            root = cgroup_root()
+            if root >= 0:
+                stack.callback(os.close, root)
+            self._context = machine_context(root)
+            self._object = stack.enter_context(BpfObject())
+            try:
+                self._load()
+            except LoadError as error:
+                raise KernelRefused(
+                    f"this kernel refuses to list its sockets ({error}); 5.8 is the first that can",
+                    tuple(error.log),
+                ) from error
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -69,13 +73,7 @@ class Snapshots:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Unload the iterator."""
-        self._object.close()
-        if self._cgroup_root >= 0:
-            os.close(self._cgroup_root)
+        self._stack.close()
 
     def _load(self) -> None:
         self._object.select((_PROGRAM,))
