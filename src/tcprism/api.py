@@ -174,10 +174,12 @@ class Monitor:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
-        for _ in self._flow:
-            pass  # not wanted any more, but read, so that the ledger balances
-        self._ledger = self.ledger()
-        self._tracing.__exit__(kind, error, trace)
+        try:
+            for _ in self._flow:
+                pass  # not wanted any more, but read, so that the ledger balances
+            self._ledger = self.ledger()
+        finally:  # a stage of the user's own may raise
+            self._tracing.__exit__(kind, error, trace)
 
     def stop(self) -> None:
         """End the iteration, from any thread or signal handler; what was recorded still comes."""

@@ -6,12 +6,17 @@ import pickle
 import subprocess
 import sys
 from importlib.resources import files
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 import tcprism
 from tcprism.errors import UsageError
+from tcprism.events import Batch
+from tcprism.sources import tracing
+from tcprism.sources.tracing import Tracing
+
+from .records import messages
 
 SAMPLE = str(files("tcprism").joinpath("sample.tcpr"))
 
@@ -86,3 +91,34 @@ def test_what_no_trace_can_have(options: dict[str, Any], said: str) -> None:
 def test_a_filter_says_what_it_is() -> None:
     assert tcprism.Filter(port=443) == tcprism.Filter(port=443)
     assert "port=443" in repr(tcprism.Filter(port=443))
+
+
+def test_hooks_go_off_when_a_stage_fails_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    class Traced(Tracing):
+        """Has one event, which comes when it is drained."""
+
+        def __enter__(self) -> Self:
+            self.left = [Batch([messages({})])]
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            calls.append("exit")
+
+        def read(self) -> Batch:
+            return Batch([])
+
+        def stop(self) -> None:
+            calls.append("stop")
+
+        def drain(self) -> Batch:
+            return self.left.pop() if self.left else Batch([])
+
+    def fail(batch: Batch) -> Batch:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(tracing, "Tracing", Traced)
+    with pytest.raises(ZeroDivisionError), tcprism.Monitor(stages=[fail]):
+        pass
+    assert calls[-1] == "exit"
