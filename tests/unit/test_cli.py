@@ -128,6 +128,19 @@ def test_closed_streams(closed: str, arguments: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", [["export", "--to", "json"], ["replay"]])
+def test_a_recording_is_not_written_over_by_what_is_read_from_it(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, link = tmp_path / "run.tcpr", tmp_path / "link"
+    path.write_bytes(SAMPLE.read_bytes())
+    link.symlink_to(path)
+    for source, output in ((path, path), (path, link), (tmp_path, path)):
+        assert run(*command, str(source), "-o", str(output)) == 2
+        assert "is the recording that is read" in capsys.readouterr().err
+    assert path.read_bytes() == SAMPLE.read_bytes()
+
+
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["query", "--list"], ["explain", SAMPLE], ["top", SAMPLE, "--plain"]]
 )

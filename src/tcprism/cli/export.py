@@ -8,7 +8,7 @@ import click
 
 from tcprism.cli import options
 from tcprism.cli.output import format_sink, opened
-from tcprism.cli.recordings import open_recording, play, print_trouble
+from tcprism.cli.recordings import open_recording, parse_output, play, print_trouble
 from tcprism.cli.session import Limits, Stop
 
 EPILOG = """\b
@@ -40,7 +40,7 @@ def command(**given: Any) -> None:
     stages = options.parse_stages(given)
     recording = open_recording(given)
     with (
-        opened(options.parse_output(given["output"])) as output,
+        opened(parse_output(given)) as output,
         Stop(Limits(), output, None) as stop,
     ):
         sink = format_sink(given["form"], given["packets"], recording.facts.kinds, output)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 from tcprism import filters, interrupts
 from tcprism.cli import options
 from tcprism.cli.output import Output, print_ledger
 from tcprism.cli.session import Stop, run
-from tcprism.errors import RecordingError
+from tcprism.errors import RecordingError, UsageError
 from tcprism.events.kinds import NUMBERS
 from tcprism.recording.notes import Gap
-from tcprism.recording.reader import Recording
+from tcprism.recording.reader import SUFFIX, Recording
 from tcprism.recording.selection import Selection
 from tcprism.sinks import Sink
 from tcprism.sources.playback import Playback
@@ -52,6 +54,21 @@ def play(
     """Let what was recorded flow to its end. Raises Interrupted: what came before is written."""
     run(Playback(recording, speed), stages, sinks, output, stop)
     interrupts.step()
+
+
+def parse_output(given: dict[str, Any]) -> Path | None:
+    """Return the file to write to, None for standard output. Raises UsageError for FILE itself."""
+    path, source = options.parse_output(given["output"]), Path(given["file"])
+    read = source.glob(f"*{SUFFIX}") if os.path.isdir(source) else [source]
+    if path and os.path.isfile(path) and any(_is_same(path, file) for file in read):
+        raise UsageError(
+            f"--output: {path} is the recording that is read, and would be lost: name another file"
+        )
+    return path
+
+
+def _is_same(path: Path, file: Path) -> bool:
+    return os.path.exists(file) and os.path.samefile(path, file)
 
 
 def print_account(recording: Recording, given: dict[str, Any]) -> None:

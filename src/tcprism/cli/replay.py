@@ -10,7 +10,7 @@ import click
 from tcprism.cli import options
 from tcprism.cli.output import opened
 from tcprism.cli.presets import PRESETS, Preset
-from tcprism.cli.recordings import open_recording, play, print_account
+from tcprism.cli.recordings import open_recording, parse_output, play, print_account
 from tcprism.cli.session import Limits, Stop
 from tcprism.errors import UsageError
 from tcprism.recording.reader import Recording
@@ -93,7 +93,7 @@ def _show(
     given: dict[str, Any],
 ) -> None:
     with (
-        opened(options.parse_output(given["output"])) as output,
+        opened(parse_output(given)) as output,
         Stop(Limits(given["count"]), output, None) as stop,
     ):
         if given["duration"]:
