@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +13,7 @@ from tcprism.events import Part
 
 LONGEST = 600  # looks
 
-_ENDS = ("local_ip", "local_port", "remote_ip", "remote_port")
-_OTHER_ENDS = ("remote_ip", "remote_port", "local_ip", "local_port")
+_NAMED_BY = ("local_ip", "local_port", "remote_ip", "remote_port", "netns", "scope_id")
 
 
 @dataclass(slots=True)
@@ -54,11 +52,6 @@ class Watch:
         seen = {name: held(rows).mean(keepdims=True) for name, held in CONDITIONS.items()}
         return Delta(rows[:1], rows[-1:], elapsed, seen)
 
-    def series(self, name: str) -> NDArray[Any]:
-        """Return a field, look by look."""
-        values: NDArray[Any] = self.rows[name]
-        return values
-
     def rates(self, name: str) -> NDArray[np.float64]:
         """Return how fast a counter grew between two looks, a second."""
         rows = self.rows
@@ -73,20 +66,8 @@ class Watch:
 
 def same_connection(rows: Rows, of: np.void) -> NDArray[np.bool_]:
     """Tell which records have the ends, the namespace and the link of another."""
-    same: NDArray[np.bool_] = _with_ends(rows, of, _ENDS)
-    for name in ("netns", "scope_id"):
-        same &= rows[name] == of[name]
-    return same
-
-
-def other_end(rows: Rows, of: np.void) -> NDArray[np.bool_]:
-    """Tell which records are of the peer's socket, where that is on this host, too."""
-    return _with_ends(rows, of, _OTHER_ENDS)
-
-
-def _with_ends(rows: Rows, of: np.void, names: tuple[str, ...]) -> NDArray[np.bool_]:
     same = np.ones(len(rows), np.bool_)
-    for name, wanted in zip(_ENDS, names, strict=True):
-        equal = rows[name] == of[wanted]
+    for name in _NAMED_BY:
+        equal = rows[name] == of[name]
         same &= equal.all(axis=1) if equal.ndim > 1 else equal
     return same

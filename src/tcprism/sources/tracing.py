@@ -171,8 +171,8 @@ def survey(probe: Probe) -> Choice:
     nobody = Criteria(ports=((1, 1),), local_ports=((2, 2),), remote_ports=((3, 3),))
     kinds = ("send", *probe.kinds) if "acked" in probe.kinds else probe.kinds
     request = Request(kinds=kinds, filter=nobody, ring_size=rings.SMALLEST)
-    with Tracing(request) as monitor:
-        return next(choice for choice in monitor.choices if choice.probe is probe)
+    with Tracing(request) as tracing:
+        return next(choice for choice in tracing.choices if choice.probe is probe)
 
 
 def pause(events: int, fill_level: float) -> float:
