@@ -38,7 +38,7 @@ The network namespace has nothing but its own loopback device and is gone when t
     default=5,
     show_default=True,
     metavar="SECONDS",
-    help="Stop then.",
+    help="Stop after SECONDS.",
 )
 @click.option(
     "--loss",

@@ -49,7 +49,9 @@ output_option = click.option(
 count_option = click.option(
     "--count", type=click.IntRange(1), metavar="N", help="Stop after N events."
 )
-duration_option = click.option("--duration", type=float, metavar="SECONDS", help="Stop then.")
+duration_option = click.option(
+    "--duration", type=float, metavar="SECONDS", help="Stop after SECONDS."
+)
 color_option = click.option(
     "--color",
     type=click.Choice(["auto", "always", "never"]),

@@ -50,10 +50,12 @@ It holds payload: files are readable to their owner alone."""
 @options.kinds_option("all")
 @payload_option(256)
 @click.option("--max-size", metavar="BYTES", help="Stop when the recording is so large.")
-@click.option("--rotate", metavar="BYTES", help="Go on in a new file then; FILE is a directory.")
+@click.option(
+    "--rotate", metavar="BYTES", help="Begin a new file at that size; FILE is a directory."
+)
 @click.option("--keep", type=click.IntRange(1), metavar="N", help="Keep the latest N files.")
-@click.option("--count", type=click.IntRange(1), metavar="N", help="Stop after N events.")
-@click.option("--duration", type=float, metavar="SECONDS", help="Stop then.")
+@options.count_option
+@options.duration_option
 @tracing_options
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ARGS...]")
 def command(**given: Any) -> None:

@@ -52,7 +52,7 @@ SAMPLE = "sample.tcpr"
 )
 @options.selection_options
 @options.view_options
-@click.option("--count", type=click.IntRange(1), metavar="N", help="Stop after N events.")
+@options.count_option
 @click.option("--duration", type=float, metavar="SECONDS", help="Stop after so much recorded time.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell the whole ledger.")
 @options.quiet_option

@@ -43,7 +43,11 @@ Hooks are on only while a view shows events. docs/top.md tells more."""
 @click.argument("file", required=False, metavar="[FILE]")
 @options.filter_options
 @click.option(
-    "--interval", default="1s", show_default=True, metavar="TIME", help="Between two looks."
+    "--interval",
+    default="1s",
+    show_default=True,
+    metavar="TIME",
+    help="Time between two refreshes.",
 )
 @click.option(
     "--sort",
