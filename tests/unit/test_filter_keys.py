@@ -62,15 +62,17 @@ def test_a_comm_that_is_not_utf8() -> None:
 def test_keys_of_prefixes(text: str, length: int, family: int, address: bytes) -> None:
     network = filters.parse_network(text)
     entries = Criteria(hosts=(network,), remote_hosts=(network, network)).entries()
-    key = length.to_bytes(4, "little") + family.to_bytes(4, "little") + address
+    any_scope = bytes(4)
+    key = length.to_bytes(4, "little") + family.to_bytes(4, "little") + address + any_scope
     assert entries["hosts"] == {key: CHOSEN}
     assert entries["remote_hosts"] == entries["hosts"]
 
 
 def as_key(address: IPv4Address | IPv6Address) -> int:
-    """Return what the kernel side looks up: the family, then IPv4 as mapped IPv6."""
+    """Return what the kernel side looks up: the family, IPv4 as mapped IPv6, then the scope."""
     mapped = IPv6Address(f"::ffff:{address}") if isinstance(address, IPv4Address) else address
-    return int.from_bytes(address.version.to_bytes(4, "little") + mapped.packed, "big")
+    scope = bytes([7, 0, 0, 0])
+    return int.from_bytes(address.version.to_bytes(4, "little") + mapped.packed + scope, "big")
 
 
 prefixes = st.one_of(
@@ -96,7 +98,7 @@ def test_a_prefix_matches_its_addresses_and_no_other(
         if network.prefixlen
         else st.none()
     )
-    ignored = 160 - int.from_bytes(key[:4], "little")
+    ignored = 192 - int.from_bytes(key[:4], "little")
     prefix = int.from_bytes(key[4:], "big") >> ignored
     assert as_key(inside) >> ignored == prefix
     assert outside is None or as_key(outside) >> ignored != prefix
