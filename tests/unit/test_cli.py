@@ -94,9 +94,9 @@ def run(*arguments: str) -> int:
         (("trace", "--count", "0"), "--count"),
         (("trace", "--duration", "0"), "--duration"),
         (("no-such-command",), "no-such-command"),
-        (("trace", "--no-such-option"), "`tcprism trace --help` tells more"),
-        (("trace", "--"), "tcprism: -- has no command behind it"),
-        (("trace", "--port", "1", "--"), "tcprism: -- has no command behind it"),
+        (("trace", "--no-such-option"), "see `tcprism trace --help`"),
+        (("trace", "--"), "tcprism: -- must be followed by a command"),
+        (("trace", "--port", "1", "--"), "tcprism: -- must be followed by a command"),
         (("trace", "--", "/etc/passwd"), "cannot run '/etc/passwd': it is not an executable file"),
     ],
 )

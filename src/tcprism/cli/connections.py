@@ -27,23 +27,23 @@ EPILOG = """\b
 Examples:
   tcprism connections                              every connection of this machine, as it ends
   tcprism connections --remote-port 443 --count 20 the next twenty to HTTPS servers
-  tcprism connections --pid 1234 --follow          those of a server and its workers
+  tcprism connections --pid 1234 --follow          a server and its workers
   tcprism connections --format json --output c.json
-  tcprism connections -- curl http://host/         those of one command
-  tcprism connections --live --duration 1          those that are open, too, with state and age
+  tcprism connections -- curl http://host/         one command
+  tcprism connections --live --duration 1          also those still open, with state and age
 
-docs/connections.md explains the columns. The totals are the kernel's own, so they are whole also
-for a connection that is older than tcprism. --format json has all of them."""
+docs/connections.md explains the columns. The kernel keeps the totals, so they are complete even for
+connections that began before tcprism did. --format json shows all of them."""
 
 
 @click.command(epilog=EPILOG)
 @options.filter_options
 @view_options
 @click.option(
-    "--live", is_flag=True, help="At the end, list those still open, with all that hold them."
+    "--live", is_flag=True, help="At the end, list open connections and the processes holding them."
 )
 def command(**given: Any) -> None:
-    """Show one line a connection as it ends: how long, how much, how it went."""
+    """Show one line per connection as it ends: duration, traffic and outcome."""
     if given.pop("live"):
         show(given, replace(CONNECTIONS, stages=()), ("accept",), Begun)
     show(given, CONNECTIONS)

@@ -25,10 +25,10 @@ from tcprism.sources.tracing import Tracing
 EPILOG = """\b
 Examples:
   sudo tcprism demo                                 five seconds of everything
-  sudo tcprism demo --kinds send,recv --payload 500 only what the processes say
-  sudo tcprism demo --kinds retransmit --loss 20    only what is sent again, and more of it
+  sudo tcprism demo --kinds send,recv --payload 500 only what the processes send and receive
+  sudo tcprism demo --kinds retransmit --loss 20    only retransmissions, and more of them
 
-The network namespace has nothing but its own loopback device and is gone when the demo ends."""
+The network namespace has only its own loopback device and disappears when the demo ends."""
 
 
 @click.command(epilog=EPILOG)
@@ -46,14 +46,14 @@ The network namespace has nothing but its own loopback device and is gone when t
     default=5,
     show_default=True,
     metavar="PERCENT",
-    help="Packets to lose.",
+    help="Percentage of packets to drop.",
 )
 @options.kinds_option(",".join(("acked", "transmit", *DEFAULT_KINDS)))
 @payload_option(DEFAULT_PAYLOAD)
 @options.verbose_option
 @options.quiet_option
 def command(duration: float, loss: float, kinds: str, payload: int, **given: Any) -> None:
-    """Make a small lossy network of our own and trace what its processes do."""
+    """Create a small lossy network and trace the processes in it."""
     chosen, limit = options.parse_kinds(kinds), options.parse_payload(payload)
     machine.require()
     with Traffic(loss) as traffic:

@@ -18,14 +18,14 @@ from tcprism.sources.tracing import survey
 
 EPILOG = """\b
 Examples:
-  sudo tcprism doctor          a page to read, or to attach to a bug report
-  sudo tcprism doctor --json   the same for a program; exit status 0 only if every kind works"""
+  sudo tcprism doctor          a report to read, or to attach to a bug report
+  sudo tcprism doctor --json   the same for programs; exit status 0 only if every kind works"""
 
 
 @click.command(epilog=EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool) -> None:
-    """Tell what this machine can show, by which hook, and why no better one."""
+    """Report what this machine can show, by which hook, and why not by a better one."""
     report = examine()
     print(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
     sys.exit(0 if report["works"] else 1)

@@ -33,13 +33,13 @@ TOP = 3  # processes and peers that a line of the summary names
 EPILOG = """\b
 Examples:
   tcprism explain                        every connection of this machine, for ten seconds
-  tcprism explain 1234                   those of a process and its children
-  tcprism explain nginx --duration 30    those of a thread name
-  tcprism explain 10.0.0.7:443           those with a host and a port, at either end
-  tcprism explain --port 443 --all       filters as `trace` has them; every connection at length
-  tcprism explain run.tcpr               those of a recording
+  tcprism explain 1234                   a process and its children
+  tcprism explain nginx --duration 30    threads with this name
+  tcprism explain 10.0.0.7:443           one host and port, at either end
+  tcprism explain --port 443 --all       the filters of `trace`; every connection in full
+  tcprism explain run.tcpr               a recording
 
-docs/explain.md has every rule, its threshold and where that comes from."""
+docs/explain.md lists every rule with its threshold and the source of that threshold."""
 
 
 @click.command(epilog=EPILOG)
@@ -53,16 +53,16 @@ docs/explain.md has every rule, its threshold and where that comes from."""
     help="How long to watch.",
 )
 @options.memory_option
-@click.option("--all", "everything", is_flag=True, help="Tell every connection at length.")
+@click.option("--all", "everything", is_flag=True, help="Explain every connection in full.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["text", "json"]),
     default="text",
-    help="A summary and the worst, or one JSON object a connection.",
+    help="A summary and the worst connections, or one JSON object per connection.",
 )
 def command(**given: Any) -> None:
-    """Tell what limits connections, with the numbers that prove it."""
+    """Explain what limits connections, with the numbers that prove it."""
     options.parse_duration(given["duration"])
     memory = options.parse_memory(given["max_memory"])
     target = find_target(given["target"]) if given["target"] else Criteria()

@@ -19,7 +19,7 @@ Examples:
   tcprism export run.tcpr --to arrow -o run.arrows      an Arrow IPC stream
   tcprism export run.tcpr --to csv --kinds close -o connections.csv
 
-docs/export.md tells what is in each. `tcprism trace --format FORMAT` writes them at once."""
+docs/export.md describes each format. `tcprism trace --format FORMAT` writes them live."""
 
 
 @click.command(epilog=EPILOG)
@@ -29,14 +29,16 @@ docs/export.md tells what is in each. `tcprism trace --format FORMAT` writes the
     "form",
     required=True,
     metavar="FORMAT",
-    help="pcapng, parquet, arrow, json, csv, or one that you have installed.",
+    help="pcapng, parquet, arrow, json, csv, or an installed format.",
 )
-@click.option("-o", "--output", required=True, metavar="FILE", help="- for standard output.")
+@click.option(
+    "-o", "--output", required=True, metavar="FILE", help="File to write; - for standard output."
+)
 @options.packets_option
 @options.stage_option
 @options.selection_options
 def command(**given: Any) -> None:
-    """Write a recording in a format of other tools."""
+    """Convert a recording to a format that other tools read."""
     stages = options.parse_stages(given)
     recording = open_recording(given)
     with (

@@ -21,18 +21,33 @@ LEAST_MEMORY = 64 << 20
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 _FILTER_OPTIONS = (
-    click.option("--pid", "--pids", "pid", multiple=True, metavar="PID,...", help="Processes."),
-    click.option("--follow", is_flag=True, help="Also the children of --pid, made later too."),
-    click.option("--comm", multiple=True, metavar="NAME", help="Thread names (15 bytes count)."),
-    click.option("--host", multiple=True, metavar="ADDR[/PREFIX]", help="Either end."),
-    click.option("--remote-host", multiple=True, metavar="ADDR[/PREFIX]", help="The remote end."),
-    click.option("--port", multiple=True, metavar="N[-M]", help="Either end."),
-    click.option("--local-port", multiple=True, metavar="N[-M]", help="The local end."),
-    click.option("--remote-port", multiple=True, metavar="N[-M]", help="The remote end."),
-    click.option("--cgroup", multiple=True, metavar="PATH", help="Processes below a cgroup v2."),
-    click.option("--container", multiple=True, metavar="ID|NAME", help="Processes in a container."),
-    click.option("--netns", multiple=True, metavar="PATH|PID", help="Network namespaces."),
-    click.option("--family", type=click.Choice(["4", "6"]), help="Only IPv4 or only IPv6."),
+    click.option(
+        "--pid",
+        "--pids",
+        "pid",
+        multiple=True,
+        metavar="PID,...",
+        help="Processes with these PIDs.",
+    ),
+    click.option("--follow", is_flag=True, help="Include children of --pid, existing and future."),
+    click.option(
+        "--comm", multiple=True, metavar="NAME", help="Threads with this name (first 15 bytes)."
+    ),
+    click.option("--host", multiple=True, metavar="ADDR[/PREFIX]", help="Local or remote address."),
+    click.option("--remote-host", multiple=True, metavar="ADDR[/PREFIX]", help="Remote address."),
+    click.option("--port", multiple=True, metavar="N[-M]", help="Local or remote port."),
+    click.option("--local-port", multiple=True, metavar="N[-M]", help="Local port."),
+    click.option("--remote-port", multiple=True, metavar="N[-M]", help="Remote port."),
+    click.option(
+        "--cgroup", multiple=True, metavar="PATH", help="Processes in this cgroup v2 or below it."
+    ),
+    click.option(
+        "--container", multiple=True, metavar="ID|NAME", help="Processes in this container."
+    ),
+    click.option(
+        "--netns", multiple=True, metavar="PATH|PID", help="Sockets in this network namespace."
+    ),
+    click.option("--family", type=click.Choice(["4", "6"]), help="IPv4 only or IPv6 only."),
 )
 
 
@@ -41,10 +56,10 @@ format_option = click.option(
     "form",
     type=click.Choice(["text", "json"]),
     default="text",
-    help="Lines to read, or one JSON object a line.",
+    help="Readable lines, or one JSON object per line.",
 )
 output_option = click.option(
-    "--output", "-o", metavar="FILE", help="Write events here instead of to standard output."
+    "--output", "-o", metavar="FILE", help="Write events to FILE instead of standard output."
 )
 count_option = click.option(
     "--count", type=click.IntRange(1), metavar="N", help="Stop after N events."
@@ -56,16 +71,16 @@ color_option = click.option(
     "--color",
     type=click.Choice(["auto", "always", "never"]),
     default="auto",
-    help="Auto: on a terminal, unless NO_COLOR is set.",
+    help="auto: on a terminal, unless NO_COLOR is set.",
 )
 verbose_option = click.option(
     "-v",
     "--verbose",
     count=True,
-    help="Tell the hooks in use, and the whole ledger; -vv: libbpf's log.",
+    help="Show the hooks in use and the full ledger; -vv: libbpf's log too.",
 )
 quiet_option = click.option(
-    "-q", "--quiet", is_flag=True, help="Say nothing on standard error but errors."
+    "-q", "--quiet", is_flag=True, help="Print only errors on standard error."
 )
 command_argument = click.argument(
     "command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ARGS...]"
@@ -79,7 +94,7 @@ def kinds_option(default: str) -> Callable[[Command], Command]:
         default=default,
         show_default=True,
         metavar="KIND,...",
-        help=f"{', '.join(KINDS)}, or all.",
+        help=f"Event kinds: {', '.join(KINDS)}, or all.",
     )
 
 
@@ -88,24 +103,26 @@ memory_option = click.option(
     default="1G",
     show_default=True,
     metavar="SIZE",
-    help="Memory that a recording may take; one that needs more is refused.",
+    help="Memory for reading a recording; one that needs more is refused.",
 )
 
 _SELECTION_OPTIONS = (
     *_FILTER_OPTIONS,
-    click.option("--kinds", metavar="KIND,...", help="Kinds of events; all that were recorded."),
-    click.option("--payload", type=int, metavar="BYTES", help="Payload to take of each message."),
+    click.option(
+        "--kinds", metavar="KIND,...", help="Event kinds; by default all that were recorded."
+    ),
+    click.option("--payload", type=int, metavar="BYTES", help="Payload bytes to keep per message."),
     memory_option,
 )
 
 packets_option = click.option(
     "--packets",
     type=click.Choice(["segments", "messages"]),
-    help="What pcapng has: the segments that left (if they are traced), or a stream of messages.",
+    help="Packets in pcapng: the segments that left (if traced), or a stream made from messages.",
 )
 
 stage_option = click.option(
-    "--stage", multiple=True, metavar="NAME", help="Send events through what you have installed."
+    "--stage", multiple=True, metavar="NAME", help="Pass events through an installed stage."
 )
 
 _VIEW_OPTIONS = (
@@ -113,7 +130,7 @@ _VIEW_OPTIONS = (
         "--payload-style",
         type=click.Choice(["text", "hex", "none"]),
         default="text",
-        help="How payload is shown below its line.",
+        help="How to show payload below its event.",
     ),
     click.option(
         "--format",
@@ -121,12 +138,12 @@ _VIEW_OPTIONS = (
         default="text",
         show_default=True,
         metavar="FORMAT",
-        help="text, json, csv, arrow, parquet, pcapng, or one that you have installed.",
+        help="text, json, csv, arrow, parquet, pcapng, or an installed format.",
     ),
     packets_option,
     stage_option,
     output_option,
-    click.option("--count-only", is_flag=True, help="Print rates and totals, no events."),
+    click.option("--count-only", is_flag=True, help="Print rates and totals, not events."),
     color_option,
 )
 

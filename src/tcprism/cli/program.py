@@ -16,17 +16,17 @@ from tcprism.errors import Error
 from tcprism.interrupts import Interrupted, asked
 
 COMMANDS = {
-    "trace": "Show what is sent and received, what gets lost, how connections begin and end.",
-    "connections": "Show one line a connection as it ends.",
-    "retransmits": "Show what is sent again, why, and whose bytes.",
-    "top": "Show all connections as they are, and what limits each.",
-    "explain": "Tell what limits connections, with the numbers that prove it.",
-    "record": "Record events to a file, to look at them later and elsewhere.",
+    "trace": "Show what is sent, received and lost, and how connections begin and end.",
+    "connections": "Show one line per connection as it ends.",
+    "retransmits": "Show what is retransmitted, why, and whose bytes.",
+    "top": "Show all current connections and what limits each.",
+    "explain": "Explain what limits connections, with the numbers that prove it.",
+    "record": "Record events to a file, to read later or on another machine.",
     "replay": "Show a recording as trace would have shown it.",
-    "export": "Write a recording in a format of other tools.",
-    "query": "Ask a recording in SQL.",
-    "doctor": "Tell what this machine can show, by which hook, and why no better one.",
-    "demo": "Make a small lossy network of our own and trace it.",
+    "export": "Convert a recording to a format that other tools read.",
+    "query": "Query a recording with SQL.",
+    "doctor": "Report what this machine can show, by which hook, and why not by a better one.",
+    "demo": "Create a small lossy network and trace it.",
 }
 
 # What writing a file may end with, and little else.
@@ -83,14 +83,14 @@ def _import_command(name: str) -> click.Command:
 
 EPILOG = """\b
 Examples:
-  sudo tcprism trace --port 443            all that happens on connections of HTTPS
+  sudo tcprism trace --port 443            everything on HTTPS connections
   sudo tcprism trace -- curl http://host/  one command and its children, from the first byte
-  sudo tcprism connections                 one line a connection as it ends
-  sudo tcprism retransmits                 what is sent again, why, and whose bytes
-  sudo tcprism demo                        see it work on a machine that does nothing
-  tcprism doctor                           what works here, and what does not
+  sudo tcprism connections                 one line per connection as it ends
+  sudo tcprism retransmits                 what is retransmitted, why, and whose bytes
+  sudo tcprism demo                        see it work on an idle machine
+  tcprism doctor                           what works on this machine
 
-tcprism COMMAND --help tells more about each."""
+See tcprism COMMAND --help for the details."""
 
 
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -102,7 +102,7 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run the command line; every error of ours is one sentence on stderr."""
     if sys.argv[-1] == "--" and "--" not in sys.argv[:-1]:
-        fail("-- has no command behind it; write for example -- curl http://host/", 2)
+        fail("-- must be followed by a command, for example -- curl http://host/", 2)
     try:
         cli.main(prog_name="tcprism", standalone_mode=False)
     except Error as error:
@@ -111,7 +111,7 @@ def main() -> NoReturn:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "tcprism"
         said = error.format_message().rstrip(".")
-        fail(f"{said}; `{command} --help` tells more", error.exit_code)
+        fail(f"{said}; see `{command} --help`", error.exit_code)
     except Interrupted as error:
         fail(str(error), 128 + asked())
     except OSError as error:

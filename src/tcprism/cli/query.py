@@ -25,14 +25,14 @@ from tcprism.sinks.csv_lines import harmless
 
 EPILOG = """\b
 Examples:
-  tcprism query run.tcpr top-talkers               a query that ships; --list shows them
+  tcprism query run.tcpr top-talkers               a built-in query; --list shows them all
   tcprism query run.tcpr "SELECT comm, sum(bytes) FROM events WHERE kind = 'send' GROUP BY 1"
   tcprism query run.tcpr --format csv "SELECT * FROM connections" > connections.csv
   tcprism query run.tcpr "DESCRIBE events"         the columns
 
 Views: events, messages, segments, retransmits, connections; docs/events.md explains the columns.
-FILE is a recording, also one that is still being written, or a directory of recordings. The SQL is
-DuckDB's, one statement; it reaches nothing but the recording unless --allow-files is given."""
+FILE is a recording, even one still being written, or a directory of recordings. The SQL is one
+DuckDB statement. Without --allow-files it can read nothing but the recording."""
 
 Row = Sequence[Any]
 _WIDEST = 60  # characters of a cell in a table
@@ -42,14 +42,14 @@ _ROWS_MEASURED = 1000
 @click.command(epilog=EPILOG)
 @click.argument("file", required=False, metavar="FILE")
 @click.argument("sql", required=False, metavar="SQL|NAME")
-@click.option("--list", "show_list", is_flag=True, help="Show the queries that have a name.")
+@click.option("--list", "show_list", is_flag=True, help="List the built-in queries.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["table", "json", "csv"]),
     default="table",
     show_default=True,
-    help="A table to read, a JSON object a line, or CSV with a header.",
+    help="A readable table, one JSON object per line, or CSV with a header.",
 )
 @click.option(
     "--allow-files",
@@ -65,7 +65,7 @@ def command(
     allow_files: bool,
     max_memory: str,
 ) -> None:
-    """Ask a recording in SQL."""
+    """Query a recording with SQL."""
     if show_list:
         print("\n\n".join(_described()))
         return

@@ -32,34 +32,34 @@ EPILOG = """\b
 Examples:
   tcprism record -o run.tcpr                       everything, until Ctrl-C
   tcprism record -o run.tcpr --port 443 -- curl https://host/
-  tcprism record -o run.tcpr --max-size 1G         stops by itself before the disk is full
+  tcprism record -o run.tcpr --max-size 1G         stops at that size
   tcprism record -o run.tcpr --rotate 100M --keep 10
                                                    a directory with the latest 1000 MB
   ssh host sudo tcprism record -o - | tcprism replay -
 
-Look at it with `tcprism replay`, `export` and `query`; docs/recording.md describes the format.
-With all kinds it also has a snapshot of every connection each second, for `tcprism top`.
-It holds payload: files are readable to their owner alone."""
+Read it with `tcprism replay`, `export` and `query`; docs/recording.md describes the format.
+With all kinds it also holds a snapshot of every connection each second, for `tcprism top`.
+It holds payload, so only the owner of the file can read it."""
 
 
 @click.command(epilog=EPILOG)
 @click.option(
-    "-o", "--output", required=True, metavar="FILE", help="The recording; - for standard output."
+    "-o", "--output", required=True, metavar="FILE", help="File to write; - for standard output."
 )
 @options.filter_options
 @options.kinds_option("all")
 @payload_option(256)
-@click.option("--max-size", metavar="BYTES", help="Stop when the recording is so large.")
+@click.option("--max-size", metavar="BYTES", help="Stop when the recording reaches this size.")
 @click.option(
-    "--rotate", metavar="BYTES", help="Begin a new file at that size; FILE is a directory."
+    "--rotate", metavar="BYTES", help="Start a new file at this size; FILE is a directory."
 )
-@click.option("--keep", type=click.IntRange(1), metavar="N", help="Keep the latest N files.")
+@click.option("--keep", type=click.IntRange(1), metavar="N", help="Keep only the latest N files.")
 @options.count_option
 @options.duration_option
 @tracing_options
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ARGS...]")
 def command(**given: Any) -> None:
-    """Record events to a file, to look at them later and elsewhere."""
+    """Record events to a file, to read later or on another machine."""
     pyarrow()  # what is missing is said before anything is started
     arguments: tuple[str, ...] = given.pop("command")
     limit = _limit(given)

@@ -22,25 +22,25 @@ Examples:
   tcprism replay run.tcpr                          what trace would have printed
   tcprism replay run.tcpr --kinds retransmit --remote-port 443
   tcprism replay run.tcpr --as connections         what connections would have printed
-  tcprism replay run.tcpr --speed 1                at the pace at which it happened
-  tcprism replay --sample                          a recording that comes with tcprism
+  tcprism replay run.tcpr --speed 1                at the original pace
+  tcprism replay --sample                          the recording that ships with tcprism
   ssh host sudo tcprism record -o - | tcprism replay -
 
-Needs no privileges and no particular system. FILE is a recording, a directory of recordings, or -
-for standard input. --pid, --cgroup and --netns name what was there when it was recorded."""
+Runs without privileges on any system. FILE is a recording, a directory of recordings, or - for
+standard input. --pid, --cgroup and --netns refer to the machine that was recorded."""
 
 SAMPLE = "sample.tcpr"
 
 
 @click.command(epilog=EPILOG)
 @click.argument("file", required=False, metavar="FILE")
-@click.option("--sample", is_flag=True, help="Replay the recording that comes with tcprism.")
+@click.option("--sample", is_flag=True, help="Replay the recording that ships with tcprism.")
 @click.option(
     "--speed",
     default="max",
     show_default=True,
     metavar="1|N|max",
-    help="How many times as fast as it happened.",
+    help="Speed, as a multiple of the original pace.",
 )
 @click.option(
     "--as",
@@ -48,13 +48,15 @@ SAMPLE = "sample.tcpr"
     type=click.Choice([*PRESETS]),
     default="trace",
     show_default=True,
-    help="As which command shows it.",
+    help="Show what this command would have shown.",
 )
 @options.selection_options
 @options.view_options
 @options.count_option
-@click.option("--duration", type=float, metavar="SECONDS", help="Stop after so much recorded time.")
-@click.option("-v", "--verbose", is_flag=True, help="Tell the whole ledger.")
+@click.option(
+    "--duration", type=float, metavar="SECONDS", help="Stop after SECONDS of recorded time."
+)
+@click.option("-v", "--verbose", is_flag=True, help="Show the full ledger.")
 @options.quiet_option
 def command(**given: Any) -> None:
     """Show a recording as trace would have shown it."""

@@ -12,19 +12,19 @@ from tcprism.cli.views import show, view_options
 
 EPILOG = """\b
 Examples:
-  tcprism retransmits                              what is sent again on this machine, and why
-  tcprism retransmits --comm nginx --duration 60   a minute of one program, and the sums
-  tcprism retransmits --remote-host 10.0.0.0/8     towards one network
+  tcprism retransmits                              everything this machine retransmits, and why
+  tcprism retransmits --comm nginx --duration 60   one program for a minute, then the totals
+  tcprism retransmits --remote-host 10.0.0.0/8     to one network
   tcprism retransmits --format json --output r.json
 
-At the end the sums by cause, peer and owner go to standard error. docs/retransmits.md explains the
+Totals by cause, peer and owner go to standard error at the end. docs/retransmits.md explains the
 causes."""
 
 
 @click.command(epilog=EPILOG)
 @options.filter_options
-@click.option("--probes", is_flag=True, help="Also probes of a peer's closed window.")
+@click.option("--probes", is_flag=True, help="Include zero-window probes.")
 @view_options
 def command(**given: Any) -> None:
-    """Show every segment sent again, why, and whose bytes; and what this host drops."""
+    """Show each retransmitted segment, why, and whose bytes it carries; and local drops."""
     show(given, RETRANSMITS, ("probe",) if given.pop("probes") else ())

@@ -30,43 +30,39 @@ _TO_END = 2.0  # seconds: the screens may be waiting for the kernel
 EPILOG = """\b
 Examples:
   tcprism top                            all connections; ? explains keys and columns
-  tcprism top --port 443 --sort rtt      some of them, the slowest path first
-  tcprism top --plain | less             a table each second, for pipes and small terminals
-  tcprism top --format json              one JSON object each second
-  tcprism top run.tcpr                   a recording, with a line of time
+  tcprism top --port 443 --sort rtt      connections on a port, slowest path first
+  tcprism top --plain | less             a table per second, for pipes and small terminals
+  tcprism top --format json              one JSON object per second
+  tcprism top run.tcpr                   a recording, with a timeline
 
 Rates and totals come from the kernel's own counters, so watching costs the connections nothing.
-Hooks are on only while a view shows events. docs/top.md tells more."""
+Hooks are attached only while a view shows events. See docs/top.md."""
 
 
 @click.command(epilog=EPILOG)
 @click.argument("file", required=False, metavar="[FILE]")
 @options.filter_options
 @click.option(
-    "--interval",
-    default="1s",
-    show_default=True,
-    metavar="TIME",
-    help="Time between two refreshes.",
+    "--interval", default="1s", show_default=True, metavar="TIME", help="Time between snapshots."
 )
 @click.option(
     "--sort",
     type=click.Choice([column.name for column in COLUMNS]),
     default="out",
     show_default=True,
-    help="The column to order by.",
+    help="Column to sort by.",
 )
-@click.option("--plain", is_flag=True, help="Print a table at each look instead of the screens.")
+@click.option("--plain", is_flag=True, help="Print a table per snapshot instead of the screens.")
 @options.memory_option
 @click.option(
     "--format",
     "form",
     type=click.Choice(["text", "json"]),
     default="text",
-    help="For people, or one JSON object at each look.",
+    help="Readable, or one JSON object per snapshot.",
 )
 def command(**given: Any) -> None:
-    """Show the connections of this machine as they are, and what limits each."""
+    """Show this machine's current connections and what limits each."""
     interval = parse_interval(given["interval"])
     recording = open_recording(given)
     with closing(open_feed(recording, given, interval)) as feed:

@@ -27,13 +27,13 @@ EPILOG = """\b
 Examples:
   tcprism trace --port 443                         HTTPS of every process
   tcprism trace --pid 1234 --follow --payload 2000 a server and its workers, with payload
-  tcprism trace --kinds all --host 10.0.0.0/8      segments too, of one network
-  tcprism trace --format json --output tcp.json    one JSON object a line (docs/events.md)
+  tcprism trace --kinds all --host 10.0.0.0/8      also segments, for one network
+  tcprism trace --format json --output tcp.json    one JSON object per line (docs/events.md)
   tcprism trace --payload 200 -- curl http://host/ one command, from its first byte
-  tcprism trace --count-only                       rates a second, at the lowest cost
+  tcprism trace --count-only                       rates per second, at the lowest cost
 
-Values of one option are alternatives; options combine with and. All filters work in the kernel.
-Ctrl-C stops and tells what was lost, if anything; -v prints the whole ledger (docs/ledger.md)."""
+An event must match every filter option given, and any one of the values of each. All filters run in
+the kernel. Ctrl-C stops and reports any loss; -v prints the full ledger (docs/ledger.md)."""
 
 
 @click.command(epilog=EPILOG, context_settings={"ignore_unknown_options": False})
@@ -46,7 +46,7 @@ Ctrl-C stops and tells what was lost, if anything; -v prints the whole ledger (d
 @tracing_options
 @options.command_argument
 def command(**given: Any) -> None:
-    """Show each send and receive with its bytes, what gets lost, how connections begin and end."""
+    """Show sends and receives with their bytes, losses, and how connections begin and end."""
     arguments: tuple[str, ...] = given.pop("command")
     request_options = _check(given)
     stages = options.parse_stages(given)

@@ -25,7 +25,7 @@ def payload_option(default: int) -> Callable[[Decorated], Decorated]:
         default=default,
         show_default=True,
         metavar="BYTES",
-        help=f"Payload to take of each message, 0 to {PAYLOAD_MAX}.",
+        help=f"Payload bytes to capture per message, 0 to {PAYLOAD_MAX}.",
     )
 
 
@@ -35,7 +35,7 @@ _TRACING_OPTIONS = (
         default="64M",
         show_default=True,
         metavar="BYTES",
-        help="Memory of each busy ring, 64K to 1G; larger ones survive longer bursts.",
+        help="Memory per busy ring, 64K to 1G; larger rings survive longer bursts.",
     ),
     click.option(
         "--max-connections",
@@ -43,10 +43,14 @@ _TRACING_OPTIONS = (
         default=DEFAULT_MAX_CONNECTIONS,
         show_default=True,
         metavar="N",
-        help="Sockets to remember the owners of, where the kernel cannot keep them at the socket.",
+        help="Sockets to remember owners for, where the kernel cannot store them with the socket.",
     ),
-    click.option("--hooks", type=click.Choice(MECHANISMS), help="Force one way to hook (support)."),
-    click.option("--include-self", is_flag=True, help="Trace tcprism's own connections too."),
+    click.option(
+        "--hooks",
+        type=click.Choice(MECHANISMS),
+        help="Use only this hook type (for troubleshooting).",
+    ),
+    click.option("--include-self", is_flag=True, help="Also trace tcprism's own connections."),
     verbose_option,
     quiet_option,
 )

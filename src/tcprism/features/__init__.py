@@ -115,7 +115,7 @@ def _exhausted(choice: Choice) -> str:
         f"{refusal.hook.mechanism}: {refusal.reason}" for refusal in choice.refusals
     )
     kinds = " and ".join(choice.probe.kinds)
-    return f"this kernel refuses every way to see {kinds} ({reasons}); `tcprism doctor` tells more"
+    return f"this kernel refuses every way to see {kinds} ({reasons}); see `tcprism doctor`"
 
 
 def _culprit(choices: Sequence[Choice], error: LoadError) -> Choice:
@@ -130,10 +130,7 @@ def _culprit(choices: Sequence[Choice], error: LoadError) -> Choice:
 
 def _unnamed(error: LoadError) -> str:
     said = error.log[-1].removeprefix("libbpf: ") if error.log else "nothing"
-    return (
-        f"loading the BPF programs failed: {error} (libbpf says: {said});"
-        " `tcprism doctor` tells more"
-    )
+    return f"loading the BPF programs failed: {error} (libbpf says: {said}); see `tcprism doctor`"
 
 
 def _sharing_fate(choices: Sequence[Choice], refused: Choice, error: LoadError) -> list[Choice]:
