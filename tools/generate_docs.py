@@ -36,33 +36,33 @@ INTRO = """\
 An event is one thing that happened to one TCP connection. There are five families:
 
 @FAMILIES@
-A sixth family has one kind: a **snapshot** is a connection as it stands, asked of the kernel by
-`tcprism top` and `tcprism explain`, once for each process that has its socket open.
+A sixth family has one kind: a **snapshot** is the current state of a connection, which `tcprism top`
+and `tcprism explain` read from the kernel once for each process that has its socket open.
 
-Stages may make events of families of their own ([api.md](api.md)).
+Stages may make events of their own families ([api.md](api.md)).
 
-What joins them:
+How to join events:
 
-- `socket` is the same in all events of a connection; where it is null, take `netns` and the ends.
-- Sequence numbers: the bytes of a `send` are those from `seq` on, and a segment that covers them
-  carries them.
+- `socket` is the same in all events of a connection; where it is null, use `netns` and
+  both addresses and ports.
+- The bytes of a `send` start at `seq`; a segment whose range covers them carries them.
 - `send_ts_ns` of an `acked` and `message_ts_ns` of a `retransmit` are the `ts_ns` of the `send`.
 
-`--format json` writes one object a line. An event has all keys of its family, always in the order
-of the example; a fact that is not known is `null`, never a made-up number. The same names are the
+`--format json` writes one object per line. An event has all keys of its family, always in the order
+of the example; an unknown value is `null`, never a made-up number. The same names are the
 attributes of `tcprism.events.Event` (where `payload` is `bytes`) and the columns of
 `tcprism.events.Batch`.
 
 Things worth knowing:
 
 - `bytes` is the whole length, however much payload was captured. With the flag `PEEK` the bytes
-  were looked at and stay in the socket: they will come again, so leave them out of sums.
+  stay in the socket and will be read again, so leave them out of sums.
 - A call that failed is an event with an `error` and no bytes.
-- Payload and `comm` are not trusted: whatever is not printable ASCII is written as `\\xNN` and a
+- Payload and `comm` are untrusted: everything except printable ASCII is written as `\\xNN` and a
   backslash as `\\\\`. JSON doubles each of those backslashes once more.
-- `time` is `ts_ns` plus the distance of the two clocks when the events were read.
+- `time` is `ts_ns` plus the difference between the two clocks when the events were read.
 - With segmentation offload one `transmit` or `retransmit` stands for `segs` segments on the wire.
-- An `acked` is there for each send, not for each ACK: it comes as its last byte is acknowledged.
+- There is one `acked` per send, not per ACK: it comes when the last byte is acknowledged.
 """
 
 

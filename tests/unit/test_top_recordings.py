@@ -216,7 +216,7 @@ def test_a_stall_between_looks_is_told_from_its_messages(
     shown = capfd.readouterr()
     assert "the peer takes its time to answer: 2 answers" in shown.out
     assert "the slowest after 2 s" in shown.out
-    assert "looks are missing: 1 times, for up to 3 s" in shown.err
+    assert "snapshots are missing: 1 gaps of up to 3 s" in shown.err
 
 
 def test_explain_filters_a_recording(tmp_path: Path, run: Run) -> None:
@@ -279,7 +279,7 @@ def test_a_summary_comes_first_then_the_worst_of_each_verdict(
     path = recorded(tmp_path / "run.tcpr", *(Batch([look], CLOCK_OFFSET) for look in looks))
     explain.main([str(path)], standalone_mode=False)
     lines = capfd.readouterr().out.splitlines()
-    assert lines[0] == "59 sockets: 38 CLOSE_WAIT, 21 ESTABLISHED; looked at 9 times"
+    assert lines[0] == "59 sockets: 38 CLOSE_WAIT, 21 ESTABLISHED; 9 snapshots"
     assert lines[1].split(maxsplit=1)[0] == "38"
     assert "the process here has not: leaky[9] (38); with 198.51.100.7 (38)" in lines[1]
     assert "the peer's receive window is full: curl[7]; with 203.0.113.9" in lines[2]
@@ -287,6 +287,6 @@ def test_a_summary_comes_first_then_the_worst_of_each_verdict(
     headings = [line for line in lines if " -> " in line]
     assert len(headings) == 5
     assert {line.split("[")[0] for line in headings[:2]} == {"leaky", "curl"}
-    assert lines[-1] == "54 more are not told at length: --all does that"
+    assert lines[-1] == "54 more are not shown: --all shows every one"
     explain.main([str(path), "--all"], standalone_mode=False)
     assert capfd.readouterr().out.count(" -> ") == 59

@@ -26,8 +26,8 @@ from tcprism.filters import Criteria, parse, parse_recorded
 from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
 
-WORST = 5  # connections that are told at length, those of each verdict come first
-_TO_EXPLAIN = 60.0  # seconds that it may take in the end
+WORST = 5  # connections that are shown in full, the worst of each verdict first
+_TO_EXPLAIN = 60.0  # seconds that working out the explanation may take
 TOP = 3  # processes and peers that a line of the summary names
 
 EPILOG = """\b
@@ -80,7 +80,7 @@ def command(**given: Any) -> None:
     if recording:
         print_trouble(recording)
     if nothing:
-        raise UsageError("no connection was there to explain; `tcprism top` shows those that are")
+        raise UsageError("there is no such connection to explain; `tcprism top` shows all")
 
 
 def _tell(found: Explanation, given: dict[str, Any]) -> None:
@@ -102,21 +102,21 @@ def _watch(chosen: Criteria, seconds: float) -> Explanation:
 
 
 def doubts(found: Explanation) -> Iterator[str]:
-    """Yield what may be missing in an explanation."""
+    """Yield what an explanation may lack."""
     if 0 < found.looks < LEAST_LOOKS:
-        yield f"{found.looks} looks are too few to prove anything about states: watch for longer"
+        yield f"{found.looks} snapshots are too few to prove anything about states: watch longer"
     if found.pauses:
         longest = max(pause.seconds for pause in found.pauses)
         yield (
-            f"looks are missing: {len(found.pauses)} times, for up to {longest:.2g} s; what the"
-            " counters did then is known, but not when, and states in between were not seen"
+            f"snapshots are missing: {len(found.pauses)} gaps of up to {longest:.2g} s; the"
+            " counters still cover them, but states in between were not seen"
         )
     if found.lost:
-        yield f"{found.lost:,} events are missing: what they would have proven is not told"
+        yield f"{found.lost:,} events are missing, and what they would have proven"
 
 
 def write_text(found: Explanation, everything: bool) -> None:
-    """Print a summary, then the worst connections at length, or all."""
+    """Print a summary, then the worst connections in full, or all."""
     telling = sorted(
         (one for one in found if one.verdicts),
         key=lambda one: (not one.verdicts[0].accuses, -one.verdicts[0].share),
@@ -128,15 +128,15 @@ def write_text(found: Explanation, everything: bool) -> None:
     for one in shown:
         print("\n".join(one.lines()))
     if len(shown) < len(found):
-        print(f"{len(found) - len(shown)} more are not told at length: --all does that")
+        print(f"{len(found) - len(shown)} more are not shown: --all shows every one")
     for shortage in found.exhausted:
         print(shortage)
 
 
 def _worst(telling: Sequence[Explained]) -> list[Explained]:
-    """Choose some to show: the worst of each verdict come before the second worst of any.
+    """Choose which to show: the worst of each verdict come before the second worst of any.
 
-    What accuses nobody is in the summary.
+    Verdicts that accuse nobody appear only in the summary.
     """
     rank: Counter[str] = Counter()
     ranked = []
@@ -155,8 +155,8 @@ def summary(
     """Yield how many sockets there are of each state, and connections with each verdict."""
     states = ", ".join(f"{count} {state}" for state, count in found.states.items())
     if found.states:
-        looks = f"looked at {found.looks} times" if found.looks else "told from events alone"
-        yield f"{sum(found.states.values())} sockets: {states}; {looks}"
+        basis = f"{found.looks} snapshots" if found.looks else "from events alone"
+        yield f"{sum(found.states.values())} sockets: {states}; {basis}"
     titles: dict[str, list[Explained]] = {}
     for one in telling:
         for verdict in one.verdicts:
@@ -178,7 +178,7 @@ def _most(names: Iterator[str]) -> str:
 
 
 def write_json(found: Explanation, _everything: bool) -> None:
-    """Print one JSON object a connection, and one a destination that takes nearly all ports."""
+    """Print a JSON object per connection, and one per destination that takes nearly all ports."""
     for shortage in found.exhausted:
         print(json.dumps({"rule": "local-ports", **asdict(shortage)}))
     for one in found:

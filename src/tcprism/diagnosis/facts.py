@@ -96,9 +96,9 @@ def _loss_facts(change: Delta, lost: dict[int, Lost]) -> Facts:
 def where_lost(lost: Lost) -> str:
     """Say whether segments were lost on this host, and why they were sent again."""
     causes = causes_text(lost.again.most_common())
-    because = f" (sent again: {causes})" if causes else ""
+    because = f" (retransmitted: {causes})" if causes else ""
     if not lost.drops:
-        return f"this host is not seen to drop any: they were lost out there{because}"
+        return f"this host dropped none that was seen: they were lost out there{because}"
     reasons = causes_text(lost.drops.most_common(3))
     return f"this host dropped {lost.drops.total()}: {reasons}{because}"
 

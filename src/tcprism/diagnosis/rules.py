@@ -1,7 +1,7 @@
 """Rules: what may limit a connection, in the order in which a table shows it.
 
-A rule says in which share of the time something held a connection up. It speaks up from its
-threshold on, and then has to say the numbers that prove it. docs/explain.md has the sources.
+A rule measures for what share of the time something held a connection up. At its threshold or above
+it reports that, with the numbers that prove it. docs/explain.md has the sources.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from tcprism.diagnosis.measures import (
 class Rule:
     """One thing that may limit a connection.
 
-    `share` gives, per connection, the share of the time in which it did. `words` gives the numbers
-    that prove it for one of them. `accuses` is False where TCP and the network are cleared.
-    `from_looks` is True where the share is one of looks. `proves` says where something else than
-    the threshold decides.
+    `share` returns, per connection, the share of the time in which it did. `words` returns the
+    numbers that prove it for one connection. `accuses` is False for rules that clear TCP and the
+    network. `from_looks` is True if the share is a share of snapshots. `proves`, if set, decides in
+    place of the threshold.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Rule:
     proves: Callable[[Delta], Flags] | None = None
 
     def holds(self, change: Delta) -> Flags:
-        """Tell of which connections it is proven."""
+        """Return, per connection, whether it is proven."""
         if self.proves:
             return self.proves(change)
         proven: Flags = self.share(change) >= self.threshold
@@ -66,7 +66,7 @@ RULES = (
     Rule(
         "no-accept",
         "accept queue",
-        "nobody here accepts the connections",
+        "nobody accepts the connections here",
         NEARLY_ALL,
         measures.no_accept,
         words.no_accept_words,
@@ -93,7 +93,7 @@ RULES = (
     Rule(
         "unanswered",
         "no answer",
-        "the peer acknowledges nothing any more",
+        "the peer has stopped acknowledging",
         SOME,
         measures.seen("unanswered"),
         words.timeout_words,
@@ -137,7 +137,7 @@ RULES = (
     Rule(
         "retransmission-storm",
         "storm",
-        "a large part of what is sent is sent again",
+        "much of what is sent is retransmitted",
         STORM_RETRANSMITTED,
         measures.storm,
         words.retransmit_words,
@@ -178,7 +178,7 @@ RULES = (
     Rule(
         "retransmission-wait",
         "loss",
-        "it waits until what was lost is sent again",
+        "it waits for lost segments to be retransmitted",
         SOME,
         measures.stalled,
         words.stalled_words,
@@ -230,8 +230,8 @@ RULES = (
     ),
     Rule(
         "spurious",
-        "sent in vain",
-        "sent again in vain",
+        "spurious",
+        "retransmissions were spurious",
         MOST,
         measures.spurious,
         words.spurious_words,
@@ -252,7 +252,7 @@ LABELS = ("", *(rule.label for rule in RULES))
 
 
 def limits(change: Delta) -> NDArray[np.int64]:
-    """Return, per connection, the place in LABELS of what limits it most: 0 where nothing does."""
+    """Return, per connection, the place in LABELS of what limits it most: 0 if nothing does."""
     found = np.zeros(len(change), np.int64)
     for number, rule in reversed([*enumerate(RULES, 1)]):
         found[rule.holds(change)] = number

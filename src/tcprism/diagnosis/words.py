@@ -1,4 +1,4 @@
-"""Words: the numbers that prove what a rule says of one connection."""
+"""Words: the numbers that prove what a rule says about one connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def syn_words(change: Delta, index: int) -> str:
     took = change.fact("connect_us")[index]
     again = int(max(change.fact("syns_again")[index], change.delta("total_retrans")[index], 1))
     connecting = f"connecting took {took / 1000:,.0f} ms" if took else "connecting took 1 s or more"
-    return f"{connecting}; the first segment was sent again, {again} times in all"
+    return f"{connecting}; the first segment was retransmitted {again} times"
 
 
 def answer_words(change: Delta, index: int, side: str) -> str:
@@ -33,7 +33,7 @@ def answer_words(change: Delta, index: int, side: str) -> str:
 
 def peer_words(change: Delta, index: int) -> str:
     since = due_us(change, "asked")[index]
-    due = f"waits for the answer to what it sent {duration(since)} ago"
+    due = f"has waited {duration(since)} for an answer to what it sent"
     due += ", acknowledged" if change.after["sndbuf"][index] else ""  # else rebuilt from events
     words = [due] if since >= SLOW_US else []
     if answered := answer_words(change, index, "asked"):
@@ -41,7 +41,7 @@ def peer_words(change: Delta, index: int) -> str:
         words.append(answered + (f", beyond the {trip} that the network takes" if trip else ""))
     stalled = change.fact("asked_stalled_us")[index]
     if stalled:
-        words.append(f"{duration(stalled)} more went by until something lost was sent again")
+        words.append(f"it waited {duration(stalled)} more for lost segments to be retransmitted")
     if where := change.words("queued_at", index):
         words.append(f"the connection is still in the accept queue of {where}")
     return "; ".join(words)
@@ -49,7 +49,7 @@ def peer_words(change: Delta, index: int) -> str:
 
 def here_words(change: Delta, index: int) -> str:
     since = due_us(change, "served")[index]
-    due = f"has read a request {duration(since)} ago and not answered"
+    due = f"read a request {duration(since)} ago and has not answered"
     words = [due] if since >= SLOW_US else []
     words += filter(None, [answer_words(change, index, "served")])
     ran = change.facts.get("cpu_us")
@@ -79,12 +79,12 @@ def keepalive_words(change: Delta, index: int) -> str:
 
 def queue_words(change: Delta, index: int) -> str:
     row = change.after[index]
-    return f"{size(row['unread'])} lie unread, the window left is {size(row['rcv_wnd'])}"
+    return f"{size(row['unread'])} are unread, the remaining window is {size(row['rcv_wnd'])}"
 
 
 def window_words(change: Delta, index: int) -> str:
     closed = change.share_seen("zero_window")[index]
-    zero = f", closed in {percent(closed)} of the looks" if closed else ""
+    zero = f", closed in {percent(closed)} of the snapshots" if closed else ""
     return f"the window is {size(change.after['snd_wnd'][index])}{zero}"
 
 
@@ -95,21 +95,21 @@ def buffer_words(change: Delta, index: int) -> str:
 def retransmit_words(change: Delta, index: int) -> str:
     again, sent = (int(change.delta(n)[index]) for n in ("total_retrans", "data_segs_out"))
     window = f"the congestion window is {change.after['cwnd'][index]} segments"
-    in_vain = int(repeated(change)[index])
-    besides = f", {in_vain} of them in vain" if in_vain else ""
+    spurious = int(repeated(change)[index])
+    besides = f", {spurious} of them spurious" if spurious else ""
     where = change.words("where", index)
-    text = f"{again} of {sent} segments sent again{besides}, {window}"
+    text = f"{again} of {sent} segments retransmitted{besides}, {window}"
     return f"{text}; {where}" if where else text
 
 
 def spurious_words(change: Delta, index: int) -> str:
-    again, in_vain = int(change.delta("total_retrans")[index]), int(repeated(change)[index])
-    return f"{in_vain} of {again} segments sent again had arrived before: they were not lost"
+    again, arrived = int(change.delta("total_retrans")[index]), int(repeated(change)[index])
+    return f"{arrived} of {again} retransmitted segments had already arrived: they were not lost"
 
 
 def stalled_words(change: Delta, index: int) -> str:
     spent = duration(change.fact("stalled_us")[index])
-    return f"{spent} went by until timers had it sent again ({change.words('causes', index)})"
+    return f"it waited {spent} for retransmission timers ({change.words('causes', index)})"
 
 
 def rtt_words(change: Delta, index: int) -> str:
@@ -117,13 +117,13 @@ def rtt_words(change: Delta, index: int) -> str:
         known_duration(microseconds(change.after, name)[index])
         for name in ("srtt_us", "min_rtt_us")
     )
-    return f"a round trip takes {srtt}, at the least {least}"
+    return f"a round trip takes {srtt}, at least {least}"
 
 
 def path_words(change: Delta, index: int) -> str:
     row = change.after[index]
     control = row["congestion"].split(b"\0")[0].decode("ascii", "replace")
-    window = f"{control} holds data back, its window is {row['cwnd']} segments"
+    window = f"{control} holds data back; its window is {row['cwnd']} segments"
     return f"{window}, {rtt_words(change, index)}"
 
 
@@ -135,20 +135,20 @@ def timeout_words(change: Delta, index: int) -> str:
 
 def nagle_words(change: Delta, index: int) -> str:
     waits = percent(change.share_seen("nagle_waits")[index])
-    return f"a piece below {size(change.after['mss'][index])} waited in {waits} of the looks"
+    return f"a piece below {size(change.after['mss'][index])} waited in {waits} of the snapshots"
 
 
 def small_words(change: Delta, index: int) -> str:
     sent, segments = change.delta("bytes_sent")[index], change.delta("data_segs_out")[index]
     room = size(change.after["mss"][index])
-    return f"{size(sent / segments)} a segment, {int(segments)} segments, room for {room} each"
+    return f"{size(sent / segments)} per segment, {int(segments)} segments, room for {room} each"
 
 
 def application_words(change: Delta, index: int) -> str:
     busy = percent(change.share_of_time("busy_us")[index])
-    return f"there was data to send in {busy} of the time"
+    return f"there was data to send {busy} of the time"
 
 
 def backlog_words(change: Delta, index: int) -> str:
     row = change.after[index]
-    return f"{row['backlog']} wait to be accepted, {row['backlog_limit']} may"
+    return f"{row['backlog']} wait to be accepted, the limit is {row['backlog_limit']}"

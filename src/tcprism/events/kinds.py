@@ -213,7 +213,7 @@ for _family in (
         (
             Kind(
                 "acked",
-                "the last byte of a `send` was acknowledged: how long that took",
+                "the last byte of a `send` was acknowledged, and how long that took",
                 _DIM_GREEN,
                 text=wording.acked,
                 needs=("transmit",),
@@ -242,21 +242,21 @@ for _family in (
         (
             Kind(
                 "retransmit",
-                "a segment was sent again: why, and which `send` wrote its bytes",
+                "a segment was retransmitted: why, and which `send` wrote its bytes",
                 _BOLD_RED,
                 loud=True,
                 owned=True,
             ),
             Kind(
                 "undo",
-                "the kernel found that retransmissions had been in vain",
+                "the kernel found that retransmissions were spurious",
                 _YELLOW,
                 text=wording.undo,
                 owned=True,
             ),
             Kind(
                 "drop",
-                "this host dropped a segment, on its way out or in: lost here, not out there",
+                "this host dropped an outgoing or incoming segment: it was lost here, not out there",
                 _BOLD_RED,
                 loud=True,
                 text=wording.drop,
@@ -271,20 +271,20 @@ for _family in (
         (
             Kind(
                 "connect",
-                "a connection was established, or failed: how long that took",
+                "a connection was established or failed, and how long that took",
                 _MAGENTA,
                 text=wording.connect,
             ),
             Kind(
                 "accept",
-                "a connection of a listener was established",
+                "a listener's connection was established",
                 _MAGENTA,
                 incoming=True,
                 text=wording.accept,
             ),
             Kind(
                 "close",
-                "a connection ended: how, and what the kernel counted in its life",
+                "a connection ended: how, and the kernel's totals",
                 _MAGENTA,
                 text=wording.close,
                 needs=("reset",),  # they tell how it ended

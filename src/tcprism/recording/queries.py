@@ -1,4 +1,4 @@
-"""Queries that ship: name -> what it tells, and the SQL."""
+"""The built-in queries: name -> title and SQL."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ QUERIES = {
         """,
     ),
     "retransmits": NamedQuery(
-        "what was sent again, by cause, peer and the server's port",
+        "what was retransmitted, by cause, peer and the server's port",
         f"""{_SERVICES}
         SELECT cause, remote_ip, {_SERVICE_PORT} AS service_port, any_value(comm) AS comm,
             count(*) AS events, sum(segs) AS segments, sum(bytes) AS bytes
@@ -56,8 +56,8 @@ QUERIES = {
         """,
     ),
     "slowest-answers": NamedQuery(
-        "the answers that took longest, from the last byte of the request to the first of the"
-        " answer, as the client waited for it and as the server took for it",
+        "the slowest answers, from the last byte of the request to the first of the answer,"
+        " timed at the client and at the server",
         f"""{_SERVICES},
         turns AS (
             SELECT *, {_SERVICE_PORT} AS service_port, lag(kind) OVER calls AS before,
@@ -76,7 +76,7 @@ QUERIES = {
         """,
     ),
     "rtt": NamedQuery(
-        "percentiles of the smoothed round-trip time, in microseconds, each second",
+        "percentiles of the smoothed round-trip time per second, in microseconds",
         """
         SELECT date_trunc('second', time::TIMESTAMP) AS second, count(*) AS segments,
             round(quantile_cont(srtt_us, 0.5)) AS p50,

@@ -78,10 +78,10 @@ class RetransmitSummary(Sink):
         """Yield the tables."""
         yield from self._causes.lines() if self._causes else ["nothing was sent again"]
         if self._undone:
-            yield f"  {'sent again in vain (undo)':<38} {self._undone:>10}"
+            yield f"  {'spurious (undone)':<38} {self._undone:>10}"
         if self._repeated:
             yield (
-                f"  {'sent again in vain (arrived before)':<38} {self._repeated:>10}"
+                f"  {'spurious (had already arrived)':<38} {self._repeated:>10}"
                 f" {self._repeated_bytes:>14}"
             )
         for sums in filter(None, (self._peers, self._owners, self._drops)):
