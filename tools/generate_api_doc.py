@@ -32,7 +32,7 @@ INTRO = """\
     import tcprism
 
     with tcprism.Monitor(kinds={"send", "retransmit"}, filters=tcprism.Filter(port=443)) as monitor:
-        for event in monitor:                 # as root, while it happens
+        for event in monitor:                 # live, as root
             print(event.time, event.comm, event.bytes)
 
     for event in tcprism.open("run.tcpr"):    # no root, on any system
@@ -46,31 +46,32 @@ INTRO = """\
         batch["bytes"].sum()                  # NumPy columns
         batch.to_arrow()                      # a pyarrow.Table
         batch.to_pandas()                     # a pandas.DataFrame
-        polars.DataFrame(batch)               # whatever takes an Arrow stream takes a batch
+        polars.DataFrame(batch)               # anything that reads Arrow streams takes a batch
 
-`to_arrow` and what builds on it, and recordings, need pyarrow: `pip install 'tcprism[arrow]'`;
-`to_pandas` needs pandas too: `pip install 'tcprism[pandas]'`. [events.md](events.md) explains the
-events' attributes, which are the batches' columns. Programs to start from are in `examples/`: they
-need `tcprism[sql]` at most, and the tests run them.
+Recordings, `to_arrow` and everything built on it need pyarrow: `pip install 'tcprism[arrow]'`.
+`to_pandas` also needs pandas: `pip install 'tcprism[pandas]'`. [events.md](events.md) explains the
+attributes of events, which are also the columns of batches. `examples/` has programs to start from;
+they need at most `tcprism[sql]`, and the tests run them.
 
-## A stage or a sink of your own
+## Your own stages and sinks
 
 A **stage** is a callable that takes a batch and returns one: it may add columns, change events or
-leave some out. One that holds events back until their time has come, or that accounts for what it
-made, dropped or could not join, inherits from `tcprism.stages.StatefulStage`. A **sink** is made
-for a binary file and inherits from `tcprism.Sink`: only `write(batch)` must be written anew.
-A stage may also make events of a kind of its own: `tcprism.events.registration.register` takes its
-family and its columns, and from then on it is in all formats, recordings, SQL and the ledger.
-Give a stage to `Monitor(stages=[...])`, call a sink yourself, or make both known to the command
-line by entry points of an installed package:
+remove some. A stage that holds events back for a time, or that accounts for events it made, dropped
+or could not join, inherits from `tcprism.stages.StatefulStage`. A **sink** is constructed with a
+binary file and inherits from `tcprism.Sink`; it must implement only `write(batch)`.
+
+A stage may also make events of its own kind: `tcprism.events.registration.register` takes the
+family and its columns, and from then on all formats, recordings, SQL and the ledger support the
+kind. Pass a stage to `Monitor(stages=[...])`, call a sink yourself, or make both available on the
+command line through entry points of an installed package:
 
 | group | object | used as |
 | --- | --- | --- |
 | `tcprism.stages` | takes nothing, returns a stage | `--stage NAME` of trace, replay and export |
 | `tcprism.sinks` | takes a binary file, returns a sink | `--format NAME`, `export --to NAME` |
-| `tcprism.families` | a module that registers families | recordings that have such events |
+| `tcprism.families` | a module that registers families | recordings with such events |
 
-`examples/plugin` is a package that has one of each.
+`examples/plugin` is a package with one of each.
 """
 
 SECTIONS: dict[str, tuple[Any, ...]] = {

@@ -36,8 +36,8 @@ INTRO = """\
 An event is one thing that happened to one TCP connection. There are five families:
 
 @FAMILIES@
-A sixth family has one kind: a **snapshot** is the current state of a connection, which `tcprism top`
-and `tcprism explain` read from the kernel once for each process that has its socket open.
+A sixth family has one kind: a **snapshot** is the current state of a connection. `tcprism top` and
+`tcprism explain` read it from the kernel, once for each process that has its socket open.
 
 Stages may make events of their own families ([api.md](api.md)).
 

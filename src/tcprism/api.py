@@ -30,11 +30,11 @@ Values = Value | Iterable[Value]
 
 @dataclass(frozen=True)
 class Filter:
-    """What to look at: the filter options of the command line, under the same names.
+    """What to trace: the filter options of the command line, under the same names.
 
     Each takes one value or several, written as on the command line or as a number: `port=443`,
-    `host=["10.0.0.0/8", "fd00::/8"]`, `comm="curl"`. Values of one field are alternatives, fields
-    combine with and. Raises UsageError when a value makes no sense.
+    `host=["10.0.0.0/8", "fd00::/8"]`, `comm="curl"`. An event must match every field, and any one
+    of the values of a field. Raises UsageError for a value that makes no sense.
     """
 
     pid: Values = ()
@@ -54,11 +54,11 @@ class Filter:
         parsing.check(self._texts())  # who is there now, or was, is asked later
 
     def live(self) -> parsing.Criteria:
-        """Return what the kernel is told to check. Raises UnknownTarget for who is not there."""
+        """Return the criteria for live tracing. Raises UnknownTarget if a target does not exist."""
         return parsing.parse(self._texts(), follow=self.follow)
 
     def recorded(self) -> parsing.Criteria:
-        """Return what is checked of recorded events. Raises UsageError when it cannot be."""
+        """Return the criteria for recorded events. Raises UsageError if they cannot be checked."""
         return parsing.parse_recorded(self._texts(), self.follow)
 
     def _texts(self) -> dict[str, tuple[str, ...]]:
@@ -96,12 +96,12 @@ def open(  # what builtins.open is for files
 def explain(
     target: Value | None = None, duration: float = 10, filters: Filter | None = None
 ) -> Explanation:
-    """Tell what limits connections, with the numbers that prove it (docs/explain.md).
+    """Explain what limits connections, with the numbers that prove it (docs/explain.md).
 
     `target` is a process id, a thread name, "HOST[:PORT]" or the path of a recording; None takes
-    every connection of this machine. It watches for `duration` seconds, as root; a recording is
-    read at once, without root. Raises UnknownTarget, UsageError and RecordingError, and what
-    Monitor raises.
+    every connection on this machine. Live, it watches for `duration` seconds and needs root. A
+    recording is read at once, without root. Raises UnknownTarget, UsageError and RecordingError,
+    and the errors of Monitor.
     """
     from tcprism.diagnosis.explanation import explain_recording
     from tcprism.diagnosis.targets import both, find_target
@@ -127,13 +127,13 @@ def _checked(kinds: Iterable[str]) -> tuple[str, ...]:
 
 
 class Monitor:
-    """Traces from `with` to its end; iterate over its events, or over its `batches()`.
+    """Traces inside a `with` block; iterate over its events, or over its `batches()`.
 
-    `async for` works as `for` does. `payload` is the bytes to capture of each message, up to 16384;
-    `ring_size` the memory of each busy ring in bytes, from 64 KiB to 1 GiB; `stages` are callables
-    from batch to batch, applied in turn; connections of this process are left out but with
-    `include_self`. Needs root. Raises PermissionMissing, LibraryMissing, KernelRefused or
-    UnknownTarget when entered, UsageError then or when made.
+    `async for` works like `for`. `payload` is the number of bytes to capture per message, up to
+    16384. `ring_size` is the memory per busy ring in bytes, from 64 KiB to 1 GiB. `stages` are
+    callables from batch to batch, applied in order. Without `include_self`, the connections of this
+    process are left out. Needs root. Raises PermissionMissing, LibraryMissing, KernelRefused or
+    UnknownTarget when entered, and UsageError then or when constructed.
     """
 
     def __init__(
@@ -182,15 +182,15 @@ class Monitor:
             self._tracing.__exit__(kind, error, trace)
 
     def stop(self) -> None:
-        """End the iteration, from any thread or signal handler; what was recorded still comes."""
+        """End the iteration, from any thread or signal handler; recorded events still come."""
         self._stop.reached = True
 
     def ledger(self) -> Ledger:
-        """Return the account of every event so far; after the end, of all."""
+        """Return the account of every event so far, or of all after the end."""
         return self._ledger or account(self._tracing, self._stages)
 
     def batches(self) -> Batches:
-        """Return the batches to come, for `for` or `async for`; none is empty."""
+        """Return the following batches, for `for` or `async for`; none is empty."""
         return Batches(self._flow)
 
     def __iter__(self) -> Iterator[Event]:

@@ -1,8 +1,8 @@
-"""What can go wrong, as one tree.
+"""All errors, as one tree.
 
     Error
     ├── UsageError            the request makes no sense; exit status 2
-    │   └── UnknownTarget     a pid, cgroup or namespace that is not there
+    │   └── UnknownTarget     a pid, cgroup or namespace that does not exist
     ├── RecordingError        a recording that cannot be read; exit status 1
     └── MachineError          this machine cannot do it; exit status 1
         ├── PermissionMissing a privilege is missing, named

@@ -60,8 +60,8 @@ INLINE void buffer_from_iter(struct buffer *to, const struct iov_iter *iter, enu
 }
 
 /*
- * Where the bytes of an iovec are gathered, until it is known which ring they fit. Like a lane it admits one program
- * at a time. A buffer for each CPU would not do: programs in the context of a task may be preempted (fentry).
+ * Where the bytes of an iovec are gathered until it is known which ring they fit. Like a lane, it admits one program
+ * at a time. A per-CPU buffer would not do: programs in task context may be preempted (fentry).
  */
 struct gathering {
 	u32 writers;
@@ -88,7 +88,7 @@ INLINE void gathering_leave(struct gathering *gathering)
 	__atomic_fetch_add(&gathering->writers, -1, __ATOMIC_RELAXED);
 }
 
-/* Returns the index of one that no other program is in. */
+/* Returns the index of a buffer that no other program is in. */
 __noinline u32 gathering_enter(u32 first)
 {
 	for (u32 i = 0; i < LANES_TRIED; i++) {
@@ -122,8 +122,8 @@ INLINE long read_segment(struct iovec *to, u64 base, u32 shape, u32 index)
 
 /*
  * One segment of an iovec: adds up what the caller asked for and copies what is still wanted. Returns 0, or 1 when
- * the segment's place and length cannot be read. This and the loop round it are global functions, which the verifier
- * checks once and by themselves, not again for each path that leads there. In 5.10 these take numbers only.
+ * the segment's address and length cannot be read. This and the loop around it are global functions, which the
+ * verifier checks once, not again for each path that leads there. In 5.10 these take only numbers.
  */
 __noinline int gather_segment(u32 gathering, u64 base, u32 shape, u32 index, u32 want)
 {
@@ -165,8 +165,8 @@ __noinline int gather_segments(u32 gathering, u64 base, u32 shape, u32 segments,
 }
 
 /*
- * Walks an iovec and copies its first `want` bytes. Returns where they are until gathering_leave(), or NULL if other
- * programs are in all places that were tried.
+ * Walks an iovec and copies its first `want` bytes. Returns their address, valid until gathering_leave(), or NULL
+ * if other programs are in all buffers that were tried.
  */
 INLINE struct gathering *gather(const struct buffer *from, u32 want)
 {

@@ -5,7 +5,7 @@
 
 #include "totals.h"
 
-/* What a hook knows of it. */
+/* What a hook knows about it. */
 struct moment {
 	u32 kind;
 	u8 old_state, new_state;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* What NAT has written over: connection tracking keeps the ends that a packet had when this host made it. */
+/* The addresses and ports that NAT has overwritten: connection tracking keeps those that this host gave the packet. */
 #ifndef TCPRISM_CONNTRACK_H
 #define TCPRISM_CONNTRACK_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* Constants that the kernel's BTF does not have, for they are macros, or that never change. */
+/* Constants that are missing from the kernel's BTF, because they are macros, or that never change. */
 #ifndef TCPRISM_CONSTANTS_H
 #define TCPRISM_CONSTANTS_H
 

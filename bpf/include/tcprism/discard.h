@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * Which of the segments that the kernel throws away are lost. What TCP has dealt with leaves through the same door:
+ * Which of the segments that the kernel discards are lost. Segments that TCP has dealt with are freed the same way:
  * an acknowledgement that came in any state but ESTABLISHED (tcp_rcv_state_process()), the FIN that ends FIN_WAIT2
- * (tcp_timewait_state_process()), a keepalive that has been answered, what a reset answers. So whatever TCP itself has
- * judged is lost only if it brought news that the socket still lacks. docs/retransmits.md has the rule in words.
+ * (tcp_timewait_state_process()), a keepalive that has been answered, a segment that a reset answers. So a segment that TCP
+ * itself rejected is lost only if the socket still lacks what it carried. docs/retransmits.md has the rule in words.
  */
 #ifndef TCPRISM_DISCARD_H
 #define TCPRISM_DISCARD_H
@@ -15,7 +15,7 @@
 #define EQUALS(reason, member) (HAS_REASON(member) && (reason) == bpf_core_enum_value(enum skb_drop_reason___of_tcp, member))
 #define IS_REASON(reason, name) EQUALS(reason, SKB_DROP_REASON_##name)
 
-/* TCP gives them after it has looked at a segment's numbers and flags; all others come before, or mean no room. */
+/* TCP gives these reasons after it has checked a segment's numbers and flags; all others come earlier, or mean no room. */
 #define REASONS_OF_TCP(X)                                                                          \
 	X(NO_SOCKET) X(TCP_FLAGS) X(TCP_OLD_DATA) X(TCP_OVERWINDOW)               \
 	X(TCP_OFOMERGE) X(TCP_RFC7323_PAWS) X(TCP_RFC7323_PAWS_ACK) X(TCP_RFC7323_TW_PAWS)         \
@@ -32,7 +32,7 @@ struct judged {
 	u8 flags;
 };
 
-/* Before 5.17 there are no reasons, and what TCP judged cannot be told from what it had no room for. */
+/* Before 5.17 there are no reasons, and what TCP rejected cannot be told from what it had no room for. */
 INLINE bool is_reason_of_tcp(u32 reason)
 {
 #define ASK(name)                                                                                  \
@@ -46,8 +46,8 @@ INLINE bool is_reason_of_tcp(u32 reason)
 }
 
 /*
- * Whether TCP has had the segment in its hands: tcp_v4_fill_cb() has copied the header's numbers. What came after it
- * may have been put together with it (tcp_add_backlog()): then end, acknowledgement and flags are later ones.
+ * Whether TCP has seen the segment: tcp_v4_fill_cb() has copied the header's numbers. Later segments may have been
+ * merged into it (tcp_add_backlog()): then end, acknowledgement and flags are theirs.
  */
 INLINE bool read_judged(struct judged *to, const struct sk_buff *skb, const struct tcp_header *tcp, u32 reason)
 {
@@ -63,7 +63,7 @@ INLINE bool read_judged(struct judged *to, const struct sk_buff *skb, const stru
 	       (to->flags & tcp->flags) == tcp->flags;
 }
 
-/* What is thrown away because it is there already: no loss, but proof of a retransmission in vain. */
+/* Discarded because it had already arrived: no loss, but proof of a spurious retransmission. */
 INLINE bool is_repetition(const struct judged *s)
 {
 	return s->payload && (IS_REASON(s->reason, TCP_OLD_DATA) || IS_REASON(s->reason, TCP_OLD_SEQUENCE) ||
@@ -71,8 +71,8 @@ INLINE bool is_repetition(const struct judged *s)
 }
 
 /*
- * Of a kernel that does not tell whose it was (before 6.11) the reason alone must prove that it was new. Without
- * TCP_OLD_SEQUENCE (6.3, b44693495af8) TCP_INVALID_SEQUENCE may be a repetition or a keepalive.
+ * If the kernel does not tell whose segment it was (before 6.11), the reason alone must prove that it was new. Without
+ * TCP_OLD_SEQUENCE (6.3, b44693495af8) TCP_INVALID_SEQUENCE may be a duplicate or a keepalive.
  */
 INLINE bool is_new_by_reason(const struct judged *s)
 {
@@ -99,7 +99,7 @@ INLINE bool has_no_room(const struct sock *listener)
 
 /*
  * At a listener, the end of a handshake (tcp_check_req()). Since e34100c2ecbb (6.15) the kernel calls a full queue by
- * name, which is no reason of TCP's; before, the queue itself has to tell.
+ * name, which is not a reason of TCP's; before, the queue itself must be checked.
  */
 INLINE bool is_lost_at_listener(const struct sock *listener, const struct judged *s)
 {
@@ -137,7 +137,7 @@ INLINE bool is_lost_at_connection(const struct sock *sk, const struct judged *s)
 	return s->flags & TCPHDR_ACK && after(s->ack, snd_una) && !after(s->ack, snd_nxt);
 }
 
-/* `sk` is whose it was, of any kind, or NULL. A reset that TCP does not believe is none. */
+/* `sk` is the segment's socket, of any kind, or NULL. A reset that TCP does not believe is not lost. */
 INLINE bool is_lost(const struct sock *sk, const struct judged *s)
 {
 	u8 state = 0;

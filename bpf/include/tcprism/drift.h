@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * What was renamed, moved or added between kernels 5.10 and 7.x. The code asks whether a field or a type exists,
- * never for a version; the comment cites the kernel that changed it.
+ * What was renamed, moved or added between kernels 5.10 and 7.x. The code checks whether a field or a type exists,
+ * never a version; the comment cites the kernel that changed it.
  */
 #ifndef TCPRISM_DRIFT_H
 #define TCPRISM_DRIFT_H
@@ -54,7 +54,7 @@ INLINE bool iter_is_flat(u32 type)
 	return bpf_core_enum_value_exists(enum iter_type, ITER_UBUF) && type == bpf_core_enum_value(enum iter_type, ITER_UBUF);
 }
 
-/* For full TCP sockets. The cast (6.2+) is no call but is for reading only; the helper costs 20 ns. */
+/* For full TCP sockets. The cast (6.2+) is not a call but allows only reads; the helper costs 20 ns. */
 INLINE struct tcp_sock *tcp_sock_of(struct sock *sk, enum reads reads)
 {
 	if (reads == READS_PROBED)
@@ -79,7 +79,7 @@ INLINE bool is_full_socket(const struct sock *sk)
 	return state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV;
 }
 
-/* For any socket: a request or one in TIME-WAIT is no full socket, and yields NULL. */
+/* For any socket: a request, or one in TIME-WAIT, is not a full socket and yields NULL. */
 INLINE struct tcp_sock *full_tcp_sock(struct sock *sk)
 {
 	const struct sock *readable;
@@ -156,7 +156,7 @@ INLINE u32 chrono_type_of(struct tcp_sock *tp, enum reads reads)
 	return type;
 }
 
-/* Since 6.16 the tracepoint tells the attempt's result; before, it fired only if the attempt succeeded. */
+/* Since 6.16 the tracepoint reports the attempt's result; before, it fired only if the attempt succeeded. */
 typedef void (*btf_trace_tcp_retransmit_skb)(void *, const struct sock *, const struct sk_buff *, int);
 
 #define RETRANSMIT_HAS_ERROR() bpf_core_type_matches(btf_trace_tcp_retransmit_skb)
@@ -187,7 +187,7 @@ INLINE struct sock *sock_of_file(const struct file *file)
 /* bpf_get_current_task_btf() came with 5.11. */
 #define HAS_TASK_BTF() bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)
 
-/* The current thread: read once and passed on, for each helper call costs 6 ns or more. */
+/* The current thread: read once and passed on, because each helper call costs 6 ns or more. */
 struct thread {
 	struct task_struct *task; /* NULL where the kernel has no helper for it */
 	u32 pid, tid;
@@ -209,7 +209,7 @@ INLINE void read_thread(struct thread *to)
 	}
 }
 
-/* A worker of io_uring is a thread of the process since 5.12 (3bfe6106693b); before, it is the kernel's. */
+/* A worker of io_uring is a thread of the process since 5.12 (3bfe6106693b); before, it is a kernel thread. */
 INLINE bool is_kernel_thread(const struct thread *thread)
 {
 	const struct task_struct *task = HAS_TASK_BTF() ? thread->task : (void *)bpf_get_current_task();
@@ -219,7 +219,7 @@ INLINE bool is_kernel_thread(const struct thread *thread)
 	return flags & PF_KTHREAD;
 }
 
-/* Whether a thread uses io_uring: then its registers need not be about the request that is being served. */
+/* Whether a thread uses io_uring: then its registers may not describe the request being served. */
 INLINE bool uses_io_uring(const struct task_struct *task)
 {
 	return bpf_core_field_exists(task->io_uring) && (task->io_uring || task->flags & PF_IO_WORKER);

@@ -48,7 +48,7 @@ INLINE void event_begin(struct event *event, u32 kind, const struct connection *
 		event_owner(event, &unknown);
 }
 
-/* The cookie is made when first asked for. Where no helper may ask (kprobes, tracing before 5.12), it can be 0: null. */
+/* The cookie is made when first asked for. If no helper may ask (kprobes, tracing before 5.12), it can be 0: null. */
 INLINE u64 cookie_of(struct sock *sk, enum reads reads)
 {
 	u64 cookie = 0;

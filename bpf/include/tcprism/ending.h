@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * How a connection ended, at the transition to CLOSE. The kernel makes that before it sends the reset, if it sends
- * one, so its own conditions are looked at. docs/connections.md lists all ways, and the tests play each.
+ * How a connection ended, at the transition to CLOSE. The kernel makes that transition before it sends a reset, if it
+ * sends one, so this repeats the kernel's own conditions. docs/connections.md lists all ways; the tests cover each.
  */
 #ifndef TCPRISM_ENDING_H
 #define TCPRISM_ENDING_H
@@ -13,7 +13,7 @@ INLINE bool has_sock_flag(const struct sock *sk, u32 flag)
 	return sk->__sk_common.skc_flags >> flag & 1;
 }
 
-/* The peer's FIN has come, and it has acknowledged ours where that came later. */
+/* The peer's FIN has come, and the peer has acknowledged ours if that was sent later. */
 INLINE bool both_have_said_so(const struct sock *sk, const struct tcp_sock *tp, u32 old_state)
 {
 	if (old_state == TCP_FIN_WAIT2)
@@ -28,8 +28,8 @@ INLINE bool leaves_data_unread(const struct sock *sk, const struct tcp_sock *tp)
 }
 
 /*
- * Nobody has ended it but the process: __tcp_close() with unread data or without lingering, or tcp_disconnect(). They
- * send a reset, but for a FIN after which there was nothing left to do (tcp_need_reset()), and in repair mode.
+ * The process itself ended it: __tcp_close() with unread data or without lingering, or tcp_disconnect(). They send a
+ * reset, except after a FIN that left nothing to do (tcp_need_reset()), and in repair mode.
  */
 INLINE bool process_resets(const struct sock *sk, struct tcp_sock *tp, u32 old_state)
 {
@@ -40,7 +40,7 @@ INLINE bool process_resets(const struct sock *sk, struct tcp_sock *tp, u32 old_s
 	return leaves_data_unread(sk, tp) || tp->snd_nxt != tp->write_seq;
 }
 
-/* With an error that has lain there; tcp_abort() holds the socket, too. */
+/* With an earlier pending error; tcp_abort() holds the socket, too. */
 INLINE bool is_closed_by_process(const struct sock *sk)
 {
 	return sk->sk_shutdown == SHUTDOWN_MASK && is_held(sk, READS_BTF) && sk->sk_err != ECONNABORTED;
@@ -52,9 +52,9 @@ INLINE bool data_came_since_close(const struct tcp_sock *tp, const struct note *
 }
 
 /*
- * No process has it any more. FIN-WAIT-2 becomes a smaller socket (tcp_time_wait()), or a reset: with TCP_LINGER2
- * below 0, and if the acknowledgement of the FIN has brought data (tcp_rcv_state_process()). Still held, it is on its
- * way out of __tcp_close(): too many orphans, or no memory (tcp_check_oom()).
+ * No process holds it any more. FIN-WAIT-2 becomes a smaller socket (tcp_time_wait()), or a reset: with TCP_LINGER2
+ * below 0, and if the acknowledgement of the FIN has brought data (tcp_rcv_state_process()). Still locked, it is
+ * leaving __tcp_close(): too many orphans, or no memory (tcp_check_oom()).
  */
 INLINE u32 ending_of_orphan(const struct sock *sk, const struct tcp_sock *tp, const struct note *note, u32 old_state)
 {
@@ -65,7 +65,7 @@ INLINE u32 ending_of_orphan(const struct sock *sk, const struct tcp_sock *tp, co
 	return is_held(sk, READS_BTF) ? ENDING_RESET_SENT : ENDING_ABORTED;
 }
 
-/* An error may have lain at the socket before, and ended nothing (IP_RECVERR): what proves another end comes first. */
+/* An earlier error may be pending at the socket that ended nothing (IP_RECVERR): proof of another ending comes first. */
 INLINE u32 ending_of(struct sock *sk, const struct note *note, u32 old_state)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
@@ -88,7 +88,7 @@ INLINE u32 ending_of(struct sock *sk, const struct note *note, u32 old_state)
 }
 
 /*
- * tcp_receive_reset fires, too, as data comes that nobody will read any more: tcp_rcv_state_process() ends the
+ * tcp_receive_reset also fires when data comes that no process will read: tcp_rcv_state_process() ends the
  * connection as if a reset had come (tcp_reset()), and then sends one. Such data has just been counted and its
  * acknowledgement taken; a reset has no payload, and often no time stamp.
  */

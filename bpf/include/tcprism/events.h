@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * The wire contract: every record that crosses from the kernel to user space, and nothing else.
+ * The wire contract: all records that cross from the kernel to user space, and nothing else.
  * Python's dtypes, column names and docs/events.md are generated from the BTF of these types,
- * DOC() texts included (tools/generate_wire.py), so a fact about a field is written here once.
+ * DOC() texts included (tools/generate_wire.py), so each fact about a field is written once, here.
  */
 #ifndef TCPRISM_EVENTS_H
 #define TCPRISM_EVENTS_H
@@ -46,8 +46,8 @@ enum owner_source {
 
 /* The start of every record. */
 struct event {
-	u64 ts_ns DOC("when the hook fired, CLOCK_MONOTONIC, nanoseconds: for a message, as its call returned");
-	u64 socket DOC("socket cookie; null when this kernel gives the hook none");
+	u64 ts_ns DOC("when the hook fired (for a message: when its call returned), CLOCK_MONOTONIC, nanoseconds");
+	u64 socket DOC("socket cookie; null when this kernel does not give the hook one");
 	u64 cgroup_id DOC("cgroup v2 id of the process");
 	u32 pid DOC("process id (tgid) in the initial pid namespace; null when the owner is unknown");
 	u32 tid DOC("thread id in the initial pid namespace; null when the owner is unknown");
@@ -60,12 +60,12 @@ struct event {
 	u16 remote_port DOC("remote port");
 	u8 kind DOC("what happened");
 	u8 owner_source DOC("how the owner is known: task (the caller), socket (its last user), iterator (had it open at the start), none");
-	u8 family DOC("4 or 6: what the packets are, whatever the socket is");
+	u8 family DOC("4 or 6: the IP version of the packets, whatever the socket's family");
 	u16 flags DOC("messages: PEEK, ZEROCOPY; segments: the TCP header's flags");
 	u32 bytes DOC("messages, deliveries: bytes sent or received; segments, losses: TCP payload bytes; connections: 0");
-	u32 seq DOC("sequence number of the first byte; null when the hook cannot tell, as for urgent data and where another thread has the socket at once");
+	u32 seq DOC("sequence number of the first byte; null when the hook cannot tell, as for urgent data or when another thread uses the socket at the same time");
 	s32 error DOC("errno of the call, the attempt or the socket, as a name; null when there is none");
-	u32 scope_id DOC("index of the interface that link-local addresses are of, in the network namespace; null for others");
+	u32 scope_id DOC("interface index of link-local addresses, in the network namespace; null for other addresses");
 };
 
 /* Bits of event.flags of a message. */
@@ -82,7 +82,7 @@ enum payload_reason {
 	PAYLOAD_KERNEL = 2,    /* sent or received by the kernel itself (NFS, iSCSI, ...) */
 	PAYLOAD_IO_URING = 3,  /* the tracepoint hook cannot see io_uring's buffers */
 	PAYLOAD_FAULT = 4,     /* the user page was not resident when it was read */
-	PAYLOAD_DISCARDED = 5, /* MSG_TRUNC: TCP threw the bytes away */
+	PAYLOAD_DISCARDED = 5, /* MSG_TRUNC: TCP discarded the bytes */
 	PAYLOAD_SYSCALL = 6,   /* a system call whose arguments the hook does not know */
 };
 
@@ -94,7 +94,7 @@ enum payload_reason {
 struct message {
 	struct event event;
 	u32 requested DOC("bytes the caller asked for; null when the hook cannot tell");
-	u32 unread_us DOC("recv: how long its last byte lay in the receive queue, microseconds; null without the kind acked, and when unknown");
+	u32 unread_us DOC("recv: how long its last byte waited in the receive queue, microseconds; null without the kind acked, or when unknown");
 	u64 duration_ns DOC("time inside the call, nanoseconds; null when the hook cannot tell");
 	u32 payload_length DOC("bytes of payload captured");
 	u8 payload_unavailable DOC("why there is no payload (spliced, kernel, io_uring, fault, discarded, syscall), or null");
@@ -106,7 +106,7 @@ struct message {
 /* TCP handed a segment to IP. With GSO one record stands for `segs` segments. */
 struct segment {
 	struct event event;
-	u32 end_seq DOC("sequence number after the last byte, SYN and FIN counted");
+	u32 end_seq DOC("sequence number after the last byte, including SYN and FIN");
 	u32 ack DOC("acknowledgement number");
 	u32 window DOC("window as in the TCP header, unscaled; null when the hook cannot tell");
 	u32 cwnd DOC("congestion window, segments; null when the socket has none");
@@ -114,7 +114,7 @@ struct segment {
 	u32 packets_out DOC("segments in flight before this one, as the kernel counts them");
 	u16 segs DOC("segments on the wire (GSO)");
 	u8 ca_state DOC("congestion state: Open, Disorder, CWR, Recovery, Loss");
-	u8 cause DOC("retransmit: why it was sent again: rto, fast, tlp, syn, syn-ack, unknown; transmit: tlp when it is a tail loss probe with new data; else null");
+	u8 cause DOC("retransmit: its cause: rto, fast, tlp, syn, syn-ack, unknown; transmit: tlp for a tail loss probe with new data; else null");
 	u8 reserved[4];
 };
 
@@ -124,11 +124,11 @@ struct segment {
 struct delivery {
 	struct event event;
 	u64 send_ts_ns DOC("ts_ns of the send");
-	u32 unsent_us DOC("how long its last byte waited in the send queue, from the send's return, microseconds; 0: it left before; null when unknown");
-	u32 unacked_us DOC("from when its last byte first left until its acknowledgement came, microseconds; null when unknown");
+	u32 unsent_us DOC("how long its last byte waited in the send queue after the send returned, microseconds; 0: it left before that; null when unknown");
+	u32 unacked_us DOC("time from when its last byte first left until its acknowledgement, microseconds; null when unknown");
 };
 
-/* Why a segment was sent again, or ahead of its time. */
+/* Why a segment was retransmitted, or sent early as a probe. */
 enum cause {
 	CAUSE_NONE = 0,
 	CAUSE_RTO = 1,     /* the retransmission timer expired, or recovery from that (state Loss) */
@@ -139,7 +139,7 @@ enum cause {
 	CAUSE_UNKNOWN = 6, /* the kernel's state proves none of these */
 };
 
-/* A segment was lost or presumed lost: retransmitted, found to be retransmitted in vain, or dropped here. */
+/* A segment was lost or presumed lost: retransmitted, found to be spuriously retransmitted, or dropped here. */
 struct loss {
 	struct segment segment;
 	u32 rto_us DOC("retransmission timeout, microseconds; null when there is no connection yet");
@@ -148,22 +148,22 @@ struct loss {
 	u32 sacked_out DOC("segments selectively acknowledged (SACK), or duplicate ACKs");
 	u32 lost_out DOC("segments marked lost");
 	u32 retrans_out DOC("retransmitted segments in flight before this one");
-	u32 undone DOC("undo: how many retransmissions were in vain; else null");
+	u32 undone DOC("undo: how many retransmissions were spurious; else null");
 	u32 reason DOC("drop: the kernel's reason as a name; null where the kernel gives none");
 	u32 first_seq; /* of the first byte that the connection sends */
-	u8 icsk_retransmits DOC("timeouts in a row of the socket, this one counted");
+	u8 icsk_retransmits DOC("consecutive timeouts of the socket, including this one");
 	u8 outgoing DOC("drop: true on its way out, false on its way in; else null");
 	u8 first_seq_known;
 	u8 reserved;
 };
 
-/* What a tcp_sock counts in the life of its connection. */
+/* What a tcp_sock counts over the life of its connection. */
 struct totals {
-	u64 bytes_sent DOC("payload bytes sent, retransmissions included (tcp_sock.bytes_sent)");
-	u64 bytes_acked DOC("payload bytes that the peer acknowledged, the SYN counted (tcp_sock.bytes_acked)");
-	u64 bytes_received DOC("payload bytes that came in order, the FIN counted (tcp_sock.bytes_received)");
-	u64 bytes_retrans DOC("payload bytes sent again (tcp_sock.bytes_retrans)");
-	u64 delivery_rate DOC("latest delivery rate, bytes a second; null when the kernel has measured none");
+	u64 bytes_sent DOC("payload bytes sent, including retransmissions (tcp_sock.bytes_sent)");
+	u64 bytes_acked DOC("payload bytes that the peer acknowledged, including the SYN (tcp_sock.bytes_acked)");
+	u64 bytes_received DOC("payload bytes received in order, including the FIN (tcp_sock.bytes_received)");
+	u64 bytes_retrans DOC("payload bytes retransmitted (tcp_sock.bytes_retrans)");
+	u64 delivery_rate DOC("latest delivery rate, bytes per second; null when the kernel has not measured it");
 	u64 busy_us DOC("time with data to send, microseconds, in steps of the kernel's tick");
 	u64 rwnd_limited_us DOC("part of busy_us held up by the peer's receive window");
 	u64 sndbuf_limited_us DOC("part of busy_us held up by a small send buffer");
@@ -171,10 +171,10 @@ struct totals {
 	u32 segs_in DOC("segments received (tcp_sock.segs_in)");
 	u32 data_segs_out DOC("segments with payload sent");
 	u32 data_segs_in DOC("segments with payload received");
-	u32 total_retrans DOC("segments sent again, SYNs included");
+	u32 total_retrans DOC("segments retransmitted, including SYNs");
 	u32 dsack_dups DOC("duplicates that the peer reported (DSACK)");
 	u32 reord_seen DOC("reordering events");
-	u32 min_rtt_us DOC("least round-trip time of late, microseconds; null before the first measurement");
+	u32 min_rtt_us DOC("minimum recent round-trip time, microseconds; null before the first measurement");
 	u32 srtt_us DOC("smoothed round-trip time, microseconds; null before the first measurement");
 	u32 cwnd DOC("congestion window, segments; null when the socket has none");
 	char congestion[16] DOC("congestion control in use");
@@ -211,14 +211,14 @@ struct connection_event {
 struct snapshot {
 	struct event event;
 	struct totals totals;
-	u64 inode DOC("the socket's inode, as /proc/PID/fd shows it: one number a socket");
-	u64 last_data_sent_us DOC("how long ago the last segment with payload left, or the connection was made, microseconds, in steps of the tick");
-	u64 last_data_recv_us DOC("how long ago the last segment with payload came, or the connection was made, microseconds, in steps of the tick");
-	u32 unsent DOC("bytes in the send queue that have not left yet (write_seq - snd_nxt)");
-	u32 unacked DOC("bytes sent and not acknowledged yet (snd_nxt - snd_una)");
+	u64 inode DOC("the socket's inode, as in /proc/PID/fd: unique per socket");
+	u64 last_data_sent_us DOC("time since the last segment with payload left, or since the connection was made, microseconds, in steps of the tick");
+	u64 last_data_recv_us DOC("time since the last segment with payload came, or since the connection was made, microseconds, in steps of the tick");
+	u32 unsent DOC("bytes in the send queue that have not yet left (write_seq - snd_nxt)");
+	u32 unacked DOC("bytes sent and not yet acknowledged (snd_nxt - snd_una)");
 	u32 unread DOC("bytes in the receive queue (rcv_nxt - copied_seq)");
 	u32 snd_wnd DOC("receive window that the peer has offered, bytes");
-	u32 rcv_wnd DOC("what is left of the receive window that the peer was offered, bytes");
+	u32 rcv_wnd DOC("remaining part of the receive window offered to the peer, bytes");
 	u32 sndbuf DOC("send buffer, bytes (sk_sndbuf)");
 	u32 rcvbuf DOC("receive buffer, bytes (sk_rcvbuf)");
 	u32 mss DOC("payload bytes of a full segment");
@@ -233,23 +233,23 @@ struct snapshot {
 	u32 backlog_limit DOC("LISTEN: how many may wait");
 	u8 state DOC("TCP state: ESTABLISHED, LISTEN, ...");
 	u8 ca_state DOC("congestion state: Open, Disorder, CWR, Recovery, Loss");
-	u8 icsk_retransmits DOC("timeouts in a row");
-	u8 probes_out DOC("zero-window probes in a row that were not answered with an open window");
+	u8 icsk_retransmits DOC("consecutive timeouts");
+	u8 probes_out DOC("consecutive zero-window probes that were not answered with an open window");
 	u8 nodelay DOC("whether TCP_NODELAY has turned Nagle's algorithm off");
 	u8 reserved[3];
 };
 
-/* Payload bytes a record can hold. Each class has a ring, so that all records of a ring have one size. */
+/* Payload bytes a record can hold. Each class has its own ring, so that all records of a ring have the same size. */
 #define PAYLOAD_CLASSES(X) X(64) X(256) X(1024) X(2048) X(4096) X(16384)
 #define PAYLOAD_MAX 16384
 
 /* The ledger: per CPU and kind. seen = filtered + submitted + ring_full + ring_busy + map_full. */
 struct counters {
 	u64 seen DOC("events that reached the hook");
-	u64 filtered DOC("dropped by the filters");
+	u64 filtered DOC("rejected by the filters");
 	u64 submitted DOC("written to a ring");
 	u64 ring_full DOC("lost: the ring was full (--ring-size)");
-	u64 ring_busy DOC("lost: other programs were writing to each lane of the ring that was tried; a larger ring does not help");
+	u64 ring_busy DOC("lost: other programs were writing to every lane that was tried; a larger ring does not help");
 	u64 map_full DOC("lost: no memory or no room to remember the call");
 	u64 payload_cut DOC("payload bytes not captured: longer than --payload");
 };
@@ -267,7 +267,7 @@ struct counters {
 
 /*
  * A part of a ring, and how far it is written and read: counts of records that only grow. User space sets `first`
- * and `slots` before any hook is attached. Reader and writers have cache lines of their own.
+ * and `slots` before any hook is attached. Reader and writers use separate cache lines.
  */
 struct lane {
 	u32 writers; /* in it, or checking whether they may enter */
@@ -278,14 +278,14 @@ struct lane {
 	u64 read __attribute__((aligned(64)));
 } __attribute__((aligned(64)));
 
-/* What user space asks for. Read-only once loaded, so that the verifier removes what is off. */
+/* What user space asks for. Read-only once loaded, so that the verifier removes disabled code. */
 struct config {
 	u32 kinds; /* bit mask of event_kind */
-	u32 self_pid; /* 0: trace everybody */
+	u32 self_pid; /* 0: trace all processes */
 	u32 payload_limit;
-	u32 netns; /* the only one chosen, or 0: saves a look-up */
-	u8 owners_from_messages; /* messages tell who uses a socket */
-	u8 owners_from_segments; /* without messages, segments do */
+	u32 netns; /* the only chosen one, or 0: saves a lookup */
+	u8 owners_from_messages; /* messages identify the process that uses a socket */
+	u8 owners_from_segments; /* if messages are not traced, segments do */
 	u8 by_pid;
 	u8 by_comm;
 	u8 by_netns; /* those in the map are chosen */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
  * What a user may filter by: ports, addresses and the like; processes are in task_filter.h. The switches are
- * read-only constants, so the verifier removes the filters that are off. Any value of a filter will do; an event
- * must pass all filters.
+ * read-only constants, so the verifier removes disabled filters. An event must match every filter, and any one of
+ * the values of each.
  */
 #ifndef TCPRISM_FILTER_H
 #define TCPRISM_FILTER_H
@@ -88,7 +88,7 @@ INLINE bool in_prefixes(void *map, const struct connection *c, const struct addr
 #define FILTERS_BY_CONNECTION()                                                                    \
 	(config.family || config.netns || config.by_netns || config.by_host || config.by_remote_host)
 
-/* All filters by connection but the ports. */
+/* All filters by connection except the ports. */
 INLINE bool connection_passes(const struct connection *c)
 {
 	u32 netns = c->netns; /* a copy on the stack, for the helper takes its address */
@@ -104,7 +104,7 @@ INLINE bool connection_passes(const struct connection *c)
 	return !config.by_host || in_prefixes(&hosts, c, &c->remote) || in_prefixes(&hosts, c, &c->local);
 }
 
-/* The same for a socket, of which nothing is read that no filter needs. */
+/* The same for a socket; reads only what the filters need. */
 INLINE bool socket_connection_passes(const struct sock_common *sk, enum reads reads)
 {
 	struct connection connection;

@@ -41,10 +41,10 @@ enum { BPF_LOCAL_STORAGE_GET_F_CREATE = 1 };
 #define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
 #define WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))
 
-/* For the compiler alone: it moves no load or store across. */
+/* For the compiler only: it moves no load or store across. */
 #define barrier() asm volatile("" ::: "memory")
 
-/* The compiler forgets what it knows of a variable, so that it keeps the checks that the verifier wants to see. */
+/* Makes the compiler forget what it knows about a variable, so that it keeps the checks that the verifier needs. */
 #define barrier_var(variable) asm volatile("" : "+r"(variable))
 
 struct seq_file;

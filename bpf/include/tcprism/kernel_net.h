@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * The kernel's structures of networking, as far as they are read. libbpf moves each access to where the running
- * kernel has the field (CO-RE): names and types count here, order and size do not. drift.h has what differs
+ * The kernel's networking structures, with only the fields that are read. libbpf relocates each access to the
+ * running kernel's layout (CO-RE): names and types matter here, order and size do not. drift.h has what differs
  * between kernels.
  */
 #ifndef TCPRISM_KERNEL_NET_H

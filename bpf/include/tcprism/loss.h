@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* What the kernel knew of a connection as a segment was lost: shared by retransmissions, undos and drops. */
+/* What the kernel knew about a connection when a segment was lost: shared by retransmissions, undos and drops. */
 #ifndef TCPRISM_LOSS_H
 #define TCPRISM_LOSS_H
 
@@ -31,7 +31,7 @@ INLINE void read_evidence(struct loss *to, struct tcp_sock *tp)
 
 /*
  * In state Loss the timer has expired (icsk_retransmits), or the connection still recovers from an earlier expiry
- * (undo_marker). With neither, a router's "packet too big" made the kernel send again.
+ * (undo_marker). With neither, a router's "packet too big" made the kernel retransmit.
  */
 INLINE u32 cause_of(struct tcp_sock *tp, u32 ca_state, u32 flags)
 {

@@ -37,8 +37,8 @@ INLINE bool has_upper_layer(struct sock *sk, enum reads reads)
 }
 
 /*
- * Whether the call reads or writes elsewhere than where the stream goes on: urgent data, or, in repair mode, either
- * queue. A peek skips urgent data that is next, and leaves no trace of that.
+ * Whether the call reads or writes out of sequence: urgent data or, in repair mode, either queue. A peek skips urgent
+ * data that is next, and leaves no trace of that.
  */
 INLINE bool is_out_of_stream(struct sock *sk, u32 kind, u32 flags, enum reads reads)
 {
@@ -89,7 +89,7 @@ struct payload {
 	struct gathering *gathered; /* where it is, NULL: in the caller's memory */
 };
 
-/* Gathers the segments of an iovec. Returns false if other programs are in all the room for that. */
+/* Gathers the segments of an iovec. Returns false if other programs use all buffers for that. */
 INLINE bool payload_find(struct payload *payload, struct call *call, u32 bytes)
 {
 	u32 want = MIN(bytes, config.payload_limit), shape = call->buffer.shape;
@@ -162,7 +162,7 @@ INLINE u32 message_flags(u32 kind, u32 flags)
 	return flags & MSG_PEEK ? MESSAGE_PEEK : 0;
 }
 
-/* Calls that moved nothing and will be repeated are no messages, nor are reads of the error queue. */
+/* Calls that moved nothing and will be repeated are not messages, nor are reads of the error queue. */
 INLINE bool is_message(u32 kind, int result, u32 flags)
 {
 	if (result == -EAGAIN || (result <= -ERESTARTSYS && result >= -ERESTART_LAST))

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * What is remembered of a socket, above all its owner. Written in process context (connect, listen, send, recv,
- * close), read where segments leave, often in softirq while an unrelated process is current. It lies in socket
- * storage where tracing programs may use that (5.11+) and no kprobe is in use; an accepted socket inherits its
- * listener's (BPF_F_CLONE). Otherwise in a table by socket address, from which sockets are removed as they close. A
- * further table has the listeners' owners, for accepted sockets that cannot inherit.
+ * What is remembered about a socket, above all its owner. Written in process context (connect, listen, send, recv,
+ * close), read where segments leave, often in softirq while an unrelated process is current. It is in socket
+ * storage if tracing programs may use that (5.11+) and no kprobe is in use; an accepted socket inherits its
+ * listener's (BPF_F_CLONE). Otherwise it is in a table by socket address, from which sockets are removed as they
+ * close. Another table has the owners of listeners, for accepted sockets that cannot inherit.
  */
 #ifndef TCPRISM_OWNER_H
 #define TCPRISM_OWNER_H
@@ -43,7 +43,7 @@ struct {
 	__type(value, struct note);
 } notes SEC(".maps");
 
-/* Its size is --max-connections where it is used. Not LRU: sockets that find no room are counted. */
+/* Its size is --max-connections if it is used. Not LRU: sockets that find no room are counted. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
@@ -58,7 +58,7 @@ struct {
 	__type(value, u64);
 } unremembered SEC(".maps");
 
-/* By socket address. Of listeners, and of what they accept until it is established. */
+/* By socket address: listeners, and accepted sockets until they are established. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);

@@ -81,7 +81,7 @@ INLINE bool read_seen_packet(struct seen_packet *to, const struct sk_buff *skb)
 	return at && !bpf_probe_read_kernel(&to->tcp, sizeof(to->tcp), (void *)at);
 }
 
-/* Where a packet is, as far as it still has its device: TCP takes that away on receipt. */
+/* The packet's network namespace and link, if it still has its device: TCP clears that on receipt. */
 INLINE void read_device(struct connection *to, const struct sk_buff *skb)
 {
 	struct net_device *dev = (void *)untyped(skb->dev);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
  * Rings of records, in arrays that user space maps. A ring is split into lanes, and a lane admits one writer at a
- * time: a record needs no header, it is complete once it is counted. The kernel's own ring buffer takes a lock
- * that all CPUs share and two helper calls a record, 40 ns more than this.
+ * time: a record needs no header, it is complete once it is counted. The kernel's own ring buffer needs a lock
+ * that all CPUs share and two helper calls per record, 40 ns more than this.
  */
 #ifndef TCPRISM_RING_H
 #define TCPRISM_RING_H
@@ -35,7 +35,7 @@ INLINE void lane_leave(struct lane *lane)
 	__atomic_fetch_add(&lane->writers, -1, __ATOMIC_RELAXED);
 }
 
-/* Of two writers that come at once both may leave again, but never both stay. Addition is the only atomic in 5.10. */
+/* If two writers come at once, both may leave again, but never do both stay. Addition is the only atomic in 5.10. */
 INLINE enum admission lane_enter(struct lane *lane)
 {
 	enum admission refused = LANE_FULL;
@@ -82,7 +82,7 @@ INLINE enum admission lane_enter(struct lane *lane)
 		return none;                                                                       \
 	}
 
-/* Messages: one ring for each payload class. Losses and connections have rings of their own, which user space empties first. */
+/* Messages: one ring for each payload class. Losses and connections have their own rings, which user space empties first. */
 #define MESSAGE_RING(size)                                                                         \
 	struct message_##size {                                                                    \
 		struct message message;                                                            \

@@ -109,8 +109,8 @@ INLINE bool is_still(const struct owner *owner, const struct thread *thread)
 
 /*
  * While a process holds the socket, a segment that leaves is its own: interrupts defer what they have to send
- * (sock_owned_by_user()). A closed socket has been forgotten already, and who resets one that is not closed need not
- * be its own: `ss -K` (tcp_abort()). `tp` is the same socket, for reading.
+ * (sock_owned_by_user()). A closed socket has already been forgotten, and a process that resets an open one need not
+ * own it: `ss -K` (tcp_abort()). `tp` is the same socket, for reading.
  */
 INLINE struct owner *segment_owner(struct sock *sk, struct tcp_sock *tp, u32 flags, enum reads reads)
 {

@@ -18,7 +18,7 @@ struct bpf_sock_tuple { /* user-space interface: a fixed layout */
 	};
 };
 
-/* What the answer to the packet will be looked up by. Returns its length, 0 if the headers cannot be read. */
+/* The key by which the answer to the packet will be looked up. Returns its length, 0 if the headers cannot be read. */
 INLINE u32 read_answer_tuple(struct bpf_sock_tuple *to, const struct packet *packet, u32 protocol)
 {
 	const u32 *word = (const void *)packet->start;
@@ -49,8 +49,8 @@ INLINE bool is_later_than_first(const struct tcp_request_sock *request, u64 pack
 }
 
 /*
- * The packet has its listener's socket only, so its request is looked up. By Fast Open there is a connection instead,
- * and only what is sent again is sent without it. A SYN cookie leaves neither, and is never sent again.
+ * The packet has its listener's socket only, so its request is looked up. With Fast Open there is a connection instead,
+ * and only retransmissions are sent without it. A SYN cookie leaves neither, and is never retransmitted.
  */
 INLINE bool is_repeated_synack(struct __sk_buff *skb, const struct packet *packet)
 {

@@ -193,7 +193,7 @@ INLINE void buffer_from_msghdr(struct buffer *to, u64 header, bool compat)
 
 /*
  * No register tells which message of a batch this is, so they are counted. A batch ends with its last message or with
- * an error, which hooks see, or with a timeout, which none sees.
+ * an error, which the hooks see, or with a timeout, which they do not.
  */
 INLINE void buffer_from_batch(struct buffer *to, const struct arguments *a, bool compat, bool failed, bool timeout)
 {
@@ -222,7 +222,7 @@ INLINE u32 send_flags_of(const struct arguments *a, enum call_shape shape)
 	return shape == CALL_MSGHDR ? a->argument[2] : 0;
 }
 
-/* Leaves `requested` alone where only the segments of the buffer tell. */
+/* Leaves `requested` alone if only the segments of the buffer can tell. */
 INLINE void buffer_from_syscall(struct buffer *to, struct task_struct *task, u32 *requested, u32 *send_flags,
 				bool failed)
 {

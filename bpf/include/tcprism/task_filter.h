@@ -19,7 +19,7 @@ INLINE bool in_cgroups(void)
 
 #define CGROUP_DEPTH 32
 
-/* Whether a cgroup is one of the chosen, or below one. */
+/* Whether a cgroup is a chosen one, or below one. */
 INLINE bool cgroup_chosen(const struct cgroup *cgroup)
 {
 	for (u32 depth = 0; depth < CGROUP_DEPTH && cgroup; depth++) {
@@ -37,7 +37,7 @@ INLINE bool cgroup_chosen(const struct cgroup *cgroup)
 
 #define FILTERS_BY_TASK() (config.by_pid || config.by_comm || config.cgroups)
 
-/* Where it says whether a process is chosen. */
+/* The byte that says whether a process is chosen. */
 INLINE u8 *pid_chosen(u32 pid)
 {
 	u32 index = pid / PIDS_A_ROW;
@@ -46,7 +46,7 @@ INLINE u8 *pid_chosen(u32 pid)
 	return row ? &row->chosen[pid % PIDS_A_ROW] : NULL;
 }
 
-/* A worker of io_uring has a name that nobody gave it. */
+/* The kernel names io_uring workers itself. */
 INLINE const struct task_struct *named_thread(const struct task_struct *task)
 {
 	return task->flags & PF_IO_WORKER ? task->group_leader : task;

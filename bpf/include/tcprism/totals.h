@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* struct totals: what a tcp_sock has counted in the life of its connection. */
+/* struct totals: what a tcp_sock has counted over the life of its connection. */
 #ifndef TCPRISM_TOTALS_H
 #define TCPRISM_TOTALS_H
 
@@ -44,7 +44,7 @@ INLINE u64 delivery_rate(struct tcp_sock *tp, enum reads reads)
 	return (u64)delivered * mss * 1000000 / interval;
 }
 
-/* As tcp_get_info_chrono_stats(): the interval under way is added. */
+/* As tcp_get_info_chrono_stats(): the current interval is added. */
 INLINE void read_times(struct totals *to, struct tcp_sock *tp, enum reads reads)
 {
 	u32 now = lower_32_bits(bpf_jiffies64()), busy = 0, rwnd = 0, sndbuf = 0, start = 0, current;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* What is noted at a socket as its state changes: its owner, and since when. */
+/* What is stored with a socket when its state changes: its owner, and the time. */
 #ifndef TCPRISM_TRANSITION_H
 #define TCPRISM_TRANSITION_H
 
@@ -24,7 +24,7 @@ INLINE void count_mptcp(const struct tcp_sock *tp)
 
 /*
  * Only the socket's own process makes the transitions into these states: it connects, listens or closes. One that
- * aborts closes at once; an error would mean that somebody else did: the peer, a timer, `ss -K` (tcp_abort()).
+ * aborts closes at once; an error would mean that something else did: the peer, a timer, `ss -K` (tcp_abort()).
  */
 INLINE bool made_by_owner(const struct sock *sk, const struct moment *m)
 {
@@ -59,8 +59,8 @@ INLINE void note_establishes(struct sock *sk, struct note *note)
 }
 
 /*
- * The note of a new connection. With task filters, one that was accepted gets a note, for a process that passes may
- * take it; one that this end made has a note if its process passes.
+ * The note of a new connection. With task filters, an accepted one gets a note, because a process that passes may take
+ * it; one that this end made has a note if its process passes.
  */
 INLINE struct note *note_established(struct sock *sk, bool accepted)
 {
@@ -76,7 +76,7 @@ INLINE struct note *note_established(struct sock *sk, bool accepted)
 	return note;
 }
 
-/* This end has no more to send. Called again as close() follows shutdown(). */
+/* This end has no more to send. Called again when close() follows shutdown(). */
 INLINE void note_closes(struct sock *sk, struct note *note)
 {
 	struct tcp_sock *tp = tcp_sock_of(sk, READS_BTF);
@@ -86,8 +86,8 @@ INLINE void note_closes(struct sock *sk, struct note *note)
 }
 
 /*
- * The handshake of a connection that somebody else began is over: it is established; or, with Fast Open, its process
- * has closed it before, or it was reset.
+ * The handshake of an incoming connection is over: it is established or, with Fast Open, its process has already
+ * closed it, or it was reset.
  */
 INLINE bool is_accepted(const struct moment *m, const struct note *note)
 {

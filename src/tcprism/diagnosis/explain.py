@@ -22,9 +22,9 @@ IDLE = "application"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One thing that held a connection up, in which share of the time, and the proof.
+    """One thing that held a connection up, for what share of the time, and the proof.
 
-    `rule` names it as docs/explain.md does. `accuses` is False for what clears TCP and the network.
+    `rule` is its name in docs/explain.md. `accuses` is False if it clears TCP and the network.
     """
 
     rule: str
@@ -36,9 +36,9 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """A connection, or a listener, and what can be proven of it, the worst first.
+    """A connection or listener, and what can be proven about it, the worst first.
 
-    `owner` is its process as in curl[812], or "-"; `watched_us` None where that is not known.
+    `owner` is its process, such as curl[812], or "-". `watched_us` is None if not known.
     """
 
     pid: int | None
@@ -58,7 +58,7 @@ class Explained:
 
     @property
     def heading(self) -> str:
-        """Who talks to whom, in a line."""
+        """The owner and both ends, in one line."""
         if self.state == "LISTEN":
             return f"{self.owner} {self.local} LISTEN"
         return f"{self.owner} {self.local} -> {self.remote}"

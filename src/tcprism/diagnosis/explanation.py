@@ -27,11 +27,11 @@ RECORDED_PACE = 1.0  # seconds between two looks, as `record` takes them
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What `explain` found out: iterate over `connections`.
+    """What `explain` found: iterate over `connections`.
 
-    `states` counts the sockets by state. `looks` is how many looks there were, `pauses` the times
-    without one. `exhausted` are destinations that take nearly all local ports. `lost` counts
-    events that the verdicts could not use: lost in a ring, or more than there was room for.
+    `states` counts the sockets by state. `looks` is the number of snapshots, and `pauses` are
+    gaps between them. `exhausted` are destinations that take nearly all local ports. `lost` counts
+    events that the verdicts could not use: lost in a ring, or beyond the memory limit.
     """
 
     connections: tuple[Explained, ...]

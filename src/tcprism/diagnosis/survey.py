@@ -24,7 +24,7 @@ Keys = NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A time without looks: when it began (CLOCK_MONOTONIC), and how long it was."""
+    """A gap between snapshots: when it began (CLOCK_MONOTONIC), and how long it was."""
 
     start_ns: int
     seconds: float

@@ -18,11 +18,11 @@ from tcprism.events.part import Part
 
 
 class Batch:
-    """Events of all families, kept as they came and read in time order.
+    """Events of all families, stored as they came and read in time order.
 
     `batch["bytes"]` is a column in time order: a plain array for a column that every event has and
     that is never null, else a masked array, masked exactly where JSON has null or lacks the key.
-    Numbers and booleans come as such, `time` as datetime64[ns], all else as objects (str; bytes
+    Numbers and booleans keep their types, `time` is datetime64[ns], all else is objects (str; bytes
     for `payload`). Iterating makes an `Event` of each record. `clock_offset_ns` is CLOCK_REALTIME
     minus CLOCK_MONOTONIC.
     """
@@ -38,7 +38,7 @@ class Batch:
         return f"<Batch of {len(self)} events in {len(self.parts)} parts>"
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """Return a column in time order; KeyError when there is no such column."""
+        """Return a column in time order; KeyError if there is no such column."""
         column = BY_NAME[name]
         parts = self.parts or [Part(np.empty(0, dtype)) for dtype in RECORDS.values()]
         values = np.concatenate([_values(column, part) for part in parts])
@@ -119,7 +119,7 @@ class Batch:
         return self.to_arrow(columns).to_pandas(types_mapper=pandas.ArrowDtype)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> Any:
-        """Hand the columns to whatever takes an Arrow stream: Polars, DuckDB, pandas."""
+        """Pass the columns to any reader of Arrow streams, such as Polars, DuckDB or pandas."""
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def order(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -30,8 +30,8 @@ DERIVED_TYPES: dict[str, Any] = {"integer": np.int64, "boolean": np.bool_, "stri
 class Column:
     """One public column.
 
-    `families` have it, `field` is the wire field it comes from (None: computed), `values` reads it
-    from a part and `missing` tells in which rows it is null (None: never). `derived` columns are
+    `families` have it, `field` is its wire field (None: computed), `values` reads it from a part,
+    and `missing` returns the rows in which it is null (None: never). `derived` columns are
     added by stages.
     """
 
@@ -55,7 +55,7 @@ class Column:
         return self.missing is not None
 
     def mask(self, part: Part) -> Mask:
-        """Return in which rows of a part the column is null; in all when the family lacks it."""
+        """Return the rows of a part in which the column is null: all if the family lacks it."""
         if part.family not in self.families:
             return np.ones(len(part), np.bool_)
         return np.zeros(len(part), np.bool_) if self.missing is None else self.missing(part)

@@ -166,7 +166,7 @@ COLUMNS = [
         "payload_text",
         MESSAGE,
         "string",
-        r"the payload as text: printable ASCII as it is, all else as `\xNN`, the backslash as `\\`",
+        r"the payload as text: printable ASCII unchanged, a backslash as `\\`, all else as `\xNN`",
         None,
         lambda part: texts(escape_payloads(part)),
         _no_payload,
@@ -214,8 +214,8 @@ COLUMNS = [
         "attempt",
         LOSS,
         "integer",
-        "retransmit: how often its first byte has now been sent, as far as was seen: 2 is the first"
-        " repetition; else null",
+        "retransmit: how many times its first byte was seen to be sent: 2 is the first"
+        " retransmission; else null",
     ),
     wire_column("icsk_retransmits", (*LOSS, *SNAPSHOT), "integer"),
     wire_column("rto_us", (*LOSS, *SNAPSHOT), "integer", missing=equal("rto_us", *_no_time)),
@@ -241,20 +241,20 @@ COLUMNS = [
         looked_up("reason", lambda part: part.context.drop_reason),
     ),
     derived_column(
-        "message_pid", LOSS, "integer", "retransmit: who wrote the bytes: the pid of the send"
+        "message_pid", LOSS, "integer", "retransmit: pid of the send that wrote the bytes"
     ),
     derived_column("message_comm", LOSS, "string", "retransmit: the thread name of the send"),
     derived_column(
         "message_ts_ns",
         LOSS,
         "integer",
-        "retransmit: ts_ns of the send that wrote the first byte; null while the send goes on",
+        "retransmit: ts_ns of the send that wrote the first byte; null until that send returns",
     ),
     derived_column(
         "message_offset",
         LOSS,
         "integer",
-        "retransmit: where in that send the segment begins, bytes",
+        "retransmit: offset of the segment in that send, bytes",
     ),
     derived_column("message_bytes", LOSS, "integer", "retransmit: how many bytes that send wrote"),
     derived_column(
@@ -332,7 +332,7 @@ COLUMNS = [
         "age_ns",
         SNAPSHOT,
         "integer",
-        "since it was established, nanoseconds; null when that was not seen",
+        "time since it was established, nanoseconds; null when that was not seen",
     ),
     *(
         wire_column(name, SNAPSHOT, "integer")

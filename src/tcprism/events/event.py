@@ -18,16 +18,16 @@ _NAMES = Attributes.__dataclass_fields__.keys()
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Event(Attributes):
-    """One event; an attribute is None when it is unknown or when the kind does not have it.
+    """One event; an attribute is None if it is unknown or if the kind lacks it.
 
     docs/events.md explains the attributes, which are the JSON keys. `payload` is bytes here.
-    `others` has the columns of a family that was registered; `event["name"]` takes any column.
+    `others` has the columns of a registered family; `event["name"]` takes any column.
     """
 
     others: Mapping[str, JsonValue] | None = None
 
     def __getitem__(self, name: str) -> Any:
-        """Return what a column says; KeyError when there is no such column."""
+        """Return the value of a column; KeyError if there is no such column."""
         if name in _NAMES:
             return getattr(self, name)
         if name not in BY_NAME:

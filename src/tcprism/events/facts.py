@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was true when a source began.
+    """Facts about a source, as of its start.
 
-    `kinds` and `payload` are what was asked for, `filters` the filter options with their values,
+    `kinds` and `payload` are as requested, `filters` the filter options with their values,
     `hooks` the hook in use for each family. `started` is RFC 3339 in UTC.
     """
 

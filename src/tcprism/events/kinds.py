@@ -33,13 +33,13 @@ class Kind:
     """One kind of event.
 
     `doc` says what happened. `color` has the parameters of ECMA-48's "select graphic rendition"; a
-    `loud` kind has it to the end of the line. The mark of an `incoming` kind points this way; where
-    records have a field `outgoing`, that one says it. `text` returns what stands behind who and
-    where on a line of text, from the columns that its parameters name; None: the columns of the
-    family, or what sinks/text_details.py makes of whole columns.
+    `loud` kind has it to the end of the line. The arrow of an `incoming` kind points to this
+    machine; a record's field `outgoing`, if present, decides instead. `text` returns the end of a
+    line of text, after process and addresses, from the columns that its parameters name; None: the
+    columns of the family, or what sinks/text_details.py makes from whole columns.
 
-    `needs` are the kinds whose hooks it needs besides its own. The hooks of an `owned` kind do not
-    see who uses the socket: others have to.
+    `needs` are kinds whose hooks it needs besides its own. The hooks of an `owned` kind do not see
+    which process uses the socket: other hooks must record that.
     """
 
     name: str
@@ -54,10 +54,10 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Kinds of events that share one record, which begins with the fields of struct event.
+    """Kinds of events that share a record type, which begins with the fields of struct event.
 
-    `ring` says how much room hooks get for it; None: no hook makes it. With `payload` there are
-    bytes behind each record. `struct` is what events.h calls the record, if not by the family.
+    `ring` says how much room its hooks get; None: no hook makes it. With `payload`, payload bytes
+    follow each record. `struct` is the record's name in events.h, if not the family's name.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Family:
 def record(fields: Mapping[str, str]) -> np.dtype[np.void]:
     """Return the dtype of a family's records: struct event, then fields by name and NumPy format.
 
-    Each has a fixed size, as "<u8" or "S16" has; a text of any length is a derived column.
+    Each has a fixed size, such as "<u8" or "S16"; a text of any length is a derived column.
     """
     head = dict(_wire.EVENT.fields or {})
     formats = [np.dtype(text) for text in fields.values()]
@@ -256,7 +256,7 @@ for _family in (
             ),
             Kind(
                 "drop",
-                "this host dropped an outgoing or incoming segment: it was lost here, not out there",
+                "this host dropped an outgoing or incoming segment: lost here, not out there",
                 _BOLD_RED,
                 loud=True,
                 text=wording.drop,

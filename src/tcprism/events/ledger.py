@@ -18,14 +18,14 @@ Counters = np.ndarray[tuple[int], np.dtype[np.void]]
 class Entry:
     """One kind's account: received = submitted, and what the kernel saw adds up.
 
-    seen = filtered + submitted + ring_full + ring_busy + map_full. `ring_busy` are events that
-    found other programs writing to each lane of a ring that they tried: a larger ring does not
-    help. `missed` are hook runs that the kernel skipped because the same hook was interrupted
-    (counted for fentry and tracepoints since 5.12, for kprobes since 6.7); they are not in `seen`.
-    A run of a hook that makes several kinds of events is missed in each. `bytes` and `payload_cut`
-    are bytes, all else events. Of `acked`, map_full are no losses: sends whose acknowledgement is
-    not told, because more were under way than are remembered, or where in the stream they are is
-    not known.
+    seen = filtered + submitted + ring_full + ring_busy + map_full. `ring_busy` are events whose
+    program found every lane that it tried in use: a larger ring does not help. `missed` are hook
+    runs that the kernel skipped because the same hook was interrupted (counted for fentry and
+    tracepoints since 5.12, for kprobes since 6.7); they are not in `seen`.
+    If a hook makes several kinds of events, a skipped run counts as missed in each. `bytes` and
+    `payload_cut` are bytes, all else events. For `acked`, map_full are not losses: these are sends
+    whose acknowledgement is not reported, because more were under way than are remembered, or
+    because their place in the stream is not known.
     """
 
     kind: str
@@ -57,11 +57,11 @@ class Entry:
 
     @property
     def lost(self) -> int:
-        """Events that happened, passed the filters and did not arrive."""
+        """Events that passed the filters but did not arrive."""
         return self.ring_full + self.ring_busy + self.map_full + self.missed - self.unjoined
 
     def balances(self) -> bool:
-        """Tell whether every event is accounted for."""
+        """Return whether every event is accounted for."""
         lost = self.ring_full + self.ring_busy + self.map_full
         accounted = self.filtered + self.submitted + lost
         return self.seen == accounted and self.received == self.submitted
@@ -72,10 +72,10 @@ _COLUMNS = tuple(Entry.__dataclass_fields__)
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The part of the ledger that a stage or a sink has.
+    """The part of the ledger that a stage or a sink contributes.
 
-    `entries` are the accounts of the kinds of events that it makes, `counts` are what else it
-    counted, by name, and `remarks` say in a sentence each what is missing and what helps.
+    `entries` are the accounts of the event kinds that it makes, `counts` are its other counters by
+    name, and `remarks` are sentences that say what is missing and what helps.
     """
 
     entries: tuple[Entry, ...] = ()
@@ -107,12 +107,11 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The accounts of all kinds that were traced, and of those that stages made.
+    """The accounts of all traced kinds, and of those that stages made.
 
-    `unremembered` are sockets that there was no room to remember: nothing of them is lost but
-    their owner, where no process was at work. `counts` and `remarks` are what stages counted and
-    say of it (see Account): `counts["unjoined"]` are retransmissions whose send was too many sends
-    ago.
+    `unremembered` counts sockets that could not be remembered for lack of room: their events have
+    no owner unless a process was using the socket. `counts` and `remarks` come from stages (see
+    Account): `counts["unjoined"]` are retransmissions of sends too far back to be remembered.
     """
 
     entries: tuple[Entry, ...]
@@ -125,22 +124,22 @@ class Ledger:
         return replace(whole, unremembered=self.unremembered + other.unremembered)
 
     def with_account(self, account: Account) -> Ledger:
-        """Return the ledger with what stages or sinks made, dropped and say."""
+        """Return the ledger with the account of a stage or a sink added."""
         own = Account(self.entries, self.counts, self.remarks) + account
         return Ledger(own.entries, self.unremembered, own.counts, own.remarks)
 
     @property
     def lost(self) -> int:
-        """Events lost in all."""
+        """All lost events."""
         return sum(entry.lost for entry in self.entries)
 
     def lines(self) -> list[str]:
-        """Return one line where nothing was lost, else the table of what came or was lost."""
+        """Return one line if nothing was lost, else the table of kinds with events."""
         told = [entry for entry in self.entries if entry.received or entry.lost]
         return [*(_table(told) if self.lost else [self._summary()]), *self._advice()]
 
     def whole(self) -> list[str]:
-        """Return the table of all kinds, header first, and what is to be said of it."""
+        """Return the table of all kinds, header first, and remarks on it."""
         return [*_table(self.entries), *self._advice()]
 
     def _summary(self) -> str:

@@ -23,7 +23,7 @@ GROUP = "tcprism.families"
 
 
 def rows_from(heads: Rows, kind: str) -> Rows:
-    """Return records of a kind with what struct event has in other records; the rest is 0."""
+    """Return records of a kind with the struct event of other records; the rest is 0."""
     rows = np.zeros(len(heads), kinds.RECORDS[kinds.FAMILY_OF_KIND[kind]])
     for name in EVENT.names or ():
         rows[name] = heads[name]
@@ -32,10 +32,10 @@ def rows_from(heads: Rows, kind: str) -> Rows:
 
 
 def register(family: Family, columns: Sequence[Column]) -> None:
-    """Make a family known, and its columns, which come after all others.
+    """Register a family and its columns, which come after all others.
 
-    To be called before any sink or recording is made, as when a module is imported. Raises
-    ValueError when a name is taken, or when a column does not fit the record.
+    Call it before any sink or recording is created, for example when a module is imported. Raises
+    ValueError if a name is taken, or if a column does not fit the record.
     """
     for column in columns:
         _check(family, column)

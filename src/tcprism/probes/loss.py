@@ -34,7 +34,7 @@ UNDO = Probe(
             name="tracepoints tcp_retransmit_skb, tcp_probe and inet_sock_set_state",
             programs=(_RETRANSMIT, Program("tracepoint_undo", ("undo",)), STATE),
             since="5.5",
-            cannot_tell=("the moment: it is found as the next segment arrives",),
+            cannot_tell=("the exact time: it is found when the next segment arrives",),
         ),
     ),
 )
@@ -49,11 +49,11 @@ DROP = Probe(
             programs=(Program("tracepoint_drop", ("drop",)),),
             since="5.5",
             cannot_tell=(
-                "the reason, before 5.17, and so any segment that TCP itself turned down",
-                "before 6.11, what TCP turned down, unless the reason alone proves that it was new",
+                "the reason, before 5.17, and so any segment that TCP itself rejected",
+                "before 6.11, segments that TCP rejected, unless the reason alone proves them new",
                 "SYNs that find a listener's queue full (ListenDrops counts them)",
                 "segments dropped by the device or on the network",
-                "segments whose IPv6 header has extensions",
+                "segments with IPv6 extension headers",
             ),
         ),
     ),

@@ -43,7 +43,7 @@ PROBE = Probe(
                 _KERNEL_TLS,
                 _MPTCP,
                 "socket: null until something else asks the kernel for the cookie",
-                "calls that had begun before the start",
+                "calls that began before tcprism started",
             ),
         ),
         Hook(
@@ -68,7 +68,7 @@ PROBE = Probe(
                 "duration_ns",
                 "seq of messages at MPTCP sockets, and so their part in acked and retransmit",
                 "payload of io_uring receives, and of recvmmsg with a timeout",
-                "how much sendfile and splice were asked for",
+                "how many bytes sendfile and splice were asked to send",
                 "payload of io_uring sends: before 6.16 (no tcp_sendmsg_locked tracepoint), and"
                 " until tcprism has seen, usually in 50 ms, that anybody but a followed command"
                 " uses io_uring",

@@ -61,12 +61,12 @@ class _Pipe(io.FileIO):
 class Recording:
     """A recording: iterate over its events, or over its `batches()`.
 
-    `select` takes each batch and returns what is wanted of it; of `fields`, columns of the file,
-    only those are read. `facts` are those of the first file.
-    `ledger`, `gaps`, `trouble` and `clock_offset_ns` are what has been read so far; `trouble` says,
-    a sentence a file, where something is missing, and `damaged` tells whether it can not be read
-    to its end. A recording that is still being written is read up to where it is. What a batch
-    unpacks to, and what is kept meanwhile, fits into `memory` bytes. Raises RecordingError.
+    `select` takes each batch and returns the wanted part. With `fields`, only these columns of the
+    file are read. `facts` are those of the first file.
+    `ledger`, `gaps`, `trouble` and `clock_offset_ns` cover what has been read so far. `trouble`
+    says what is missing, one sentence per file, and `damaged` whether the recording cannot be read
+    to its end. A recording that is still being written is read as far as it goes. Unpacked batches
+    and retained data fit into `memory` bytes. Raises RecordingError.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Recording:
         return _Stream(source, self._fields, self.memory)
 
     def close(self) -> None:
-        """Close a file that was opened and not read."""
+        """Close a file that was opened but not read."""
         if self._first:
             self._first.close()
         self._first = None

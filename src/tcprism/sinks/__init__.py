@@ -12,10 +12,10 @@ from tcprism.events.ledger import Account, Ledger
 
 
 class Sink(ABC):
-    """Something that batches are written to. Only `write` must be written anew.
+    """A destination for batches. A subclass must implement only `write`.
 
-    One that is `slow`, as a network may be, gets a thread of its own and a queue before it
-    (tcprism.sinks.queued) while events are traced, so that no ring fills up while it waits.
+    A `slow` one, say one that writes to a network, gets a thread and a queue of its own while events
+    are traced (tcprism.sinks.queued), so that no ring fills up while it waits.
     """
 
     slow = False
@@ -26,16 +26,16 @@ class Sink(ABC):
 
     @abstractmethod
     def write(self, batch: Batch) -> None:
-        """Take a batch; an empty one means that time has passed."""
+        """Take a batch; an empty one only signals that time has passed."""
 
     def account(self, ledger: Ledger) -> None:
-        """Take the account of every event so far: once a second, and the final one at the end."""
+        """Take the account of every event so far, once a second and at the end."""
         return
 
     def dropped(self) -> Account:
-        """Return what it took and could not keep, for the ledger."""
+        """Return what it accepted but could not keep, for the ledger."""
         return Account()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what remains."""
         return

@@ -43,7 +43,7 @@ class Connections(Sink):
         write_lines(self._file, batch, self._lines)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what remains."""
         self._begin()
         self._file.flush()
 

@@ -28,18 +28,18 @@ Stage = Callable[[Batch], Batch]
 class StatefulStage(Protocol):
     """A stage that is told when time passes and when it ends, and keeps an account.
 
-    A class that inherits from this one writes only the methods that it needs besides `__call__`.
+    A subclass implements `__call__` and only those other methods that it needs.
     """
 
     def __call__(self, batch: Batch) -> Batch:
         """Return what becomes of a batch."""
 
     def tick(self, now_ns: int) -> Batch:
-        """Return what was held back and is due at `now_ns` of CLOCK_MONOTONIC."""
+        """Return held events that are due at `now_ns` of CLOCK_MONOTONIC."""
         return Batch(())
 
     def close(self) -> Batch:
-        """Return what is still held back: no batch comes after."""
+        """Return the events still held: no batch follows."""
         return Batch(())
 
     def account(self) -> Account:
