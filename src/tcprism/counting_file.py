@@ -1,4 +1,4 @@
-"""A file that is written to by Arrow, which may neither close it nor ask a pipe where it is."""
+"""A file for Arrow to write to, which may neither close it nor ask a pipe for its position."""
 
 from __future__ import annotations
 

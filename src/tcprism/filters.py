@@ -1,4 +1,4 @@
-"""What a user may filter by, and what the kernel is told to check."""
+"""The user's filters, and how the kernel is told to apply them."""
 
 from __future__ import annotations
 

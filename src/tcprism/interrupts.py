@@ -1,4 +1,4 @@
-"""Signals that ask for the end (SIGINT, SIGTERM, SIGHUP), from the first line on.
+"""Termination signals (SIGINT, SIGTERM, SIGHUP), handled from the first line on.
 
 A signal comes at any moment, in a callback from C too, where an exception would be lost. So nothing
 is raised where it comes. It is noted, and whoever works in steps asks between them: `check` and

@@ -1,4 +1,4 @@
-"""Where cgroup v2 is mounted, read as bytes: the other mounts have whatever names users gave."""
+"""Where cgroup v2 is mounted, read as bytes: users may have named other mounts anything."""
 
 from __future__ import annotations
 

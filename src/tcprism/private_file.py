@@ -1,4 +1,4 @@
-"""Output files: they hold payload, so their owner alone may read them."""
+"""Output files: they hold payload, so only their owner may read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line. Here is only its first line, so that from there on no signal is lost."""
+"""The command line. This module holds only its start, so that no signal is lost from there on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`-- COMMAND`: started before the hooks are on, let go when they are."""
+"""`-- COMMAND`: started before the hooks are attached, released once they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tcprism doctor`: what this machine can show, by which hook, and why no better one."""
+"""`tcprism doctor`: what this machine can show, by which hook, and why not by a better one."""
 
 from __future__ import annotations
 

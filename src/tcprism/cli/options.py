@@ -1,4 +1,4 @@
-"""The options that choose what is traced, and what they become."""
+"""The options that choose what to trace, and their parsing."""
 
 from __future__ import annotations
 

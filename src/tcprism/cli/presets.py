@@ -1,4 +1,4 @@
-"""Three looks at events, live or recorded: which events each shows, and how."""
+"""Three presets, for live or recorded events: which events each shows, and how."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands. They are imported when they are used, so that --help stays quick."""
+"""The commands. Each is imported only when used, so that --help stays quick."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the start line to the ledger: read, write, and stop for whichever reason comes first."""
+"""A run from start to ledger: read, write, and stop for the first reason that arises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options that say how to trace, which the commands have that need a kernel."""
+"""The options that say how to trace, shared by the commands that need a kernel."""
 
 from __future__ import annotations
 

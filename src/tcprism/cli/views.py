@@ -1,4 +1,4 @@
-"""What `tcprism connections` and `tcprism retransmits` share: both show events that `trace` has."""
+"""Code shared by `tcprism connections` and `tcprism retransmits`: both show events of `trace`."""
 
 from __future__ import annotations
 

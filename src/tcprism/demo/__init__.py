@@ -1,1 +1,1 @@
-"""What `tcprism demo` traces: a small lossy network of our own, and processes that talk in it."""
+"""What `tcprism demo` traces: a small lossy network, and processes that talk in it."""

@@ -1,4 +1,4 @@
-"""Who talks in the demo: a server, a reader of pages over IPv4, an uploader of files over IPv6."""
+"""The demo's programs: a server, a reader of pages over IPv4, an uploader of files over IPv6."""
 
 import itertools
 import socket

@@ -1,4 +1,4 @@
-"""What traffic.py starts inside a new network namespace: the demo's network and processes.
+"""The demo's network and processes, which traffic.py starts inside a new network namespace.
 
 Prints a sentence about the network, waits for a byte on standard input, then talks. When standard
 input ends every process ends, and the namespace, which has no name, goes with the last of them:

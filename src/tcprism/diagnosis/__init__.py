@@ -1,1 +1,1 @@
-"""Connections as they are now: from snapshots to rates, and from those to what limits them."""
+"""The current state of connections: from snapshots to rates, and from rates to limits."""

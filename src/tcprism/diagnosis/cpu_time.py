@@ -1,4 +1,4 @@
-"""CPU time: how long processes have run, as /proc tells."""
+"""CPU time: how long processes have run, from /proc."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of connections between two looks at them."""
+"""What changed in connections between two snapshots."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Delta:
         return ratio(self.delta(name), self.elapsed_us).clip(0, 1)
 
     def share_seen(self, condition: str) -> Numbers:
-        """Return in which share of the looks a condition held."""
+        """Return the share of snapshots in which a condition held."""
         known = self.seen.get(condition)
         return CONDITIONS[condition](self.after).astype(np.float64) if known is None else known
 

@@ -1,4 +1,4 @@
-"""The latest events, of which any line can be asked for."""
+"""The latest events, with access to any line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evidence: the events of all connections, reduced as they come to what verdicts ask for."""
+"""Evidence: the events of all connections, reduced as they come to what verdicts need."""
 
 from __future__ import annotations
 

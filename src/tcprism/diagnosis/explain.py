@@ -1,4 +1,4 @@
-"""Explain: what limits connections, in words with the numbers that prove them."""
+"""Explain: what limits connections, in words, with the numbers that prove it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explanation: what is found out about connections, and how a recording is asked."""
+"""Explanation: the findings about connections, and how to get them from a recording."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _end(survey: Survey, evidence: Evidence) -> int:
 
 
 def _together(part: Part, change: Delta, life: Part, whole: Delta) -> tuple[Part, Delta]:
-    """Add the connections that no look has seen to those of the looks."""
+    """Add the connections that no snapshot has seen to those of the snapshots."""
     new = np.flatnonzero(~np.isin(own_keys(life.rows), own_keys(part.rows)))
     if not len(part):
         return life, whole

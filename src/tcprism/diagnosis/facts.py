@@ -94,7 +94,7 @@ def _loss_facts(change: Delta, lost: dict[int, Lost]) -> Facts:
 
 
 def where_lost(lost: Lost) -> str:
-    """Say whether segments were lost on this host, and why they were sent again."""
+    """Say whether segments were lost on this host, and why they were retransmitted."""
     causes = causes_text(lost.again.most_common())
     because = f" (retransmitted: {causes})" if causes else ""
     if not lost.drops:

@@ -79,7 +79,7 @@ class Readable(Protocol):
 
 
 class _Never:
-    """Whoever looks at the screens asks for each batch."""
+    """The screens ask for each batch."""
 
     reached = False
 

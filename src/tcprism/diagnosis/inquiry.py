@@ -1,4 +1,4 @@
-"""Inquiry: watch connections of this machine, and explain what limits each."""
+"""Inquiry: watch connections on this machine, and explain what limits each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lives: what recorded events tell of connections from their beginning to their end."""
+"""Lives: what recorded events say about connections from beginning to end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses: what was sent again, undone and dropped, added up by cause, peer, process and time."""
+"""Losses: retransmissions, undos and drops, added up by cause, peer, process and time."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ class Losses:
 
 
 def _causes(part: Part) -> list[str]:
-    """Return why each was sent again; what was not sent again is called by its kind."""
+    """Return why each was retransmitted; events that are not retransmissions are named by kind."""
     kinds, causes = (BY_NAME[name].to_list(part) for name in ("kind", "cause"))
     return [cause or kind for kind, cause in zip(kinds, causes, strict=True)]

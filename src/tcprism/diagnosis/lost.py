@@ -1,4 +1,4 @@
-"""What was lost of one connection: where, what was sent again in vain, and what that took."""
+"""The losses of one connection: where, which retransmissions were spurious, and their cost."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _drops(rows: Rows, reasons: list[str]) -> Counter[str]:
 
 
 def _stalls(again: Rows) -> Intervals:
-    """Return how long each segment's timer ran before it was sent again."""
+    """Return how long each segment's timer ran before it was retransmitted."""
     ends = again["ts_ns"].astype(np.int64)
     trip = np.where(again["srtt_us"] == MICROSECONDS_UNKNOWN, 0, again["srtt_us"]).astype(np.int64)
     timeout = np.where(again["rto_us"] == MICROSECONDS_UNKNOWN, trip, again["rto_us"])

@@ -1,4 +1,4 @@
-"""Measures: in which share of the time each thing that counters tell of held connections up.
+"""Measures: for what share of the time something that counters show held connections up.
 
 docs/explain.md has where the thresholds come from.
 """
@@ -60,7 +60,7 @@ def time(counter: str) -> Callable[[Delta], Numbers]:
 
 
 def repeated(change: Delta) -> Numbers:
-    """Segments sent again that had arrived before: the peer reported it, or it was seen."""
+    """Retransmitted segments that had already arrived: the peer reported it, or it was seen."""
     arrived = np.maximum(change.delta("dsack_dups"), change.fact("in_vain"))
     return np.minimum(arrived, change.delta("total_retrans"))
 
@@ -71,7 +71,7 @@ def of_sent(change: Delta, segments: Numbers) -> Numbers:
 
 
 def again(change: Delta) -> Numbers:
-    """Segments sent again because they were lost, of the data segments sent."""
+    """Segments retransmitted because of loss, as a share of the data segments sent."""
     return of_sent(change, change.delta("total_retrans") - repeated(change))
 
 
@@ -81,7 +81,7 @@ def storm(change: Delta) -> Numbers:
 
 
 def spurious(change: Delta) -> Numbers:
-    """Part of what was sent again that had arrived before, where that is not next to nothing."""
+    """Share of retransmissions that had already arrived, if it is not negligible."""
     in_vain = repeated(change)
     share = ratio(in_vain, change.delta("total_retrans"))
     return np.where(of_sent(change, in_vain) >= MUCH_RETRANSMITTED, share, 0)
@@ -161,7 +161,7 @@ def stalls(change: Delta) -> Flags:
 
 
 def syn_again(change: Delta) -> Flags:
-    """Without payload, what a connection that stands has sent again was its first segment."""
+    """If an established connection sent no payload, it retransmitted its first segment."""
     counted = change.after["sndbuf"] > 0  # else rebuilt from events
     again = counted & (change.delta("total_retrans") > 0) & (change.after["bytes_retrans"] == 0)
     stands = (change.after["state"] == ESTABLISHED) & (change.before["state"] != ESTABLISHED)

@@ -1,4 +1,4 @@
-"""Local ports: how many of those for outgoing connections are taken, in each network namespace."""
+"""Local ports: how many of the ports for outgoing connections are taken, per network namespace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rebuild: connections as they were, as far as events tell, where no snapshot was recorded."""
+"""Rebuild: past connections, reconstructed from events when no snapshot was recorded."""
 
 from __future__ import annotations
 

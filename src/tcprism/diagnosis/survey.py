@@ -1,4 +1,4 @@
-"""Survey: many looks at all connections, as one change of each."""
+"""Survey: many snapshots of all connections, as one change of each."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Survey:
 
     @property
     def looks(self) -> int:
-        """How many looks there were."""
+        """The number of snapshots."""
         return len(self._moments)
 
     @property
@@ -135,7 +135,7 @@ class Survey:
         return self._moments[-1] if self._moments else 0
 
     def pauses(self, pace: float) -> list[Pause]:
-        """Return the times without looks that are longer than one every `pace` seconds has."""
+        """Return the gaps between snapshots that are too long for one every `pace` seconds."""
         moments = np.array(self._moments, np.int64)
         seconds = np.diff(moments) / 1e9
         usual = max(pace, float(np.median(seconds))) if len(seconds) else pace

@@ -57,7 +57,7 @@ class Table:
 
     @property
     def retransmit_share(self) -> Numbers:
-        """Segments sent again, of the data segments sent in the history, 0 to 1."""
+        """Share of retransmissions in the data segments sent in the history, 0 to 1."""
         again, sent = self.history[:, _AGAIN].sum(axis=1), self.history[:, _SENT].sum(axis=1)
         return ratio(again, np.maximum(sent, again))
 

@@ -1,4 +1,4 @@
-"""Targets: what `explain` is asked about: a process, a name, a host, or a recording."""
+"""Targets: what `explain` can explain: a process, a name, a host, or a recording."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waits: the times between a request and its answer, told from the messages of all connections."""
+"""Waits: times between requests and answers, from the messages of all connections."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _NAMED_BY = ("local_ip", "local_port", "remote_ip", "remote_port", "netns", "sco
 
 @dataclass(slots=True)
 class Watch:
-    """The records of one socket, as looks come; `part` is the last of them."""
+    """The records of one socket, as snapshots come; `part` is the last of them."""
 
     part: Part
     looks: list[Rows] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Watch:
 
     @property
     def rows(self) -> Rows:
-        """All looks, oldest first."""
+        """All snapshots, oldest first."""
         return np.concatenate(self.looks)
 
     def change(self) -> Delta:
@@ -53,7 +53,7 @@ class Watch:
         return Delta(rows[:1], rows[-1:], elapsed, seen)
 
     def rates(self, name: str) -> NDArray[np.float64]:
-        """Return how fast a counter grew between two looks, a second."""
+        """Return how fast a counter grew between two snapshots, per second."""
         rows = self.rows
         seconds = np.diff(rows["ts_ns"].astype(np.float64)) / 1e9
         grown = np.diff(rows[name].astype(np.float64))

@@ -1,4 +1,4 @@
-"""Context: what some numbers in records mean on the machine that they come from."""
+"""Context: what some numbers in records mean on the machine where they were recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Event: one record as a Python object, made only when somebody iterates over a batch."""
+"""Event: one record as a Python object, made only by iterating over a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts: what is true of a run from its start, whichever source its events come from."""
+"""Facts: what is known about a run from its start, whatever the source of its events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory for batches: the C library is made to keep what it would give back to the kernel."""
+"""Memory for batches: makes the C library keep what it would return to the kernel."""
 
 KEPT_BYTES = 4 << 20
 

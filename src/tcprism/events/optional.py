@@ -1,4 +1,4 @@
-"""What does not come with tcprism alone: libraries, and what other packages add by entry points."""
+"""Optional parts: libraries, and what other packages add through entry points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Families whose records are made in user space: registered once, known everywhere.
+"""Families of records made in user space: registered once, known everywhere.
 
 What is registered has its place in every format, in recordings and in SQL, as what hooks make has.
 A package makes its families known to the commands that read recordings by an entry point in the

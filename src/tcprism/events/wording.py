@@ -1,4 +1,4 @@
-"""What stands behind who and where on a line of text: a function a kind.
+"""The end of a line of text, after process and addresses: one function per kind.
 
 Its parameters are the columns that it shows, and named like them.
 """

@@ -1,4 +1,4 @@
-"""What this kernel offers, asked by trying: yes, no (with the kernel's reason), or cannot tell."""
+"""What this kernel supports, found by trying: yes, no (with the kernel's reason), or unknown."""
 
 from __future__ import annotations
 

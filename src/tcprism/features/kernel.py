@@ -1,4 +1,4 @@
-"""What this kernel offers to BPF programs, asked by trying."""
+"""What this kernel offers to BPF programs, found by trying."""
 
 from __future__ import annotations
 

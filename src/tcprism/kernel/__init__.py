@@ -1,1 +1,1 @@
-"""The kernel side: libbpf by ctypes, nothing else touches it."""
+"""The kernel side: libbpf through ctypes; nothing else touches it."""

@@ -1,4 +1,4 @@
-"""The cgroup v2 root, which the programs for packets are attached to."""
+"""The cgroup v2 root, to which the packet programs are attached."""
 
 from __future__ import annotations
 

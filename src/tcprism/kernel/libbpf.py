@@ -1,4 +1,4 @@
-"""The system's libbpf by ctypes: the functions in use, and its log.
+"""The system's libbpf through ctypes: the functions in use, and its log.
 
 Looked for in this order: the file that TCPRISM_LIBBPF names, a libbpf.so.1 beside this module (a
 platform wheel may bring one), the system's.

@@ -1,4 +1,4 @@
-"""The life of connections, and whose they are (bpf/probes/connection, reset and owner.bpf.c)."""
+"""The life of connections, and their owners (bpf/probes/connection, reset and owner.bpf.c)."""
 
 from tcprism.probes import Hook, Probe, Program
 

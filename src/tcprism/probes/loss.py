@@ -1,4 +1,4 @@
-"""Losses: segments sent again, found to have been sent again in vain, dropped on this host.
+"""Losses: segments retransmitted, found to be spuriously retransmitted, dropped on this host.
 
 See bpf/probes/retransmit.bpf.c, undo.bpf.c and drop.bpf.c.
 """

@@ -1,4 +1,4 @@
-"""Who owns a socket, and whose child a process is (bpf/probes/owner.bpf.c)."""
+"""Which process owns a socket, and which is whose child (bpf/probes/owner.bpf.c)."""
 
 from tcprism.probes import Program
 

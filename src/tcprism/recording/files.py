@@ -1,4 +1,4 @@
-"""The files of a recording that is being written: one, or one after the other in a directory."""
+"""The files of a recording being written: one, or several in a directory, one after another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches in pieces of a bounded size: sinks make several times as much of what they get."""
+"""Batches in pieces of bounded size, because sinks need several times the size of their input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQL over a recording: DuckDB reads it as a table whose columns are made when a query asks.
+"""SQL over a recording: DuckDB reads it as a table; columns are made when a query needs them.
 
 DuckDB says which columns it needs; only their wire fields are unpacked.
 """

@@ -1,4 +1,4 @@
-"""All rings of a run: which there are, how large, and what their records become."""
+"""All rings of a run: which exist, their sizes, and what their records become."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sinks: where batches go. One module each; ours write ASCII bytes to a binary file given to them.
+"""Sinks: where batches go. One module each; ours write ASCII bytes to a given binary file.
 
 What the file raises (BrokenPipeError, OSError) rises from all methods; nobody here closes the file.
 What `write` takes is flushed to the file before it returns, but for formats that gather more first.

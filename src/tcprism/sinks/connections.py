@@ -1,4 +1,4 @@
-"""One line a connection, below a header: who, how long, how much, and how it ended."""
+"""One line per connection, below a header: owner, duration, traffic, and how it ended."""
 
 from __future__ import annotations
 

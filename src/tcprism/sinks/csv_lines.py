@@ -1,4 +1,4 @@
-"""CSV (RFC 4180 with newlines as Unix has them): one line an event, all columns, null empty.
+"""CSV (RFC 4180 with newlines as Unix has them): one line per event, all columns, null empty.
 
 A text that a spreadsheet would take for a formula has ' before it.
 """

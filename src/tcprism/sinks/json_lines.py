@@ -1,4 +1,4 @@
-"""JSON lines: one object a line, keys as in docs/events.md and always in that order."""
+"""JSON lines: one object per line, keys as in docs/events.md and always in that order."""
 
 import json
 from collections.abc import Callable

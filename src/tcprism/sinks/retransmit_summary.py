@@ -1,4 +1,4 @@
-"""What was sent again, added up by cause, peer and owner; and what this host dropped, by reason."""
+"""Retransmissions added up by cause, peer and owner, and this host's drops by reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text for people: one aligned line an event, the payload below it."""
+"""Text for people: one aligned line per event, the payload below it."""
 
 from functools import partial
 from typing import BinaryIO, Literal

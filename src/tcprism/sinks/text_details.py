@@ -1,4 +1,4 @@
-"""What stands behind who and where on a line of text, per kind of event.
+"""The end of a line of text, after process and addresses, per kind of event.
 
 Messages and segments come by the hundred thousand: whole columns are made into texts. The other
 kinds have a function each (`Kind.text`), called for each event, or show the columns that only they

@@ -1,4 +1,4 @@
-"""Sources: what makes batches. The kernel's hooks, its sockets as they are, a recording."""
+"""Sources of batches: the kernel's hooks, snapshots of its sockets, a recording."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hooks: the BPF programs of one request, from the choice of each hook until they are off again."""
+"""Hooks: the BPF programs of one request, from choosing each hook to detaching it."""
 
 from __future__ import annotations
 

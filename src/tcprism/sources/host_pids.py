@@ -1,4 +1,4 @@
-"""Process ids of the host, that is of the initial pid namespace.
+"""Process ids of the host, that is, of the initial pid namespace.
 
 BPF programs know processes by those, and so events have them. In a pid namespace, that of a
 container, `ps` and the user know others.

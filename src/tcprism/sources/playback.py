@@ -1,4 +1,4 @@
-"""Playback: a recording as a source, as fast as it can be read or at the pace of what happened."""
+"""Playback: a recording as a source, as fast as possible or at its original pace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Snapshots: what the kernel counts at every open TCP socket, read by an iterator when asked."""
+"""Snapshots: the kernel's counters of every open TCP socket, read by an iterator on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages that let so many events through, or so much time, and then say that it is enough."""
+"""Stages that pass a number of events, or a span of time, and then request a stop."""
 
 from __future__ import annotations
 

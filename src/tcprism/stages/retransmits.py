@@ -1,4 +1,4 @@
-"""Which write a retransmission repeats, and how often its first byte has been sent by now."""
+"""Which write a retransmission repeats, and how many times its first byte has been sent."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from tcprism.tui.views.events import EventsView
 from tcprism.tui.views.health import HealthView
 from tcprism.tui.views.retransmits import RetransmitsView
 
-EVENTS_PAUSE = 0.5  # seconds between two looks at the rings
+EVENTS_PAUSE = 0.5  # seconds between two polls of the rings
 VIEWS: dict[str, type[View]] = {
     "connections": ConnectionsView,
     "connection": ConnectionView,

@@ -1,4 +1,4 @@
-"""What comes up over a view: help, an explanation, a name for an export."""
+"""Dialogs over a view: help, an explanation, a name for an export."""
 
 from __future__ import annotations
 

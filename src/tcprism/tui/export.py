@@ -1,4 +1,4 @@
-"""Export: what is selected, to a file whose suffix chooses the format."""
+"""Export: the selection, to a file; the suffix chooses the format."""
 
 from __future__ import annotations
 

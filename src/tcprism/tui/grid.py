@@ -1,4 +1,4 @@
-"""Grid: a table of any length of which only the visible lines are ever made."""
+"""Grid: a table of any length; only its visible lines are ever made."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Grid(ScrollView, can_focus=True):
     # what is shown
 
     def show(self, count: int, lines: Lines) -> None:
-        """Show other lines; what looks as before is not drawn again."""
+        """Show other lines; unchanged ones are not drawn again."""
         self.count, self._lines = count, lines
         self.cursor = max(0, min(self.cursor, count - 1))
         self.virtual_size = Size(self.size.width, count + 1)

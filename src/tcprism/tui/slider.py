@@ -1,4 +1,4 @@
-"""Slider: the moment of a recording that is shown, and a way to go to another."""
+"""Slider: shows and sets the current time in a recording."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from textual.drivers.linux_driver import LinuxDriver
 
 from tcprism import interrupts
 
-_LOOK = 0.5  # seconds between two looks whether the terminal is there
+_LOOK = 0.5  # seconds between checks that the terminal is still there
 
 # Mouse, bracketed paste, focus and keyboard reports off; lines wrap, no alternate screen, a cursor.
 _PLAIN = "\x1b[?1000;1002;1003;1006;1015;1016;1004;2004;2048l\x1b[<u\x1b[?7;25h\x1b[?1049l"

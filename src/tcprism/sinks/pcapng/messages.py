@@ -1,4 +1,4 @@
-"""Messages as packets: a TCP stream made of what processes sent and received.
+"""Messages as packets: a TCP stream made from what processes sent and received.
 
 A connection is shown as that process saw it which is seen first: what its peer sees of the same
 bytes, where both are on this machine, would look like retransmissions.

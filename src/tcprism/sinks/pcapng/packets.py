@@ -1,4 +1,4 @@
-"""Packets as columns: what the block writer needs of each, whoever made them."""
+"""Packets as columns: what the block writer needs of each, whatever made them."""
 
 from __future__ import annotations
 

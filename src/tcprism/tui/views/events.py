@@ -1,4 +1,4 @@
-"""The stream of events, which can be held and searched; the payload of one below."""
+"""The stream of events, which can be paused and searched; the payload of one below."""
 
 from __future__ import annotations
 

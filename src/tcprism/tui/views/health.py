@@ -1,4 +1,4 @@
-"""How tcprism itself is: the ledger, the hooks in use, its CPU and memory."""
+"""The health of tcprism itself: the ledger, the hooks in use, its CPU and memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was sent again: by cause, peer and process, over time, and each with its bytes."""
+"""Retransmissions by cause, peer and process, over time, and each with its bytes."""
 
 from __future__ import annotations
 
