@@ -255,7 +255,7 @@ COLUMNS = (
         "limit",
         "LIMITED BY",
         14,
-        "What limited the connection in the last interval, if the counters prove it; see w.",
+        "What limited the connection in the last interval, if the counters prove it; w explains.",
         _limit_texts,
         lambda table: limits(table.change),
         right=False,
