@@ -14,8 +14,8 @@ from tcprism.events.ledger import Account, Ledger
 class Sink(ABC):
     """A destination for batches. A subclass must implement only `write`.
 
-    A `slow` one, say one that writes to a network, gets a thread and a queue of its own while events
-    are traced (tcprism.sinks.queued), so that no ring fills up while it waits.
+    A `slow` one, say one that writes to a network, gets a thread and a queue of its own while
+    events are traced (tcprism.sinks.queued), so that no ring fills up while it waits.
     """
 
     slow = False
