@@ -337,10 +337,10 @@ def test_a_request_that_nobody_answers_is_told_at_both_ends(
     explained: list[dict[str, Any]],
 ) -> None:
     proof = rules(explained, remote_port=7008)["slow-peer"]["proof"]
-    assert re.fullmatch(r"waits for the answer to what it sent [\d.]+ s ago, acknowledged", proof)
+    assert re.fullmatch(r"has waited [\d.]+ s for an answer to what it sent, acknowledged", proof)
     proof = rules(explained, local_port=7008)["slow-here"]["proof"]
     assert re.fullmatch(
-        r"has read a request [\d.]+ s ago and not answered; its process ran for .*", proof
+        r"read a request [\d.]+ s ago and has not answered; its process ran for .*", proof
     )
 
 
@@ -348,18 +348,25 @@ def test_who_works_on_answers_is_told_on_its_own_side(explained: list[dict[str, 
     assert "slow-here" in rules(explained, local_port=7004)
 
 
+def not_blamed(found: Any, rule: str, waited: Any) -> None:
+    """Whoever answers late on a busy machine is told so, but not for the time of losses."""
+    assert rule not in found or found[rule]["share"] < waited["share"]
+
+
 def test_the_peer_is_not_blamed_for_lost_requests(explained: list[dict[str, Any]]) -> None:
     found = rules(explained, remote_port=7022)
-    assert "slow-peer" not in found
-    assert "tlp" in found["retransmission-wait"]["proof"]
-    assert "slow-here" not in rules(explained, local_port=7022)
+    waited = found["retransmission-wait"]
+    assert "tlp" in waited["proof"]
+    not_blamed(found, "slow-peer", waited)
+    not_blamed(rules(explained, local_port=7022), "slow-here", waited)
 
 
 def test_nor_for_lost_answers(explained: list[dict[str, Any]]) -> None:
     found = rules(explained, remote_port=7024)
-    assert "slow-peer" not in found
-    assert "by the peer" in found["retransmission-wait"]["proof"]
-    assert "slow-here" not in rules(explained, local_port=7024)
+    waited = found["retransmission-wait"]
+    assert "by the peer" in waited["proof"]
+    not_blamed(found, "slow-peer", waited)
+    not_blamed(rules(explained, local_port=7024), "slow-here", waited)
 
 
 def test_what_arrived_was_not_lost_out_there(explained: list[dict[str, Any]]) -> None:
