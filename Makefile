@@ -4,11 +4,12 @@
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 PY := $(VENV)/bin/python
+PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 DEVELOPMENT := $(VENV)/.development
 OBJECT := src/tcprism/kernel/tcprism.bpf.o
 BPF_SOURCES := $(shell find bpf -name '*.[ch]')
-BUILD_FILES := pyproject.toml hatch_build.py
+BUILD_FILES := pyproject.toml hatch_build.py tools/list_requirements.py
 FAST_TESTS := tests/unit tests/golden
 
 # Root leaves no files behind in the tree.
@@ -77,13 +78,17 @@ $(PY): | run-packages
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): $(BUILD_FILES) | $(PY)
-	@echo "setting up .venv: NumPy, click, and clang for BPF (some 100 MB)"
-	$(PY) -m pip install -q --disable-pip-version-check -e '.[build]'
+	@echo "setting up .venv: NumPy, click and, unless TCPRISM_CLANG names a clang, one of 100 MB"
+	@$(PY) tools/list_requirements.py >$(VENV)/requirements.txt
+	$(PIP_INSTALL) -r $(VENV)/requirements.txt
+	@echo "compiling the BPF programs"
+	$(PIP_INSTALL) -q --no-build-isolation -e .
 	touch $@
 
-$(DEVELOPMENT): $(BUILD_FILES) | $(PY)
-	$(PY) -m pip install -q --disable-pip-version-check -e '.[dev]'
-	touch $@ $(INSTALLED)
+$(DEVELOPMENT): $(INSTALLED)
+	@echo "installing what the tests need: pyarrow, DuckDB, Textual and others"
+	$(PIP_INSTALL) -q --no-build-isolation -e '.[dev]'
+	touch $@
 
 $(OBJECT): $(BPF_SOURCES) tools/build_bpf.py tools/strip_dwarf.py | $(INSTALLED)
 	$(PY) tools/build_bpf.py

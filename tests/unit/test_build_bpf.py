@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import build_bpf
+import list_requirements
 from strip_dwarf import strip_dwarf
 
 SOURCES = build_bpf.SOURCE.parent
@@ -114,3 +115,12 @@ def test_a_compiler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("TCPRISM_CLANG", "/nowhere/clang")
     with pytest.raises(build_bpf.BuildError, match="TCPRISM_CLANG: there is no /nowhere/clang"):
         build_bpf.build(build_bpf.SOURCE, tmp_path / "out.o")
+
+
+def test_a_compiler_that_is_there_is_not_installed() -> None:
+    def names(compiler_is_there: bool) -> set[str]:
+        wanted = list_requirements.requirements(compiler_is_there)
+        return {requirement.partition(">=")[0] for requirement in wanted}
+
+    assert names(False) == names(True) | {"ziglang"}
+    assert names(True) == {"numpy", "click", "hatchling", "editables"}
