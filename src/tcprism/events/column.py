@@ -32,7 +32,7 @@ class Column:
 
     `families` have it, `field` is its wire field (None: computed), `values` reads it from a part,
     and `missing` returns the rows in which it is null (None: never). `derived` columns are
-    added by stages.
+    added by stages. `key` is its name in JSON, if that differs.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Column:
     values: Reader
     missing: Missing | None = None
     derived: bool = False
+    key: str = ""
 
     @property
     def everywhere(self) -> bool:

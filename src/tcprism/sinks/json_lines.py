@@ -75,11 +75,11 @@ class JsonLines(Sink):
     def _add_column(self, line: LineBuilder, column: Column, part: Part) -> None:
         null = column.mask(part)
         if null.all():
-            line.text(f',"{column.name}":null')
+            line.text(f'{_key(column)}null')
             return
         texts = self._encoders[column.name](part)
         for index in np.flatnonzero(null).tolist():
-            texts[index] = f',"{column.name}":null'
+            texts[index] = f'{_key(column)}null'
         line.texts(texts)
 
 
@@ -90,9 +90,13 @@ def _columns_behind(family: str) -> tuple[Column, ...]:
     return columns[columns.index(BY_NAME["bytes"]) :]
 
 
+def _key(column: Column) -> str:
+    return f',"{column.key or column.name}":'
+
+
 def _encoder(column: Column) -> Encode:
     """Return what writes a column's key and values, whatever where it is null."""
-    key = f',"{column.name}":'
+    key = _key(column)
     if column.name == "payload":
         return lambda part: base64_payloads(part, f'{key}"', '"')
     if column.name == "payload_text":

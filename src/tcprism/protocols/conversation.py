@@ -1,0 +1,248 @@
+"""A conversation: both directions of a connection, put in order and read by a parser."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Sequence
+
+from tcprism.protocols import RESPONSE, REQUEST, Exchange, Match, NotThisProtocol, Parser, Protocol
+
+# What is not in order: writes of several threads, which return in another order than they wrote.
+HELD_MAX = 64  # pieces of a direction
+HELD_NS = 50_000_000
+REST_MAX = 1 << 20  # bytes of a frame that is not whole yet
+UNKNOWN_MAX = 16_384  # bytes of both directions before it is known what they are
+TRIES_MAX = 32  # to tell the protocol of a connection; the first may be amid something
+
+_SEQ = 1 << 32
+_HALF = 1 << 31
+
+Piece = tuple[int, int, bytes, int]  # offset, size, the first of its bytes, when it came
+
+
+class Direction:
+    """What one end sends: how far it has been read, and what is held until its turn comes."""
+
+    __slots__ = ("at", "held", "lost", "rest", "skip")
+
+    def __init__(self) -> None:
+        self.at = -1  # offset of the next byte; below 0: nothing has come
+        self.held: list[Piece] = []
+        self.rest = b""  # bytes before `at` that the parser wants to see again
+        self.skip = 0  # bytes that it does not want to see
+        self.lost = False  # whether it must find the start of a frame
+
+
+class Conversation:
+    """Takes what both ends send, in any order; `done` are the exchanges that were found.
+
+    The two directions are 0 and 1; which of them is the client's follows from the bytes. `gaps`
+    counts missing bytes that a parser wanted.
+    """
+
+    def __init__(self, protocols: Sequence[Protocol], show_values: bool = False) -> None:
+        self._protocols = protocols
+        self._show_values = show_values
+        self.directions = (Direction(), Direction())
+        self.client = -1  # the direction of requests, once that is known
+        self.parser: Parser | None = None
+        self.unknown = False  # it speaks nothing that is known here
+        self.done: list[Exchange] = []
+        self.gaps = 0
+        self._first: list[tuple[int, int, bytes, int]] | None = []  # side, offset, bytes, missing
+        self._tries = 0
+
+    def offset(self, side: int, seq: int) -> int:
+        """Return the offset of a sequence number, which is near to what came last."""
+        at = self.directions[side].at
+        if at < 0:
+            return seq + _SEQ
+        return at + ((seq - at + _HALF) % _SEQ) - _HALF
+
+    def feed(self, side: int, offset: int, size: int, data: bytes, ts_ns: int) -> None:
+        """Take `size` bytes at an offset, of which the first are `data`. Known ones are no news."""
+        direction = self.directions[side]
+        if direction.at < 0:
+            direction.at = offset
+        ahead = offset - direction.at
+        if ahead > 0:
+            insort(direction.held, (offset, size, data, ts_ns))
+        elif size + ahead > 0:
+            direction.at = offset + size
+            data = data[-ahead:] if ahead else data
+            self._pass(side, data, size + ahead - len(data))
+        else:
+            return
+        if direction.held:
+            self._release(side, ts_ns)
+
+    def _release(self, side: int, now_ns: int) -> None:
+        """Pass what is next by now; give up on what is missing for too long."""
+        direction = self.directions[side]
+        while held := direction.held:
+            offset, size, data, came = held[0]
+            if offset > direction.at:
+                if len(held) <= HELD_MAX and now_ns - came < HELD_NS:
+                    return
+                missing = offset - direction.at
+                direction.at = offset
+                self._pass(side, b"", missing)
+            del held[0]
+            if (new := offset + size - direction.at) > 0:
+                data = data[size - new :]
+                direction.at = offset + size
+                self._pass(side, data, new - len(data))
+
+    def end(self, side: int) -> None:
+        """Take note that a direction has ended."""
+        self._release(side, 1 << 63)
+        if self.parser:
+            self.parser.ended(side ^ self.client, self.directions[side].at)
+            self.done.extend(self.parser.done)
+            self.parser.done.clear()
+
+    def pending(self) -> list[Exchange]:
+        """Return the requests without a response."""
+        return list(self.parser.pending()) if self.parser else []
+
+    def _pass(self, side: int, data: bytes, missing: int) -> None:
+        """Give the parser bytes that are next, behind which some are missing."""
+        if self.unknown:
+            return
+        if self.parser is None:
+            self._guess(side, data, missing)
+            return
+        try:
+            self._parse(side, data, missing)
+        except NotThisProtocol:
+            self._revise()
+            return
+        if self.parser.done:
+            self.done.extend(self.parser.done)
+            self.parser.done.clear()
+
+    def _parse(self, side: int, data: bytes, missing: int) -> None:
+        direction, parser = self.directions[side], self.parser
+        assert parser
+        role = side ^ self.client
+        end = direction.at - missing  # the offset behind `data`
+        if direction.skip:
+            passed = min(direction.skip, len(data))
+            direction.skip -= passed
+            data = data[passed:]
+        if direction.rest:
+            data = direction.rest + data
+            direction.rest = b""
+        while data:
+            if direction.lost:
+                place = parser.find(role, data)
+                if place < 0:
+                    data = b""
+                    break
+                direction.lost = False
+                data = data[place:]
+            used = parser.parse(role, data, end - len(data))
+            if parser.successor:
+                self.done.extend(parser.done)
+                parser = self.parser = parser.successor
+            elif parser.ended_here:
+                raise NotThisProtocol
+            elif not used:
+                break
+            direction.skip = max(0, used - len(data))
+            data = data[used:]
+        if missing or len(data) > REST_MAX:
+            self._miss(side, data, missing)
+        else:
+            direction.rest = data
+
+    def _miss(self, side: int, data: bytes, missing: int) -> None:
+        """Bytes are missing: those of a body are not wanted, others are a gap."""
+        direction, parser = self.directions[side], self.parser
+        assert parser
+        passed = min(direction.skip, missing)
+        direction.skip -= passed
+        if passed == missing and not data:
+            return
+        self.gaps += missing - passed
+        if not direction.lost:
+            direction.lost = True
+            begin = direction.at - (missing - passed) - len(data)
+            parser.lost(side ^ self.client, begin, direction.at)
+
+    def _guess(self, side: int, data: bytes, missing: int) -> None:
+        """Keep the first bytes until it is known what they are."""
+        assert self._first is not None
+        at = self.directions[side].at - missing - len(data)
+        self._first.append((side, at, data, missing))
+        heads = [self._head(0), self._head(1)]
+        if not (heads[0] and heads[1]):
+            found, more = None, True
+        else:
+            found, more = self._choose(heads)
+        if found:
+            protocol, self.client = found
+            self.parser = protocol.parser(self._show_values)
+            self._begin()
+        elif not more or sum(len(piece[2]) for piece in self._first) > UNKNOWN_MAX:
+            self._try_again()
+
+    def _head(self, side: int) -> bytes:
+        """Return the first bytes of a direction, or those behind what is missing of it."""
+        assert self._first is not None
+        head, cut = b"", False
+        for its, _, data, missing in self._first:
+            if its == side and data:
+                head = data if cut else head + data
+                cut = False
+            cut |= its == side and missing > 0
+        return head
+
+    def _choose(self, heads: Sequence[bytes]) -> tuple[tuple[Protocol, int] | None, bool]:
+        """Return the protocol that both directions agree on, and whether more bytes may tell."""
+        more = False
+        for protocol in self._protocols:
+            for client in (0, 1):
+                request = protocol.request(heads[client])
+                if request is Match.NO:
+                    continue
+                response = protocol.response(heads[1 - client])
+                if request is response is Match.YES:
+                    return (protocol, client), False
+                more |= response is not Match.NO
+        return None, more
+
+    def _begin(self) -> None:
+        """Pass the first bytes, each direction's in its order."""
+        first, self._first = self._first or [], None
+        ends = [direction.at for direction in self.directions]
+        for place, (side, at, data, missing) in enumerate(first):
+            self.directions[side].at = at + len(data) + missing
+            self._pass(side, data, missing)
+            if self.parser is None:  # it was another protocol after all
+                for direction, end in zip(self.directions, ends, strict=True):
+                    direction.at = end
+                for side, at, data, missing in first[place + 1 :]:
+                    self._keep(side, at, data, missing)
+                return
+
+    def _keep(self, side: int, at: int, data: bytes, missing: int) -> None:
+        if self._first is not None:
+            self._first.append((side, at, data, missing))
+
+    def _revise(self) -> None:
+        """It is another protocol: what comes next shall tell which."""
+        parser, self.parser = self.parser, None
+        assert parser
+        parser.lost(REQUEST, 0, 0)
+        parser.lost(RESPONSE, 0, 0)
+        self.done.extend(parser.done)
+        for direction in self.directions:
+            direction.rest, direction.skip, direction.lost = b"", 0, False
+        self._try_again()
+
+    def _try_again(self) -> None:
+        """Let what comes next tell what it is."""
+        self._tries += 1
+        self.unknown = self._tries >= TRIES_MAX
+        self._first = None if self.unknown else []

@@ -1,0 +1,257 @@
+"""HTTP/1.0 and HTTP/1.1 (RFC 9112): strict order, bodies passed over by their length."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from tcprism.protocols import REQUEST, Exchange, Match, NotThisProtocol, Parser, Protocol
+from tcprism.protocols.websocket import WebSocket
+
+HEAD_MAX = 65_536
+_CACHED = 1_024  # longer heads are read each time
+_FOR_EVER = 1 << 62
+
+_REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{1,19}) ([\x21-\x7e\x80-\xff]+) HTTP/1\.([01])\r?\n")
+_METHOD = re.compile(rb"[A-Z][A-Z-]{0,19}")
+_VERSION = b"HTTP/1."
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [^\r\n]*)?\r?\n")
+_HEADER = re.compile(
+    rb"\n(content-length|transfer-encoding|upgrade)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE
+)
+_END = re.compile(rb"\r?\n\r?\n")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
+_LONGEST_CHUNK_LINE = 4_096
+
+
+class Head(NamedTuple):
+    """What matters of a head: the body is `length` bytes, `chunked`, or told by neither."""
+
+    method: str  # or the status
+    target: bytes
+    version: str
+    length: int | None
+    chunked: bool
+    upgrade: str
+
+
+class Http1(Parser):
+    """Reads HTTP/1."""
+
+    protocol = "http"
+
+    def __init__(self, show_values: bool = False) -> None:
+        super().__init__(show_values)
+        self._chunked: list[Exchange | None] = [None, None]  # whose body comes in chunks
+        self._trailers = [False, False]
+        self._until_close: Exchange | None = None
+
+    def parse(self, side: int, data: bytes, at: int) -> int:
+        """Read heads and the lines of chunks."""
+        place = 0
+        while place < len(data):
+            if self._chunked[side] is not None:
+                used = self._chunk(side, data, place, at)
+            else:
+                used = self._head(side, data, place, at)
+            if used == place:
+                break
+            place = used
+            if self.successor or self.ended_here:
+                break
+        return place
+
+    def find(self, side: int, data: bytes) -> int:
+        """Take only the start of what a process wrote: a body may have the same bytes."""
+        self._chunked[side], self._trailers[side] = None, False
+        line = _REQUEST_LINE if side == REQUEST else _STATUS_LINE
+        return 0 if line.match(data) else -1
+
+    def ended(self, side: int, at: int) -> None:
+        """Take the end of a body that the end of the connection marks."""
+        if side != REQUEST and self._until_close:
+            self._until_close.response_end = at
+            self.done.append(self._until_close)
+            self._until_close = None
+
+    def _head(self, side: int, data: bytes, place: int, at: int) -> int:
+        found = _END.search(data, place)
+        if not found:
+            line = (_request_match, _response_match)[side](data[place : place + HEAD_MAX])
+            if line is Match.NO or len(data) - place > HEAD_MAX:
+                raise NotThisProtocol
+            return place
+        end = found.end()
+        head = _head(side, data[place:end])
+        begin, end_at = at + place, at + end
+        if side == REQUEST:
+            return end + self._request(head, begin, end_at)
+        return end + self._response(head, begin, end_at)
+
+    def _request(self, head: Head, begin: int, end: int) -> int:
+        exchange = Exchange("http", head.method, self._resource(head.target), begin)
+        exchange.values["network.protocol.version"] = head.version
+        if len(self.waiting) == self.waiting.maxlen:
+            raise NotThisProtocol
+        self.waiting.append(exchange)
+        if head.chunked:
+            self._chunked[REQUEST] = exchange
+            return 0
+        length = head.length or 0
+        exchange.end = end + length
+        return length
+
+    def _response(self, head: Head, begin: int, end: int) -> int:
+        status = head.method
+        if status[0] == "1" and status != "101":
+            return 0  # interim: the response follows
+        if not self.waiting:
+            return self._unasked(head)
+        exchange = self.waiting.popleft()
+        exchange.response_begin, exchange.status = begin, status
+        exchange.failed = status[0] == "5"
+        if status == "101":
+            return self._upgrade(exchange, head, end)
+        if exchange.method == "CONNECT" and status[0] == "2":
+            self.ended_here = True
+            return self._finish(exchange, end, 0)
+        if exchange.method == "HEAD" or status in ("204", "304"):
+            return self._finish(exchange, end, 0)
+        if head.chunked:
+            self._chunked[1] = exchange
+            return 0
+        if head.length is None:
+            self._until_close = exchange
+            return _FOR_EVER
+        return self._finish(exchange, end, head.length)
+
+    def _unasked(self, head: Head) -> int:
+        """Pass over the response to a request that was not seen; it may have been a HEAD."""
+        if head.chunked:
+            self._chunked[1] = Exchange("", "")
+            return 0
+        return head.length or 0
+
+    def _finish(self, exchange: Exchange, end: int, length: int) -> int:
+        exchange.response_end = end + length
+        if exchange.end is None:  # answered before its body was all there
+            exchange.end = exchange.begin
+        self.done.append(exchange)
+        return length
+
+    def _upgrade(self, exchange: Exchange, head: Head, end: int) -> int:
+        if head.upgrade == "websocket":
+            self.successor = WebSocket(self.show_values)
+        else:
+            self.ended_here = True
+        return self._finish(exchange, end, 0)
+
+    def _chunk(self, side: int, data: bytes, place: int, at: int) -> int:
+        """Read the line before a chunk, and pass over the chunk; or the trailers."""
+        if self._trailers[side]:
+            return self._trailer(side, data, place, at)
+        found = _CHUNK.match(data, place)
+        if not found:
+            if len(data) - place > _LONGEST_CHUNK_LINE:
+                raise NotThisProtocol
+            if data.find(b"\n", place) >= 0:
+                raise NotThisProtocol
+            return place
+        size = int(found[1], 16)
+        if size:
+            return found.end() + size + 2
+        self._trailers[side] = True
+        return found.end()
+
+    def _trailer(self, side: int, data: bytes, place: int, at: int) -> int:
+        end = data.find(b"\n", place)
+        if end < 0:
+            return place
+        if data[place:end].strip(b"\r"):
+            return end + 1
+        self._trailers[side] = False
+        exchange, self._chunked[side] = self._chunked[side], None
+        if exchange and exchange.protocol:
+            if side == REQUEST:
+                exchange.end = at + end + 1
+            else:
+                self._finish(exchange, at + end + 1, 0)
+        return end + 1
+
+    def lost(self, side: int, begin: int, end: int) -> None:
+        """After missing bytes the order is not known; a body in chunks ends somewhere there."""
+        for exchange in (self._chunked[1], self._until_close):
+            if exchange and exchange.protocol:
+                exchange.gap = True
+                self.done.append(exchange)
+        self._chunked, self._trailers = [None, None], [False, False]
+        self._until_close = None
+        super().lost(side, begin, end)
+
+    def _resource(self, target: bytes) -> str:
+        text = target.decode("ascii", "backslashreplace")
+        if self.show_values:
+            return text
+        path, mark, _ = text.partition("?")
+        return path + mark
+
+
+def _head(side: int, head: bytes) -> Head:
+    return _short_head(side, head) if len(head) <= _CACHED else _any_head(side, head)
+
+
+def _any_head(side: int, head: bytes) -> Head:
+    return _request(head) if side == REQUEST else _response(head)
+
+
+_short_head = lru_cache(1024)(_any_head)  # most come again
+
+
+def _request(head: bytes) -> Head:
+    line = _REQUEST_LINE.match(head)
+    if not line:
+        raise NotThisProtocol
+    return Head(line[1].decode(), line[2], "1." + line[3].decode(), *_body(head))
+
+
+def _response(head: bytes) -> Head:
+    line = _STATUS_LINE.match(head)
+    if not line:
+        raise NotThisProtocol
+    return Head(line[2].decode(), b"", "1." + line[1].decode(), *_body(head))
+
+
+def _body(head: bytes) -> tuple[int | None, bool, str]:
+    length, chunked, upgrade = None, False, ""
+    for name, value in _HEADER.findall(head):
+        value = value.strip().lower()
+        match name[:1].lower():
+            case b"c":
+                if not value.isdigit() or len(value) > 18:
+                    raise NotThisProtocol
+                length = int(value)
+            case b"t":
+                chunked = value.endswith(b"chunked")
+            case _:
+                upgrade = value.decode("ascii", "replace")
+    return length, chunked, upgrade
+
+
+def _request_match(data: bytes) -> Match:
+    if _REQUEST_LINE.match(data):
+        return Match.YES
+    method, _, rest = data.partition(b" ")
+    _, _, version = rest.partition(b" ")
+    begun = len(data) < HEAD_MAX and _METHOD.fullmatch(method) and _VERSION.startswith(version[:7])
+    return Match.MORE if begun and b"\n" not in data else Match.NO
+
+
+def _response_match(data: bytes) -> Match:
+    if _STATUS_LINE.match(data):
+        return Match.YES
+    begun = _VERSION.startswith(data[:7]) and b"\n" not in data and len(data) < HEAD_MAX
+    return Match.MORE if begun else Match.NO
+
+
+HTTP1 = Protocol("http", Http1, _request_match, _response_match)

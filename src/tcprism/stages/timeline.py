@@ -1,0 +1,142 @@
+"""What became of the bytes of one direction, and when."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from typing import NamedTuple
+
+import numpy as np
+
+from tcprism.events._wire import MICROSECONDS_UNKNOWN
+from tcprism.events.names import cause_name
+
+MARKS_MAX = 8_192  # of one sort; of a longer response the middle goes first
+REPEATS_MAX = 256
+
+Mark = tuple[int, int]
+
+
+class Marks:
+    """Moments, each with the offset behind the bytes that it is about; in order of offsets."""
+
+    __slots__ = ("ends", "marks")
+
+    def __init__(self) -> None:
+        self.ends: list[int] = []
+        self.marks: list[Mark] = []
+
+    def add(self, end: int, first: int, second: int) -> None:
+        """Remember two numbers of the bytes before `end`."""
+        if not self.ends or end >= self.ends[-1]:
+            self.ends.append(end)
+            self.marks.append((first, second))
+        else:  # another thread's, which returned later
+            place = bisect_left(self.ends, end)
+            self.ends.insert(place, end)
+            self.marks.insert(place, (first, second))
+        if len(self.ends) > MARKS_MAX:
+            middle = slice(MARKS_MAX // 4, MARKS_MAX // 2)
+            del self.ends[middle], self.marks[middle]
+
+    def of(self, offset: int) -> Mark | None:
+        """Return the mark of the byte at an offset."""
+        place = bisect_right(self.ends, offset)
+        return self.marks[place] if place < len(self.ends) else None
+
+    def forget(self, offset: int) -> None:
+        """Forget what is before an offset."""
+        place = bisect_right(self.ends, offset)
+        del self.ends[:place], self.marks[:place]
+
+
+class Repeat(NamedTuple):
+    """A retransmission: of which bytes, when, and why; it waited `bound_ns` at most."""
+
+    begin: int
+    end: int
+    ts_ns: int
+    cause: str
+    bound_ns: int
+
+
+class Timeline:
+    """One direction: when bytes were written, left, were sent again and read.
+
+    Marks of `written` are (returned, begun), of `read` (returned, unread), of `left` (unsent,
+    unacknowledged); moments are of CLOCK_MONOTONIC in nanoseconds, durations microseconds.
+    """
+
+    __slots__ = ("left", "read", "repeats", "written")
+
+    def __init__(self) -> None:
+        self.written = Marks()
+        self.read = Marks()
+        self.left = Marks()
+        self.repeats: list[Repeat] = []
+
+    def repeat(self, begin: int, end: int, record: np.void) -> None:
+        """Remember a retransmission."""
+        if len(self.repeats) == REPEATS_MAX:
+            del self.repeats[0]
+        cause = cause_name(int(record["cause"]))
+        self.repeats.append(Repeat(begin, end, int(record["ts_ns"]), cause, _bound(record, cause)))
+
+    def forget(self, offset: int) -> None:
+        """Forget what is before an offset, now and then: most have little to forget."""
+        for marks in (self.written, self.read, self.left):
+            if len(marks.ends) > 64:
+                marks.forget(offset)
+        if self.repeats:
+            self.repeats = [repeat for repeat in self.repeats if repeat.end > offset]
+
+    def waits(self, begin: int, end: int, since_ns: int, until_ns: int) -> tuple[int, list[Repeat]]:
+        """Return how long bytes waited to be sent again, and by which retransmissions.
+
+        What was sent again after `until_ns` waited for nobody. A wait begins no earlier than the
+        bytes were written, than they were sent the last time before, or than the timer that ran
+        out can have been started.
+        """
+        if not self.repeats:
+            return 0, []
+        found = [
+            repeat
+            for repeat in self.repeats
+            if repeat.begin < end and repeat.end > begin and since_ns <= repeat.ts_ns
+        ]
+        spans: list[tuple[int, int]] = []
+        sent: dict[int, int] = {}
+        for repeat in found:
+            written = self.written.of(repeat.begin)
+            start = max(
+                since_ns,
+                written[1] if written else since_ns,
+                sent.get(repeat.begin, 0),
+                repeat.ts_ns - repeat.bound_ns,
+            )
+            sent[repeat.begin] = repeat.ts_ns
+            if repeat.ts_ns <= until_ns:
+                spans.append((start, repeat.ts_ns))
+        return _covered(spans), found
+
+
+def _bound(record: np.void, cause: str) -> int:
+    """Return how long ago the bytes of a retransmission can have been sent before at most.
+
+    The timer was started when they left or later (RFC 6298, section 5). A recovery by SACK or RACK
+    follows within a round trip and the reordering window, which is no longer (RFC 8985).
+    """
+    rto, srtt = int(record["rto_us"]), int(record["srtt_us"])
+    if cause == "fast" and srtt != MICROSECONDS_UNKNOWN:
+        return 2 * srtt * 1000
+    return rto * 1000 if rto != MICROSECONDS_UNKNOWN else 1 << 62
+
+
+def _covered(spans: list[tuple[int, int]]) -> int:
+    """Return the time that some spans cover together."""
+    total, reached = 0, 0
+    for start, end in sorted(spans):
+        total += max(0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
