@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tcprism.events.column import Column, Mask, Values, derived_column, equal, field_column, texts
+from tcprism.events.escape import escape
 from tcprism.events.kinds import Family, Kind, record
 from tcprism.events.names import process
 from tcprism.events.part import Part
@@ -108,8 +109,10 @@ def _sent_again(count: int, wait_ns: int | None, causes: str | None) -> str:
     if not count:
         return ""
     waited = f", waited {duration(wait_ns / 1000)} for it" if wait_ns else ""
-    return f"sent again {count} times ({causes}){waited}" if count > 1 else (
-        f"sent again ({causes}){waited}"
+    return (
+        f"sent again {count} times ({causes}){waited}"
+        if count > 1
+        else (f"sent again ({causes}){waited}")
     )
 
 
@@ -126,16 +129,21 @@ def _name_column(name: str, doc: str, names: tuple[str, ...]) -> Column:
     table = np.array(names, object)
 
     def values(part: Part) -> Values:
-        return table[np.minimum(part.rows[name], len(names) - 1)]
+        found: Values = table[np.minimum(part.rows[name], len(names) - 1)]
+        return found
 
     return field_column(name, ("request",), "string", doc, values, equal(name, 0))
 
 
 def _bytes_column(name: str, doc: str) -> Column:
     def values(part: Part) -> Values:
-        return texts([value.decode("ascii", "replace") for value in part.rows[name].tolist()])
+        return texts([escape(value) for value in part.rows[name].tolist()])
 
-    return field_column(name, ("request",), "string", doc, values, equal(name, b""))
+    def missing(part: Part) -> Mask:
+        mask: Mask = np.equal(part.rows[name], b"")
+        return mask
+
+    return field_column(name, ("request",), "string", doc, values, missing)
 
 
 def _time_column(name: str, doc: str) -> Column:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 GROUP = "tcprism.protocols"
@@ -33,7 +33,7 @@ class Match(Enum):
     MORE = 2
 
 
-class NotThisProtocol(Exception):  # noqa: N818 - it is no error of ours
+class NotThisProtocol(Exception):
     """The bytes do not follow the protocol."""
 
 
@@ -42,10 +42,9 @@ class Exchange:
     """A request and its response.
 
     `begin` and `end` are offsets: of the request's first byte and of the byte behind its last;
-    `response_begin` and `response_end` are the response's. None: not known, or there is none. `values`
-    are attributes by their OpenTelemetry name, where the protocol has more to say. `gap` says that
-    bytes of it were not seen, so that its status or its ends may be wanting; `answered` is False
-    where the protocol has no response to it.
+    `response_begin` and `response_end` are the response's. None: not known, or there is none.
+    `gap` says that bytes of it were not seen, so that its status or its ends may be wanting;
+    `answered` is False where the protocol has no response to it.
     """
 
     protocol: str
@@ -59,7 +58,6 @@ class Exchange:
     failed: bool = False
     gap: bool = False
     answered: bool = True
-    values: dict[str, str | int] = field(default_factory=dict)
 
 
 class Parser(ABC):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Sequence
 
-from tcprism.protocols import RESPONSE, REQUEST, Exchange, Match, NotThisProtocol, Parser, Protocol
+from tcprism.protocols import REQUEST, RESPONSE, Exchange, Match, NotThisProtocol, Parser, Protocol
 
 # What is not in order: writes of several threads, which return in another order than they wrote.
 HELD_MAX = 64  # pieces of a direction

@@ -13,10 +13,10 @@ HEAD_MAX = 65_536
 _CACHED = 1_024  # longer heads are read each time
 _FOR_EVER = 1 << 62
 
-_REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{1,19}) ([\x21-\x7e\x80-\xff]+) HTTP/1\.([01])\r?\n")
+_REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{1,19}) ([\x21-\x7e\x80-\xff]+) HTTP/1\.[01]\r?\n")
 _METHOD = re.compile(rb"[A-Z][A-Z-]{0,19}")
 _VERSION = b"HTTP/1."
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [^\r\n]*)?\r?\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: [^\r\n]*)?\r?\n")
 _HEADER = re.compile(
     rb"\n(content-length|transfer-encoding|upgrade)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE
 )
@@ -30,7 +30,6 @@ class Head(NamedTuple):
 
     method: str  # or the status
     target: bytes
-    version: str
     length: int | None
     chunked: bool
     upgrade: str
@@ -91,7 +90,6 @@ class Http1(Parser):
 
     def _request(self, head: Head, begin: int, end: int) -> int:
         exchange = Exchange("http", head.method, self._resource(head.target), begin)
-        exchange.values["network.protocol.version"] = head.version
         if len(self.waiting) == self.waiting.maxlen:
             raise NotThisProtocol
         self.waiting.append(exchange)
@@ -212,14 +210,14 @@ def _request(head: bytes) -> Head:
     line = _REQUEST_LINE.match(head)
     if not line:
         raise NotThisProtocol
-    return Head(line[1].decode(), line[2], "1." + line[3].decode(), *_body(head))
+    return Head(line[1].decode(), line[2], *_body(head))
 
 
 def _response(head: bytes) -> Head:
     line = _STATUS_LINE.match(head)
     if not line:
         raise NotThisProtocol
-    return Head(line[2].decode(), b"", "1." + line[1].decode(), *_body(head))
+    return Head(line[1].decode(), b"", *_body(head))
 
 
 def _body(head: bytes) -> tuple[int | None, bool, str]:

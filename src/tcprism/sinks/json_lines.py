@@ -75,11 +75,11 @@ class JsonLines(Sink):
     def _add_column(self, line: LineBuilder, column: Column, part: Part) -> None:
         null = column.mask(part)
         if null.all():
-            line.text(f'{_key(column)}null')
+            line.text(f"{_key(column)}null")
             return
         texts = self._encoders[column.name](part)
         for index in np.flatnonzero(null).tolist():
-            texts[index] = f'{_key(column)}null'
+            texts[index] = f"{_key(column)}null"
         line.texts(texts)
 
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tcprism.events import Part, requests
+from tcprism.events import Part
 from tcprism.events._wire import EVENT, MICROSECONDS_UNKNOWN
 from tcprism.events.column import texts
 from tcprism.events.escape import escape_text
 from tcprism.events.kinds import NUMBERS, RECORDS
 from tcprism.events.requests import SPLIT, STATES, UNKNOWN_BYTES, UNKNOWN_NS, VIEWS
 from tcprism.protocols import Exchange
+from tcprism.stages.ends import Connection, View
 from tcprism.stages.timeline import Timeline
-
-if TYPE_CHECKING:
-    from tcprism.stages.requests import Connection, View
 
 _SEQ = 1 << 32
 _BY_SERVER, _BY_CLIENT = 1, 2  # server_source
@@ -42,30 +40,50 @@ def moments(
     exchange: Exchange, request: Timeline, response: Timeline, client: bool, server: bool
 ) -> Moments:
     """Return when what happened to a request, as far as its ends were seen."""
-    begin, last = exchange.begin, (exchange.end or exchange.begin + 1) - 1
-    begun = written = left = arrived = taken = responded = back = read = done = None
-    if client and (mark := request.written.of(begin)):
-        begun = mark[1]
-        if mark := request.written.of(last):
-            written = mark[0]
-            if (gone := request.left.of(last)) and gone[0] != MICROSECONDS_UNKNOWN:
-                left = written + gone[0] * 1000
+    seen: dict[str, int | None] = {}
     if server:
-        if not client and (mark := request.read.of(begin)):
-            begun = _arrival(mark) or mark[0]
-        if mark := request.read.of(last):
-            taken, arrived = mark[0], _arrival(mark)
-    if exchange.response_begin is not None:
-        first, end = exchange.response_begin, exchange.response_end
-        if server and (mark := response.written.of(first)):
-            responded = mark[1]
-        if client and (mark := response.read.of(first)):
-            read, back = mark[0], _arrival(mark)
-        if end is not None and (
-            mark := (response.read if client else response.written).of(max(first, end - 1))
-        ):
-            done = mark[0]
-    return Moments(begun, written, left, arrived, taken, responded, back, read, done)
+        seen |= _at_server(exchange, request, response)
+    if client:
+        seen |= _at_client(exchange, request, response)
+    end = exchange.response_end
+    if exchange.response_begin is not None and end is not None:
+        marks = response.read if client else response.written
+        if mark := marks.of(max(exchange.response_begin, end - 1)):
+            seen["done"] = mark[0]
+    return Moments(**seen)
+
+
+def _at_client(exchange: Exchange, request: Timeline, response: Timeline) -> dict[str, int | None]:
+    seen: dict[str, int | None] = {}
+    last = _last_byte(exchange)
+    if first := request.written.of(exchange.begin):
+        seen["begun"] = first[1]
+    if written := request.written.of(last):
+        seen["written"] = written[0]
+        left = request.left.of(last)
+        if left and left[0] != MICROSECONDS_UNKNOWN:
+            seen["left"] = written[0] + left[0] * 1000
+    if exchange.response_begin is not None and (mark := response.read.of(exchange.response_begin)):
+        seen |= {"read": mark[0], "back": _arrival(mark)}
+    return seen
+
+
+def _at_server(exchange: Exchange, request: Timeline, response: Timeline) -> dict[str, int | None]:
+    seen: dict[str, int | None] = {}
+    if first := request.read.of(exchange.begin):
+        arrival = _arrival(first)
+        seen["begun"] = first[0] if arrival is None else arrival
+    if taken := request.read.of(_last_byte(exchange)):
+        seen |= {"taken": taken[0], "arrived": _arrival(taken)}
+    if exchange.response_begin is not None and (
+        mark := response.written.of(exchange.response_begin)
+    ):
+        seen["responded"] = mark[1]
+    return seen
+
+
+def _last_byte(exchange: Exchange) -> int:
+    return (exchange.end or exchange.begin + 1) - 1
 
 
 def _arrival(mark: tuple[int, int]) -> int | None:
@@ -74,51 +92,49 @@ def _arrival(mark: tuple[int, int]) -> int | None:
     return None if unread_us == MICROSECONDS_UNKNOWN else read - unread_us * 1000
 
 
+class _Split:
+    """Parts of a request's time, as a moment after the other is reached."""
+
+    def __init__(self, begun: int, done: int) -> None:
+        self.parts = dict.fromkeys(_PARTS, UNKNOWN_NS)
+        self.parts["transfer_ns"] = 0
+        self._reached, self._done = begun, done
+
+    def until(self, moment: int | None, part: str) -> None:
+        """Say which part of the time the span to a moment is; None: it is not known."""
+        if moment is None:
+            return
+        # Clocks of several processors, and calls, overlap a little.
+        moment = min(max(moment, self._reached), self._done)
+        before = self.parts[f"{part}_ns"] if part == "transfer" else 0
+        self.parts[f"{part}_ns"] = before + moment - self._reached
+        self._reached = moment
+
+
 def split(at: Moments, server: bool) -> tuple[dict[str, int], int]:
     """Return the parts of a request's time, nanoseconds, and how the server's is known.
 
-    They add up to its duration. Moments of several processors are brought into order, since clocks
-    and calls overlap a little.
+    They add up to its duration. `server`: whether the server's end was seen.
     """
     if at.begun is None or at.done is None:
         return {}, 0
-    parts = dict.fromkeys(_PARTS, UNKNOWN_NS)
-    reached = at.begun
-    transfer = 0
-
-    def until(moment: int | None, part: str) -> None:
-        nonlocal reached, transfer
-        if moment is None:
-            return
-        moment = min(max(moment, reached), at.done)  # type: ignore[type-var]
-        if part == "transfer":
-            transfer += moment - reached
-        else:
-            parts[f"{part}_ns"] = moment - reached
-        reached = moment
-
-    until(at.written, "transfer")
-    until(at.left, "send_queue")
+    spans = _Split(at.begun, at.done)
+    spans.until(at.written, "transfer")
+    spans.until(at.left, "send_queue")
     source = 0
     if server:
-        if at.arrived is not None:
-            until(at.arrived, "network_there" if at.written is not None else "transfer")
-        if at.written is not None or at.arrived is None:
-            until(at.taken, "server_queue" if at.arrived is not None else "network_there")
-        else:
-            until(at.taken, "server_queue")
-        until(at.responded, "server")
-        source = _BY_SERVER if at.taken is not None and at.responded is not None else 0
-        until(at.back, "network_back")
-        until(at.read, "unread" if at.back is not None else "network_back")
-    else:
-        until(at.back if at.back is not None else at.read, "server")
+        spans.until(at.arrived, "transfer" if at.written is None else "network_there")
+        spans.until(at.taken, "network_there" if at.arrived is None else "server_queue")
+        spans.until(at.responded, "server")
+        source = 0 if at.taken is None or at.responded is None else _BY_SERVER
+        spans.until(at.back, "network_back")
+        spans.until(at.read, "network_back" if at.back is None else "unread")
+    elif at.read is not None:
+        spans.until(at.read if at.back is None else at.back, "server")
         source = _BY_CLIENT
-        if at.back is not None:
-            until(at.read, "unread")
-    until(at.done, "transfer")
-    parts["transfer_ns"] = transfer
-    return parts, source
+        spans.until(at.read, "unread")
+    spans.until(at.done, "transfer")
+    return spans.parts, source
 
 
 class Answered(NamedTuple):
@@ -130,39 +146,47 @@ class Answered(NamedTuple):
     fields: dict[str, Any]
     causes: str
 
-    @classmethod
-    def of(cls, connection: Connection, exchange: Exchange) -> Answered:
-        """Gather what is known of an exchange."""
-        side = connection.conversation.client
-        client, server = connection.views[side], connection.views[1 - side]
-        request, response = connection.timelines[side], connection.timelines[1 - side]
-        at = moments(exchange, request, response, client is not None, server is not None)
-        parts, source = split(at, server is not None)
-        wait, count, causes = _waits(exchange, request, response, at)
-        done = at.done if at.done is not None else _last(at)
-        fields: dict[str, Any] = {
-            "ts_ns": done,
-            "seq": exchange.begin % _SEQ,
-            "start_ts_ns": at.begun if at.begun is not None else done,
-            "request_ns": at.done - at.begun if parts else UNKNOWN_NS,  # type: ignore[operator]
-            **parts,
-            "server_source": source if parts else 0,
-            "retransmission_wait_ns": wait if parts else UNKNOWN_NS,
-            "retransmissions": count,
-            "request_bytes": _length(exchange.begin, exchange.end),
-            "response_bytes": _length(exchange.response_begin, exchange.response_end),
-            "response_seq": (exchange.response_begin or 0) % _SEQ,
-            "server_pid": server.pid if server else 0,
-            "server_comm": _comm(server),
-            "protocol": exchange.protocol.encode(),
-            "request_state": STATES.index(_state(exchange, at)),
-            "view": VIEWS.index("both" if client and server else "client" if client else "server"),
-            "failed": exchange.failed,
-        }
-        request.forget(exchange.begin)
-        response.forget(exchange.response_begin or 0)
-        seen = client or server
-        return cls(seen.head if seen else b"", client is not None, exchange, fields, causes)
+
+def answered(connection: Connection, exchange: Exchange) -> Answered:
+    """Gather what is known of an exchange."""
+    side = connection.conversation.client
+    client, server = connection.views[side], connection.views[1 - side]
+    request, response = connection.timelines[side], connection.timelines[1 - side]
+    at = moments(exchange, request, response, client is not None, server is not None)
+    parts, source = split(at, server is not None)
+    wait, count, causes = _waits(exchange, request, response, at)
+    done = _last(at) if at.done is None else at.done
+    fields: dict[str, Any] = {
+        "ts_ns": done,
+        "seq": exchange.begin % _SEQ,
+        "start_ts_ns": done if at.begun is None else at.begun,
+        "request_ns": sum(part for part in parts.values() if part != UNKNOWN_NS)
+        if parts
+        else UNKNOWN_NS,
+        **parts,
+        "server_source": source,
+        "retransmission_wait_ns": wait if parts else UNKNOWN_NS,
+        "retransmissions": count,
+        "request_bytes": _length(exchange.begin, exchange.end),
+        "response_bytes": _length(exchange.response_begin, exchange.response_end),
+        "response_seq": (exchange.response_begin or 0) % _SEQ,
+        "server_pid": server.pid if server else 0,
+        "server_comm": _comm(server),
+        "protocol": exchange.protocol.encode(),
+        "request_state": STATES.index(_state(exchange, at)),
+        "view": VIEWS.index(_view(client, server)),
+        "failed": exchange.failed,
+    }
+    request.forget(exchange.begin)
+    response.forget(exchange.response_begin or 0)
+    seen = client or server
+    return Answered(seen.head if seen else b"", client is not None, exchange, fields, causes)
+
+
+def _view(client: View | None, server: View | None) -> str:
+    if client and server:
+        return "both"
+    return "client" if client else "server"
 
 
 def _state(exchange: Exchange, at: Moments) -> str:
@@ -184,11 +208,9 @@ def _length(begin: int | None, end: int | None) -> int:
 
 
 def _comm(view: View | None) -> bytes:
-    return _COMM(np.frombuffer(view.head, EVENT)) if view else b""
-
-
-def _COMM(record: np.ndarray[Any, Any]) -> bytes:
-    comm: bytes = record["comm"][0].split(b"\0")[0]
+    if not view:
+        return b""
+    comm: bytes = np.frombuffer(view.head, EVENT)["comm"][0]
     return comm
 
 
@@ -252,6 +274,3 @@ def _wide(mask: np.ndarray[Any, Any], like: np.ndarray[Any, Any]) -> np.ndarray[
 
 def _texts(values: list[str]) -> np.ma.MaskedArray[Any, Any]:
     return np.ma.MaskedArray(texts(list(map(escape_text, values))), [not text for text in values])
-
-
-__all__ = ["Answered", "Moments", "moments", "request_part", "requests", "split"]

@@ -7,21 +7,22 @@ When bytes were written, left, were acknowledged, sent again and read follows fr
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
-from tcprism.events._wire import EVENT, EventKind, MessageFlag
+from tcprism.events._wire import DURATION_UNKNOWN, EVENT, EventKind, MessageFlag
 from tcprism.events.ledger import Account, Entry
-from tcprism.protocols import Exchange, Protocol
+from tcprism.events.part import Rows
+from tcprism.protocols import Protocol
 from tcprism.protocols.conversation import Conversation
 from tcprism.protocols.known import PROTOCOLS
 from tcprism.stages import StatefulStage
-from tcprism.stages.request_rows import Answered, request_part
+from tcprism.stages.ends import Connection, Ends, View
+from tcprism.stages.request_rows import Answered, answered, request_part
 from tcprism.stages.retransmits import connection_keys
-from tcprism.stages.timeline import Timeline
 
 CONNECTIONS_MAX = 65_536
 _NEAR = 1 << 26  # bytes: more than the buffers of both ends hold
@@ -31,36 +32,6 @@ _SEND, _RECV = int(EventKind.SEND), int(EventKind.RECV)
 _CLOSE = int(EventKind.CLOSE)
 
 Handle = Callable[[int], None]
-
-
-Ends = tuple[bytes, bytes]
-
-
-class View:
-    """One end of a connection, as its process uses it; `side` is the direction that it sends."""
-
-    __slots__ = ("closed", "connection", "head", "key", "pid", "side")
-
-    def __init__(self, connection: Connection, side: int, key: int) -> None:
-        self.connection = connection
-        self.side = side
-        self.key = key
-        self.closed = False
-        self.pid = -1
-        self.head = b""  # of its latest message from another process than before
-
-
-class Connection:
-    """A connection of which one or both ends are seen."""
-
-    __slots__ = ("conversation", "ends", "finished", "timelines", "views")
-
-    def __init__(self, ends: Ends, conversation: Conversation) -> None:
-        self.ends = ends
-        self.conversation = conversation
-        self.timelines = (Timeline(), Timeline())  # of the two directions
-        self.views: list[View | None] = [None, None]
-        self.finished: list[Exchange] = []  # that the client has not read to the end, if it is seen
 
 
 class Requests(StatefulStage):
@@ -130,51 +101,47 @@ class Requests(StatefulStage):
     def _messages(self, part: Part) -> Handle:
         rows = part.rows
         keys = connection_keys(rows).tolist()
-        stream = ((rows["flags"] & _NO_STREAM) == 0).tolist()
-        sends = (rows["kind"] == _SEND).tolist()
-        columns = [rows[name].tolist() for name in ("seq", "bytes", "ts_ns", "pid", "error")]
-        seqs, sizes, moments, pids, errors = columns
+        in_stream = ((rows["flags"] & _NO_STREAM) == 0) & (rows["error"] == 0)
+        stream, sends = in_stream.tolist(), (rows["kind"] == _SEND).tolist()
+        columns = [rows[name].tolist() for name in ("seq", "bytes", "ts_ns", "pid")]
+        seqs, sizes, moments, pids = columns
+        seconds = np.where(rows["kind"] == _SEND, _begun(rows), rows["unread_us"]).tolist()
         lengths = part.payload_lengths().tolist()
-        begun = np.where(
-            rows["duration_ns"] < rows["ts_ns"], rows["ts_ns"] - rows["duration_ns"], rows["ts_ns"]
-        ).tolist()
-        unread = rows["unread_us"].tolist()
-        payload = part.payload
-        views = self._views
+        payload, views = part.payload, self._views
 
         def handle(row: int) -> None:
-            if not stream[row] or errors[row]:
+            if not stream[row]:
                 return
             view = views.get(keys[row]) or self._view(part, row, keys[row])
             if view.pid != pids[row]:
                 view.pid = pids[row]
                 view.head = rows[row].tobytes()[: EVENT.itemsize]
-            connection, size, ts_ns = view.connection, sizes[row], moments[row]
+            connection, size = view.connection, sizes[row]
             conversation = connection.conversation
             side = view.side if sends[row] else 1 - view.side
             if not size:
-                if not sends[row]:
-                    conversation.end(side)
+                conversation.end(side)
             else:
                 offset = conversation.offset(side, seqs[row])
                 end = offset + size
-                if sends[row]:
-                    connection.timelines[side].written.add(end, ts_ns, begun[row])
-                else:
-                    connection.timelines[side].read.add(end, ts_ns, unread[row])
-                if conversation.unknown:
-                    return
-                if end > conversation.directions[side].at:
+                timeline = connection.timelines[side]
+                marks = timeline.written if sends[row] else timeline.read
+                marks.add(end, moments[row], seconds[row])
+                if end > conversation.directions[side].at and not conversation.unknown:
                     length = lengths[row]
                     data = payload[row, :length].tobytes() if length else b""  # type: ignore[index]
-                    conversation.feed(side, offset, size, data, ts_ns)
-            if conversation.done:
-                connection.finished += conversation.done
-                conversation.done.clear()
-            if connection.finished:
-                self._emit(connection)
+                    conversation.feed(side, offset, size, data, moments[row])
+            self._take(connection)
 
         return handle
+
+    def _take(self, connection: Connection) -> None:
+        """Take what the conversation has found, and let go what has ended."""
+        if found := connection.conversation.done:
+            connection.finished += found
+            found.clear()
+        if connection.finished:
+            self._emit(connection)
 
     def _view(self, part: Part, row: int, key: int) -> View:
         """Find the connection that an end belongs to, which the other end may have begun."""
@@ -249,10 +216,7 @@ class Requests(StatefulStage):
         reached = marks.ends[-1] if marks.ends else -1
         finished = connection.finished
         while finished and (finished[0].response_end or 0) <= reached:
-            self._answer(connection, finished.pop(0))
-
-    def _answer(self, connection: Connection, exchange: Exchange) -> None:
-        self._answered.append(Answered.of(connection, exchange))
+            self._answered.append(answered(connection, finished.pop(0)))
 
     def _over(self, connection: Connection) -> None:
         """Let go what is left of a connection, and forget it."""
@@ -260,7 +224,7 @@ class Requests(StatefulStage):
         for side in (0, 1):
             conversation.end(side)
         for exchange in (*connection.finished, *conversation.done, *conversation.pending()):
-            self._answer(connection, exchange)
+            self._answered.append(answered(connection, exchange))
         self._gaps += conversation.gaps
         self._connections.pop(id(connection), None)
         known = self._by_ends[connection.ends]
@@ -270,6 +234,13 @@ class Requests(StatefulStage):
         for view in connection.views:
             if view:
                 self._views.pop(view.key, None)
+
+
+def _begun(rows: Rows) -> NDArray[np.uint64]:
+    """Return when calls began, or returned where that is not known."""
+    durations = np.where(rows["duration_ns"] == DURATION_UNKNOWN, 0, rows["duration_ns"])
+    begun: NDArray[np.uint64] = rows["ts_ns"] - durations
+    return begun
 
 
 def _near(connection: Connection, record: np.void, side: int) -> bool:

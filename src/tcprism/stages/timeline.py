@@ -138,5 +138,3 @@ def _covered(spans: list[tuple[int, int]]) -> int:
         total += max(0, end - max(start, reached))
         reached = max(reached, end)
     return total
-
-

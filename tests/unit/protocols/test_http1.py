@@ -8,9 +8,8 @@ from .talk import CLIENT, SERVER, Talk, exchanges, told
 
 GET = b"GET /cart/7?token=secret HTTP/1.1\r\nHost: shop\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
-CHUNKED = (
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;x=y\r\n world\r\n0\r\n\r\n"
-)
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNKED += b"5\r\nhello\r\n6;x=y\r\n world\r\n0\r\n\r\n"
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 1000])
@@ -58,7 +57,12 @@ def test_lengths_of_bodies(request_head: bytes, response: bytes, length: int) ->
 
 def test_an_interim_response_is_not_the_response() -> None:
     post = b"POST /x HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
-    said = [(CLIENT, post), (SERVER, b"HTTP/1.1 100 Continue\r\n\r\n"), (CLIENT, b"body"), (SERVER, OK)]
+    said = [
+        (CLIENT, post),
+        (SERVER, b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (CLIENT, b"body"),
+        (SERVER, OK),
+    ]
     (found,) = exchanges(said)
     assert found.status == "200"
     assert found.end == 1000 + len(post) + 4
@@ -92,7 +96,6 @@ def test_a_gap_is_told_and_the_next_request_is_right() -> None:
     talk.say(CLIENT, b"GET /next HTTP/1.1\r\n\r\n")
     talk.say(SERVER, OK)
     found = talk.end()
-    assert talk.conversation.gaps == 0 or found
     assert told(found)[-1] == ("GET", "/next", "200")
     assert [one.gap for one in found] == [True, False]
 
