@@ -18,7 +18,15 @@ from tcprism.cli.output import opened
 
 SAMPLE = files("tcprism").joinpath("sample.tcpr")
 
-HEAVY = {"numpy", "rich", "rich_click", "ctypes", "tcprism.sources.tracing", "tcprism.events"}
+HEAVY = {
+    "numpy",
+    "rich",
+    "rich_click",
+    "ctypes",
+    "tcprism.sources.tracing",
+    "tcprism.events",
+    "pandas",
+}
 TELL_IMPORTS = f"""
 import sys
 from tcprism.cli import main
@@ -54,6 +62,15 @@ def test_version_imports_little() -> None:
 def test_imports_are_told() -> None:
     """The check above can fail: a command's own help imports NumPy."""
     assert "numpy" in tcprism_with("trace", "--help").stderr.split()
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "arrow", "parquet"])
+def test_recordings_are_read_without_pandas(form: str, tmp_path: Path) -> None:
+    """PyArrow imports it, where it is installed, as soon as it makes an array of a list."""
+    done = tcprism_with("export", str(SAMPLE), "--to", form, "-o", str(tmp_path / "out"))
+    assert done.returncode == 0
+    assert "numpy" in done.stderr.split()
+    assert "pandas" not in done.stderr.split()
 
 
 @pytest.mark.parametrize("name", command_line.COMMANDS)

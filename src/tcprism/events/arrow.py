@@ -86,7 +86,8 @@ def _column(batch: Ordered, name: str) -> pa.Array:
     pieces = [_piece(part, name, batch.clock_offset_ns) for part in batch.parts]
     if len(pieces) == 1 and batch.is_ordered:
         return pieces[0]
-    return pa.concat_arrays(pieces or [pa.nulls(0, _type(name))]).take(pa.array(batch.permutation))
+    together = pa.concat_arrays(pieces or [pa.nulls(0, _type(name))])
+    return together.take(numbers(batch.permutation, pa.int64()))
 
 
 def _piece(part: Part, name: str, clock_offset_ns: int) -> pa.Array:
@@ -99,14 +100,14 @@ def _piece(part: Part, name: str, clock_offset_ns: int) -> pa.Array:
         return pa.nulls(len(part), _type(name))
     if name == "time":
         moments = part.rows["ts_ns"].astype(np.int64) + clock_offset_ns
-        return pa.array(moments).view(_type(name))
+        return numbers(moments, _type(name))
     if name == "payload":
         return payload_array(part)
     if column.json_type != "string":
-        mask = column.mask(part) if column.nullable else None
-        return pa.array(np.ascontiguousarray(column.values(part)), type=_type(name), mask=mask)
+        null = column.mask(part) if column.nullable else None
+        return numbers(column.values(part), _type(name), null)
     if column.derived or name in _SELDOM_REPEATED:
-        return pa.array(column.to_list(part), pa.string()).cast(_type(name))
+        return strings(column.to_list(part)).cast(_type(name))
     return _dictionary(part, column)
 
 
@@ -114,10 +115,10 @@ def _dictionary(part: Part, column: Column) -> pa.Array:
     """Return a column of texts: each distinct key's text, and which record has which."""
     pa = pyarrow()
     encoded = _binary(_keys(part, fields_read(column))).dictionary_encode()
-    places = encoded.indices.to_numpy()
+    places = np.frombuffer(encoded.indices.buffers()[1], np.int32, len(part))
     first = np.empty(len(encoded.dictionary), np.intp)
     first[places[::-1]] = np.arange(len(places) - 1, -1, -1)
-    texts = pa.array(column.to_list(part.take(first)), pa.string()).dictionary_encode()
+    texts = strings(column.to_list(part.take(first))).dictionary_encode()
     return pa.DictionaryArray.from_arrays(texts.indices.take(encoded.indices), texts.dictionary)
 
 
@@ -138,6 +139,34 @@ def _binary(table: NDArray[np.uint8]) -> pa.Array:
     rows, width = table.shape
     buffers = [None, pa.py_buffer(np.ascontiguousarray(table))]
     return pa.Array.from_buffers(pa.binary(width), rows, buffers)
+
+
+# pyarrow.array() would import pandas where that is installed: 0.3 s and 40 MB.
+
+
+def numbers(
+    values: NDArray[Any], arrow_type: pa.DataType, null: NDArray[np.bool_] | None = None
+) -> pa.Array:
+    """Return numbers, booleans or moments as an Arrow array; a mask tells which are null."""
+    pa = pyarrow()
+    if arrow_type == pa.bool_():
+        data = np.packbits(values.astype(np.bool_), bitorder="little")
+    else:
+        width = np.dtype(f"{values.dtype.kind}{arrow_type.byte_width}")
+        data = np.ascontiguousarray(values, width)
+    validity = None if null is None else pa.py_buffer(np.packbits(~null, bitorder="little"))
+    return pa.Array.from_buffers(arrow_type, len(values), [validity, pa.py_buffer(data)])
+
+
+def strings(values: Sequence[str | None]) -> pa.Array:
+    """Return texts as an Arrow array, None as null."""
+    pa = pyarrow()
+    texts = [(value or "").encode() for value in values]
+    offsets = np.zeros(len(texts) + 1, np.int32)
+    np.cumsum(np.fromiter(map(len, texts), np.int32, len(texts)), out=offsets[1:])
+    present = np.fromiter((value is not None for value in values), np.bool_, len(texts))
+    buffers = (np.packbits(present, bitorder="little"), offsets, b"".join(texts))
+    return pa.Array.from_buffers(pa.string(), len(texts), list(map(pa.py_buffer, buffers)))
 
 
 def payload_array(part: Part) -> pa.Array:

@@ -153,19 +153,20 @@ class _Table:
     def unpacked(self, body: bytes) -> int:
         """Return the bytes that a RecordBatch takes, its records included."""
         rows = [self.number(0, "<q"), *self.pairs(1)[:, 0].tolist()]
-        sizes = [
-            self._unpacked_size(body, place, length) for place, length in self.pairs(2).tolist()
-        ]
+        buffers = self.pairs(2).tolist()
+        if self._field(3):  # compressed
+            sizes = [_unpacked_size(body, place, length) for place, length in buffers if length]
+        else:
+            sizes = [length for _, length in buffers]
         if min(rows) < 0 or min(sizes, default=0) < 0:
             raise ValueError
         return int(sum(sizes) + _ROW_BYTES * max(rows))
 
-    def _unpacked_size(self, body: bytes, place: int, length: int) -> int:
-        """Return a buffer's size; compressed ones begin with it, -1 for one that is not."""
-        if not self._field(3) or not length:
-            return length
-        size = _number(body, place, "<q")
-        return length if size == -1 else size
+
+def _unpacked_size(body: bytes, place: int, length: int) -> int:
+    """Return the size with which a compressed buffer begins; -1 says that it is not compressed."""
+    size = _number(body, place, "<q")
+    return length if size == -1 else size
 
 
 def _unsigned(data: bytes, place: int) -> int:

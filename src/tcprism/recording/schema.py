@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tcprism.errors import RecordingError
 from tcprism.events import COLUMNS, Batch, Part
 from tcprism.events._wire import PAYLOAD_CLASSES, PAYLOAD_MAX
-from tcprism.events.arrow import BYTES_OF, fields_read, payload_array
+from tcprism.events.arrow import BYTES_OF, fields_read, numbers, payload_array, strings
 from tcprism.events.column import texts
 from tcprism.events.columns import BY_NAME
 from tcprism.events.context import Context
@@ -40,6 +40,7 @@ Places = NDArray[np.intp]
 
 _CLASSES = np.array([0, *PAYLOAD_CLASSES])
 _TIME = "ts_ns"
+_ROWS_AT_ONCE = 4096  # so many records stay in the processor's cache while they are put together
 _ALWAYS = ("time", "kind", "cgroup_id")  # the order, the family, whose names come with a batch
 
 
@@ -91,7 +92,7 @@ def _arrow_type(name: str, dtype: np.dtype[Any]) -> pa.DataType:
 @remembered
 def _kind_names() -> pa.Array:
     """Return a name for each number that a byte can hold: the numbers of the records stay."""
-    return pyarrow().array([kind_name(number) for number in range(KIND_NUMBERS)])
+    return strings(list(map(kind_name, range(KIND_NUMBERS))))
 
 
 def fields_of(column: str) -> frozenset[str]:
@@ -123,7 +124,7 @@ def _column(batch: Batch, name: str) -> pa.Array:
     ]
     if len(pieces) == 1 and batch.is_ordered:
         return pieces[0]
-    return pa.concat_arrays(pieces).take(pa.array(batch.permutation))
+    return pa.concat_arrays(pieces).take(numbers(batch.permutation, pa.int64()))
 
 
 def _has(part: Part, name: str) -> bool:
@@ -139,13 +140,14 @@ def _encode(part: Part, name: str, clock_offset_ns: int) -> pa.Array:
         return payload_array(part)
     if name in part.derived:
         column = part.derived[name]
-        mask = np.ma.getmaskarray(column)
-        return pa.array(np.ma.getdata(column), type=arrow_type, mask=mask)
+        if arrow_type == pa.string():
+            return strings(column.tolist())
+        return numbers(np.ma.getdata(column), arrow_type, np.ma.getmaskarray(column))
     values = np.ascontiguousarray(part.rows[_field(name)])
     if name == "time":
         values = values.view(np.int64) + clock_offset_ns
     if name == "kind":
-        return pa.DictionaryArray.from_arrays(pa.array(values), _kind_names())
+        return pa.DictionaryArray.from_arrays(numbers(values, pa.uint8()), _kind_names())
     return pa.Array.from_buffers(arrow_type, len(part), [None, pa.py_buffer(values)])
 
 
@@ -164,7 +166,8 @@ def to_parts(batch: pa.RecordBatch, clock_offset_ns: int, context: Context) -> l
     for family, group in _groups(kinds, columns.get("payload")):
         chosen = {name: columns[name] for name in _columns_of(family) if name in columns}
         if len(group) < len(kinds):
-            chosen = {name: column.take(pa.array(group)) for name, column in chosen.items()}
+            places = numbers(group, pa.int64())
+            chosen = {name: column.take(places) for name, column in chosen.items()}
         parts.append(_part(chosen, family, clock_offset_ns, context))
     return parts
 
@@ -191,24 +194,34 @@ def _groups(kinds: NDArray[np.uint8], payload: pa.Array | None) -> Iterator[tupl
 
     They come in the order of the rings, in which events of the same time stay.
     """
+    counts = np.bincount(kinds, minlength=KIND_NUMBERS)
     for family in RECORDS:
-        places = np.flatnonzero(np.isin(kinds, numbers_of(family)))
+        if not counts[numbers_of(family)].any():
+            continue
+        own = np.zeros(KIND_NUMBERS, np.bool_)
+        own[numbers_of(family)] = True
+        places = np.flatnonzero(own[kinds])
         if payload is None or not REGISTERED[family].payload:
             classes = np.zeros(len(places), np.intp)
         else:
             lengths = np.diff(_offsets(payload))[places]
             classes = np.searchsorted(_CLASSES, lengths)
-        for number in np.unique(classes).tolist():
+        for number in np.flatnonzero(np.bincount(classes)).tolist():
             yield family, places[classes == number]
 
 
 def _part(columns: dict[str, pa.Array], family: str, offset_ns: int, context: Context) -> Part:
     """Return records of one family from columns that have only theirs."""
     rows = np.zeros(len(columns["kind"]), RECORDS[family])
-    for name in rows.dtype.names or ():
-        column = columns.get(_column_name(name))
-        if column is not None:
-            rows[name] = _decode(column, name, rows.dtype[name], offset_ns)
+    values = {
+        name: _decode(column, name, rows.dtype[name], offset_ns)
+        for name in rows.dtype.names or ()
+        if (column := columns.get(_column_name(name))) is not None
+    }
+    for begin in range(0, len(rows), _ROWS_AT_ONCE):
+        some = slice(begin, begin + _ROWS_AT_ONCE)
+        for name, column in values.items():
+            rows[name][some] = column[some]
     payload = columns.get("payload")
     if payload is None or payload.null_count == len(payload):
         return Part(rows, None, dict(_derived(columns)), context)
@@ -275,9 +288,20 @@ def _derived(
         column = columns.get(name)
         if column is None or column.null_count == len(column):
             continue
-        mask = column.is_null().to_numpy(zero_copy_only=False)
-        filled = column.fill_null({"integer": 0, "boolean": False, "string": ""}[json_type])
-        values = filled.to_numpy(zero_copy_only=False)
-        if json_type == "string":
-            values = texts(list(map(escape_text, values.tolist())))
-        yield name, np.ma.MaskedArray(values, mask)
+        null = np.logical_not(_bits(column, 0)) if column.null_count else np.False_
+        yield name, np.ma.MaskedArray(_derived_values(column, json_type), null)
+
+
+def _derived_values(column: pa.Array, json_type: str) -> NDArray[Any]:
+    if json_type == "boolean":
+        return _bits(column, 1)
+    if json_type == "integer":
+        return _raw(column, np.dtype(np.int64))
+    return texts([escape_text(text or "") for text in column.to_pylist()])
+
+
+def _bits(column: pa.Array, number: int) -> NDArray[np.bool_]:
+    """Return one of a column's buffers of bits."""
+    data = np.frombuffer(column.buffers()[number], np.uint8)
+    bits = np.unpackbits(data, bitorder="little").view(np.bool_)
+    return bits[column.offset : column.offset + len(column)]
