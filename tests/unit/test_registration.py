@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import generate_docs
+from tcprism.cli import export, options, replay
 from tcprism.events import Batch, Part
 from tcprism.events import _wire as wire
 from tcprism.events.column import Column, derived_column, equal, field_column
@@ -47,6 +49,16 @@ COLUMNS = (
     derived_column("verb", ("call",), "string", "the first word of the question"),
     derived_column("cold", ("call",), "boolean", "the first of its connection"),
 )
+
+
+ENDS = {"local_port": 5, "remote_port": 80, "pid": 7, "comm": b"sh"}
+EVENTS = [
+    {**ENDS, "ts_ns": 1_000, "payload": b"GET /a", "kind": NUMBERS["send"]},
+    {**ENDS, "ts_ns": 2_500, "payload": b"200", "kind": NUMBERS["recv"]},
+    {**ENDS, "ts_ns": 3_000, "payload": b"", "kind": NUMBERS["send"]},
+    {**ENDS, "ts_ns": 3_000, "payload": b"404 ", "kind": NUMBERS["recv"]},
+    {**ENDS, "ts_ns": 4_000, "payload": b"PUT /b", "kind": NUMBERS["send"]},
+]
 
 
 class Calls(StatefulStage):
@@ -103,15 +115,7 @@ def stage() -> Calls:
 
 @pytest.fixture
 def batch(stage: Calls) -> Batch:
-    ends = {"local_port": 5, "remote_port": 80, "pid": 7, "comm": b"sh"}
-    events = [
-        {**ends, "ts_ns": 1_000, "payload": b"GET /a", "kind": NUMBERS["send"]},
-        {**ends, "ts_ns": 2_500, "payload": b"200", "kind": NUMBERS["recv"]},
-        {**ends, "ts_ns": 3_000, "payload": b"", "kind": NUMBERS["send"]},
-        {**ends, "ts_ns": 3_000, "payload": b"404 ", "kind": NUMBERS["recv"]},
-        {**ends, "ts_ns": 4_000, "payload": b"PUT /b", "kind": NUMBERS["send"]},
-    ]
-    return through((stage,), Batch([messages(*events)], OFFSET_NS))
+    return through((stage,), Batch([messages(*EVENTS)], OFFSET_NS))
 
 
 FIRST = {"kind": "call", "pid": 7, "bytes": 3, "took_ns": 1_500, "hit": True, "verb": "GET",
@@ -215,6 +219,24 @@ def test_what_is_not_registered_is_left_out(batch: Batch, tmp_path: Path) -> Non
     finally:
         register(CALL, COLUMNS)
     assert kinds == ["send", "recv", "send", "recv", "send"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "shown"),
+    [("call", ["call", "call"]), ("recv", ["recv", "recv"]), ("call,send", ["send", "call"] * 2)],
+)
+def test_kinds_are_chosen_behind_the_stage_that_needs_others(
+    chosen: str, shown: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow")
+    answered = Batch([messages(*EVENTS[:4])], OFFSET_NS)
+    path, out = written(tmp_path / "messages.tcpr", [answered]), tmp_path / "out.jsonl"
+    monkeypatch.setattr(options, "stage_for", lambda _name: Calls())
+    arguments = [str(path), "--stage", "calls", "--kinds", chosen, "-o", str(out)]
+    for command, form in ((replay.command, "--format"), (export.command, "--to")):
+        result = CliRunner().invoke(command, [*arguments, form, "json"], standalone_mode=False)
+        assert result.exception is None
+        assert [json.loads(line)["kind"] for line in out.read_text().splitlines()] == shown
 
 
 def test_in_sql(batch: Batch, tmp_path: Path) -> None:

@@ -40,11 +40,11 @@ docs/export.md describes each format. `tcprism trace --format FORMAT` writes the
 def command(**given: Any) -> None:
     """Convert a recording to a format that other tools read."""
     stages = options.parse_stages(given)
-    recording = open_recording(given)
+    recording, wanted = open_recording(given)
     with (
         opened(parse_output(given)) as output,
         Stop(Limits(), output, None) as stop,
     ):
         sink = format_sink(given["form"], given["packets"], recording.facts.kinds, output)
-        play(recording, 0, stages, [sink], output, stop)
+        play(recording, 0, (*stages, wanted), [sink], output, stop)
     print_trouble(recording)

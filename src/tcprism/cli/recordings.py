@@ -23,10 +23,13 @@ from tcprism.sources.playback import Playback
 from tcprism.stages import Stage
 
 
-def open_recording(given: dict[str, Any], default_kinds: Sequence[str] | None = None) -> Recording:
+def open_recording(
+    given: dict[str, Any], default_kinds: Sequence[str] | None = None
+) -> tuple[Recording, Stage]:
     """Open FILE with the options that choose events; without --kinds, those kinds or all.
 
-    Snapshots are not among them: no hook made them.
+    The stage chooses kinds and cuts payloads: stages of the user's own come before it, as they need
+    other kinds than those that are to be shown. Snapshots are not read: no hook made them.
     """
     chosen = filters.parse_recorded(options.filter_texts(given), given.pop("follow"))
     kinds, payload = given.pop("kinds"), given.pop("payload")
@@ -34,13 +37,10 @@ def open_recording(given: dict[str, Any], default_kinds: Sequence[str] | None = 
     memory = options.parse_memory(given.pop("max_memory"))
     recording = Recording(given["file"], lambda batch: select(batch), memory=memory)
     # Only now: to open a recording may make kinds of other packages known.
-    select = Selection(chosen, _chosen_kinds(kinds, default_kinds), length)
-    return recording
-
-
-def _chosen_kinds(given: str | None, default: Sequence[str] | None) -> Sequence[str]:
     recorded = tuple(kind for kind in NUMBERS if kind != "snapshot")
-    return default or recorded if given is None else options.parse_kinds(given, recorded)
+    select = Selection(chosen, recorded)
+    shown = default_kinds or recorded if kinds is None else options.parse_kinds(kinds, recorded)
+    return recording, Selection(kinds=shown, payload=length)
 
 
 def play(

@@ -66,10 +66,10 @@ def command(**given: Any) -> None:
         raise UsageError("name a recording, or give --sample for the one that comes with tcprism")
     given["file"] = given["file"] or str(files("tcprism").joinpath(SAMPLE))
     look = PRESETS[given["look"]]
-    stages = (*options.parse_stages(given), *look.stages)
-    recording = open_recording(given, look.kinds)
+    stages = options.parse_stages(given)
+    recording, wanted = open_recording(given, look.kinds)
     try:
-        _show(look, recording, speed, stages, given)
+        _show(look, recording, speed, (*stages, wanted, *look.stages), given)
     finally:
         print_account(recording, given)
 
