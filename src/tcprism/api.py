@@ -17,6 +17,7 @@ from tcprism.errors import UsageError
 from tcprism.events import KINDS, Batch, Event
 from tcprism.events.ledger import Ledger
 from tcprism.pipeline import Flow, account, flow
+from tcprism.recording.framing import DEFAULT_MEMORY
 from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
 from tcprism.stages import Stage
@@ -76,7 +77,14 @@ def _texts(values: Values) -> tuple[str, ...]:
 
 
 def _text(value: Value) -> str:
-    return str(value) if isinstance(value, int) else os.fspath(value)
+    text = str(value) if isinstance(value, int) else os.fspath(value)
+    try:
+        possible = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:  # the command line cannot have it
+        raise UsageError(f"{text!r} has a character that no name and no path can have")
+    return text
 
 
 def open(  # what builtins.open is for files
@@ -84,24 +92,32 @@ def open(  # what builtins.open is for files
     *,
     kinds: Iterable[str] | None = None,
     filters: Filter | None = None,
+    max_memory: int = DEFAULT_MEMORY,
 ) -> Recording:
     """Open a recording: a file, a directory of files, or "-" for standard input.
 
-    `kinds` and `filters` choose events; None takes all. Raises RecordingError and UsageError.
+    `kinds` and `filters` choose events; None takes all. Reading takes at most `max_memory` bytes.
+    Raises RecordingError and UsageError.
     """
     chosen = None if kinds is None else _checked(kinds)
-    return Recording(path, Selection((filters or Filter()).recorded(), chosen))
+    select = Selection((filters or Filter()).recorded(), chosen)
+    return Recording(_text(path), select, memory=max_memory)
 
 
 def explain(
-    target: Value | None = None, duration: float = 10, filters: Filter | None = None
+    target: Value | None = None,
+    duration: float = 10,
+    filters: Filter | None = None,
+    *,
+    max_memory: int = DEFAULT_MEMORY,
 ) -> Explanation:
     """Explain what limits connections, with the numbers that prove it (docs/explain.md).
 
     `target` is a process id, a thread name, "HOST[:PORT]" or the path of a recording; None takes
     every connection on this machine. Live, it watches for `duration` seconds and needs root. A
-    recording is read at once, without root. Raises UnknownTarget, UsageError and RecordingError,
-    and the errors of Monitor.
+    recording is read at once, without root, and takes at most `max_memory` bytes; the result's
+    `trouble` says what of it is missing. Raises UnknownTarget, UsageError and RecordingError, and
+    the errors of Monitor.
     """
     from tcprism.diagnosis.explanation import explain_recording
     from tcprism.diagnosis.targets import both, find_target
@@ -109,7 +125,7 @@ def explain(
     chosen = filters or Filter()
     found = parsing.Criteria() if target is None else find_target(_text(target))
     if isinstance(found, Path):
-        return explain_recording(Recording(found, Selection(chosen.recorded())))
+        return explain_recording(open(found, filters=chosen, max_memory=max_memory))
     from tcprism.diagnosis.inquiry import Inquiry  # not before: it needs a kernel
 
     if not 0 < duration < math.inf:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
 import tcprism
-from tcprism.errors import UsageError
+from tcprism.errors import RecordingError, UsageError
 from tcprism.events import Batch
 from tcprism.sources import tracing
 from tcprism.sources.tracing import Tracing
@@ -52,6 +54,40 @@ def test_kinds_and_filters() -> None:
     assert events == [
         event for event in tcprism.open(SAMPLE) if event.kind == "send" and event in set(events)
     ]
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
+def test_texts_that_the_command_line_cannot_have(text: str) -> None:
+    """What no path and no name can have would be an error of Python's own further in."""
+    for use in (
+        lambda: tcprism.Filter(netns=text).live(),
+        lambda: tcprism.Filter(comm=text),
+        lambda: tcprism.open(text),
+        lambda: tcprism.explain(text),
+    ):
+        with pytest.raises(UsageError, match="has a character"):
+            use()
+
+
+def test_explaining_a_recording_that_is_cut_off(tmp_path: Path) -> None:
+    whole = Path(SAMPLE).read_bytes()
+    short = tmp_path / "short.tcpr"
+    short.write_bytes(whole[: len(whole) * 3 // 4])
+    assert tcprism.explain(SAMPLE).trouble == ()
+    found = tcprism.explain(short)
+    assert len(found)
+    (sentence,) = found.trouble
+    assert sentence.startswith(f"{short} ends without its last batch")
+    assert not found.damaged
+    short.write_bytes(whole[: len(whole) * 3 // 4] + b"nonsense" * 4096)
+    assert tcprism.explain(short).damaged
+
+
+@pytest.mark.parametrize("read", [tcprism.open, tcprism.explain])
+def test_memory_is_bounded(read: Callable[..., Iterable[object]]) -> None:
+    assert list(read(SAMPLE, max_memory=64 << 20)) == list(read(SAMPLE))
+    with pytest.raises(RecordingError, match="max_memory"):
+        list(read(SAMPLE, max_memory=1000))
 
 
 def test_a_recording_can_be_read_again() -> None:

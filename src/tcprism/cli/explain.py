@@ -67,18 +67,15 @@ def command(**given: Any) -> None:
     memory = options.parse_memory(given["max_memory"])
     target = find_target(given["target"]) if given["target"] else Criteria()
     follow, texts = given.pop("follow"), options.filter_texts(given)
-    recording = None
     if isinstance(target, Path):
         select = Selection(parse_recorded(texts, follow))
-        recording = Recording(target, select, memory=memory)
-        found = explain_recording(recording)
+        found = explain_recording(Recording(target, select, memory=memory))
     else:
         found = _watch(both(target, parse(texts, follow=follow)), given["duration"])
     nothing = not found.states and not found.connections
     if not nothing:
         _tell(found, given)
-    if recording:
-        print_trouble(recording)
+    print_trouble(found)
     if nothing:
         raise UsageError("there is no such connection to explain; `tcprism top` shows all")
 

@@ -87,7 +87,7 @@ class Readable(Protocol):
     """What has been read, and may not be whole."""
 
     @property
-    def trouble(self) -> list[str]:
+    def trouble(self) -> Sequence[str]:
         """What is missing, a sentence a file."""
 
     @property

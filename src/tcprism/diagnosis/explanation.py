@@ -31,7 +31,8 @@ class Explanation:
 
     `states` counts the sockets by state. `looks` is the number of snapshots, and `pauses` are
     gaps between them. `exhausted` are destinations that take nearly all local ports. `lost` counts
-    events that the verdicts could not use: lost in a ring, or beyond the memory limit.
+    events that the verdicts could not use: lost in a ring, or beyond the memory limit. `trouble`
+    and `damaged` are those of the `Recording`.
     """
 
     connections: tuple[Explained, ...]
@@ -40,6 +41,8 @@ class Explanation:
     pauses: tuple[Pause, ...] = ()
     exhausted: tuple[Exhaustion, ...] = ()
     lost: int = 0
+    trouble: tuple[str, ...] = ()
+    damaged: bool = False
 
     def __iter__(self) -> Iterator[Explained]:
         return iter(self.connections)
@@ -69,6 +72,8 @@ def explain_recording(recording: Recording) -> Explanation:
         survey.looks,
         tuple(survey.pauses(RECORDED_PACE)),
         lost=lost + survey.forgotten + lives.forgotten,
+        trouble=tuple(recording.trouble),
+        damaged=recording.damaged,
     )
 
 

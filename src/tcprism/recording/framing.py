@@ -15,7 +15,7 @@ import numpy as np
 from tcprism.errors import RecordingError
 
 DEFAULT_MEMORY = 1 << 30
-LIFT = "--max-memory lifts that"
+LIFT = "a larger --max-memory (in Python: max_memory) lifts that"
 
 # What a batch may unpack to, as a share of the memory: it is there as columns and as records, and
 # what is written of it is longer than both.
