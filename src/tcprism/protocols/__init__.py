@@ -43,14 +43,15 @@ class Exchange:
 
     `begin` and `end` are offsets: of the request's first byte and of the byte behind its last;
     `response_begin` and `response_end` are the response's. None: not known, or there is none.
-    `gap` says that bytes of it were not seen, so that its status or its ends may be wanting;
+    What a server sends unasked has no `begin`, and `response_begin` from the start. `gap` says that
+    bytes of it were not seen, so that its status or its ends may be wanting;
     `answered` is False where the protocol has no response to it.
     """
 
     protocol: str
     method: str
     resource: str = ""
-    begin: int = 0
+    begin: int | None = 0
     end: int | None = None
     response_begin: int | None = None
     response_end: int | None = None

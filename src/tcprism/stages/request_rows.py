@@ -15,7 +15,7 @@ from tcprism.events.kinds import NUMBERS, RECORDS
 from tcprism.events.requests import SPLIT, STATES, UNKNOWN_BYTES, UNKNOWN_NS, VIEWS
 from tcprism.protocols import Exchange
 from tcprism.stages.ends import Connection, View
-from tcprism.stages.timeline import Timeline
+from tcprism.stages.timeline import Repeat, Timeline
 
 _SEQ = 1 << 32
 _BY_SERVER, _BY_CLIENT = 1, 2  # server_source
@@ -41,10 +41,13 @@ def moments(
 ) -> Moments:
     """Return when what happened to a request, as far as its ends were seen."""
     seen: dict[str, int | None] = {}
-    if server:
-        seen |= _at_server(exchange, request, response)
-    if client:
-        seen |= _at_client(exchange, request, response)
+    if exchange.begin is None:
+        seen = _unasked(exchange.response_begin or 0, response)
+    else:
+        if server:
+            seen |= _at_server(exchange, exchange.begin, request, response)
+        if client:
+            seen |= _at_client(exchange, exchange.begin, request, response)
     end = exchange.response_end
     if exchange.response_begin is not None and end is not None:
         marks = response.read if client else response.written
@@ -53,10 +56,12 @@ def moments(
     return Moments(**seen)
 
 
-def _at_client(exchange: Exchange, request: Timeline, response: Timeline) -> dict[str, int | None]:
+def _at_client(
+    exchange: Exchange, begin: int, request: Timeline, response: Timeline
+) -> dict[str, int | None]:
     seen: dict[str, int | None] = {}
-    last = _last_byte(exchange)
-    if first := request.written.of(exchange.begin):
+    last = _last_byte(begin, exchange.end)
+    if first := request.written.of(begin):
         seen["begun"] = first[1]
     if written := request.written.of(last):
         seen["written"] = written[0]
@@ -68,12 +73,14 @@ def _at_client(exchange: Exchange, request: Timeline, response: Timeline) -> dic
     return seen
 
 
-def _at_server(exchange: Exchange, request: Timeline, response: Timeline) -> dict[str, int | None]:
+def _at_server(
+    exchange: Exchange, begin: int, request: Timeline, response: Timeline
+) -> dict[str, int | None]:
     seen: dict[str, int | None] = {}
-    if first := request.read.of(exchange.begin):
+    if first := request.read.of(begin):
         arrival = _arrival(first)
         seen["begun"] = first[0] if arrival is None else arrival
-    if taken := request.read.of(_last_byte(exchange)):
+    if taken := request.read.of(_last_byte(begin, exchange.end)):
         seen |= {"taken": taken[0], "arrived": _arrival(taken)}
     if exchange.response_begin is not None and (
         mark := response.written.of(exchange.response_begin)
@@ -82,8 +89,19 @@ def _at_server(exchange: Exchange, request: Timeline, response: Timeline) -> dic
     return seen
 
 
-def _last_byte(exchange: Exchange) -> int:
-    return (exchange.end or exchange.begin + 1) - 1
+def _unasked(begin: int, response: Timeline) -> dict[str, int | None]:
+    """Return when a server sent what nobody had asked for, or when it arrived if that is all."""
+    seen: dict[str, int | None] = {}
+    if read := response.read.of(begin):
+        seen = {"read": read[0], "back": _arrival(read)}
+        seen["begun"] = read[0] if seen["back"] is None else seen["back"]
+    if written := response.written.of(begin):
+        seen["begun"] = written[1]
+    return seen
+
+
+def _last_byte(begin: int, end: int | None) -> int:
+    return (end or begin + 1) - 1
 
 
 def _arrival(mark: tuple[int, int]) -> int | None:
@@ -154,11 +172,14 @@ def answered(connection: Connection, exchange: Exchange) -> Answered:
     request, response = connection.timelines[side], connection.timelines[1 - side]
     at = moments(exchange, request, response, client is not None, server is not None)
     parts, source = split(at, server is not None)
+    begin = exchange.begin
+    if begin is None and parts:
+        parts["server_ns"], source = UNKNOWN_NS, 0
     wait, count, causes = _waits(exchange, request, response, at)
     done = _last(at) if at.done is None else at.done
     fields: dict[str, Any] = {
         "ts_ns": done,
-        "seq": exchange.begin % _SEQ,
+        "seq": (begin or exchange.response_begin or 0) % _SEQ,
         "start_ts_ns": done if at.begun is None else at.begun,
         "request_ns": sum(part for part in parts.values() if part != UNKNOWN_NS)
         if parts
@@ -167,7 +188,7 @@ def answered(connection: Connection, exchange: Exchange) -> Answered:
         "server_source": source,
         "retransmission_wait_ns": wait if parts else UNKNOWN_NS,
         "retransmissions": count,
-        "request_bytes": _length(exchange.begin, exchange.end),
+        "request_bytes": _length(begin, exchange.end),
         "response_bytes": _length(exchange.response_begin, exchange.response_end),
         "response_seq": (exchange.response_begin or 0) % _SEQ,
         "server_pid": server.pid if server else 0,
@@ -177,7 +198,8 @@ def answered(connection: Connection, exchange: Exchange) -> Answered:
         "view": VIEWS.index(_view(client, server)),
         "failed": exchange.failed,
     }
-    request.forget(exchange.begin)
+    if begin is not None:
+        request.forget(begin)
     response.forget(exchange.response_begin or 0)
     seen = client or server
     return Answered(seen.head if seen else b"", client is not None, exchange, fields, causes)
@@ -222,12 +244,15 @@ def _waits(
         return 0, 0, ""
     never = 1 << 63
     done = at.done if at.done is not None else never
-    there, first = request.waits(
-        exchange.begin,
-        exchange.end or exchange.begin + 1,
-        at.begun or 0,
-        at.taken or at.back or at.read or done,
-    )
+    there = 0
+    first: list[Repeat] = []
+    if exchange.begin is not None:
+        there, first = request.waits(
+            exchange.begin,
+            exchange.end or exchange.begin + 1,
+            at.begun or 0,
+            at.taken or at.back or at.read or done,
+        )
     back, then = 0, first[:0]
     if exchange.response_begin is not None:
         end = exchange.response_end or exchange.response_begin + 1
