@@ -3,7 +3,9 @@
 import pytest
 
 from tcprism.protocols import Exchange
-from tcprism.stages.request_rows import moments, split
+from tcprism.protocols.conversation import Conversation
+from tcprism.stages.ends import Connection, View
+from tcprism.stages.request_rows import answered, moments, split
 from tcprism.stages.timeline import Timeline
 
 PUSH = Exchange("websocket", "text", "", None, None, 5000, 5100, answered=False)
@@ -35,3 +37,27 @@ def test_a_push_takes_from_its_writing_to_its_reading(
         response.written = Timeline().written
     found, _ = split(moments(PUSH, request, response, client, server), server)
     assert found.items() >= parts.items()
+
+
+def test_a_long_request_keeps_its_moments_while_others_come_and_go() -> None:
+    connection = Connection((b"", b""), Conversation(()))
+    connection.conversation.client = 0
+    connection.views[0] = View(connection, 0, 1)
+    request, response = connection.timelines
+    for number in range(1000):
+        request.written.add(100 * (number + 1), number + 10, number)
+        response.read.add(100 * (number + 1), number + 20, 0)
+    long = Exchange("http2", "GET", "/long", 0, 100, 99_900, 100_000)
+    connection.finished.append(long)
+    for number in range(1, 999):
+        begin, end = 100 * number, 100 * (number + 1)
+        found = answered(connection, Exchange("http2", "GET", "/", begin, end, begin, end))
+        assert found.fields["start_ts_ns"] == number
+    assert answered(connection, long).fields["start_ts_ns"] == 0
+
+
+def test_bytes_of_others_between_the_ends_are_not_counted() -> None:
+    connection = Connection((b"", b""), Conversation(()))
+    exchange = Exchange("http2", "GET", "/", 0, 100, 0, 5000, request_bytes=60, response_bytes=70)
+    fields = answered(connection, exchange).fields
+    assert (fields["request_bytes"], fields["response_bytes"]) == (60, 70)

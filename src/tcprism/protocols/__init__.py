@@ -45,7 +45,8 @@ class Exchange:
     `response_begin` and `response_end` are the response's. None: not known, or there is none.
     What a server sends unasked has no `begin`, and `response_begin` from the start. `gap` says that
     bytes of it were not seen, so that its status or its ends may be wanting;
-    `answered` is False where the protocol has no response to it.
+    `answered` is False where the protocol has no response to it. `request_bytes` and
+    `response_bytes` are given where bytes of others lie between the ends.
     """
 
     protocol: str
@@ -59,6 +60,8 @@ class Exchange:
     failed: bool = False
     gap: bool = False
     answered: bool = True
+    request_bytes: int | None = None
+    response_bytes: int | None = None
 
 
 class Parser(ABC):

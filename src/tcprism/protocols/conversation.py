@@ -237,6 +237,7 @@ class Conversation:
         parser.lost(REQUEST, 0, 0)
         parser.lost(RESPONSE, 0, 0)
         self.done.extend(parser.done)
+        self.done.extend(parser.pending())
         for direction in self.directions:
             direction.rest, direction.skip, direction.lost = b"", 0, False
         self._try_again()

@@ -188,8 +188,10 @@ def answered(connection: Connection, exchange: Exchange) -> Answered:
         "server_source": source,
         "retransmission_wait_ns": wait if parts else UNKNOWN_NS,
         "retransmissions": count,
-        "request_bytes": _length(begin, exchange.end),
-        "response_bytes": _length(exchange.response_begin, exchange.response_end),
+        "request_bytes": _length(exchange.request_bytes, begin, exchange.end),
+        "response_bytes": _length(
+            exchange.response_bytes, exchange.response_begin, exchange.response_end
+        ),
         "response_seq": (exchange.response_begin or 0) % _SEQ,
         "server_pid": server.pid if server else 0,
         "server_comm": _comm(server),
@@ -198,9 +200,8 @@ def answered(connection: Connection, exchange: Exchange) -> Answered:
         "view": VIEWS.index(_view(client, server)),
         "failed": exchange.failed,
     }
-    if begin is not None:
-        request.forget(begin)
-    response.forget(exchange.response_begin or 0)
+    if request.crowded or response.crowded:
+        _forget(connection, exchange, request, response)
     seen = client or server
     return Answered(seen.head if seen else b"", client is not None, exchange, fields, causes)
 
@@ -225,8 +226,24 @@ def _last(at: Moments) -> int:
     return max((moment for moment in at if moment is not None), default=0)
 
 
-def _length(begin: int | None, end: int | None) -> int:
+def _length(told: int | None, begin: int | None, end: int | None) -> int:
+    if told is not None:
+        return told
     return UNKNOWN_BYTES if begin is None or end is None else end - begin
+
+
+def _forget(
+    connection: Connection, exchange: Exchange, request: Timeline, response: Timeline
+) -> None:
+    """Forget what no exchange needs any more: others may have begun before this one ends."""
+    talk = connection.conversation
+    left = (exchange, *connection.finished, *talk.done, *talk.pending())
+    begins = [one.begin for one in left if one.begin is not None]
+    responses = [one.response_begin for one in left if one.response_begin is not None]
+    if begins:
+        request.forget(min(begins))
+    if responses:
+        response.forget(min(responses))
 
 
 def _comm(view: View | None) -> bytes:

@@ -12,6 +12,7 @@ from tcprism.events.names import cause_name
 
 MARKS_MAX = 8_192  # of one sort; of a longer response the middle goes first
 REPEATS_MAX = 256
+_FEW = 64  # marks that need not be forgotten
 
 Mark = tuple[int, int]
 
@@ -66,13 +67,14 @@ class Timeline:
     unacknowledged); moments are of CLOCK_MONOTONIC in nanoseconds, durations microseconds.
     """
 
-    __slots__ = ("left", "read", "repeats", "written")
+    __slots__ = ("_many", "left", "read", "repeats", "written")
 
     def __init__(self) -> None:
         self.written = Marks()
         self.read = Marks()
         self.left = Marks()
         self.repeats: list[Repeat] = []
+        self._many = _FEW
 
     def repeat(self, begin: int, end: int, record: np.void) -> None:
         """Remember a retransmission."""
@@ -81,13 +83,20 @@ class Timeline:
         cause = cause_name(int(record["cause"]))
         self.repeats.append(Repeat(begin, end, int(record["ts_ns"]), cause, _bound(record, cause)))
 
+    @property
+    def crowded(self) -> bool:
+        """Whether there is so much that it is worth forgetting some."""
+        return self._size() > self._many
+
     def forget(self, offset: int) -> None:
-        """Forget what is before an offset, now and then: most have little to forget."""
+        """Forget what is before an offset."""
         for marks in (self.written, self.read, self.left):
-            if len(marks.ends) > 64:
-                marks.forget(offset)
-        if self.repeats:
-            self.repeats = [repeat for repeat in self.repeats if repeat.end > offset]
+            marks.forget(offset)
+        self.repeats = [repeat for repeat in self.repeats if repeat.end > offset]
+        self._many = max(_FEW, 2 * self._size())  # what is needed shall not be looked at each time
+
+    def _size(self) -> int:
+        return max(len(self.written.ends), len(self.read.ends), len(self.left.ends))
 
     def waits(self, begin: int, end: int, since_ns: int, until_ns: int) -> tuple[int, list[Repeat]]:
         """Return how long bytes waited to be sent again, and by which retransmissions.
