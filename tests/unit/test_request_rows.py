@@ -58,6 +58,8 @@ def test_a_long_request_keeps_its_moments_while_others_come_and_go() -> None:
 
 def test_bytes_of_others_between_the_ends_are_not_counted() -> None:
     connection = Connection((b"", b""), Conversation(()))
+    connection.conversation.client = 0
+    connection.views[0] = View(connection, 0, 1)
     exchange = Exchange("http2", "GET", "/", 0, 100, 0, 5000, request_bytes=60, response_bytes=70)
     fields = answered(connection, exchange).fields
     assert (fields["request_bytes"], fields["response_bytes"]) == (60, 70)
