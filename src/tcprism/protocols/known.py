@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from tcprism.protocols import Protocol
 from tcprism.protocols.http1 import HTTP1
+from tcprism.protocols.mqtt import MQTT
 
-PROTOCOLS: tuple[Protocol, ...] = (HTTP1,)
+PROTOCOLS: tuple[Protocol, ...] = (HTTP1, MQTT)

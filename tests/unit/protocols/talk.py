@@ -1,6 +1,8 @@
 """Conversations for the tests of parsers: bytes of both ends, whole, cut, late or with gaps."""
 
+import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from tcprism.protocols import Exchange, Protocol
 from tcprism.protocols.conversation import Conversation
@@ -27,16 +29,17 @@ class Talk:
 
     def say(self, side: int, *pieces: bytes) -> None:
         for piece in pieces:
-            self._ts += 1000
-            seen = piece[: self._captured]
-            self.conversation.feed(side, self._at[side], len(piece), seen, self._ts)
-            self._at[side] += len(piece)
+            self.part(side, piece[: self._captured], len(piece))
 
     def skip(self, side: int, count: int) -> None:
         """Say something of which nothing was seen."""
+        self.part(side, b"", count)
+
+    def part(self, side: int, seen: bytes, size: int) -> None:
+        """Say something of which only the first bytes were seen."""
         self._ts += 1000
-        self.conversation.feed(side, self._at[side], count, b"", self._ts)
-        self._at[side] += count
+        self.conversation.feed(side, self._at[side], size, seen, self._ts)
+        self._at[side] += size
 
     def end(self) -> list[Exchange]:
         """End both directions; return all exchanges."""
@@ -63,3 +66,14 @@ def exchanges(
 def told(found: Iterable[Exchange]) -> list[tuple[str, str, str]]:
     """Return method, resource and status of each."""
     return [(one.method, one.resource, one.status) for one in found]
+
+
+def recorded(name: str) -> list[list[Said]]:
+    """Return the conversations that record.py has written, by connection."""
+    found: dict[str, list[Said]] = {}
+    for line in (Path(__file__).parent / "recorded" / name).read_text().splitlines():
+        number, mark, data = re.split("([<>])", line)
+        found.setdefault(number, []).append(
+            (CLIENT if mark == ">" else SERVER, bytes.fromhex(data))
+        )
+    return list(found.values())

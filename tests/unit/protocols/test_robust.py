@@ -1,0 +1,73 @@
+"""All protocols: what is cut, missing or no protocol at all misleads none of them."""
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tcprism.protocols import Exchange, Match, Protocol
+from tcprism.protocols.known import PROTOCOLS
+
+from .talk import Said, Talk, exchanges, recorded
+
+RECORDED = [
+    said
+    for path in sorted((Path(__file__).parent / "recorded").iterdir())
+    for said in recorded(path.name)
+]
+
+conversations = st.sampled_from(RECORDED)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
+def test_random_bytes_are_no_protocol(protocol: Protocol) -> None:
+    dice = random.Random(7)
+    for _ in range(20_000):
+        data = dice.randbytes(dice.choice((5, 16, 64, 512)))
+        claimed = protocol.request(data) is protocol.response(data[::-1]) is Match.YES
+        assert not claimed, data
+
+
+def test_random_conversations_are_unknown() -> None:
+    dice = random.Random(8)
+    for _ in range(300):
+        talk = Talk()
+        for _ in range(40):
+            talk.say(dice.randrange(2), dice.randbytes(dice.randrange(1, 2000)))
+        assert not talk.end()
+        assert talk.conversation.parser is None
+
+
+@given(conversations, st.integers(1, 40))
+def test_pieces_of_any_size_say_the_same(said: list[Said], piece: int) -> None:
+    assert exchanges(said, piece=piece) == exchanges(said)
+
+
+@given(conversations, st.data())
+@settings(max_examples=60)
+def test_gaps_never_pair_wrongly(said: list[Said], data: st.DataObject) -> None:
+    def key(one: Exchange) -> tuple[object, ...]:
+        return one.method, one.begin, one.response_begin, one.response_end, one.status, one.failed
+
+    truth = {key(one) for one in exchanges(said)}
+    talk = Talk()
+    kept = st.integers(0, 40) | st.just(1 << 20)
+    for side, piece in said:
+        seen = piece[: data.draw(kept)]
+        talk.part(side, seen, len(piece))
+    for one in talk.end():
+        assert one.gap or one.response_begin is None or key(one) in truth
+
+
+@given(conversations, st.data())
+@settings(max_examples=60)
+def test_changed_bytes_never_raise(said: list[Said], data: st.DataObject) -> None:
+    talk = Talk()
+    for side, piece in said:
+        changed = bytearray(piece)
+        if data.draw(st.booleans()):
+            changed[data.draw(st.integers(0, len(piece) - 1))] = data.draw(st.integers(0, 255))
+        talk.say(side, bytes(changed))
+    talk.end()
