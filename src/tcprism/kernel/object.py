@@ -14,7 +14,9 @@ from typing import Self
 import numpy as np
 
 from tcprism import interrupts
+from tcprism.errors import MachineError
 from tcprism.events import _wire
+from tcprism.events.escape import escape_text
 from tcprism.kernel import libbpf
 
 OBJECT = Path(__file__).with_name("tcprism.bpf.o")
@@ -33,13 +35,20 @@ class LoadError(Exception):
 
 
 class BpfObject:
-    """tcprism's BPF object in one process. A context manager: leaving it detaches and unloads."""
+    """tcprism's BPF object in one process. A context manager: leaving it detaches and unloads.
+
+    All methods raise MachineError where the object does not have what this version needs.
+    """
 
     def __init__(self, path: Path = OBJECT) -> None:
         interrupts.check()
         self._library = libbpf.load()
         self._library.log.take()
-        self._object = self._try("open", "bpf_object__open_file", str(path).encode(), None)
+        self._path = path
+        try:
+            self._object = self._try("open", "bpf_object__open_file", str(path).encode(), None)
+        except LoadError as error:
+            raise self._unfit(f"libbpf cannot open it: {error}") from error
         self._links: list[int] = []
         self.loaded: tuple[str, ...] = ()
 
@@ -61,12 +70,22 @@ class BpfObject:
         except OSError as error:
             raise LoadError(step, error, self._library.log.take()) from error
 
+    def _unfit(self, reason: str) -> MachineError:
+        """Return the error for an object of another version, or none."""
+        return MachineError(
+            f"the BPF programs in {escape_text(str(self._path))} do not fit this version of tcprism"
+            f" ({reason}): install it again, or run `python tools/build_bpf.py` in its source tree"
+        )
+
     # open -> configure
 
     def select(self, programs: Iterable[str]) -> None:
         """Choose the programs to load, by name; all others stay out."""
         chosen = set(programs)
-        for name, program in self._programs().items():
+        there = self._programs()
+        if missing := sorted(chosen - set(there)):
+            raise self._unfit(f"there is no program {missing[0]}")
+        for name, program in there.items():
             self._library.call("bpf_program__set_autoload", program, name in chosen)
         self.loaded = tuple(sorted(chosen))
 
@@ -77,6 +96,8 @@ class BpfObject:
             values[name] = value
         size = c_size_t()
         address = self._library.checked("bpf_map__initial_value", self._map(".rodata"), byref(size))
+        if size.value < values.nbytes:
+            raise self._unfit("its configuration is another")
         ctypes.memmove(address, values.tobytes(), values.nbytes)
         for name, count in entries.items():
             self._library.checked("bpf_map__set_max_entries", self._map(name), count)
@@ -103,7 +124,7 @@ class BpfObject:
 
     def _link(self, name: str, function: str, *where: int) -> None:
         interrupts.check()
-        program = self._programs()[name]
+        program = self._program(name)
         self._links.append(self._try(f"attach {name}", function, program, *where))
 
     def iterate(self, name: str) -> bytes:
@@ -112,7 +133,7 @@ class BpfObject:
         Raises LoadError.
         """
         step = f"iterate {name}"
-        link = self._try(step, "bpf_program__attach_iter", self._programs()[name], None)
+        link = self._try(step, "bpf_program__attach_iter", self._program(name), None)
         try:
             link_fd = self._library.call("bpf_link__fd", link)
             with open(self._try(step, "bpf_iter_create", link_fd), "rb") as output:
@@ -141,7 +162,7 @@ class BpfObject:
 
     def program_fd(self, name: str) -> int:
         """Return a loaded program's descriptor; it belongs to this object."""
-        return int(self._library.checked("bpf_program__fd", self._programs()[name]))
+        return int(self._library.checked("bpf_program__fd", self._program(name)))
 
     def put(self, name: str, key: bytes, value: bytes) -> None:
         """Write one map entry. Raises OSError."""
@@ -195,9 +216,10 @@ class BpfObject:
     def _map(self, name: str) -> int:
         if name == ".rodata":  # libbpf puts the object's name in front
             return self._rodata()
-        return int(
-            self._library.checked("bpf_object__find_map_by_name", self._object, name.encode())
-        )
+        found = self._library.call("bpf_object__find_map_by_name", self._object, name.encode())
+        if not found:
+            raise self._unfit(f"there is no map {name}")
+        return int(found)
 
     def _rodata(self) -> int:
         current = self._library.call("bpf_object__next_map", self._object, None)
@@ -205,7 +227,13 @@ class BpfObject:
             if self._library.call("bpf_map__name", current).endswith(b".rodata"):
                 return int(current)
             current = self._library.call("bpf_object__next_map", self._object, current)
-        raise KeyError(".rodata")
+        raise self._unfit("there is no map .rodata")
+
+    def _program(self, name: str) -> int:
+        program = self._programs().get(name)
+        if program is None:
+            raise self._unfit(f"there is no program {name}")
+        return program
 
     def _programs(self) -> dict[str, int]:
         programs = {}
