@@ -227,6 +227,33 @@ def test_formats() -> None:
     assert row["payload"] == json.loads(line)["payload"]
 
 
+def test_structures_hold_what_columns_hold() -> None:
+    """Bytes in base64 and times as RFC 3339 at every depth; JSON has no number that is none."""
+    at = "TIMESTAMP '2026-01-02 03:04:05'"
+    sql = (
+        f"SELECT {{'a': '\\xff'::BLOB, 'b': [{at}]}} AS one, MAP {{'x'::BLOB: 1}} AS two,"
+        " ['nan'::DOUBLE, 2] AS three, 'inf'::DOUBLE AS four"
+    )
+    expected = {
+        "one": {"a": "/w==", "b": ["2026-01-02T03:04:05"]},
+        "two": {"eA==": 1},
+        "three": [None, 2.0],
+        "four": None,
+    }
+    (line,) = query(SAMPLE, sql, "--format", "json").stdout.splitlines()
+    assert json.loads(line) == expected
+    (row,) = csv.DictReader(io.StringIO(query(SAMPLE, sql, "--format", "csv").stdout))
+    assert row.pop("four") == ""
+    assert all(json.loads(text) == expected[name] for name, text in row.items())
+
+
+def test_json_needs_a_name_for_each_column() -> None:
+    done = query(SAMPLE, "SELECT 1 AS a, 2 AS a", "--format", "json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "several columns are called a: name them apart" in done.stderr
+    assert query(SAMPLE, "SELECT 1 AS a, 2 AS a", "--format", "csv").stdout == "a,a\n1,2\n"
+
+
 def test_list() -> None:
     told = query("--list").stdout
     for name, named in QUERIES.items():

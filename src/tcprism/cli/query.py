@@ -6,8 +6,10 @@ import csv
 import datetime
 import io
 import json
+import math
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from inspect import cleandoc
 from typing import Any
@@ -106,7 +108,7 @@ def _csv_cell(value: Any) -> Any:
     plain = _plain(value)
     if plain is None or isinstance(plain, int | float):
         return plain
-    text = _shown(plain)
+    text = _shown(_flat(plain))
     return text if isinstance(value, bytes | bytearray) else harmless(text)
 
 
@@ -117,18 +119,41 @@ def _csv_line(row: Row) -> str:
 
 
 def _json(names: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise UsageError(
+            f"--format json: several columns are called {_shown(twice[0])}: name them apart,"
+            " as in SELECT count(*) AS events"
+        )
     for row in rows:
         values = dict(zip(names, map(_plain, row), strict=True))
-        yield json.dumps(values, default=str) + "\n"
+        yield _json_text(values) + "\n"
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, default=str, allow_nan=False)
+
+
+def _flat(value: Any) -> Any:
+    """Return a structure or list as JSON, anything else as it is."""
+    return _json_text(_plain(value)) if isinstance(value, Mapping | list | tuple) else value
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON and CSV have it: bytes in base64, times as RFC 3339 without zone."""
+    """Return a value as JSON and CSV have it, at every depth.
+
+    Bytes are in base64, times as RFC 3339 without zone, what is no finite number is null.
+    """
+    if isinstance(value, Mapping):
+        return {str(_plain(key)): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
     if isinstance(value, bytes | bytearray):
         return b64encode(value).decode("ascii")
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
-    return float(value) if isinstance(value, Decimal) else value
+    if isinstance(value, float | Decimal):
+        return float(value) if math.isfinite(value) else None
+    return value
 
 
 def _table(names: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:
@@ -155,7 +180,7 @@ def _cell(value: Any) -> str:
     """Return a value for a terminal, without a control character."""
     if value is None:
         return "-"
-    text = escape(bytes(value)) if isinstance(value, bytes | bytearray) else _shown(value)
+    text = escape(bytes(value)) if isinstance(value, bytes | bytearray) else _shown(_flat(value))
     return text if len(text) <= _WIDEST else text[: _WIDEST - 3] + "..."
 
 
