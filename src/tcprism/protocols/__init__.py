@@ -46,7 +46,7 @@ class Exchange:
     What a server sends unasked has no `begin`, and `response_begin` from the start. `gap` says that
     bytes of it were not seen, so that its status or its ends may be wanting;
     `answered` is False where the protocol has no response to it. `request_bytes` and
-    `response_bytes` are given where bytes of others lie between the ends.
+    `response_bytes` are given where bytes of others lie between the ends; below 0: not known.
     """
 
     protocol: str

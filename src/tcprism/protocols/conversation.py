@@ -137,6 +137,7 @@ class Conversation:
             if direction.lost:
                 place = parser.find(role, data)
                 if place < 0:
+                    parser.lost(role, end - len(data), end)
                     data = b""
                     break
                 direction.lost = False
@@ -165,10 +166,9 @@ class Conversation:
         if passed == missing and not data:
             return
         self.gaps += missing - passed
-        if not direction.lost:
-            direction.lost = True
-            begin = direction.at - (missing - passed) - len(data)
-            parser.lost(side ^ self.client, begin, direction.at)
+        direction.lost = True
+        begin = direction.at - (missing - passed) - len(data)
+        parser.lost(side ^ self.client, begin, direction.at)
 
     def _guess(self, side: int, data: bytes, missing: int) -> None:
         """Keep the first bytes until it is known what they are."""

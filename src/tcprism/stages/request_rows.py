@@ -228,7 +228,7 @@ def _last(at: Moments) -> int:
 
 def _length(told: int | None, begin: int | None, end: int | None) -> int:
     if told is not None:
-        return told
+        return told if told >= 0 else UNKNOWN_BYTES
     return UNKNOWN_BYTES if begin is None or end is None else end - begin
 
 

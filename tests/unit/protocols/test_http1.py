@@ -126,3 +126,15 @@ def test_an_unanswered_request_is_pending() -> None:
     talk.say(SERVER, OK)
     talk.say(CLIENT, GET)
     assert [one.method for one in talk.conversation.pending()] == ["GET"]
+
+
+def test_a_request_whose_response_fell_into_a_long_gap_takes_no_other() -> None:
+    talk = Talk()
+    for path in (b"/first", b"/second", b"/third"):
+        talk.say(CLIENT, b"GET %s HTTP/1.1\r\n\r\n" % path)
+        if path == b"/third":
+            talk.say(SERVER, b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")
+        else:
+            talk.skip(SERVER, 300)
+    found = [(one.resource, one.status, one.gap) for one in talk.end()]
+    assert found == [("/first", "", True), ("/second", "", True), ("/third", "404", False)]
