@@ -5,13 +5,13 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Sequence
 
-from tcprism.protocols import REQUEST, RESPONSE, Exchange, Match, NotThisProtocol, Parser, Protocol
+from tcprism.protocols import REQUEST, RESPONSE, Exchange, NotThisProtocol, Parser, Protocol
+from tcprism.protocols.opening import Opening, Said
 
 # What is not in order: writes of several threads, which return in another order than they wrote.
 HELD_MAX = 64  # pieces of a direction
 HELD_NS = 50_000_000
 REST_MAX = 1 << 20  # bytes of a frame that is not whole yet
-UNKNOWN_MAX = 16_384  # bytes of both directions before it is known what they are
 TRIES_MAX = 32  # to tell the protocol of a connection; the first may be amid something
 
 _SEQ = 1 << 32
@@ -49,7 +49,7 @@ class Conversation:
         self.unknown = False  # it speaks nothing that is known here
         self.done: list[Exchange] = []
         self.gaps = 0
-        self._first: list[tuple[int, int, bytes, int]] | None = []  # side, offset, bytes, missing
+        self._opening: Opening | None = Opening(protocols)
         self._tries = 0
 
     def offset(self, side: int, seq: int) -> int:
@@ -172,63 +172,31 @@ class Conversation:
 
     def _guess(self, side: int, data: bytes, missing: int) -> None:
         """Keep the first bytes until it is known what they are."""
-        assert self._first is not None
-        at = self.directions[side].at - missing - len(data)
-        self._first.append((side, at, data, missing))
-        heads = [self._head(0), self._head(1)]
-        if not (heads[0] and heads[1]):
-            found, more = None, True
-        else:
-            found, more = self._choose(heads)
-        if found:
-            protocol, self.client = found
+        assert self._opening
+        piece = side, self.directions[side].at - missing - len(data), data, missing
+        self._opening.add(*piece)
+        found = self._opening.recognize()
+        if not isinstance(found, bool):
+            protocol, self.client, pieces = found
             self.parser = protocol.parser(self._show_values)
-            self._begin()
-        elif not more or sum(len(piece[2]) for piece in self._first) > UNKNOWN_MAX:
-            self._try_again()
+            self._begin(pieces)
+        elif not found:
+            self._try_again(piece)  # the other end's may be the rest of something
 
-    def _head(self, side: int) -> bytes:
-        """Return the first bytes of a direction, or those behind what is missing of it."""
-        assert self._first is not None
-        head, cut = b"", False
-        for its, _, data, missing in self._first:
-            if its == side and data:
-                head = data if cut else head + data
-                cut = False
-            cut |= its == side and missing > 0
-        return head
-
-    def _choose(self, heads: Sequence[bytes]) -> tuple[tuple[Protocol, int] | None, bool]:
-        """Return the protocol that both directions agree on, and whether more bytes may tell."""
-        more = False
-        for protocol in self._protocols:
-            for client in (0, 1):
-                request = protocol.request(heads[client])
-                if request is Match.NO:
-                    continue
-                response = protocol.response(heads[1 - client])
-                if request is response is Match.YES:
-                    return (protocol, client), False
-                more |= response is not Match.NO
-        return None, more
-
-    def _begin(self) -> None:
+    def _begin(self, pieces: Sequence[Said]) -> None:
         """Pass the first bytes, each direction's in its order."""
-        first, self._first = self._first or [], None
+        self._opening = None
         ends = [direction.at for direction in self.directions]
-        for place, (side, at, data, missing) in enumerate(first):
+        for place, (side, at, data, missing) in enumerate(pieces):
             self.directions[side].at = at + len(data) + missing
             self._pass(side, data, missing)
             if self.parser is None:  # it was another protocol after all
                 for direction, end in zip(self.directions, ends, strict=True):
                     direction.at = end
-                for side, at, data, missing in first[place + 1 :]:
-                    self._keep(side, at, data, missing)
+                for piece in pieces[place + 1 :]:
+                    if self._opening:
+                        self._opening.add(*piece)
                 return
-
-    def _keep(self, side: int, at: int, data: bytes, missing: int) -> None:
-        if self._first is not None:
-            self._first.append((side, at, data, missing))
 
     def _revise(self) -> None:
         """It is another protocol: what comes next shall tell which."""
@@ -242,8 +210,11 @@ class Conversation:
             direction.rest, direction.skip, direction.lost = b"", 0, False
         self._try_again()
 
-    def _try_again(self) -> None:
+    def _try_again(self, *pieces: Said) -> None:
         """Let what comes next tell what it is."""
         self._tries += 1
         self.unknown = self._tries >= TRIES_MAX
-        self._first = None if self.unknown else []
+        opening = Opening(self._protocols)
+        for piece in pieces:
+            opening.add(*piece)
+        self._opening = None if self.unknown else opening

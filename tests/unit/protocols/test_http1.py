@@ -138,3 +138,22 @@ def test_a_request_whose_response_fell_into_a_long_gap_takes_no_other() -> None:
             talk.skip(SERVER, 300)
     found = [(one.resource, one.status, one.gap) for one in talk.end()]
     assert found == [("/first", "", True), ("/second", "", True), ("/third", "404", False)]
+
+
+def test_an_upload_may_come_first() -> None:
+    head = b"PUT /file HTTP/1.1\r\nContent-Length: 400000\r\n\r\n"
+    talk = Talk(captured=4096)
+    talk.say(CLIENT, head + bytes(100_000), *(bytes(100_000) for _ in range(3)))
+    talk.say(SERVER, b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+    (found,) = talk.end()
+    assert (found.method, found.status, found.gap) == ("PUT", "201", False)
+    assert found.end == 1000 + len(head) + 400_000
+
+
+def test_a_connection_joined_amid_a_captured_body() -> None:
+    talk = Talk(captured=100)
+    talk.say(SERVER, *(b"x" * 1000 for _ in range(100)))
+    talk.say(CLIENT, GET)
+    talk.say(SERVER, OK)
+    (found,) = talk.end()
+    assert (found.status, found.response_begin) == ("200", 5000 + 100_000)
