@@ -5,5 +5,6 @@ from __future__ import annotations
 from tcprism.protocols import Protocol
 from tcprism.protocols.http1 import HTTP1
 from tcprism.protocols.mqtt import MQTT
+from tcprism.protocols.nats import NATS
 
-PROTOCOLS: tuple[Protocol, ...] = (HTTP1, MQTT)
+PROTOCOLS: tuple[Protocol, ...] = (HTTP1, MQTT, NATS)

@@ -1,6 +1,6 @@
 """MQTT 3.1, 3.1.1 and 5 (OASIS): what a client asks, paired by packet identifier.
 
-Messages that the broker delivers are no requests of the client: they are passed over.
+DELIVER is a PUBLISH of the broker, which nobody asked for.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Mqtt(Numbered):
     def __init__(self, show_values: bool = False) -> None:
         super().__init__(show_values)
         self._version = 0  # the protocol level; 0: the start was not seen
-        self._aliases: dict[int, str] = {}
+        self._aliases: tuple[dict[int, str], dict[int, str]] = ({}, {})  # of each end
 
     def parse(self, side: int, data: bytes, at: int) -> int:
         """Read packets; the payload of a message is passed over."""
@@ -77,7 +77,9 @@ class Mqtt(Numbered):
                 raise NotThisProtocol
             if side == REQUEST:
                 self._request(kind, data[place], data[body:seen], at + place, at + end)
-            elif kind != _PUBLISH:
+            elif kind == _PUBLISH:
+                self._delivery(data[place] >> 1 & 3, data[body:seen], at + place, at + end)
+            else:
                 self._response(kind, data[body:seen], at + place, at + end)
             place = end
         return place
@@ -102,21 +104,31 @@ class Mqtt(Numbered):
                 self.done.append(Exchange("mqtt", "DISCONNECT", "", begin, end, answered=False))
 
     def _publish(self, quality: int, body: bytes, begin: int, end: int) -> None:
-        behind = 2 + int.from_bytes(body[:2], "big")
-        number = body[behind : behind + 2]
-        if len(body) < behind + 2 * (quality > 0):
-            raise NotThisProtocol
-        topic = _text(body[2:behind])
-        if self._version == 5:
-            topic = self._aliased(topic, body, behind + 2 * (quality > 0))
+        topic, behind = self._topic(REQUEST, quality, body)
         exchange = Exchange("mqtt", "PUBLISH", topic, begin, end)
         if quality:
-            self.ask((_PUBLISH, number), exchange)
+            self.ask((_PUBLISH, body[behind : behind + 2]), exchange)
         else:
             exchange.answered = False
             self.done.append(exchange)
 
-    def _aliased(self, topic: str, body: bytes, place: int) -> str:
+    def _delivery(self, quality: int, body: bytes, begin: int, end: int) -> None:
+        topic, _ = self._topic(RESPONSE, quality, body)
+        delivery = Exchange("mqtt", "DELIVER", topic, None, None, begin, end, answered=False)
+        self.done.append(delivery)
+
+    def _topic(self, side: int, quality: int, body: bytes) -> tuple[str, int]:
+        """Return a message's topic, and the place behind it."""
+        behind = 2 + int.from_bytes(body[:2], "big")
+        properties = behind + 2 * (quality > 0)
+        if len(body) < properties:
+            raise NotThisProtocol
+        topic = _text(body[2:behind])
+        if self._version == 5:
+            topic = self._aliased(self._aliases[side], topic, body, properties)
+        return topic, behind
+
+    def _aliased(self, aliases: dict[int, str], topic: str, body: bytes, place: int) -> str:
         """Return the topic that an alias stands for; whoever sends both defines it."""
         begin, end = _properties(body, place)
         # Clients put it first or behind the payload format and the expiry, which have fixed sizes.
@@ -126,11 +138,11 @@ class Mqtt(Numbered):
         if not found or found[0] != _TOPIC_ALIAS:
             return topic
         alias = int.from_bytes(found[1:3], "big")
-        if topic and len(self._aliases) < _ALIASES_MAX:
-            self._aliases[alias] = topic
+        if topic and len(aliases) < _ALIASES_MAX:
+            aliases[alias] = topic
         elif topic:
-            self._aliases.pop(alias, None)
-        return topic or self._aliases.get(alias, "")
+            aliases.pop(alias, None)
+        return topic or aliases.get(alias, "")
 
     def _connect(self, body: bytes) -> str:
         """Take the version; return the name of the client."""

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tcprism.protocols import Exchange, Match, Protocol
@@ -17,6 +17,11 @@ RECORDED = [
     for path in sorted((Path(__file__).parent / "recorded").iterdir())
     for said in recorded(path.name)
 ]
+
+# To make an example of a long conversation smaller takes longer than to read it.
+ROBUST = settings(
+    max_examples=60, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate)
+)
 
 conversations = st.sampled_from(RECORDED)
 
@@ -41,12 +46,13 @@ def test_random_conversations_are_unknown() -> None:
 
 
 @given(conversations, st.integers(1, 40))
+@ROBUST
 def test_pieces_of_any_size_say_the_same(said: list[Said], piece: int) -> None:
     assert exchanges(said, piece=piece) == exchanges(said)
 
 
 @given(conversations, st.data())
-@settings(max_examples=60)
+@ROBUST
 def test_gaps_never_pair_wrongly(said: list[Said], data: st.DataObject) -> None:
     def key(one: Exchange) -> tuple[object, ...]:
         return one.method, one.begin, one.response_begin, one.response_end, one.status, one.failed
@@ -62,7 +68,7 @@ def test_gaps_never_pair_wrongly(said: list[Said], data: st.DataObject) -> None:
 
 
 @given(conversations, st.data())
-@settings(max_examples=60)
+@ROBUST
 def test_changed_bytes_never_raise(said: list[Said], data: st.DataObject) -> None:
     talk = Talk()
     for side, piece in said:
