@@ -28,7 +28,16 @@ def owner(cgroup_id: int) -> Owner:
     return Owner() if cgroup_id % 3 == 0 else Owner(cgroup=f"/a/{cgroup_id}", container="box")
 
 
-CONTEXT = Context(owner, lambda number: f"DROP_{number}" if number % 2 else None, lambda _: "RESET")
+def interface(netns: int, index: int) -> str | None:
+    return f"eth{netns % 9}.{index}" if index % 2 else None
+
+
+CONTEXT = Context(
+    owner,
+    lambda number: f"DROP_{number}" if number % 2 else None,
+    lambda _: "RESET",
+    interface,
+)
 
 
 def random_part(family: str, count: int, seed: int, width: int | None = 64) -> Part:
@@ -41,6 +50,9 @@ def random_part(family: str, count: int, seed: int, width: int | None = 64) -> P
         rows[name] = np.frombuffer(random.bytes(count * dtype[name].itemsize), dtype[name])
     rows["kind"] = random.choice([KINDS.index(kind) for kind in FAMILIES[family]], count)
     rows["family"] = random.choice([4, 6], count)
+    scoped = (rows["family"] == 6) & (random.integers(0, 2, count) == 1)  # link-local, RFC 4007
+    rows["local_ip"][scoped, :2] = 0xFE, 0x80
+    rows["scope_id"][~scoped] = 0
     rows["ts_ns"] = np.sort(random.integers(0, 1 << 40, count))
     derived = {
         name: np.ma.MaskedArray(

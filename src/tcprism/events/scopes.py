@@ -16,7 +16,7 @@ _ADDRESSES = ("local_ip", "remote_ip")
 def shown(part: Part, name: str) -> list[Any]:
     """Return a column as `to_list` does, addresses with their scope (RFC 4007).
 
-    The scope is the interface's name where this machine knows it, else its index.
+    The scope is the interface's name where it is known, else its index.
     """
     values = BY_NAME[name].to_list(part)
     if name not in _ADDRESSES or not part.rows["scope_id"].any():

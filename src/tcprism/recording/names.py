@@ -21,6 +21,8 @@ from tcprism.recording.framing import LIFT
 
 # The look-ups of a context, and the field of the records that each explains.
 _FIELDS = {"owner": "cgroup_id", "drop_reason": "reason", "reset_reason": "reset_reason"}
+_LOOK_UPS = (*_FIELDS, "interface")  # an interface's number has its network namespace in front
+_INDEX_BITS = 32
 
 _REMEMBERED = 1 << 16  # names, at the most, before a batch
 
@@ -41,7 +43,7 @@ class NameStore:
             self._stored.clear()  # they are stored once more
         for part in parts:
             for look_up, number in _numbers(part):
-                name = getattr(part.context, look_up)(number)
+                name = _name(part.context, look_up, number)
                 if self._stored.get((look_up, number)) != name:
                     self._stored[look_up, number] = name
                     news.setdefault(look_up, {})[str(number)] = (
@@ -55,6 +57,16 @@ def _numbers(part: Part) -> Iterable[tuple[str, int]]:
         if field in (part.rows.dtype.names or ()):
             for number in np.unique(np.ascontiguousarray(part.rows[field])).tolist():
                 yield look_up, number
+    scoped = part.rows[part.rows["scope_id"] != 0]
+    interfaces = scoped["netns"].astype(np.uint64) << _INDEX_BITS | scoped["scope_id"]
+    for number in np.unique(interfaces).tolist():
+        yield "interface", number
+
+
+def _name(context: Context, look_up: str, number: int) -> Any:
+    if look_up == "interface":
+        return context.interface(number >> _INDEX_BITS, number & (1 << _INDEX_BITS) - 1)
+    return getattr(context, look_up)(number)
 
 
 class NameBook:
@@ -65,7 +77,7 @@ class NameBook:
 
     def __init__(self, most: int) -> None:
         self._left = most
-        self._known: dict[str, _Known] = {look_up: {} for look_up in _FIELDS}
+        self._known: dict[str, _Known] = {look_up: {} for look_up in _LOOK_UPS}
         self._batch = 0
         self.context = self._make_context()
 
@@ -78,7 +90,7 @@ class NameBook:
         for number, owner in notes.owner.items():
             fields = (getattr(owner, name) for name in Owner.__dataclass_fields__)
             self._add("owner", number, Owner(*fields))
-        for look_up in ("drop_reason", "reset_reason"):
+        for look_up in ("drop_reason", "reset_reason", "interface"):
             for number, name in getattr(notes, look_up).items():
                 self._add(look_up, number, name)
         self.context = self._make_context()
@@ -90,10 +102,12 @@ class NameBook:
         self._known[look_up].setdefault(number, []).append((self._batch, name))
 
     def _make_context(self) -> Context:
+        interface = _table(self._known["interface"], self._batch, None)
         return Context(
             owner=_table(self._known["owner"], self._batch, Owner()),
             drop_reason=_table(self._known["drop_reason"], self._batch, None),
             reset_reason=_table(self._known["reset_reason"], self._batch, None),
+            interface=lambda netns, index: interface(netns << _INDEX_BITS | index),
         )
 
 

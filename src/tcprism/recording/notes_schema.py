@@ -48,6 +48,7 @@ class NamesNote(msgspec.Struct):
     owner: dict[int, OwnerNote] = {}
     drop_reason: dict[int, Text | None] = {}
     reset_reason: dict[int, Text | None] = {}
+    interface: dict[int, Text | None] = {}
 
 
 class GapNote(msgspec.Struct):
