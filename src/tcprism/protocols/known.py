@@ -6,5 +6,11 @@ from tcprism.protocols import Protocol
 from tcprism.protocols.http1 import HTTP1
 from tcprism.protocols.mqtt import MQTT
 from tcprism.protocols.nats import NATS
+from tcprism.protocols.redis import REDIS
 
-PROTOCOLS: tuple[Protocol, ...] = (HTTP1, MQTT, NATS)
+PROTOCOLS: tuple[Protocol, ...] = (
+    HTTP1,
+    MQTT,
+    NATS,
+    REDIS,
+)

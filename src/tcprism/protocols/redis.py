@@ -1,0 +1,214 @@
+"""Redis: replies in the order of commands, and what comes unasked."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from functools import lru_cache
+
+from tcprism.protocols import REQUEST, Exchange, NotThisProtocol, Protocol
+from tcprism.protocols.redis_commands import describe
+from tcprism.protocols.redis_wire import Reply, Wire, request_match, response_match
+
+_ERROR = re.compile(rb"-([A-Z][A-Z0-9_]{0,31})")
+_STATUS = re.compile(rb"\+([A-Z]{1,16})(?: |$)")
+
+_CHANGES = ("SUBSCRIBE", "UNSUBSCRIBE")
+_CONFIRMED = frozenset(f"{kind}{change}" for kind in ("", "P", "S") for change in _CHANGES)
+_SPECIAL = _CONFIRMED | {"CLIENT REPLY", "SYNC"}
+_MODES = frozenset(("HELLO", "MONITOR", "PSYNC", "RESET"))
+_MESSAGES = frozenset((b"message", b"pmessage", b"smessage"))
+
+
+class Redis(Wire):
+    """Reads RESP."""
+
+    protocol = "redis"
+
+    def __init__(self, show_values: bool = False) -> None:
+        super().__init__(show_values)
+        self._open: Exchange | None = None  # its reply has a gap, and nothing behind it yet
+        self._unsure = False  # there was a gap in the commands
+        self._extra = 0  # commands behind it whose replies cannot be told from those within
+        self._silent = 0  # commands to come that get no reply; below 0: all
+        self._confirmations: deque[int] = deque()  # of the waiting (un)subscriptions; 0: of all
+        self._subscribed = {"": 0, "P": 0, "S": 0}
+        self._pubsub = self._resp3 = self._monitor = False
+
+    def find(self, side: int, data: bytes) -> int:
+        """Take the start of what a process wrote; of commands also one amid a pipeline."""
+        if side != REQUEST and self._open:
+            self._open.response_end = None  # there is more of it, or it is not
+        return super().find(side, data)
+
+    def lost(self, side: int, begin: int, end: int) -> None:
+        """After missing commands, those before are answered still, in their order."""
+        self._over()
+        if side == REQUEST:
+            self._unsure = True
+            if self.more:
+                self.more = 0
+                self.waiting.append(self._exchange(None))
+                self.waiting[-1].gap = True
+            return
+        reply, self.reply = self.reply, None
+        if reply and reply.words is None and len(self.waiting) == 1 and begin < end:
+            self._open = exchange = self.waiting.popleft()
+            exchange.response_begin, exchange.response_end = reply.begin, end
+            exchange.gap = True
+        self._confirmations.clear()
+        self._unsure, self._extra = False, 0
+        super().lost(side, begin, end)
+
+    def ended(self, side: int, at: int) -> None:
+        """Let go what was waiting for the end of its reply."""
+        self._over()
+
+    def _over(self) -> None:
+        if self._open:
+            self.done.append(self._open)
+            self._open = None
+
+    def _exchange(self, end: int | None) -> Exchange:
+        method, resource = describe(self.arguments, self.show_values)
+        return Exchange("redis", method, resource, self.begin, end)
+
+    def asked(self, end: int) -> None:
+        """Take a command."""
+        exchange, waiting = self._exchange(end), self.waiting
+        if self._open:
+            self._over()
+        if self._unsure:
+            if waiting or self._extra:
+                self._extra += 1
+                exchange.gap = True
+                self.done.append(exchange)
+                return
+            self._unsure = False
+        if exchange.method in _SPECIAL:
+            self._special(exchange)
+        if self._silent:
+            self._silent -= self._silent > 0
+            exchange.answered = False
+            self.done.append(exchange)
+            return
+        if len(waiting) == waiting.maxlen:
+            raise NotThisProtocol
+        waiting.append(exchange)
+
+    def _special(self, exchange: Exchange) -> None:
+        """Take note of commands after which replies come otherwise."""
+        if exchange.method in _CONFIRMED:
+            self._pubsub = True
+            self._confirmations.append(self.size - 1)
+        elif exchange.method == "SYNC":
+            self.ended_here = True  # a database and then commands follow, from the server
+        else:
+            mode = self.arguments[2].upper() if len(self.arguments) > 2 else b""
+            if mode == b"SKIP":
+                self._silent = self._silent or 2
+            else:
+                self._silent = {b"ON": 0, b"OFF": -1}.get(mode, self._silent)
+
+    def may_be_unasked(self, kind: bytes) -> bool:
+        """Say whether a reply may be a message or confirm a subscription."""
+        if kind == b">":
+            return True
+        return kind == b"*" and not self._resp3 and (self._pubsub or not self.waiting)
+
+    def replied(self, reply: Reply, end: int) -> None:
+        """Pair a reply."""
+        if reply.words and self._unasked(reply, end):
+            return
+        if self._monitor and reply.first[:1] == b"+" and reply.first[1:2].isdigit():
+            return
+        if self._confirmations and self.waiting[0].method in _CONFIRMED:
+            self._refused(reply)
+        if not self.waiting:
+            self._extra = max(0, self._extra - 1)
+            return
+        exchange = self.waiting.popleft()
+        exchange.response_begin, exchange.response_end = reply.begin, end
+        exchange.status = _status(reply.first)
+        if reply.error and (reply.first[:1] in b"-!" or exchange.method == "EXEC"):
+            exchange.failed = True
+            code = _ERROR.match(reply.error)
+            exchange.status = code[1].decode() if code else "ERR"
+        if exchange.method in _MODES:
+            self._mode(exchange, reply)
+        self.done.append(exchange)
+
+    def _mode(self, exchange: Exchange, reply: Reply) -> None:
+        if exchange.failed:
+            return
+        if exchange.method == "HELLO":
+            self._resp3 = reply.first[:1] == b"%"
+        elif exchange.method == "MONITOR":
+            self._monitor = True
+        elif exchange.method == "PSYNC":
+            self.ended_here = True
+        else:
+            self._pubsub = self._resp3 = self._monitor = False
+            self._subscribed = {"": 0, "P": 0, "S": 0}
+
+    def _unasked(self, reply: Reply, end: int) -> bool:
+        """Take a message or a confirmation; return whether it was one."""
+        assert reply.words
+        word, *about = reply.words
+        name = word.decode("ascii", "backslashreplace")
+        if name.upper() in _CONFIRMED:
+            self._confirmed(name.upper(), reply, end)
+            return True
+        pushed = reply.first[:1] == b">"
+        if not pushed and not (word in _MESSAGES and about):
+            return False
+        self._pubsub |= not pushed
+        channel = about[min(word == b"pmessage", len(about) - 1)] if about else b""
+        resource = channel.decode("utf-8", "backslashreplace")
+        message = Exchange("redis", name[:40], resource, None, None, reply.begin, end)
+        message.answered = False
+        self.done.append(message)
+        return True
+
+    def _confirmed(self, name: str, reply: Reply, end: int) -> None:
+        """Take the confirmation of one channel: each has its own."""
+        kind = name.removesuffix("SUBSCRIBE").removesuffix("UN")
+        other = {"": "P", "P": ""}.get(kind)
+        self._subscribed[kind] = reply.number - (
+            self._subscribed[other] if other is not None else 0
+        )
+        if not self.waiting or self.waiting[0].method != name or not self._confirmations:
+            return
+        exchange = self.waiting[0]
+        if exchange.response_begin is None:
+            exchange.response_begin = reply.begin
+        self._confirmations[0] -= 1
+        more = self._confirmations[0]
+        if more > 0 or (more < 0 and self._subscribed[kind] > 0):
+            return
+        self.waiting.popleft()
+        self._confirmations.popleft()
+        exchange.response_end = end
+        exchange.status = "OK"
+        self.done.append(exchange)
+
+    def _refused(self, reply: Reply) -> None:
+        """A plain reply to a subscription is an error or QUEUED, unless it was confirmed."""
+        self._confirmations.popleft()
+        if self.waiting[0].response_begin is not None:
+            exchange = self.waiting.popleft()
+            exchange.gap = True
+            self.done.append(exchange)
+
+
+@lru_cache(256)
+def _status(first: bytes) -> str:
+    if first in (b"$-1", b"*-1", b"_"):
+        return "nil"
+    if first[:1] != b"+":
+        return ""
+    word = _STATUS.match(first)
+    return word[1].decode() if word else "OK"
+
+
+REDIS = Protocol("redis", Redis, request_match, response_match)

@@ -1,0 +1,218 @@
+"""What Redis' clients and servers write (RESP2, RESP3 and inline commands), whole or not yet."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+
+from tcprism.protocols import REQUEST, Match, NotThisProtocol, Parser
+from tcprism.protocols.redis_commands import RESOURCE_MAX, kept
+
+_WAITED_FOR = 256  # longer strings are passed over, only their begin is taken
+_WORDS = 3
+_ELEMENTS_MAX = 1 << 32
+
+_COMMAND = re.compile(rb"\*([1-9]\d{0,6})\r\n\$(\d{1,2})\r\n([A-Za-z][\w.-]*)\r\n")
+_COMMAND_BEGUN = re.compile(
+    rb"\*(?:[1-9]\d{0,6}(?:\r(?:\n(?:\$(?:\d{1,2}(?:\r(?:\n(?:[A-Za-z][\w.-]{0,98}\r?)?)?)?)?)?)?)?)?"
+)
+_AMID = re.compile(rb"\r\n(?=\*[1-9]\d{0,6}\r\n\$\d{1,2}\r\n[A-Za-z][\w.-]*\r\n)")
+_ARGUMENT = re.compile(rb"\$(\d{1,10})\r\n")
+_ARGUMENT_BEGUN = re.compile(rb"(?:\$(?:\d{1,10}\r?)?)?")
+_INLINE = re.compile(rb"([A-Za-z][\w.-]{0,63}(?:[ \t][^\r\n]*)?)?\r?\n|\*(?:0|-1)\r\n")
+_INLINE_BEGUN = re.compile(rb"[A-Za-z][^\r\n]{0,8192}\r?|\r|\*-?[01]?\r?")
+# 1: a whole element; 2 and 3: a string of so many bytes; 4 and 5: so many elements
+_ELEMENT = re.compile(
+    rb"(?:([+-][^\r\n]{0,8192}|:[+-]?\d{1,20}|[$*]-1|_|#[tf]|,[-+.\w]{1,32}|\([+-]?\d{1,4096})"
+    rb"|([$=!])(\d{1,10})|([*~>%|])(\d{1,10}))\r\n"
+)
+_ELEMENT_BEGUN = re.compile(
+    rb"(?:[+-][^\r\n]{0,8192}|[:(][+-]?\d{0,4096}|_|#[tf]?|,[-+.\w]{0,32}|[$*](?:-1?)?"
+    rb"|[$=!*~>%|]\d{0,10})\r?"
+)
+
+
+class Reply:
+    """A reply that is being read."""
+
+    __slots__ = ("begin", "error", "first", "left", "number", "words")
+
+    def __init__(self, begin: int, first: bytes, words: list[bytes] | None) -> None:
+        self.begin = begin
+        self.first = first  # its first line
+        self.left = 1  # elements still to come
+        self.error = b""  # the first one in it
+        self.words = words  # the first strings of what may be unasked
+        self.number = 0  # the last one of that
+
+    def note(self, line: bytes) -> None:
+        """Take an element that is a line."""
+        self.left -= 1
+        if line[:1] == b"-":
+            self.error = self.error or line
+        elif self.words is not None and line[:1] == b":":
+            self.number = int(line[1:])
+
+
+class Wire(Parser):
+    """Reads commands and replies; a subclass pairs them."""
+
+    def __init__(self, show_values: bool = False) -> None:
+        super().__init__(show_values)
+        self.arguments: list[bytes] = []  # the first ones of the command that is being read
+        self.begin = self.size = self.more = 0  # of it: offset, arguments, those still to come
+        self.reply: Reply | None = None
+
+    @abstractmethod
+    def asked(self, end: int) -> None:
+        """Take the command that is whole now, before an offset."""
+
+    @abstractmethod
+    def replied(self, reply: Reply, end: int) -> None:
+        """Take a reply that is whole now, before an offset."""
+
+    @abstractmethod
+    def may_be_unasked(self, kind: bytes) -> bool:
+        """Say whether a reply, by its first byte, may answer no command."""
+
+    def parse(self, side: int, data: bytes, at: int) -> int:
+        """Read commands and replies."""
+        return self._commands(data, at) if side == REQUEST else self._replies(data, at)
+
+    def find(self, side: int, data: bytes) -> int:
+        """Find the start of a command, or take the start of a reply."""
+        if side != REQUEST:
+            return 0 if _ELEMENT.match(data) else -1
+        if _COMMAND.match(data):
+            return 0
+        amid = _AMID.search(data)
+        return amid.end() if amid else -1
+
+    def _commands(self, data: bytes, at: int) -> int:
+        place = 0
+        while place < len(data) and not self.ended_here:
+            if not self.more:
+                begun = self._command(data, place, at)
+                if begun == place:
+                    return place
+                place = begun
+            place, whole = self._take(data, place)
+            if not whole:
+                return place
+            if self.arguments:
+                self.asked(at + place)
+        return place
+
+    def _command(self, data: bytes, place: int, at: int) -> int:
+        """Read the first line of a command and its name, or all of one that is inline."""
+        self.begin = at + place
+        if found := _COMMAND.match(data, place):
+            if int(found[2]) != len(found[3]):
+                raise NotThisProtocol
+            self.size = int(found[1])
+            self.more = self.size - 1
+            self.arguments = [found[3]]
+            return found.end()
+        if inline := _INLINE.match(data, place):
+            self.arguments = (inline[1] or b"").split()
+            self.size = len(self.arguments)
+            return inline.end()
+        if _COMMAND_BEGUN.fullmatch(data, place) or _INLINE_BEGUN.fullmatch(data, place):
+            return place
+        raise NotThisProtocol
+
+    def _take(self, data: bytes, place: int) -> tuple[int, bool]:
+        """Take arguments; return the place behind them and whether they are all there."""
+        arguments, size = self.arguments, len(data)
+        wanted = kept(arguments[0], self.show_values) if self.more else 0
+        while self.more:
+            found = _ARGUMENT.match(data, place)
+            if not found:
+                if not _ARGUMENT_BEGUN.fullmatch(data, place):
+                    raise NotThisProtocol
+                return place, False
+            begin = found.end()
+            length = int(found[1])
+            end = begin + length
+            if end + 2 <= size:
+                if data[end : end + 2] != b"\r\n":
+                    raise NotThisProtocol
+            elif length <= _WAITED_FOR and len(arguments) < wanted:
+                return place, False
+            if len(arguments) < wanted:
+                arguments.append(data[begin : min(end, begin + RESOURCE_MAX)])
+            self.more -= 1
+            place = end + 2
+        return place, True
+
+    def _replies(self, data: bytes, at: int) -> int:
+        place, size = 0, len(data)
+        while place < size and not self.ended_here:
+            found = _ELEMENT.match(data, place)
+            if not found:
+                if not _ELEMENT_BEGUN.fullmatch(data, place):
+                    raise NotThisProtocol
+                return place
+            reply = self.reply or self._first(found, at + place)
+            if found.lastindex == 1:
+                reply.note(found[1])
+                place = found.end()
+            elif found.lastindex == 3:
+                end = self._string(reply, found, data)
+                if not end:
+                    return place
+                place = end
+            else:
+                self._aggregate(reply, found[4], int(found[5]))
+                place = found.end()
+            if not reply.left:
+                self.reply = None
+                self.replied(reply, at + place)
+        return place
+
+    def _first(self, found: re.Match[bytes], begin: int) -> Reply:
+        first = found[0][:-2]
+        words: list[bytes] | None = [] if self.may_be_unasked(first[:1]) else None
+        self.reply = Reply(begin, first, words)
+        return self.reply
+
+    def _string(self, reply: Reply, found: re.Match[bytes], data: bytes) -> int:
+        """Return the place behind a string; 0: it is too short yet, but wanted."""
+        begin = found.end()
+        end = begin + int(found[3])
+        if end + 2 <= len(data):
+            if data[end : end + 2] != b"\r\n":
+                raise NotThisProtocol
+        elif reply.words is not None and end - begin <= _WAITED_FOR:
+            return 0
+        if reply.words is not None and len(reply.words) < _WORDS:
+            reply.words.append(data[begin : min(end, begin + RESOURCE_MAX)])
+        if found[2] == b"!":
+            reply.error = reply.error or b"-" + data[begin : min(end, begin + RESOURCE_MAX)]
+        reply.left -= 1
+        return end + 2
+
+    def _aggregate(self, reply: Reply, kind: bytes, count: int) -> None:
+        if kind == b"|":  # belongs to the element behind it
+            reply.left += 2 * count
+        else:
+            reply.left += (2 * count if kind == b"%" else count) - 1
+        if reply.left > _ELEMENTS_MAX:
+            raise NotThisProtocol
+
+
+def request_match(data: bytes) -> Match:
+    """Take inline commands only if they are PING: lines of text are other protocols' too."""
+    if found := _COMMAND.match(data):
+        return Match.YES if int(found[2]) == len(found[3]) else Match.NO
+    line = data[:6].upper()
+    if line == b"PING\r\n":
+        return Match.YES
+    begun = _COMMAND_BEGUN.fullmatch(data) or b"PING\r\n".startswith(line)
+    return Match.MORE if begun else Match.NO
+
+
+def response_match(data: bytes) -> Match:
+    if _ELEMENT.match(data):
+        return Match.YES
+    return Match.MORE if _ELEMENT_BEGUN.fullmatch(data) else Match.NO
