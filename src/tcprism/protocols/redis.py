@@ -27,42 +27,43 @@ class Redis(Wire):
 
     def __init__(self, show_values: bool = False) -> None:
         super().__init__(show_values)
-        self._open: Exchange | None = None  # its reply has a gap, and nothing behind it yet
-        self._unsure = False  # there was a gap in the commands
-        self._extra = 0  # commands behind it whose replies cannot be told from those within
+        self._open: Exchange | None = None  # its reply has a gap, and ends before the next command
+        self._unsure = False  # after a gap: whose the next replies are
+        self._extra = 0  # commands since then whose replies cannot be told from others
+        self._heard = False  # a reply since the last command
+        self._overlaps = False  # the client does not wait for all replies before the next command
         self._silent = 0  # commands to come that get no reply; below 0: all
         self._confirmations: deque[int] = deque()  # of the waiting (un)subscriptions; 0: of all
         self._subscribed = {"": 0, "P": 0, "S": 0}
         self._pubsub = self._resp3 = self._monitor = False
 
-    def find(self, side: int, data: bytes) -> int:
-        """Take the start of what a process wrote; of commands also one amid a pipeline."""
-        if side != REQUEST and self._open:
-            self._open.response_end = None  # there is more of it, or it is not
-        return super().find(side, data)
-
     def lost(self, side: int, begin: int, end: int) -> None:
-        """After missing commands, those before are answered still, in their order."""
-        self._over()
+        """Pair on after missing bytes if the client waits for its replies, else never again.
+
+        Commands before missing ones are answered still, in their order.
+        """
         if side == REQUEST:
-            self._unsure = True
+            self._unsure, self._heard = True, False
             if self.more:
                 self.more = 0
                 self.waiting.append(self._exchange(None))
                 self.waiting[-1].gap = True
             return
         reply, self.reply = self.reply, None
-        if reply and reply.words is None and len(self.waiting) == 1 and begin < end:
+        if self._open:
+            self._open.response_end = end or None
+        elif reply and reply.words is None and len(self.waiting) == 1 and end:
             self._open = exchange = self.waiting.popleft()
             exchange.response_begin, exchange.response_end = reply.begin, end
             exchange.gap = True
         self._confirmations.clear()
-        self._unsure, self._extra = False, 0
+        self._unsure, self._extra = self._overlaps, 0
         super().lost(side, begin, end)
 
     def ended(self, side: int, at: int) -> None:
         """Let go what was waiting for the end of its reply."""
-        self._over()
+        if side != REQUEST:
+            self._over()
 
     def _over(self) -> None:
         if self._open:
@@ -78,8 +79,10 @@ class Redis(Wire):
         exchange, waiting = self._exchange(end), self.waiting
         if self._open:
             self._over()
+        heard, self._heard = self._heard, False
+        self._overlaps |= heard and bool(waiting)
         if self._unsure:
-            if waiting or self._extra:
+            if self._overlaps or not heard or waiting or self._extra:
                 self._extra += 1
                 exchange.gap = True
                 self.done.append(exchange)
@@ -118,11 +121,14 @@ class Redis(Wire):
 
     def replied(self, reply: Reply, end: int) -> None:
         """Pair a reply."""
+        self._heard = True
+        if self._open:
+            self._open.response_end = end
         if reply.words and self._unasked(reply, end):
             return
         if self._monitor and reply.first[:1] == b"+" and reply.first[1:2].isdigit():
             return
-        if self._confirmations and self.waiting[0].method in _CONFIRMED:
+        if self._confirmations and self.waiting and self.waiting[0].method in _CONFIRMED:
             self._refused(reply)
         if not self.waiting:
             self._extra = max(0, self._extra - 1)

@@ -34,11 +34,15 @@ _SECRETS = frozenset(
 
 
 class Command(NamedTuple):
-    """What is known of a command by its name: `place` is its key's, `kept` how many arguments."""
+    """What is known of a command by its name: `place` is its key's, `kept` how many arguments.
+
+    `plain`: that is all there is to know.
+    """
 
     method: str
     place: int
     kept: int
+    plain: bool
 
 
 @lru_cache(1024)
@@ -46,15 +50,20 @@ def command(name: bytes) -> Command:
     """Return what is known of the command of a name."""
     upper = name.upper()
     if upper in _CONTAINERS:
-        return Command(upper.decode(), 2, _KEPT)
-    kept = _KEPT_MOST if upper in (b"XREAD", b"XREADGROUP") else _KEPT
-    return Command(upper.decode(), _PLACES.get(upper, 1), kept)
+        return Command(upper.decode(), 2, _KEPT, False)
+    stream = upper in (b"XREAD", b"XREADGROUP")
+    plain = not stream and not upper.startswith(b"EVAL")
+    place = _PLACES.get(upper, 1)
+    kept = place + 1 if plain else _KEPT_MOST if stream else _KEPT
+    return Command(upper.decode(), place, kept, plain)
 
 
 def describe(arguments: Sequence[bytes], show_values: bool) -> tuple[str, str]:
     """Return method and resource of a command, whose arguments begin with its name."""
-    method, place, _ = command(arguments[0])
-    if place == 2 and len(arguments) > 1 and arguments[0].upper() in _CONTAINERS:
+    method, place, _, plain = command(arguments[0])
+    if plain and not show_values:
+        return method, _text(arguments[place]) if 0 < place < len(arguments) else ""
+    if not plain and place == 2 and len(arguments) > 1:
         method = f"{method} {_text(arguments[1]).upper()}"[:40]
         place = 0 if method in _SOURCES else 2
     elif method.startswith("EVAL"):
@@ -87,4 +96,4 @@ def _place_of_stream(arguments: Sequence[bytes]) -> int:
 
 
 def _text(argument: bytes) -> str:
-    return argument.decode("utf-8", "backslashreplace")[:RESOURCE_MAX]
+    return argument[:RESOURCE_MAX].decode("utf-8", "backslashreplace")[:RESOURCE_MAX]

@@ -164,7 +164,7 @@ class Wire(Parser):
                 place = end
             else:
                 self._aggregate(reply, found[4], int(found[5]))
-                place = found.end()
+                place = _skip(reply, data, found.end())
             if not reply.left:
                 self.reply = None
                 self.replied(reply, at + place)
@@ -199,6 +199,24 @@ class Wire(Parser):
             reply.left += (2 * count if kind == b"%" else count) - 1
         if reply.left > _ELEMENTS_MAX:
             raise NotThisProtocol
+
+
+def _skip(reply: Reply, data: bytes, place: int) -> int:
+    """Return the place behind the whole strings that come next, of which there may be many."""
+    size, left = len(data), reply.left
+    if reply.words is not None:
+        return place
+    while left and data[place : place + 1] == b"$":
+        line = data.find(b"\r\n", place, place + 12)
+        if line < 0 or not (length := data[place + 1 : line]).isdigit():
+            break
+        end = line + 4 + int(length)
+        if end > size or data[end - 2 : end] != b"\r\n":
+            break
+        left -= 1
+        place = end
+    reply.left = left
+    return place
 
 
 def request_match(data: bytes) -> Match:
