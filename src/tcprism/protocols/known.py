@@ -6,10 +6,12 @@ from tcprism.protocols import Protocol
 from tcprism.protocols.http1 import HTTP1
 from tcprism.protocols.mqtt import MQTT
 from tcprism.protocols.nats import NATS
+from tcprism.protocols.postgresql import POSTGRESQL
 from tcprism.protocols.redis import REDIS
 
 PROTOCOLS: tuple[Protocol, ...] = (
     HTTP1,
+    POSTGRESQL,
     MQTT,
     NATS,
     REDIS,
