@@ -46,21 +46,22 @@ class Attribute(NamedTuple):
     json_type: str = "string"
 
 
-_HTTP = ("http", "http2", "grpc")
+_HTTP = ("http", "http2")
 _DATABASES = (
     "postgresql", "mysql", "redis", "memcached", "mongodb", "cassandra",
 )  # fmt: skip
 _MESSAGING = ("kafka", "amqp", "mqtt", "nats")
 ATTRIBUTES = (
     Attribute("http.request.method", _HTTP, "method"),
-    Attribute("http.response.status_code", ("http", "http2"), "status", "integer"),
-    Attribute("url.path", ("http", "http2"), "resource"),
+    Attribute("http.response.status_code", _HTTP, "status", "integer"),
+    Attribute("url.path", _HTTP, "resource"),
     Attribute("db.system.name", _DATABASES, "protocol"),
     Attribute("db.operation.name", _DATABASES, "method"),
     Attribute("db.query.text", ("postgresql", "mysql", "cassandra"), "resource"),
     Attribute("db.response.status_code", _DATABASES, "status"),
     Attribute("rpc.system.name", ("grpc",), "protocol"),
     Attribute("rpc.method", ("grpc",), "resource"),
+    Attribute("rpc.response.status_code", ("grpc",), "status"),
     Attribute("messaging.system", _MESSAGING, "protocol"),
     Attribute("messaging.operation.name", _MESSAGING, "method"),
     Attribute("messaging.destination.name", _MESSAGING, "resource"),

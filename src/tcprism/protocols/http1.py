@@ -7,6 +7,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from tcprism.protocols import REQUEST, Exchange, Match, NotThisProtocol, Parser, Protocol
+from tcprism.protocols.http2 import Http2
+from tcprism.protocols.target import resource
 from tcprism.protocols.websocket import WebSocket
 
 HEAD_MAX = 65_536
@@ -89,7 +91,7 @@ class Http1(Parser):
         return end + self._response(head, begin, end_at)
 
     def _request(self, head: Head, begin: int, end: int) -> int:
-        exchange = Exchange("http", head.method, self._resource(head.target), begin)
+        exchange = Exchange("http", head.method, resource(head.target, self.show_values), begin)
         if len(self.waiting) == self.waiting.maxlen:
             raise NotThisProtocol
         self.waiting.append(exchange)
@@ -139,6 +141,10 @@ class Http1(Parser):
         return length
 
     def _upgrade(self, exchange: Exchange, head: Head, end: int) -> int:
+        if head.upgrade == "h2c":
+            exchange.response_begin, exchange.status = None, ""
+            self.successor = Http2(self.show_values, exchange)
+            return 0
         if head.upgrade == "websocket":
             self.successor = WebSocket(self.show_values)
         else:
@@ -186,13 +192,6 @@ class Http1(Parser):
         self._chunked, self._trailers = [None, None], [False, False]
         self._until_close = None
         super().lost(side, begin, end)
-
-    def _resource(self, target: bytes) -> str:
-        text = target.decode("ascii", "backslashreplace")
-        if self.show_values:
-            return text
-        path, mark, _ = text.partition("?")
-        return path + mark
 
 
 def _head(side: int, head: bytes) -> Head:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tcprism.protocols import Protocol
 from tcprism.protocols.http1 import HTTP1
+from tcprism.protocols.http2 import HTTP2
 from tcprism.protocols.mqtt import MQTT
 from tcprism.protocols.nats import NATS
 from tcprism.protocols.postgresql import POSTGRESQL
@@ -11,6 +12,7 @@ from tcprism.protocols.redis import REDIS
 
 PROTOCOLS: tuple[Protocol, ...] = (
     HTTP1,
+    HTTP2,
     POSTGRESQL,
     MQTT,
     NATS,
