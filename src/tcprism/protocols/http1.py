@@ -146,7 +146,7 @@ class Http1(Parser):
             self.successor = Http2(self.show_values, exchange)
             return 0
         if head.upgrade == "websocket":
-            self.successor = WebSocket(self.show_values)
+            self.successor = WebSocket(self.show_values, exchange.resource)
         else:
             self.ended_here = True
         return self._finish(exchange, end, 0)
