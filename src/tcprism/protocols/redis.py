@@ -6,7 +6,7 @@ import re
 from collections import deque
 from functools import lru_cache
 
-from tcprism.protocols import REQUEST, Exchange, NotThisProtocol, Protocol
+from tcprism.protocols import REQUEST, Exchange, Protocol
 from tcprism.protocols.redis_commands import describe
 from tcprism.protocols.redis_wire import Reply, Wire, request_match, response_match
 
@@ -27,48 +27,25 @@ class Redis(Wire):
 
     def __init__(self, show_values: bool = False) -> None:
         super().__init__(show_values)
-        self._open: Exchange | None = None  # its reply has a gap, and ends before the next command
-        self._unsure = False  # after a gap: whose the next replies are
-        self._extra = 0  # commands since then whose replies cannot be told from others
-        self._heard = False  # a reply since the last command
-        self._overlaps = False  # the client does not wait for all replies before the next command
         self._silent = 0  # commands to come that get no reply; below 0: all
         self._confirmations: deque[int] = deque()  # of the waiting (un)subscriptions; 0: of all
         self._subscribed = {"": 0, "P": 0, "S": 0}
         self._pubsub = self._resp3 = self._monitor = False
 
+    def begun(self) -> tuple[int | None, Exchange | None]:
+        """Return the beginnings of what is being read."""
+        reply = self.reply
+        begin = reply.begin if reply and reply.words is None else None
+        return begin, self._exchange(None) if self.more else None
+
     def lost(self, side: int, begin: int, end: int) -> None:
-        """Pair on after missing bytes if the client waits for its replies, else never again.
-
-        Commands before missing ones are answered still, in their order.
-        """
-        if side == REQUEST:
-            self._unsure, self._heard = True, False
-            if self.more:
-                self.more = 0
-                self.waiting.append(self._exchange(None))
-                self.waiting[-1].gap = True
-            return
-        reply, self.reply = self.reply, None
-        if self._open:
-            self._open.response_end = end or None
-        elif reply and reply.words is None and len(self.waiting) == 1 and end:
-            self._open = exchange = self.waiting.popleft()
-            exchange.response_begin, exchange.response_end = reply.begin, end
-            exchange.gap = True
-        self._confirmations.clear()
-        self._unsure, self._extra = self._overlaps, 0
+        """Forget what was being read."""
         super().lost(side, begin, end)
-
-    def ended(self, side: int, at: int) -> None:
-        """Let go what was waiting for the end of its reply."""
-        if side != REQUEST:
-            self._over()
-
-    def _over(self) -> None:
-        if self._open:
-            self.done.append(self._open)
-            self._open = None
+        if side == REQUEST:
+            self.more = 0
+        else:
+            self.reply = None
+            self._confirmations.clear()
 
     def _exchange(self, end: int | None) -> Exchange:
         method, resource = describe(self.arguments, self.show_values)
@@ -76,18 +53,9 @@ class Redis(Wire):
 
     def asked(self, end: int) -> None:
         """Take a command."""
-        exchange, waiting = self._exchange(end), self.waiting
-        if self._open:
-            self._over()
-        heard, self._heard = self._heard, False
-        self._overlaps |= heard and bool(waiting)
-        if self._unsure:
-            if self._overlaps or not heard or waiting or self._extra:
-                self._extra += 1
-                exchange.gap = True
-                self.done.append(exchange)
-                return
-            self._unsure = False
+        exchange = self._exchange(end)
+        if not self.ask(exchange):
+            return
         if exchange.method in _SPECIAL:
             self._special(exchange)
         if self._silent:
@@ -95,9 +63,7 @@ class Redis(Wire):
             exchange.answered = False
             self.done.append(exchange)
             return
-        if len(waiting) == waiting.maxlen:
-            raise NotThisProtocol
-        waiting.append(exchange)
+        self.waiting.append(exchange)
 
     def _special(self, exchange: Exchange) -> None:
         """Take note of commands after which replies come otherwise."""
@@ -121,19 +87,15 @@ class Redis(Wire):
 
     def replied(self, reply: Reply, end: int) -> None:
         """Pair a reply."""
-        self._heard = True
-        if self._open:
-            self._open.response_end = end
         if reply.words and self._unasked(reply, end):
             return
         if self._monitor and reply.first[:1] == b"+" and reply.first[1:2].isdigit():
             return
         if self._confirmations and self.waiting and self.waiting[0].method in _CONFIRMED:
             self._refused(reply)
-        if not self.waiting:
-            self._extra = max(0, self._extra - 1)
+        exchange = self.answer(end)
+        if not exchange:
             return
-        exchange = self.waiting.popleft()
         exchange.response_begin, exchange.response_end = reply.begin, end
         exchange.status = _status(reply.first)
         if reply.error and (reply.first[:1] in b"-!" or exchange.method == "EXEC"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 
-from tcprism.protocols import REQUEST, Match, NotThisProtocol, Parser
+from tcprism.protocols import REQUEST, Match, NotThisProtocol
+from tcprism.protocols.ordered import Ordered
 from tcprism.protocols.redis_commands import RESOURCE_MAX, kept
 
 _WAITED_FOR = 256  # longer strings are passed over, only their begin is taken
@@ -54,7 +55,7 @@ class Reply:
             self.number = int(line[1:])
 
 
-class Wire(Parser):
+class Wire(Ordered):
     """Reads commands and replies; a subclass pairs them."""
 
     def __init__(self, show_values: bool = False) -> None:
