@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tcprism.protocols import Protocol
+from tcprism.protocols.amqp import AMQP
 from tcprism.protocols.http1 import HTTP1
 from tcprism.protocols.http2 import HTTP2
 from tcprism.protocols.mqtt import MQTT
@@ -13,6 +14,7 @@ from tcprism.protocols.redis import REDIS
 PROTOCOLS: tuple[Protocol, ...] = (
     HTTP1,
     HTTP2,
+    AMQP,
     POSTGRESQL,
     MQTT,
     NATS,
