@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /* Where the kernel has neither fentry nor kprobes: each packet once, as it leaves IP, with its final headers. */
-#include "tcprism/conntrack.h"
 #include "tcprism/segment.h"
 #include "tcprism/synack.h"
 

@@ -36,6 +36,16 @@ table ip service {{
 }}
 """
 
+# The first SYN-ACK, after it has been sent and translated.
+LOST_SYNACK = """
+table ip lost {
+    chain input {
+        type filter hook input priority 0;
+        tcp flags & (syn | ack) == syn | ack limit rate 1/hour burst 1 packets drop
+    }
+}
+"""
+
 Ends = tuple[str, int, str, int]
 
 
@@ -81,6 +91,19 @@ def test_events_have_their_sockets_ends(translated: Netns, tmp_path: Path) -> No
     assert ends_of(answer) == server
     (dropped,) = (event for event in events if event["kind"] == "drop")
     assert (ends_of(dropped), dropped["outgoing"], dropped["bytes"]) == (client, True, 1000)
+
+
+def test_a_repeated_synack_is_no_transmit(translated: Netns, tmp_path: Path) -> None:
+    """It is a retransmission alone, as the kernel counts it (RetransSegs)."""
+    translated.run("nft", LOST_SYNACK)
+    with tracing(tmp_path / "events", "--kinds", KINDS, "--netns", translated.path) as tracer:
+        converse(translated)
+        counted = translated.tcp_counters()["RetransSegs"]
+    synacks = [event["kind"] for event in tracer.events if event.get("flags") == "SYN|ACK"]
+    assert synacks.count("transmit") == 1
+    assert synacks.count("retransmit") >= 1
+    repeated = [event for event in tracer.events if event["kind"] == "retransmit"]
+    assert sum(event["segs"] for event in repeated) == counted
 
 
 def test_port_chooses_by_the_sockets_ends(translated: Netns, tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ enum bpf_field_info_kind {
 #define bpf_core_type_size(type) __builtin_preserve_type_info(*(typeof(type) *)0, 1)
 #define bpf_core_type_matches(type) __builtin_preserve_type_info(*(typeof(type) *)0, 2)
 
+#define bpf_htons(x) __builtin_bswap16(x)
 #define bpf_ntohs(x) __builtin_bswap16(x)
 #define bpf_ntohl(x) __builtin_bswap32(x)
 

@@ -3,6 +3,7 @@
 #ifndef TCPRISM_SYNACK_H
 #define TCPRISM_SYNACK_H
 
+#include "conntrack.h"
 #include "egress_packet.h"
 
 struct bpf_sock_tuple { /* user-space interface: a fixed layout */
@@ -18,24 +19,22 @@ struct bpf_sock_tuple { /* user-space interface: a fixed layout */
 	};
 };
 
-/* The key by which the answer to the packet will be looked up. Returns its length, 0 if the headers cannot be read. */
-INLINE u32 read_answer_tuple(struct bpf_sock_tuple *to, const struct packet *packet, u32 protocol)
+/* The key by which the answer to a packet of the connection will be looked up. Returns its length. */
+INLINE u32 answer_tuple(struct bpf_sock_tuple *to, const struct connection *c)
 {
-	const u32 *word = (const void *)packet->start;
+	u16 source = bpf_htons(c->remote_port), destination = bpf_htons(c->local_port);
 
-	if (protocol == ETH_P_IP && packet->start + IPV4_MINIMUM <= packet->end) {
-		to->ipv4.saddr = word[4];
-		to->ipv4.daddr = word[3];
-		to->ipv4.sport = packet->tcp->dest;
-		to->ipv4.dport = packet->tcp->source;
+	if (c->family == 4) {
+		to->ipv4.saddr = c->remote.word[3];
+		to->ipv4.daddr = c->local.word[3];
+		to->ipv4.sport = source;
+		to->ipv4.dport = destination;
 		return sizeof(to->ipv4);
 	}
-	if (packet->start + IPV6_LENGTH > packet->end)
-		return 0;
-	__builtin_memcpy(to->ipv6.saddr, word + 6, sizeof(to->ipv6.saddr));
-	__builtin_memcpy(to->ipv6.daddr, word + 2, sizeof(to->ipv6.daddr));
-	to->ipv6.sport = packet->tcp->dest;
-	to->ipv6.dport = packet->tcp->source;
+	__builtin_memcpy(to->ipv6.saddr, &c->remote, sizeof(to->ipv6.saddr));
+	__builtin_memcpy(to->ipv6.daddr, &c->local, sizeof(to->ipv6.daddr));
+	to->ipv6.sport = source;
+	to->ipv6.dport = destination;
 	return sizeof(to->ipv6);
 }
 
@@ -49,20 +48,22 @@ INLINE bool is_later_than_first(const struct tcp_request_sock *request, u64 pack
 }
 
 /*
- * The packet has its listener's socket only, so its request is looked up. With Fast Open there is a connection instead,
- * and only retransmissions are sent without it. A SYN cookie leaves neither, and is never retransmitted.
+ * The packet has its listener's socket only, so its request is looked up, by the ends that it had before NAT. With
+ * Fast Open there is a connection instead, and only retransmissions are sent without it. A SYN cookie leaves neither,
+ * and is never retransmitted.
  */
 INLINE bool is_repeated_synack(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct bpf_sock_tuple tuple = {};
-	u32 length = read_answer_tuple(&tuple, packet, skb->protocol);
 	const struct sock_common *found, *readable;
+	struct connection c;
 	bool repeated = false;
 	u8 state = 0;
 
-	if (!length)
+	if (!read_packet_connection(&c, packet, skb->protocol, skb->ifindex))
 		return false;
-	found = bpf_skc_lookup_tcp(skb, &tuple, length, BPF_F_CURRENT_NETNS, 0);
+	undo_translation(&c, skb);
+	found = bpf_skc_lookup_tcp(skb, &tuple, answer_tuple(&tuple, &c), BPF_F_CURRENT_NETNS, 0);
 	if (!found)
 		return false;
 	readable = (void *)untyped(found);
