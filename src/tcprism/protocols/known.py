@@ -10,12 +10,14 @@ from tcprism.protocols.mqtt import MQTT
 from tcprism.protocols.nats import NATS
 from tcprism.protocols.postgresql import POSTGRESQL
 from tcprism.protocols.redis import REDIS
+from tcprism.protocols.tls import TLS
 
 PROTOCOLS: tuple[Protocol, ...] = (
     HTTP1,
     HTTP2,
     AMQP,
     POSTGRESQL,
+    TLS,
     MQTT,
     NATS,
     REDIS,
