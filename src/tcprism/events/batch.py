@@ -1,20 +1,23 @@
 """Batch: the unit that travels from the rings to the sinks."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tcprism.events._event import Attributes
 from tcprism.events.arrow import to_record_batch
 from tcprism.events.column import Column
-from tcprism.events.columns import BY_NAME, COLUMNS, columns_of
-from tcprism.events.event import Event
+from tcprism.events.columns import BY_NAME
 from tcprism.events.kinds import KIND_NUMBERS, RECORDS
 from tcprism.events.optional import need, pyarrow
 from tcprism.events.part import Part
+
+if TYPE_CHECKING:
+    from tcprism.events.event import Event
 
 
 class Batch:
@@ -50,7 +53,7 @@ class Batch:
         mask = np.concatenate([column.mask(part) for part in parts])
         return np.ma.MaskedArray(values, mask[self.permutation])
 
-    def split(self, size: int) -> Iterator["Batch"]:
+    def split(self, size: int) -> Iterator[Batch]:
         """Yield the events in time order as batches of at most `size` events."""
         if len(self) <= size:
             yield self
@@ -58,7 +61,7 @@ class Batch:
         for first in range(0, len(self), size):
             yield self.between(first, first + size)
 
-    def between(self, first: int, last: int) -> "Batch":
+    def between(self, first: int, last: int) -> Batch:
         """Return the events at the positions from `first` to before `last` in time order."""
         starts = np.cumsum([0, *map(len, self.parts)])
         chosen = np.sort(self.permutation[first:last])
@@ -71,17 +74,14 @@ class Batch:
 
     def __iter__(self) -> Iterator[Event]:
         """Make events in time order."""
-        events = [event for part in self.parts for event in self._events(part)]
-        return map(events.__getitem__, self.permutation.tolist())
+        from tcprism.events.event import events_of  # a large class: 8 ms at the start of a trace
 
-    def _events(self, part: Part) -> Iterator[Event]:
-        own = len(Attributes.__dataclass_fields__)
-        columns: list[Sequence[Any]] = [column.to_list(part) for column in COLUMNS[1:own]]
-        if others := [column for column in columns_of(part.family) if column in COLUMNS[own:]]:
-            rows = zip(*(column.to_list(part) for column in others), strict=True)
-            names = [column.name for column in others]
-            columns.append([dict(zip(names, row, strict=True)) for row in rows])
-        return map(Event, time_texts(part.rows["ts_ns"], self.clock_offset_ns), *columns)
+        events = [
+            event
+            for part in self.parts
+            for event in events_of(part, time_texts(part.rows["ts_ns"], self.clock_offset_ns))
+        ]
+        return map(events.__getitem__, self.permutation.tolist())
 
     @cached_property
     def permutation(self) -> NDArray[np.intp]:

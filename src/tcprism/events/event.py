@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tcprism.events._event import Attributes
-from tcprism.events.columns import BY_NAME, columns_of
+from tcprism.events.columns import BY_NAME, COLUMNS, columns_of
 from tcprism.events.kinds import FAMILY_OF_KIND
 from tcprism.events.names import endpoint, process
+from tcprism.events.part import Part
 
 JsonValue = str | int | bool | None
 _NAMES = Attributes.__dataclass_fields__.keys()
@@ -57,3 +58,14 @@ class Event(Attributes):
         local = endpoint(self.local_ip, self.local_port)
         remote = endpoint(self.remote_ip, self.remote_port)
         return f"{self.time} {self.kind} {who} {local} - {remote} {self.bytes} bytes"
+
+
+def events_of(part: Part, times: Iterable[str]) -> Iterator[Event]:
+    """Make an event of each record of a part; `times` are what `time` says."""
+    own = len(_NAMES)
+    columns: list[Sequence[Any]] = [column.to_list(part) for column in COLUMNS[1:own]]
+    if others := [column for column in columns_of(part.family) if column in COLUMNS[own:]]:
+        rows = zip(*(column.to_list(part) for column in others), strict=True)
+        names = [column.name for column in others]
+        columns.append([dict(zip(names, row, strict=True)) for row in rows])
+    return map(Event, times, *columns)

@@ -24,17 +24,21 @@ class Part:
     as wide as the ring's size class; only the first `payload_length` bytes of a row count. It is
     None where no payload was asked for. `derived` are the columns that stages have added, one value
     a record, masked where unknown. `context` explains the numbers that mean something only on the
-    machine that they come from. Raises ValueError when the parts do not fit together.
+    machine that they come from. `family` is the records', as in FAMILIES. Raises ValueError when
+    the parts do not fit together.
     """
 
     rows: Rows
     payload: NDArray[np.uint8] | None = None
     derived: Derived = field(default_factory=dict)
     context: Context = field(default_factory=Context)
+    family: str = field(init=False)
 
     def __post_init__(self) -> None:
-        if family_of(self.rows.dtype) is None:
+        family = family_of(self.rows.dtype)
+        if family is None:
             raise ValueError("rows must have the dtype of a family's record")
+        object.__setattr__(self, "family", family)
         if any(len(column) != len(self.rows) for column in self.derived.values()):
             raise ValueError(f"a derived column does not have {len(self.rows)} values")
         if self.payload is not None and len(self.payload) != len(self.rows):
@@ -42,11 +46,6 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    @property
-    def family(self) -> str:
-        """The records' family, as in FAMILIES."""
-        return family_of(self.rows.dtype) or ""
 
     def take(self, which: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Part:
         """Return a part with the records at some indices, in a slice, or where a mask is true."""

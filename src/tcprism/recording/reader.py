@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tcprism import interrupts
 from tcprism.errors import ExtraMissing, RecordingError
-from tcprism.events import Batch, Event
+from tcprism.events import Batch
 from tcprism.events.escape import escape_text
 from tcprism.events.ledger import Ledger
 from tcprism.events.optional import load_plugins, pyarrow
@@ -27,6 +27,9 @@ from tcprism.recording.notes import (
 )
 from tcprism.recording.pieces import in_pieces
 from tcprism.recording.schema import schema, to_parts
+
+if TYPE_CHECKING:
+    from tcprism.events import Event
 
 SUFFIX = ".tcpr"
 _NAME_SHARE, _GAP_SHARE = 4000, 2000  # a tenth of the memory, of 400 bytes or 200 each
