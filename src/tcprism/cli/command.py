@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import select
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -25,7 +24,9 @@ class Command:
     """
 
     def __init__(self, arguments: tuple[str, ...]) -> None:
-        if not shutil.which(arguments[0]):
+        from shutil import which  # brings compression with it: not at the start of every trace
+
+        if not which(arguments[0]):
             there = os.path.exists(arguments[0]) and os.sep in arguments[0]
             reason = "it is not an executable file" if there else "there is no such program"
             raise UsageError(f"cannot run {arguments[0]!r}: {reason}")
