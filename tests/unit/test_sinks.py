@@ -5,6 +5,8 @@ import io
 import json
 import re
 from base64 import b64decode
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from tcprism.events import FAMILIES, KINDS, Batch, Part
 from tcprism.events._wire import EventKind, MessageFlag
+from tcprism.events.context import Context
 from tcprism.events.kinds import RECORDS
 from tcprism.sinks import Sink
 from tcprism.sinks.count import Count
@@ -68,6 +71,17 @@ def random_batches(any_kind: bool) -> st.SearchStrategy[Batch]:
 def test_json_of_records_of_no_kind_parses(batch: Batch) -> None:
     lines = written(JsonLines, batch).splitlines()
     assert [json.loads(line)["ts_ns"] for line in lines] == batch["ts_ns"].tolist()
+
+
+@pytest.mark.parametrize("make", [JsonLines, partial(Text, color=False)])
+def test_sockets_that_differ_in_their_interface_only(make: Any) -> None:
+    """Some hooks do not know the socket, and a link-local address is there on every link."""
+    address = {"family": 6, "local_ip": "fe80::1", "remote_ip": "fe80::2", "netns": 1}
+    interfaces = Context(interface=lambda _netns, index: f"eth{index}")
+    part = segments(*({**address, "scope_id": index} for index in (1, 2, 1)))
+    lines = written(make, Batch([replace(part, context=interfaces)])).splitlines()
+    found = [re.findall(r'"scope_id":(\d)|fe80::1%eth(\d)', line)[0] for line in lines]
+    assert ["".join(each) for each in found] == ["1", "2", "1"]
 
 
 @given(random_batches(any_kind=False))

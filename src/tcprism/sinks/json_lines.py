@@ -27,8 +27,8 @@ from tcprism.sinks.lines import (
 # These columns depend on nothing but the identity of a record. They are neighbours.
 IDENTITY_COLUMNS = COLUMNS[COLUMNS.index(BY_NAME["kind"]) : COLUMNS.index(BY_NAME["bytes"])]
 
-# Looking a number's text up pays only where numbers come back.
-RARELY_REPEATED = {"ts_ns", "duration_ns", "seq", "end_seq", "ack", "send_ts_ns", "elapsed_ns"}
+# Looking a number's text up pays only where numbers come back, and takes memory.
+OFTEN_REPEATED = {"bytes", "requested", "window", "segs", "packets_out", "cwnd", "srtt_us"}
 
 Encode = Callable[[Part], list[str]]
 
@@ -101,7 +101,7 @@ def _encoder(column: Column) -> Encode:
         return lambda part: base64_payloads(part, f'{key}"', '"')
     if column.name == "payload_text":
         return lambda part: [f'{key}"{text}"' for text in escape_payloads_for_json(part)]
-    if column.name in RARELY_REPEATED:
+    if column.json_type == "integer" and column.name not in OFTEN_REPEATED:
         return lambda part: [f"{key}{value}" for value in column.values(part).tolist()]
     known: Memo[Any] = Memo(lambda value: key + json.dumps(value))
     return lambda part: known.texts(column.values(part).tolist())

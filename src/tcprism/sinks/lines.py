@@ -153,6 +153,10 @@ def _identities(part: Part) -> list[bytes]:
         }
     )
     identities: list[bytes] = part.rows.view(view)["identity"].tolist()
+    scopes = part.rows["scope_id"]
+    if scopes.any():  # a field elsewhere in the record, and seldom there
+        scoped = zip(identities, np.ascontiguousarray(scopes).view("V4").tolist(), strict=True)
+        identities = list(map(b"".join, scoped))
     return identities
 
 
