@@ -14,6 +14,7 @@ from tcprism.cli.views import show, view_options
 from tcprism.events import Batch, Part
 from tcprism.events._wire import EventKind
 from tcprism.events.columns import BY_NAME
+from tcprism.events.connection import NAMED_BY
 from tcprism.events.names import STATES, process
 from tcprism.events.part import Rows
 from tcprism.filters import Criteria
@@ -21,7 +22,6 @@ from tcprism.sources.snapshots import Snapshots
 from tcprism.stages import StatefulStage
 
 LISTEN = STATES.index("LISTEN")
-_NAMED_BY = ("netns", "scope_id", "local_ip", "local_port", "remote_ip", "remote_port")
 
 EPILOG = """\b
 Examples:
@@ -92,8 +92,8 @@ class Begun(StatefulStage):
 
 def _names(rows: Rows) -> list[bytes]:
     """Return what tells a connection from all others that are open: its namespace and ends."""
-    fields = [rows[name].tobytes() for name in _NAMED_BY]
-    sizes = [rows.dtype[name].itemsize for name in _NAMED_BY]
+    fields = [rows[name].tobytes() for name in NAMED_BY]
+    sizes = [rows.dtype[name].itemsize for name in NAMED_BY]
     return [
         b"".join(text[place * size :][:size] for text, size in zip(fields, sizes, strict=True))
         for place in range(len(rows))

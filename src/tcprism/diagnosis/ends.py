@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tcprism.diagnosis.delta import Rows
-from tcprism.stages.retransmits import connection_keys
+from tcprism.events.connection import connection_keys
+from tcprism.events.part import Rows
 
 Keys = NDArray[np.uint64]
 Places = NDArray[np.intp]

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from tcprism.diagnosis.delta import CONDITIONS, Delta, Rows
 from tcprism.diagnosis.table import Table
 from tcprism.events import Part
+from tcprism.events.connection import same_connection
 
-LONGEST = 600  # looks
-
-_NAMED_BY = ("local_ip", "local_port", "remote_ip", "remote_port", "netns", "scope_id")
+LONGEST = 600  # snapshots
 
 
 @dataclass(slots=True)
@@ -21,10 +20,10 @@ class Watch:
     """The records of one socket, as snapshots come; `part` is the last of them."""
 
     part: Part
-    looks: list[Rows] = field(default_factory=list)
+    snapshots: list[Rows] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.looks = self.looks or [self.part.rows]
+        self.snapshots = self.snapshots or [self.part.rows]
 
     @property
     def inode(self) -> int:
@@ -37,16 +36,16 @@ class Watch:
         if place is None:
             return False
         self.part = table.part.take(np.array([place]))
-        self.looks = [*self.looks[-LONGEST:], self.part.rows]
+        self.snapshots = [*self.snapshots[-LONGEST:], self.part.rows]
         return True
 
     @property
     def rows(self) -> Rows:
         """All snapshots, oldest first."""
-        return np.concatenate(self.looks)
+        return np.concatenate(self.snapshots)
 
     def change(self) -> Delta:
-        """Return what became of the connection between the first look and the last."""
+        """Return what became of the connection between the first snapshot and the last."""
         rows = self.rows
         elapsed = (rows["ts_ns"][-1:] - rows["ts_ns"][:1]).astype(np.float64) / 1000
         seen = {name: held(rows).mean(keepdims=True) for name, held in CONDITIONS.items()}
@@ -62,12 +61,3 @@ class Watch:
     def concerns(self, part: Part) -> NDArray[np.bool_]:
         """Tell which events are the connection's."""
         return same_connection(part.rows, self.part.rows[0])
-
-
-def same_connection(rows: Rows, of: np.void) -> NDArray[np.bool_]:
-    """Tell which records have the ends, the namespace and the link of another."""
-    same = np.ones(len(rows), np.bool_)
-    for name in _NAMED_BY:
-        equal = rows[name] == of[name]
-        same &= equal.all(axis=1) if equal.ndim > 1 else equal
-    return same

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
 from tcprism.events._wire import DURATION_UNKNOWN, EVENT, EventKind, MessageFlag
+from tcprism.events.connection import connection_keys
 from tcprism.events.ledger import Account, Entry
 from tcprism.events.part import Rows
 from tcprism.protocols import Protocol
@@ -22,7 +23,6 @@ from tcprism.protocols.known import PROTOCOLS
 from tcprism.stages import StatefulStage
 from tcprism.stages.ends import Connection, Ends, View
 from tcprism.stages.request_rows import Answered, answered, request_part
-from tcprism.stages.retransmits import connection_keys
 
 CONNECTIONS_MAX = 65_536
 _NEAR = 1 << 26  # bytes: more than the buffers of both ends hold

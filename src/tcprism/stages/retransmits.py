@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
 from tcprism.events._wire import EventKind, MessageFlag
+from tcprism.events.connection import connection_keys
 from tcprism.events.escape import escape
 from tcprism.events.ledger import Account
-from tcprism.events.part import Rows
 from tcprism.stages import StatefulStage
 from tcprism.stages.sends import Sends
 
@@ -152,32 +152,16 @@ def unjoined(count: int) -> Account:
     return Account(counts={"unjoined": count}, remarks=(remark,) if count else ())
 
 
-def connection_keys(rows: Rows) -> NDArray[np.uint64]:
-    """Return a number a record that stands for its connection: ends, scope and namespace.
-
-    Not the socket cookie, which some hooks do not know.
-    """
-    keys: NDArray[np.uint64]
-    ports = rows["local_port"].astype(np.uint64) << np.uint64(16) | rows["remote_port"]
-    keys = ports << np.uint64(32) | (rows["netns"] ^ rows["scope_id"] << np.uint32(16))
-    for name in ("local_ip", "remote_ip"):
-        words = np.ascontiguousarray(rows[name]).view(np.uint64)
-        for place in (0, 1):
-            keys = (keys ^ words[:, place]) * np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing
-            keys ^= keys >> np.uint64(32)
-    return keys
-
-
 def _writes(sends: Part) -> NDArray[np.void]:
-    writes = np.zeros(len(sends), WRITE)
+    writes = np.empty(len(sends), WRITE)
     for name in ("ts_ns", "bytes", "pid", "comm"):
         writes[name] = sends.rows[name]
+    writes["length"] = np.minimum(sends.payload_lengths(), FIRST_BYTES)
     if sends.payload is not None:
-        width = min(FIRST_BYTES, sends.payload.shape[1])
-        first = np.zeros((len(sends), FIRST_BYTES), np.uint8)
-        first[:, :width] = sends.payload[:, :width]
+        first = sends.payload[:, :FIRST_BYTES]
+        if first.shape[1] < FIRST_BYTES:
+            first = np.pad(first, ((0, 0), (0, FIRST_BYTES - first.shape[1])))
         writes["first"] = first.view(f"V{FIRST_BYTES}")[:, 0]
-        writes["length"] = np.minimum(sends.payload_lengths(), width)
     return writes
 
 

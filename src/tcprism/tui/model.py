@@ -87,7 +87,7 @@ class Model:
         if not watch:
             return
         if past := self.feed.past(watch.inode):
-            watch.looks = past[:-1] or past
+            watch.snapshots = past[:-1] or past
             self.watch_gone = False
         if not self.watch_gone:
             self.watch_gone = not watch.look(self.table)
