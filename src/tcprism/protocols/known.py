@@ -6,6 +6,7 @@ from tcprism.protocols import Protocol
 from tcprism.protocols.amqp import AMQP
 from tcprism.protocols.http1 import HTTP1
 from tcprism.protocols.http2 import HTTP2
+from tcprism.protocols.memcached import MEMCACHED
 from tcprism.protocols.mqtt import MQTT
 from tcprism.protocols.nats import NATS
 from tcprism.protocols.postgresql import POSTGRESQL
@@ -21,4 +22,5 @@ PROTOCOLS: tuple[Protocol, ...] = (
     MQTT,
     NATS,
     REDIS,
+    MEMCACHED,
 )

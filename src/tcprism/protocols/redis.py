@@ -30,6 +30,7 @@ class Redis(Wire):
         self._silent = 0  # commands to come that get no reply; below 0: all
         self._confirmations: deque[int] = deque()  # of the waiting (un)subscriptions; 0: of all
         self._subscribed = {"": 0, "P": 0, "S": 0}
+        self._counted = True  # whether that is known for sure
         self._pubsub = self._resp3 = self._monitor = False
 
     def begun(self) -> tuple[int | None, Exchange | None]:
@@ -46,6 +47,7 @@ class Redis(Wire):
         else:
             self.reply = None
             self._confirmations.clear()
+            self._counted = False
 
     def _exchange(self, end: int | None) -> Exchange:
         method, resource = describe(self.arguments, self.show_values)
@@ -142,9 +144,9 @@ class Redis(Wire):
         """Take the confirmation of one channel: each has its own."""
         kind = name.removesuffix("SUBSCRIBE").removesuffix("UN")
         other = {"": "P", "P": ""}.get(kind)
-        self._subscribed[kind] = reply.number - (
-            self._subscribed[other] if other is not None else 0
-        )
+        count = reply.number - (self._subscribed[other] if other is not None else 0)
+        self._counted &= abs(count - self._subscribed[kind]) <= 1
+        self._subscribed[kind] = count
         if not self.waiting or self.waiting[0].method != name or not self._confirmations:
             return
         exchange = self.waiting[0]
@@ -158,6 +160,7 @@ class Redis(Wire):
         self._confirmations.popleft()
         exchange.response_end = end
         exchange.status = "OK"
+        exchange.gap |= more < 0 and not self._counted
         self.done.append(exchange)
 
     def _refused(self, reply: Reply) -> None:
