@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tcprism.protocols import Protocol
 from tcprism.protocols.amqp import AMQP
+from tcprism.protocols.dns import DNS
 from tcprism.protocols.http1 import HTTP1
 from tcprism.protocols.http2 import HTTP2
 from tcprism.protocols.memcached import MEMCACHED
@@ -23,4 +24,5 @@ PROTOCOLS: tuple[Protocol, ...] = (
     NATS,
     REDIS,
     MEMCACHED,
+    DNS,
 )
