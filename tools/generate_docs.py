@@ -7,10 +7,11 @@ import sys
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tcprism.events import COLUMNS, FAMILIES, Batch, Part
+from tcprism.events import COLUMNS, FAMILIES, Batch, Part, requests
 from tcprism.events._wire import (
     MICROSECONDS_UNKNOWN,
     REASON_UNKNOWN,
@@ -39,6 +40,8 @@ An event is one thing that happened to one TCP connection. There are five famili
 A sixth family has one kind: a **snapshot** is the current state of a connection. `tcprism top` and
 `tcprism explain` read it from the kernel, once for each process that has its socket open.
 
+A seventh, **request**, is made of messages by `tcprism requests` ([requests.md](requests.md)).
+
 Stages may make events of their own families ([api.md](api.md)).
 
 How to join events:
@@ -51,7 +54,7 @@ How to join events:
 `--format json` writes one object per line. An event has all keys of its family, always in the order
 of the example; an unknown value is `null`, never a made-up number. The same names are the
 attributes of `tcprism.events.Event` (where `payload` is `bytes`) and the columns of
-`tcprism.events.Batch`.
+`tcprism.events.Batch`; where a key has dots, as OpenTelemetry's names have, those have `_`.
 
 Things worth knowing:
 
@@ -179,7 +182,29 @@ EXAMPLES: dict[str, dict[str, object]] = {
         "mss": 1_448,
     },
 }
-# What a stage adds to the loss.
+EXAMPLES["request"] = {
+    "ts_ns": SENT_NS + 240_000_000,
+    "start_ts_ns": SENT_NS - 18_214,
+    "request_ns": 240_018_214,
+    "send_queue_ns": 0,
+    **{f"{name}_ns": requests.UNKNOWN_NS for name in requests.SPLIT},
+    "server_ns": 239_000_000,
+    "unread_ns": 1_000_000,
+    "transfer_ns": 18_214,
+    "server_source": requests.SERVER_SOURCES.index("client"),
+    "retransmissions": 1,
+    "retransmission_wait_ns": 212_018_214,
+    "protocol": b"http",
+    "request_state": requests.STATES.index("complete"),
+    "view": requests.VIEWS.index("client"),
+    "request_bytes": 78,
+    "response_bytes": 12_345,
+    "response_seq": 1_912_345_679,
+    "bytes": 12_423,
+    "seq": 3_001_234_567,
+}
+# What stages add.
+ASKED = {"method": "GET", "resource": "/", "status": "200", "retransmission_causes": "rto"}
 MESSAGE = {
     "attempt": 2,
     "message_pid": 2_841,
@@ -202,9 +227,9 @@ def example(family: str) -> Part:
     part = Part(rows, context=Context(lambda _cgroup_id: owner))
     if family == "message":
         part = replace(part, payload=np.frombuffer(REQUEST, np.uint8).reshape(1, -1))
-    if family == "loss":
-        part = part.derive(**{name: np.ma.MaskedArray([value]) for name, value in MESSAGE.items()})
-    return part
+    known: dict[str, dict[str, Any]] = {"loss": MESSAGE, "request": ASKED}
+    derived = known.get(family, {})
+    return part.derive(**{name: np.ma.MaskedArray([value]) for name, value in derived.items()})
 
 
 def json_line(part: Part) -> str:
@@ -221,7 +246,9 @@ def table(columns: list[Column], families: bool = False) -> str:
     for column in columns:
         kind = f"{column.json_type} or null" if column.nullable else column.json_type
         who = [", ".join(column.families)] if families else []
-        lines.append(row([f"`{column.name}`", kind, *who, column.doc.replace("|", r"\|")]))
+        lines.append(
+            row([f"`{column.key or column.name}`", kind, *who, column.doc.replace("|", r"\|")])
+        )
     return "\n".join(lines) + "\n"
 
 

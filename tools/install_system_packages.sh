@@ -13,7 +13,8 @@ packages_for_run() {
 }
 
 packages_for_test() {
-    echo bpftool tcpdump tshark qemu-system-x86 busybox-static kmod zstd xz-utils
+    echo bpftool tcpdump tshark nginx-light apache2-utils
+    echo qemu-system-x86 busybox-static kmod zstd xz-utils
 }
 
 missing_packages() {

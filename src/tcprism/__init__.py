@@ -9,6 +9,9 @@ with tcprism.Monitor(kinds={"send"}, filters=tcprism.Filter(port=443)) as monito
 for event in tcprism.open("run.tcpr"):
     print(event)
 
+for request in tcprism.requests("run.tcpr"):
+    print(request.method, request.resource, request.status, request.request_ns)
+
 for connection in tcprism.explain("nginx"):
     print(connection.heading, connection.verdicts)
 """
@@ -19,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from tcprism.version import __version__
 
 if TYPE_CHECKING:
-    from tcprism.api import Filter, Monitor, explain, open
+    from tcprism.api import Filter, Monitor, explain, open, requests
     from tcprism.errors import Error
     from tcprism.events import Batch, Event
     from tcprism.recording.reader import Recording
@@ -36,6 +39,7 @@ __all__ = [
     "__version__",
     "explain",
     "open",
+    "requests",
 ]
 
 # Imported when first used, so that `tcprism --help` need not wait for NumPy.
@@ -49,6 +53,7 @@ _HOMES = {
     "Sink": "tcprism.sinks",
     "explain": "tcprism.api",
     "open": "tcprism.api",
+    "requests": "tcprism.api",
 }
 
 

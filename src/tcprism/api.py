@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -16,10 +17,12 @@ from tcprism import filters as parsing
 from tcprism.errors import UsageError
 from tcprism.events import KINDS, Batch, Event
 from tcprism.events.ledger import Ledger
+from tcprism.events.requests import NEEDS
 from tcprism.pipeline import Flow, account, flow
 from tcprism.recording.framing import DEFAULT_MEMORY
 from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
+from tcprism.sources.playback import Playback
 from tcprism.stages import Stage
 
 if TYPE_CHECKING:
@@ -102,6 +105,47 @@ def open(  # what builtins.open is for files
     chosen = None if kinds is None else _checked(kinds)
     select = Selection((filters or Filter()).recorded(), chosen)
     return Recording(_text(path), select, memory=max_memory)
+
+
+def requests(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    filters: Filter | None = None,
+    protocols: Iterable[str] | None = None,
+    show_values: bool = False,
+    payload: int = 4096,
+) -> Monitor | Replayed:
+    """Return requests as events of the kind `request` (docs/requests.md): iterate over them.
+
+    Those in a recording, or without `path` those on this machine, inside a `with` block as with
+    Monitor. `protocols` are names of those to look for, None: all. With `show_values`, resources
+    keep the values in them, which may be secrets. Live, `payload` is the number of bytes to capture
+    per message. Raises UsageError, RecordingError and the errors of Monitor.
+    """
+    from tcprism.protocols.known import protocols as known
+    from tcprism.stages.requests import Requests
+
+    stage = Requests(known(protocols), show_values=show_values, alone=True)
+    if path is None:
+        return Monitor(NEEDS, filters, payload, stages=(stage,))
+    return Replayed(open(path, filters=filters), (stage,))
+
+
+class Replayed:
+    """Events of a recording behind stages: iterate over them, or over `batches()`, once."""
+
+    def __init__(self, recording: Recording, stages: Iterable[Stage]) -> None:
+        self.recording = recording
+        self._stages = tuple(stages)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield batches; none is empty. Raises RecordingError."""
+        with closing(flow(Playback(self.recording), self._stages, _Stop())) as batches:
+            yield from (batch for batch, _ in batches if len(batch))
+
+    def __iter__(self) -> Iterator[Event]:
+        for batch in self.batches():
+            yield from batch
 
 
 def explain(

@@ -134,13 +134,13 @@ class Tracer:
 
 
 @contextmanager
-def tracing_all(runs: dict[Path, list[str]]) -> Iterator[list[Tracer]]:
+def tracing_all(runs: dict[Path, list[str]], view: str = "trace") -> Iterator[list[Tracer]]:
     """Trace with several processes at once, each with an output and arguments of its own.
 
     One that fails spoils nothing for the others: it raises when its events are asked for.
     """
     with ExitStack() as stack:
-        tracers = [Tracer(output, *arguments) for output, arguments in runs.items()]
+        tracers = [Tracer(output, *arguments, view=view) for output, arguments in runs.items()]
         for tracer in tracers:
             stack.callback(tracer.close)
         for tracer in tracers:
@@ -155,9 +155,9 @@ def tracing_all(runs: dict[Path, list[str]]) -> Iterator[list[Tracer]]:
 
 
 @contextmanager
-def tracing(output: Path, *arguments: str) -> Iterator[Tracer]:
+def tracing(output: Path, *arguments: str, view: str = "trace") -> Iterator[Tracer]:
     """Trace while the body runs, from attached hooks to a stop that must end well."""
-    with tracing_all({output: list(arguments)}) as (tracer,):
+    with tracing_all({output: list(arguments)}, view) as (tracer,):
         assert tracer.failure is None, tracer.failure
         yield tracer
     assert tracer.failure is None, tracer.failure

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tcprism.events import FAMILIES, Part
+from tcprism.events import Part
 from tcprism.events import _wire as wire
-from tcprism.events._wire import EventKind
-from tcprism.events.kinds import RECORDS
+from tcprism.events.kinds import RECORDS, numbers_of
 
 Fields = dict[str, Any]
 
@@ -40,7 +39,7 @@ def packed(address: str) -> list[int]:
 def rows_of(family: str, events: Sequence[Fields]) -> Any:
     """Return records: of the family's first kind, over IPv4, unless the fields say otherwise."""
     rows = np.zeros(len(events), RECORDS[family])
-    rows["kind"] = EventKind[FAMILIES.get(family, (family,))[0].upper()]
+    rows["kind"] = numbers_of(family)[0]
     rows["family"] = 4
     for name in UNKNOWN.keys() & set(rows.dtype.names or ()):
         rows[name] = UNKNOWN[name]
@@ -69,6 +68,11 @@ def losses(*events: Fields) -> Part:
 def connections(*events: Fields) -> Part:
     """Return a part of connection events, connects unless the fields say otherwise."""
     return Part(rows_of("connection", events))
+
+
+def requests(*events: Fields) -> Part:
+    """Return a part of requests."""
+    return Part(rows_of("request", [{"protocol": b"http", **event} for event in events]))
 
 
 def snapshots(*events: Fields) -> Part:

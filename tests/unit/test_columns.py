@@ -12,7 +12,7 @@ from tcprism.events import _wire as wire
 from tcprism.events.columns import BY_NAME, columns_of
 from tcprism.events.context import Context, Owner
 
-from .records import MAKERS, connections, losses, messages, segments, snapshots
+from .records import MAKERS, connections, losses, messages, requests, segments, snapshots
 
 # The keys as the issue that asked for them lists them; they are stable.
 EVENT_KEYS = [
@@ -126,7 +126,7 @@ def test_comm(comm: bytes, shown: str) -> None:
     ],
 )
 def test_sentinels_are_null(name: str, unknown: int, known: int) -> None:
-    makers = {**MAKERS, "snapshot": snapshots}
+    makers = {**MAKERS, "snapshot": snapshots, "request": requests}
     for family in BY_NAME[name].families:
         assert values(name, makers[family]({name: unknown}, {name: known})) == [None, known]
 

@@ -50,6 +50,15 @@ def entry(kind: str, lost: int = 0) -> Entry:
     return Entry(kind, 9, 2, 7 - lost, lost, 0, 0, 0, 7 - lost, 100, 0)
 
 
+def test_a_burst_is_read_again_with_the_memory_that_reading_has(tmp_path: Path) -> None:
+    """All that a full ring holds comes as one batch."""
+    some = random_part("segment", 10, 1)
+    burst = Batch([some.take(np.arange(150_000) % len(some))], CLOCK_OFFSET_NS)
+    recording = Recording(written(tmp_path / "run.tcpr", [burst]))
+    assert sum(map(len, recording.batches())) == len(burst)
+    assert recording.trouble == []
+
+
 @a_file
 @given(batches())
 def test_replay_is_what_was_recorded(tmp_path: Path, made: list[Batch]) -> None:

@@ -1,65 +1,164 @@
-"""Moments of what a server sends unasked, with each of its ends seen or not."""
+"""Records of requests: moments of both ends, the split of the time, what others overtake."""
 
+import numpy as np
 import pytest
 
+from tcprism.events import Part
+from tcprism.events._wire import EVENT, MICROSECONDS_UNKNOWN
+from tcprism.events.columns import BY_NAME
+from tcprism.events.requests import SPLIT
 from tcprism.protocols import Exchange
 from tcprism.protocols.conversation import Conversation
 from tcprism.stages.ends import Connection, View
-from tcprism.stages.request_rows import answered, moments, split
-from tcprism.stages.timeline import Timeline
+from tcprism.stages.request_rows import answered, request_part
 
 PUSH = Exchange("websocket", "text", "", None, None, 5000, 5100, answered=False)
+GET = Exchange("http", "GET", "/", 0, 100, 5000, 5100, "200")
+MS = 1_000_000
 
 
-def timelines() -> tuple[Timeline, Timeline]:
-    """Nothing asked; the response written from 1 to 2 ms, arrived at 3 and read at 5 ms."""
-    response = Timeline()
-    response.written.add(5100, 2_000_000, 1_000_000)
-    response.read.add(5100, 5_000_000, 2_000)
-    return Timeline(), response
+def connection(client: bool, server: bool) -> Connection:
+    made = Connection((b"", b""), Conversation(()))
+    made.conversation.client = 0
+    for side, seen in enumerate((client, server)):
+        if seen:
+            view = made.views[side] = View(made, side, side)
+            head = np.zeros(1, EVENT)
+            head["pid"] = view.pid = side + 1
+            view.head = head.tobytes()
+    return made
+
+
+def row_of(where: Connection, exchange: Exchange) -> Part:
+    return request_part([answered(where, exchange)], ())
+
+
+def times(part: Part) -> dict[str, int | None]:
+    """Return the known parts of the time in milliseconds, and the whole."""
+    names = ("request", *SPLIT)
+    values = {name: BY_NAME[f"{name}_ns"].to_list(part)[0] for name in names}
+    return {name: value // MS for name, value in values.items() if value}
+
+
+def played(client: bool, server: bool) -> Connection:
+    """A request of which each moment has a time of its own."""
+    made = connection(client, server)
+    request, response = made.timelines
+    if client:
+        request.written.add(100, 2 * MS, 1 * MS)
+        request.left.add(100, 2000, 30_000)  # left at 4
+        response.read.add(5050, 41 * MS, 3000)  # arrived at 38
+        response.read.add(5100, 50 * MS, MICROSECONDS_UNKNOWN)
+    if server:
+        request.read.add(100, 15 * MS, 4000)  # arrived at 11
+        response.written.add(5050, 33 * MS, 32 * MS)
+        response.written.add(5100, 37 * MS, 36 * MS)
+    return made
 
 
 @pytest.mark.parametrize(
-    ("client", "server", "parts"),
+    ("client", "server", "expected"),
     [
-        (True, True, {"network_back_ns": 2_000_000, "unread_ns": 2_000_000}),
-        (False, True, {"transfer_ns": 1_000_000}),
-        (True, False, {"unread_ns": 2_000_000}),
+        (
+            True,
+            True,
+            {
+                "request": 49,
+                "send_queue": 2,
+                "network_there": 7,
+                "server_queue": 4,
+                "server": 17,
+                "network_back": 6,
+                "unread": 3,
+                "transfer": 1 + 9,
+            },
+        ),
+        (True, False, {"request": 49, "send_queue": 2, "server": 34, "unread": 3, "transfer": 10}),
+        (False, True, {"request": 26, "server_queue": 4, "server": 17, "transfer": 5}),
+    ],
+)
+def test_the_parts_of_the_time(client: bool, server: bool, expected: dict[str, int]) -> None:
+    part = row_of(played(client, server), GET)
+    found = times(part)
+    assert found == expected
+    assert found.pop("request") == sum(value or 0 for value in found.values())
+    source = "server" if server else "client"
+    assert BY_NAME["server_source"].to_list(part) == [source]
+    assert BY_NAME["server_pid"].to_list(part) == [2 if server else None]
+    assert BY_NAME["pid"].to_list(part) == [1 if client else None]
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "expected"),
+    [
+        (True, True, {"request": 18, "network_back": 6, "unread": 3, "transfer": 9}),
+        (False, True, {"request": 5, "transfer": 5}),
+        (True, False, {"request": 12, "unread": 3, "transfer": 9}),
     ],
 )
 def test_a_push_takes_from_its_writing_to_its_reading(
-    client: bool, server: bool, parts: dict[str, int]
+    client: bool, server: bool, expected: dict[str, int]
 ) -> None:
-    request, response = timelines()
-    if not client:
-        response.read = Timeline().read
-    if not server:
-        response.written = Timeline().written
-    found, _ = split(moments(PUSH, request, response, client, server), server)
-    assert found.items() >= parts.items()
+    assert times(row_of(played(client, server), PUSH)) == expected
 
 
 def test_a_long_request_keeps_its_moments_while_others_come_and_go() -> None:
-    connection = Connection((b"", b""), Conversation(()))
-    connection.conversation.client = 0
-    connection.views[0] = View(connection, 0, 1)
-    request, response = connection.timelines
+    made = connection(client=True, server=False)
+    request, response = made.timelines
     for number in range(1000):
         request.written.add(100 * (number + 1), number + 10, number)
         response.read.add(100 * (number + 1), number + 20, 0)
     long = Exchange("http2", "GET", "/long", 0, 100, 99_900, 100_000)
-    connection.finished.append(long)
+    made.finished.append(long)
     for number in range(1, 999):
         begin, end = 100 * number, 100 * (number + 1)
-        found = answered(connection, Exchange("http2", "GET", "/", begin, end, begin, end))
-        assert found.fields["start_ts_ns"] == number
-    assert answered(connection, long).fields["start_ts_ns"] == 0
+        found = row_of(made, Exchange("http2", "GET", "/", begin, end, begin, end))
+        assert found.rows["start_ts_ns"].tolist() == [number]
+    assert row_of(made, long).rows["start_ts_ns"].tolist() == [0]
 
 
 def test_bytes_of_others_between_the_ends_are_not_counted() -> None:
-    connection = Connection((b"", b""), Conversation(()))
-    connection.conversation.client = 0
-    connection.views[0] = View(connection, 0, 1)
     exchange = Exchange("http2", "GET", "/", 0, 100, 0, 5000, request_bytes=60, response_bytes=70)
-    fields = answered(connection, exchange).fields
-    assert (fields["request_bytes"], fields["response_bytes"]) == (60, 70)
+    part = row_of(connection(client=True, server=False), exchange)
+    names = ("request_bytes", "response_bytes")
+    assert [BY_NAME[name].to_list(part) for name in names] == [[60], [70]]
+
+
+@pytest.mark.parametrize(
+    ("left", "taken", "server", "expected"),
+    [
+        (False, False, True, "acknowledgement"),
+        (True, False, True, "the server to read it"),
+        (True, False, False, "response"),
+        (True, True, True, "response"),
+    ],
+)
+def test_what_a_pending_request_waits_for(
+    left: bool, taken: bool, server: bool, expected: str
+) -> None:
+    made = connection(client=True, server=server)
+    request = made.timelines[0]
+    request.written.add(100, 2 * MS, 1 * MS)
+    if left:
+        request.left.add(100, 0, 10)
+    if taken:
+        request.read.add(100, 9 * MS, 0)
+    part = row_of(made, Exchange("http", "GET", "/", 0, 100))
+    assert BY_NAME["request_state"].to_list(part) == ["pending"]
+    assert BY_NAME["waiting_for"].to_list(part) == [expected]
+
+
+def test_a_wait_for_a_retransmission_ends_when_the_server_has_read() -> None:
+    """The timer ran out for bytes that had arrived: nobody waited for what it sent."""
+    made = played(client=True, server=True)
+    record = np.zeros(1, [(name, "<u8") for name in ("ts_ns", "cause", "rto_us", "srtt_us")])[0]
+    record["cause"], record["rto_us"] = 3, 200_000
+    for moment, wait in ((10, 9), (20, 0)):
+        record["ts_ns"] = moment * MS
+        request = made.timelines[0]
+        request.repeats.clear()
+        request.repeat(0, 100, record)
+        part = row_of(made, GET)
+        assert part.rows["retransmission_wait_ns"][0] // MS == wait
+        assert BY_NAME["retransmissions"].to_list(part) == [1]
+        assert BY_NAME["retransmission_causes"].to_list(part) == ["tlp"]

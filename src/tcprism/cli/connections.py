@@ -45,7 +45,7 @@ connections that began before tcprism did. --format json shows all of them."""
 def command(**given: Any) -> None:
     """Show one line per connection as it ends: duration, traffic and outcome."""
     if given.pop("live"):
-        show(given, replace(CONNECTIONS, stages=()), ("accept",), Begun)
+        show(given, replace(CONNECTIONS, stages=lambda: ()), ("accept",), Begun)
     show(given, CONNECTIONS)
 
 

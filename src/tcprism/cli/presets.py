@@ -1,4 +1,4 @@
-"""Three presets, for live or recorded events: which events each shows, and how."""
+"""The presets, for live or recorded events: which events each shows, and how."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from tcprism.cli.output import make_sink, wants_color
+from tcprism.errors import ExtraMissing
 from tcprism.events import Batch
 from tcprism.events._wire import EventKind
 from tcprism.events.names import STATES
+from tcprism.events.requests import NEEDS
 from tcprism.sinks import Sink
 from tcprism.stages import Stage
 
@@ -21,13 +23,13 @@ MakeSinks = Callable[[dict[str, Any], Sequence[str], BinaryIO], list[Sink]]
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A look: `stages` choose the events to write, `make` makes the sinks.
+    """A look: `stages` makes the stages behind which are the events to write, `make` the sinks.
 
     `kinds` are what it needs, None: whatever the user asks for.
     """
 
     kinds: tuple[str, ...] | None
-    stages: tuple[Stage, ...]
+    stages: Callable[[], Sequence[Stage]]
     make: MakeSinks
 
 
@@ -67,7 +69,51 @@ def _retransmits(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) 
     return [make_sink(given, kinds, output), RetransmitSummary(sys.stderr)]
 
 
-TRACE = Preset(None, (), _events)
-CONNECTIONS = Preset(("connect", "close"), (ended,), _connections)
-RETRANSMITS = Preset(("send", "retransmit", "undo", "drop"), (without_sends,), _retransmits)
-PRESETS = {"trace": TRACE, "connections": CONNECTIONS, "retransmits": RETRANSMITS}
+def _all() -> Sequence[Stage]:
+    return ()
+
+
+def _request_stages() -> Sequence[Stage]:
+    from tcprism.stages.requests import Requests
+
+    return (Requests(alone=True),)
+
+
+def _requests(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) -> list[Sink]:
+    if given["form"] != "text":
+        return _events(given, kinds, output)
+    return request_sinks(output, wants_color(given["color"], output))
+
+
+def request_sinks(output: BinaryIO, color: bool, by: str = "route") -> list[Sink]:
+    """Return what shows requests as lines, and sums them up on stderr where that is possible."""
+    from tcprism.sinks.request_summary import RequestSummary
+    from tcprism.sinks.requests import RequestLines
+
+    sinks: list[Sink] = [RequestLines(output, color=color)]
+    try:
+        sinks.append(RequestSummary(print_on_stderr, by))
+    except ExtraMissing as error:
+        print_on_stderr(f"no summary at the end: {error}")
+    return sinks
+
+
+def print_on_stderr(line: str) -> None:
+    """Print a line of what is no event."""
+    print(line, file=sys.stderr)
+
+
+TRACE = Preset(None, _all, _events)
+CONNECTIONS = Preset(("connect", "close"), lambda: (ended,), _connections)
+RETRANSMITS = Preset(("send", "retransmit", "undo", "drop"), lambda: (without_sends,), _retransmits)
+REQUESTS = Preset(
+    NEEDS,
+    _request_stages,
+    _requests,
+)
+PRESETS = {
+    "trace": TRACE,
+    "connections": CONNECTIONS,
+    "retransmits": RETRANSMITS,
+    "requests": REQUESTS,
+}

@@ -19,6 +19,7 @@ COMMANDS = {
     "trace": "Show what is sent, received and lost, and how connections begin and end.",
     "connections": "Show one line per connection as it ends.",
     "retransmits": "Show what is retransmitted, why, and whose bytes.",
+    "requests": "Show each request, its time, and what TCP did to it.",
     "top": "Show all current connections and what limits each.",
     "explain": "Explain what limits connections, with the numbers that prove it.",
     "record": "Record events to a file, to read later or on another machine.",

@@ -74,9 +74,10 @@ def command(
     if not file or not sql:
         raise UsageError("give a recording and a query; `tcprism query --list` shows some by name")
     from tcprism.recording.sql import Database
+    from tcprism.stages.requests import requests_of
 
     memory = options.parse_memory(max_memory)
-    with Database(file, allow_files, memory) as database:
+    with Database(file, allow_files, memory, {"request": requests_of}) as database:
         _print(_WRITERS[form](*database.query(QUERIES[sql].sql if sql in QUERIES else sql)))
         print_trouble(database)
 

@@ -69,7 +69,7 @@ def command(**given: Any) -> None:
     stages = options.parse_stages(given)
     recording, wanted = open_recording(given, look.kinds)
     try:
-        _show(look, recording, speed, (*stages, wanted, *look.stages), given)
+        _show(look, recording, speed, (*stages, wanted, *look.stages()), given)
     finally:
         print_account(recording, given)
 

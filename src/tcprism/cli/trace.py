@@ -86,7 +86,7 @@ def trace(
     stages: Sequence[Stage] = (),
 ) -> int:
     """Trace as a command's options say, with a look at the events; return its exit status."""
-    stages = (*stages, *look.stages)
+    stages = (*stages, *look.stages())
     with Tracing(request) as tracing, opened(options.parse_output(given["output"])) as output:
         made = look.make(given, request.kinds, output)
         sinks = [Queued(sink) if sink.slow else sink for sink in made]

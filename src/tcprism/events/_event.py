@@ -115,3 +115,43 @@ class Attributes:
     backlog_limit: int | None
     probes_out: int | None
     nodelay: bool | None
+    protocol: str | None
+    method: str | None
+    resource: str | None
+    status: str | None
+    failed: bool | None
+    request_state: str | None
+    waiting_for: str | None
+    view: str | None
+    server_pid: int | None
+    server_comm: str | None
+    start_ts_ns: int | None
+    request_ns: int | None
+    send_queue_ns: int | None
+    network_there_ns: int | None
+    server_queue_ns: int | None
+    server_ns: int | None
+    network_back_ns: int | None
+    unread_ns: int | None
+    transfer_ns: int | None
+    server_source: str | None
+    slowest_part: str | None
+    retransmissions: int | None
+    retransmission_wait_ns: int | None
+    retransmission_causes: str | None
+    request_bytes: int | None
+    response_bytes: int | None
+    response_seq: int | None
+    http_request_method: str | None
+    http_response_status_code: int | None
+    url_path: str | None
+    db_system_name: str | None
+    db_operation_name: str | None
+    db_query_text: str | None
+    db_response_status_code: str | None
+    rpc_system_name: str | None
+    rpc_method: str | None
+    rpc_response_status_code: str | None
+    messaging_system: str | None
+    messaging_operation_name: str | None
+    messaging_destination_name: str | None

@@ -1,6 +1,5 @@
-"""The family of requests: registered when this module is imported.
+"""The family of requests, which a stage makes (`tcprism.stages.requests`).
 
-A stage makes them (`tcprism.stages.requests`), so a recording can have them and a trace has not.
 Attributes that OpenTelemetry has a name for have it in JSON, with `_` for `.` elsewhere.
 """
 
@@ -18,10 +17,15 @@ from tcprism.events.part import Part
 from tcprism.events.registration import register
 from tcprism.events.units import duration, size
 
+# The kinds of events that requests are made of.
+NEEDS = ("send", "recv", "acked", "retransmit", "connect", "accept", "close")
+
 UNKNOWN_NS = 2**64 - 1
 UNKNOWN_BYTES = 2**64 - 1
 
 VIEWS = ("", "both", "client", "server")
+SERVER_SOURCES = ("", "server", "client")
+WAITING_FOR = ("", "acknowledgement", "the server to read it", "response")
 STATES = ("", "complete", "partial", "gap", "pending", "no response")
 
 # The parts of a request's time, in their order; together they are its duration.
@@ -208,6 +212,12 @@ _COLUMNS = (
         " pending: not answered yet; no response: none follows in this protocol",
         STATES,
     ),
+    _name_column(
+        "waiting_for",
+        "pending: what it waits for: acknowledgement: it is not acknowledged; the server to read"
+        " it: it lies there; response: it was read, or acknowledged where only the client is seen",
+        WAITING_FOR,
+    ),
     _name_column("view", "which end's process was seen: both, client, server", VIEWS),
     field_column(
         "server_pid", ("request",), "integer", "pid of the server's process", None,
@@ -222,7 +232,7 @@ _COLUMNS = (
         "server_source",
         "how `server_ns` is known: server: seen there; client: it is all the time between the"
         " request's leaving and the response's arrival, the network's included",
-        ("", "server", "client"),
+        SERVER_SOURCES,
     ),
     Column(
         "slowest_part", ("request",), "string", "the largest part of its time", None,
@@ -260,6 +270,7 @@ register(
                 "protocol": "S16",
                 "request_state": "u1",
                 "view": "u1",
+                "waiting_for": "u1",
                 "server_source": "u1",
                 "failed": "u1",
             }

@@ -16,6 +16,7 @@ TRIES_MAX = 32  # to tell the protocol of a connection; the first may be amid so
 
 _SEQ = 1 << 32
 _HALF = 1 << 31
+_MASK = _SEQ - 1
 
 Piece = tuple[int, int, bytes, int]  # offset, size, the first of its bytes, when it came
 
@@ -57,7 +58,7 @@ class Conversation:
         at = self.directions[side].at
         if at < 0:
             return seq + _SEQ
-        return at + ((seq - at + _HALF) % _SEQ) - _HALF
+        return at + ((seq - at + _HALF) & _MASK) - _HALF
 
     def feed(self, side: int, offset: int, size: int, data: bytes, ts_ns: int) -> None:
         """Take `size` bytes at an offset, of which the first are `data`. Known ones are no news."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tcprism.protocols import Protocol
+from collections.abc import Iterable, Sequence
+
+from tcprism.errors import UsageError
+from tcprism.events.optional import plugin, plugins
+from tcprism.protocols import GROUP, Protocol
 from tcprism.protocols.amqp import AMQP
 from tcprism.protocols.dns import DNS
 from tcprism.protocols.http1 import HTTP1
@@ -26,3 +30,18 @@ PROTOCOLS: tuple[Protocol, ...] = (
     MEMCACHED,
     DNS,
 )
+
+
+def protocols(names: Iterable[str] | None = None) -> Sequence[Protocol]:
+    """Return the protocols with these names, None: all, installed ones too. Raises UsageError."""
+    known = {protocol.name: protocol for protocol in PROTOCOLS}
+    known |= {name: plugin(GROUP, name) for name in plugins(GROUP)}
+    if names is None:
+        return tuple(known.values())
+    chosen = tuple(names)
+    for name in chosen:
+        if name not in known:
+            raise UsageError(
+                f"--protocol: {name!r} is not a protocol; choose from {', '.join(known)}"
+            )
+    return tuple(known[name] for name in known if name in chosen)

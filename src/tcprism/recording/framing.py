@@ -42,7 +42,7 @@ class Framed:
     def __init__(self, file: BinaryIO, memory: int) -> None:
         self._file = file
         self._most = memory // _SHARE
-        self._dictionaries = 0
+        self._dictionaries: dict[int, int] = {}  # bytes, by number
         self._ready = memoryview(b"")
 
     def readable(self) -> bool:
@@ -59,7 +59,7 @@ class Framed:
     def rewind(self) -> None:
         """Begin again."""
         self._file.seek(0)
-        self._dictionaries, self._ready = 0, memoryview(b"")
+        self._dictionaries, self._ready = {}, memoryview(b"")
 
     def _message(self) -> bytes:
         """Return the next message, or what is there of it."""
@@ -92,9 +92,12 @@ class Framed:
         header = message.table(2)
         records = header if kind == _RECORDS else header.table(1)
         unpacked = records.unpacked(body)
-        if kind == _DICTIONARY:  # stays in memory
-            self._dictionaries += unpacked
-        self._check(unpacked + self._dictionaries + _NOTE_BYTES * len(head))
+        if kind == _DICTIONARY:  # stays in memory until another takes its place
+            number = header.number(0, "<q")
+            before = self._dictionaries.get(number, 0) if header.number(2, "<?") else 0
+            self._dictionaries[number] = before + unpacked
+        kept = sum(self._dictionaries.values())
+        self._check(unpacked + kept + _NOTE_BYTES * len(head))
         return body
 
     def _check(self, size: int) -> None:

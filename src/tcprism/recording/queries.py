@@ -55,6 +55,43 @@ QUERIES = {
         FROM events WHERE kind = 'connect' ORDER BY elapsed_ns DESC NULLS LAST LIMIT 20
         """,
     ),
+    "slowest-requests": NamedQuery(
+        "the slowest requests, and which part of their time was the largest",
+        """
+        SELECT time, protocol, method, resource, status, comm, server_comm, remote_ip, remote_port,
+            request_ns / 1e6 AS ms, slowest_part, retransmissions, retransmission_wait_ns / 1e6
+                AS retransmission_wait_ms
+        FROM requests ORDER BY request_ns DESC NULLS LAST LIMIT 20
+        """,
+    ),
+    "requests-by-route": NamedQuery(
+        "requests by route: how many, how many failed, how long they took",
+        """
+        SELECT protocol, method, resource, count(*) AS requests, count(*) FILTER (failed) AS failed,
+            quantile_cont(request_ns, 0.5) / 1e6 AS p50_ms,
+            quantile_cont(request_ns, 0.99) / 1e6 AS p99_ms,
+            max(request_ns) / 1e6 AS max_ms, mode(slowest_part) AS mostly
+        FROM requests GROUP BY ALL ORDER BY sum(request_ns) DESC LIMIT 50
+        """,
+    ),
+    "failed-requests": NamedQuery(
+        "requests that failed or had no response",
+        """
+        SELECT time, protocol, method, resource, status, request_state, comm, remote_ip, remote_port
+        FROM requests WHERE failed OR request_state IN ('pending', 'partial')
+        ORDER BY time LIMIT 50
+        """,
+    ),
+    "requests-hurt-by-retransmission": NamedQuery(
+        "requests that waited for retransmissions, and why those were sent",
+        """
+        SELECT time, protocol, method, resource, comm, remote_ip, remote_port,
+            retransmissions, retransmission_causes, retransmission_wait_ns / 1e6 AS waited_ms,
+            request_ns / 1e6 AS ms
+        FROM requests WHERE retransmissions > 0
+        ORDER BY retransmission_wait_ns DESC NULLS LAST LIMIT 50
+        """,
+    ),
     "slowest-answers": NamedQuery(
         "the slowest answers, from the last byte of the request to the first of the answer,"
         " timed at the client and at the server",

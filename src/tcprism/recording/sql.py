@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from tcprism import interrupts
 from tcprism.errors import Error, UsageError
-from tcprism.events import FAMILIES
+from tcprism.events import FAMILIES, Batch
 from tcprism.events.arrow import column_names, schema, to_record_batch
 from tcprism.events.columns import BY_NAME, columns_of
 from tcprism.events.kinds import REGISTERED
@@ -30,8 +30,8 @@ _ROWS_AT_ONCE = 1024
 
 # SQL may come from somebody else than the user: it reads the recording and nothing else. Access is
 # the last setting that can be changed when others are made, for it forbids to change them.
-_NO_VARIABLES = "SET python_enable_replacements = false"  # those of this program are no tables
-_LOCKED = (
+NO_VARIABLES = "SET python_enable_replacements = false"  # those of this program are no tables
+LOCKED = (
     "SET autoinstall_known_extensions = false",
     "SET autoload_known_extensions = false",
     "SET allow_community_extensions = false",
@@ -49,10 +49,15 @@ _VIEWS = {
 VIEWS = ("events", *_VIEWS)
 
 
+# Makes events of others.
+Make = Callable[[Iterable[Batch]], Iterator[Batch]]
+
+
 class Database:
     """A recording as views for SQL; `trouble` is what the last look at it found missing.
 
-    A query has no access to files, the network and settings but with `allow_files`.
+    A query has no access to files, the network and settings but with `allow_files`. `made` has,
+    for families that are made of the recorded events, what makes them when a query asks for them.
     Raises RecordingError and ExtraMissing.
     """
 
@@ -61,6 +66,7 @@ class Database:
         path: str | os.PathLike[str],
         allow_files: bool = False,
         memory: int = DEFAULT_MEMORY,
+        made: Mapping[str, Make] | None = None,
     ) -> None:
         if os.fspath(path) == "-":
             raise UsageError("a query may read a recording twice: give it a file, not a pipe")
@@ -78,9 +84,12 @@ class Database:
             }
         )
         self._connection.register("events", self._events)
+        for family, make in (made or {}).items():
+            self._connection.register(_made_of(family), _dataset(Path(path), memory, make))
         for name, (kinds, families) in (_VIEWS | _made_views()).items():
-            self._connection.execute(_view(name, kinds, families))
-        for setting in (_NO_VARIABLES, *(() if allow_files else _LOCKED)):
+            source = _made_of(families[0]) if families[0] in (made or {}) else "events"
+            self._connection.execute(_view(name, kinds, families, source))
+        for setting in (NO_VARIABLES, *(() if allow_files else LOCKED)):
             self._connection.execute(setting)
 
     def __enter__(self) -> Database:
@@ -149,10 +158,15 @@ def _made_views() -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
     return {f"{name}s": (tuple(k.name for k in REGISTERED[name].kinds), (name,)) for name in made}
 
 
-def _view(name: str, kinds: Sequence[str], families: Sequence[str]) -> str:
+def _made_of(family: str) -> str:
+    return f"events_with_{family}s"
+
+
+def _view(name: str, kinds: Sequence[str], families: Sequence[str], source: str) -> str:
     names = [f'"{name}"' for name in column_names() if _is_of(name, families)]
     chosen = ", ".join(f"'{kind}'" for kind in kinds)
-    return f"CREATE VIEW {name} AS SELECT {', '.join(names)} FROM events WHERE kind IN ({chosen})"
+    columns = ", ".join(names)
+    return f"CREATE VIEW {name} AS SELECT {columns} FROM {source} WHERE kind IN ({chosen})"
 
 
 def _is_of(name: str, families: Sequence[str]) -> bool:
@@ -185,8 +199,8 @@ def _dataset_class() -> Any:
     class Events(base):  # type: ignore[misc]
         """What DuckDB takes for a data set: it asks for a scanner of some columns."""
 
-        def __init__(self, path: Path, memory: int) -> None:
-            self._path, self._memory = path, memory
+        def __init__(self, path: Path, memory: int, make: Make | None) -> None:
+            self._path, self._memory, self._make = path, memory, make
             self.trouble: list[str] = []
             self.damaged = False
             self.error: Error | None = None
@@ -212,9 +226,10 @@ def _dataset_class() -> Any:
 
         def _read(self, wanted: Any) -> Iterator[Any]:
             try:
-                fields = _fields(wanted.names)
+                fields = None if self._make else _fields(wanted.names)
                 recording = Recording(self._path, fields=fields, memory=self._memory)
-                for batch in recording.batches():
+                batches = recording.batches()
+                for batch in self._make(batches) if self._make else batches:
                     columns = to_record_batch(batch, wanted.names).columns
                     plain = [
                         column.view(field.type) if field.name == "time" else column
@@ -229,8 +244,8 @@ def _dataset_class() -> Any:
     return Events
 
 
-def _dataset(path: Path, memory: int) -> Any:
-    return _dataset_class()(path, memory)
+def _dataset(path: Path, memory: int, make: Make | None = None) -> Any:
+    return _dataset_class()(path, memory, make)
 
 
 def _named_in(expression: Any) -> list[str]:

@@ -20,9 +20,11 @@ from tcprism.recording.names import NameStore
 from tcprism.recording.notes import Gap, encode, encode_facts, encode_ledger
 from tcprism.recording.schema import derived_types, schema, to_record_batch
 
-# Larger batches compress better; smaller ones lose less when the power fails.
+# Larger batches compress better; smaller ones lose less when the power fails, and none may be so
+# large that a reader refuses it (DEFAULT_MEMORY).
 ROWS_AT_ONCE = 1 << 15
 BYTES_AT_ONCE = 4 << 20
+PAYLOAD_AT_MOST = 32 << 20
 SECONDS_AT_MOST = 1.0
 
 
@@ -66,12 +68,14 @@ class Writer:
         if self._waiting and batch.clock_offset_ns != self._clock_offset_ns:
             self.flush()
         self._clock_offset_ns = batch.clock_offset_ns
-        self._waiting += [part for part in batch.parts if len(part)]
         self.events += len(batch)
-        if not self._due():
-            return False
-        self.flush()
-        return True
+        written = False
+        for piece in batch.split(_rows_at_most(batch)):
+            self._waiting += [part for part in piece.parts if len(part)]
+            written = self._due()
+            if written:
+                self.flush()
+        return written
 
     def _due(self) -> bool:
         if not self._waiting:
@@ -123,6 +127,12 @@ class Writer:
         self._stream.write_batch(to_record_batch(batch), custom_metadata=notes)
         self._file.flush()
         self._flushed = time.monotonic()
+
+
+def _rows_at_most(batch: Batch) -> int:
+    """Return how many events of a batch may be written at once."""
+    widths = [part.payload.shape[1] for part in batch.parts if part.payload is not None]
+    return max(1, min(ROWS_AT_ONCE, PAYLOAD_AT_MOST // max(widths, default=1)))
 
 
 def _joined(parts: Iterable[Part]) -> Iterator[Part]:

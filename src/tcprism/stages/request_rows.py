@@ -6,230 +6,77 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tcprism.events import Part
 from tcprism.events._wire import EVENT, MICROSECONDS_UNKNOWN
 from tcprism.events.column import texts
 from tcprism.events.escape import escape_text
 from tcprism.events.kinds import NUMBERS, RECORDS
-from tcprism.events.requests import SPLIT, STATES, UNKNOWN_BYTES, UNKNOWN_NS, VIEWS
+from tcprism.events.part import Rows
+from tcprism.events.requests import (
+    SERVER_SOURCES,
+    SPLIT,
+    STATES,
+    UNKNOWN_BYTES,
+    UNKNOWN_NS,
+    VIEWS,
+    WAITING_FOR,
+)
 from tcprism.protocols import Exchange
 from tcprism.stages.ends import Connection, View
 from tcprism.stages.timeline import Repeat, Timeline
 
-_SEQ = 1 << 32
-_BY_SERVER, _BY_CLIENT = 1, 2  # server_source
-_PARTS = tuple(f"{name}_ns" for name in SPLIT)
+_NEVER = -1
+_MASK = (1 << 32) - 1
+_BYTES_MAX = 2**32 - 1
+# Who the process at the head is: not the client's where only the server's is seen.
+_OWNER = ("pid", "tid", "uid", "cgroup_id", "owner_source", "comm")
+
+Times = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Table = dict[str, Times]  # of each moment, in an array
 
 
 class Moments(NamedTuple):
-    """When what happened to a request, CLOCK_MONOTONIC, nanoseconds; None: unknown."""
+    """When what happened to a request, CLOCK_MONOTONIC, nanoseconds; -1: unknown."""
 
-    begun: int | None = None  # its first byte was written
-    written: int | None = None  # its last
-    left: int | None = None
-    arrived: int | None = None  # at the server
-    taken: int | None = None  # read there to the end
-    responded: int | None = None  # the response's first byte was written
-    back: int | None = None  # it arrived at the client
-    read: int | None = None
-    done: int | None = None  # its last byte was read, or written if the client is not seen
-
-
-def moments(
-    exchange: Exchange, request: Timeline, response: Timeline, client: bool, server: bool
-) -> Moments:
-    """Return when what happened to a request, as far as its ends were seen."""
-    seen: dict[str, int | None] = {}
-    if exchange.begin is None:
-        seen = _unasked(exchange.response_begin or 0, response)
-    else:
-        if server:
-            seen |= _at_server(exchange, exchange.begin, request, response)
-        if client:
-            seen |= _at_client(exchange, exchange.begin, request, response)
-    end = exchange.response_end
-    if exchange.response_begin is not None and end is not None:
-        marks = response.read if client else response.written
-        if mark := marks.of(max(exchange.response_begin, end - 1)):
-            seen["done"] = mark[0]
-    return Moments(**seen)
-
-
-def _at_client(
-    exchange: Exchange, begin: int, request: Timeline, response: Timeline
-) -> dict[str, int | None]:
-    seen: dict[str, int | None] = {}
-    last = _last_byte(begin, exchange.end)
-    if first := request.written.of(begin):
-        seen["begun"] = first[1]
-    if written := request.written.of(last):
-        seen["written"] = written[0]
-        left = request.left.of(last)
-        if left and left[0] != MICROSECONDS_UNKNOWN:
-            seen["left"] = written[0] + left[0] * 1000
-    if exchange.response_begin is not None and (mark := response.read.of(exchange.response_begin)):
-        seen |= {"read": mark[0], "back": _arrival(mark)}
-    return seen
-
-
-def _at_server(
-    exchange: Exchange, begin: int, request: Timeline, response: Timeline
-) -> dict[str, int | None]:
-    seen: dict[str, int | None] = {}
-    if first := request.read.of(begin):
-        arrival = _arrival(first)
-        seen["begun"] = first[0] if arrival is None else arrival
-    if taken := request.read.of(_last_byte(begin, exchange.end)):
-        seen |= {"taken": taken[0], "arrived": _arrival(taken)}
-    if exchange.response_begin is not None and (
-        mark := response.written.of(exchange.response_begin)
-    ):
-        seen["responded"] = mark[1]
-    return seen
-
-
-def _unasked(begin: int, response: Timeline) -> dict[str, int | None]:
-    """Return when a server sent what nobody had asked for, or when it arrived if that is all."""
-    seen: dict[str, int | None] = {}
-    if read := response.read.of(begin):
-        seen = {"read": read[0], "back": _arrival(read)}
-        seen["begun"] = read[0] if seen["back"] is None else seen["back"]
-    if written := response.written.of(begin):
-        seen["begun"] = written[1]
-    return seen
-
-
-def _last_byte(begin: int, end: int | None) -> int:
-    return (end or begin + 1) - 1
-
-
-def _arrival(mark: tuple[int, int]) -> int | None:
-    """Return when bytes arrived that were read, if how long they waited is known."""
-    read, unread_us = mark
-    return None if unread_us == MICROSECONDS_UNKNOWN else read - unread_us * 1000
-
-
-class _Split:
-    """Parts of a request's time, as a moment after the other is reached."""
-
-    def __init__(self, begun: int, done: int) -> None:
-        self.parts = dict.fromkeys(_PARTS, UNKNOWN_NS)
-        self.parts["transfer_ns"] = 0
-        self._reached, self._done = begun, done
-
-    def until(self, moment: int | None, part: str) -> None:
-        """Say which part of the time the span to a moment is; None: it is not known."""
-        if moment is None:
-            return
-        # Clocks of several processors, and calls, overlap a little.
-        moment = min(max(moment, self._reached), self._done)
-        before = self.parts[f"{part}_ns"] if part == "transfer" else 0
-        self.parts[f"{part}_ns"] = before + moment - self._reached
-        self._reached = moment
-
-
-def split(at: Moments, server: bool) -> tuple[dict[str, int], int]:
-    """Return the parts of a request's time, nanoseconds, and how the server's is known.
-
-    They add up to its duration. `server`: whether the server's end was seen.
-    """
-    if at.begun is None or at.done is None:
-        return {}, 0
-    spans = _Split(at.begun, at.done)
-    spans.until(at.written, "transfer")
-    spans.until(at.left, "send_queue")
-    source = 0
-    if server:
-        spans.until(at.arrived, "transfer" if at.written is None else "network_there")
-        spans.until(at.taken, "network_there" if at.arrived is None else "server_queue")
-        spans.until(at.responded, "server")
-        source = 0 if at.taken is None or at.responded is None else _BY_SERVER
-        spans.until(at.back, "network_back")
-        spans.until(at.read, "network_back" if at.back is None else "unread")
-    elif at.read is not None:
-        spans.until(at.read if at.back is None else at.back, "server")
-        source = _BY_CLIENT
-        spans.until(at.read, "unread")
-    spans.until(at.done, "transfer")
-    return spans.parts, source
+    begun: int  # its first byte was written, or arrived at the server if the client is not seen
+    written: int  # its last byte
+    left: int
+    arrived: int  # at the server
+    taken: int  # read there to the end
+    responded: int  # the response's first byte was written
+    back: int  # it arrived at the client
+    read: int
+    done: int  # its last byte was read, or written if the client is not seen
 
 
 class Answered(NamedTuple):
-    """An exchange that has ended, with all that was seen of it."""
+    """An exchange that is over, with all that was seen of it."""
 
-    head: bytes
-    is_client: bool  # whether the head is of the client's end
     exchange: Exchange
-    fields: dict[str, Any]
+    at: Moments
+    client: View | None
+    server: View | None
+    wait_ns: int
+    repeats: int
     causes: str
 
 
 def answered(connection: Connection, exchange: Exchange) -> Answered:
     """Gather what is known of an exchange."""
     side = connection.conversation.client
-    client, server = connection.views[side], connection.views[1 - side]
-    request, response = connection.timelines[side], connection.timelines[1 - side]
-    at = moments(exchange, request, response, client is not None, server is not None)
-    parts, source = split(at, server is not None)
-    begin = exchange.begin
-    if begin is None and parts:
-        parts["server_ns"], source = UNKNOWN_NS, 0
-    wait, count, causes = _waits(exchange, request, response, at)
-    done = _last(at) if at.done is None else at.done
-    fields: dict[str, Any] = {
-        "ts_ns": done,
-        "seq": (begin or exchange.response_begin or 0) % _SEQ,
-        "start_ts_ns": done if at.begun is None else at.begun,
-        "request_ns": sum(part for part in parts.values() if part != UNKNOWN_NS)
-        if parts
-        else UNKNOWN_NS,
-        **parts,
-        "server_source": source,
-        "retransmission_wait_ns": wait if parts else UNKNOWN_NS,
-        "retransmissions": count,
-        "request_bytes": _length(exchange.request_bytes, begin, exchange.end),
-        "response_bytes": _length(
-            exchange.response_bytes, exchange.response_begin, exchange.response_end
-        ),
-        "response_seq": (exchange.response_begin or 0) % _SEQ,
-        "server_pid": server.pid if server else 0,
-        "server_comm": _comm(server),
-        "protocol": exchange.protocol.encode(),
-        "request_state": STATES.index(_state(exchange, at)),
-        "view": VIEWS.index(_view(client, server)),
-        "failed": exchange.failed,
-    }
+    views, timelines = connection.views, connection.timelines
+    client, server = views[side], views[1 - side]
+    request, response = timelines[side], timelines[1 - side]
+    at = _moments(exchange, request, response, client is not None, server is not None)
+    waits = (0, 0, "")
+    if request.repeats or response.repeats:
+        waits = _waits(exchange, request, response, at)
     if request.crowded or response.crowded:
         _forget(connection, exchange, request, response)
-    seen = client or server
-    return Answered(seen.head if seen else b"", client is not None, exchange, fields, causes)
-
-
-def _view(client: View | None, server: View | None) -> str:
-    if client and server:
-        return "both"
-    return "client" if client else "server"
-
-
-def _state(exchange: Exchange, at: Moments) -> str:
-    if not exchange.answered:
-        return "no response"
-    if exchange.gap:
-        return "gap"
-    if exchange.response_begin is None:
-        return "pending"
-    return "complete" if at.done is not None else "partial"
-
-
-def _last(at: Moments) -> int:
-    return max((moment for moment in at if moment is not None), default=0)
-
-
-def _length(told: int | None, begin: int | None, end: int | None) -> int:
-    if told is not None:
-        return told if told >= 0 else UNKNOWN_BYTES
-    return UNKNOWN_BYTES if begin is None or end is None else end - begin
+    return Answered(exchange, at, client, server, *waits)
 
 
 def _forget(
@@ -246,72 +93,238 @@ def _forget(
         response.forget(min(responses))
 
 
-def _comm(view: View | None) -> bytes:
-    if not view:
-        return b""
-    comm: bytes = np.frombuffer(view.head, EVENT)["comm"][0]
-    return comm
+def _moments(
+    exchange: Exchange, request: Timeline, response: Timeline, client: bool, server: bool
+) -> Moments:
+    """Return when what happened to a request, as far as its ends were seen."""
+    begun = written = left = arrived = taken = responded = back = read = done = _NEVER
+    first, answer, end = exchange.begin, exchange.response_begin, exchange.response_end
+    if first is None:
+        return _unasked(answer or 0, end, response, client)
+    last = (exchange.end or first + 1) - 1
+    if server:
+        begun = _arrival(request.read.of(first))
+        if begun == _NEVER:
+            begun = request.read.of(first)[0]
+        mark = request.read.of(last)
+        taken, arrived = mark[0], _arrival(mark)
+        if answer is not None:
+            responded = response.written.of(answer)[1]
+    if client:
+        begun = request.written.of(first)[1]
+        written = request.written.of(last)[0]
+        unsent = request.left.of(last)[0]
+        if written != _NEVER and unsent not in (_NEVER, MICROSECONDS_UNKNOWN):
+            left = written + unsent * 1000
+        if answer is not None:
+            mark = response.read.of(answer)
+            read, back = mark[0], _arrival(mark)
+    if answer is not None and end is not None:
+        marks = response.read if client else response.written
+        done = marks.of(max(answer, end - 1))[0]
+    return Moments(begun, written, left, arrived, taken, responded, back, read, done)
+
+
+def _unasked(first: int, end: int | None, response: Timeline, client: bool) -> Moments:
+    """Return when a server sent what nobody had asked for, or when it arrived if that is all."""
+    read, written = response.read.of(first), response.written.of(first)
+    back = _arrival(read)
+    arrival = read[0] if back == _NEVER else back
+    begun = arrival if written[1] == _NEVER else written[1]
+    marks = response.read if client else response.written
+    done = _NEVER if end is None else marks.of(max(first, end - 1))[0]
+    unknown = (_NEVER,) * 4
+    return Moments(begun, _NEVER, *unknown, back, read[0], done)
+
+
+def _arrival(mark: tuple[int, int]) -> int:
+    """Return when bytes arrived that were read, if how long they waited is known."""
+    read, unread_us = mark
+    if read == _NEVER or unread_us == MICROSECONDS_UNKNOWN:
+        return _NEVER
+    return read - unread_us * 1000
 
 
 def _waits(
     exchange: Exchange, request: Timeline, response: Timeline, at: Moments
 ) -> tuple[int, int, str]:
     """Return how long an exchange waited to be sent again, how many segments, and why."""
-    if not request.repeats and not response.repeats:
-        return 0, 0, ""
-    never = 1 << 63
-    done = at.done if at.done is not None else never
-    there = 0
-    first: list[Repeat] = []
+    end = next((moment for moment in (at.done, 1 << 62) if moment != _NEVER), 0)
+    known = [moment for moment in (at.taken, at.back, at.read, end) if moment != _NEVER]
+    wait = 0
+    repeats: list[Repeat] = []
     if exchange.begin is not None:
-        there, first = request.waits(
-            exchange.begin,
-            exchange.end or exchange.begin + 1,
-            at.begun or 0,
-            at.taken or at.back or at.read or done,
-        )
-    back, then = 0, first[:0]
+        last = exchange.end or exchange.begin + 1
+        wait, repeats = request.waits(exchange.begin, last, max(at.begun, 0), known[0])
     if exchange.response_begin is not None:
-        end = exchange.response_end or exchange.response_begin + 1
-        back, then = response.waits(exchange.response_begin, end, at.responded or 0, done)
-    repeats = [*first, *then]
-    causes = ", ".join(dict.fromkeys(repeat.cause for repeat in repeats))
-    return there + back, len(repeats), causes
+        last = exchange.response_end or exchange.response_begin + 1
+        back, more = response.waits(exchange.response_begin, last, max(at.responded, 0), end)
+        wait, repeats = wait + back, [*repeats, *more]
+    return wait, len(repeats), ", ".join(dict.fromkeys(repeat.cause for repeat in repeats))
 
 
-def request_part(answered: Sequence[Answered], parts: Iterable[Part]) -> Part:
+class _Split:
+    """The parts of requests' time, moment after moment; of each a row."""
+
+    def __init__(self, begun: Times, done: Times) -> None:
+        self.parts = {name: np.full(len(begun), _NEVER) for name in SPLIT}
+        self.parts["transfer"][:] = 0
+        self._reached, self._done = begun, done
+
+    def until(self, moments: Times, part: str, where: Mask | None = None) -> None:
+        """Say which part the time until some moments is, where they are known, in some rows.
+
+        Clocks of several processors, and calls, overlap a little: that is put in order.
+        """
+        known = moments != _NEVER if where is None else where & (moments != _NEVER)
+        reached = np.clip(moments, self._reached, np.maximum(self._done, self._reached))
+        spans = reached - self._reached
+        before = np.maximum(self.parts[part], 0)
+        self.parts[part] = np.where(known, before + spans, self.parts[part])
+        self._reached = np.where(known, reached, self._reached)
+
+
+def split(at: Table, client: Mask, server: Mask) -> dict[str, Times]:
+    """Return the parts of requests' time, nanoseconds, -1: unknown; they add up to the whole.
+
+    `client` and `server` tell whether that end was seen.
+    """
+    spans = _Split(at["begun"], at["done"])
+    arrives, returns = at["arrived"] != _NEVER, at["back"] != _NEVER
+    spans.until(at["written"], "transfer")
+    spans.until(at["left"], "send_queue")
+    spans.until(at["arrived"], "network_there", client)
+    spans.until(at["arrived"], "transfer", ~client)
+    spans.until(at["taken"], "server_queue", arrives)
+    spans.until(at["taken"], "network_there", ~arrives & client)
+    spans.until(at["taken"], "transfer", ~arrives & ~client)
+    spans.until(at["responded"], "server", server)
+    spans.until(at["back"], "network_back", server)
+    spans.until(at["back"], "server", ~server)
+    spans.until(at["read"], "unread", returns)
+    spans.until(at["read"], "network_back", ~returns & server)
+    spans.until(at["read"], "server", ~returns & ~server)
+    spans.until(at["done"], "transfer")
+    whole = (at["begun"] != _NEVER) & (at["done"] != _NEVER)
+    return {name: np.where(whole, part, _NEVER) for name, part in spans.parts.items()}
+
+
+def request_part(found: Sequence[Answered], parts: Iterable[Part]) -> Part:
     """Return records of requests; names are looked up in the context of the messages' parts."""
-    rows = np.zeros(len(answered), RECORDS["request"])
-    heads = np.frombuffer(b"".join(one.head for one in answered), EVENT)
-    ours = np.array([one.is_client for one in answered])
-    for name in EVENT.names or ():
-        rows[name] = heads[name]
-    for here, there in (("local_ip", "remote_ip"), ("local_port", "remote_port")):
-        rows[here] = np.where(_wide(ours, heads[here]), heads[here], heads[there])
-        rows[there] = np.where(_wide(ours, heads[here]), heads[there], heads[here])
-    for name in ("pid", "tid", "uid", "cgroup_id", "owner_source"):
-        rows[name][~ours] = 0
-    rows["comm"][~ours] = b""
-    rows["kind"] = NUMBERS["request"]
-    rows["error"], rows["flags"] = 0, 0
-    for name in answered[0].fields.keys() | set(_PARTS):
-        rows[name] = [one.fields.get(name, UNKNOWN_NS) for one in answered]
-    sizes = rows["request_bytes"], rows["response_bytes"]
-    known = [np.where(size == UNKNOWN_BYTES, 0, size) for size in sizes]
-    rows["bytes"] = np.minimum(known[0] + known[1], 2**32 - 1)
+    rows = np.zeros(len(found), RECORDS["request"])
+    client = np.array([one.client is not None for one in found])
+    server = np.array([one.server is not None for one in found])
+    _fill_ends(rows, found, client)
+    table = np.array([one.at for one in found], np.int64).T
+    at: Table = dict(zip(Moments._fields, table, strict=True))
+    _fill_times(rows, at, client, server)
+    exchanges = [one.exchange for one in found]
+    _fill_exchanges(rows, exchanges)
+    unasked = np.array([one.begin is None for one in exchanges])
+    rows["server_ns"][unasked], rows["server_source"][unasked] = UNKNOWN_NS, 0
+    rows["retransmission_wait_ns"] = [one.wait_ns for one in found]
+    rows["retransmission_wait_ns"][rows["request_ns"] == UNKNOWN_NS] = UNKNOWN_NS
+    rows["retransmissions"] = [one.repeats for one in found]
+    rows["request_state"] = _states(exchanges, at)
+    waits = rows["request_state"] == STATES.index("pending")
+    rows["waiting_for"] = np.where(waits, _waiting_for(at, server), 0)
+    rows["view"] = np.where(
+        client & server, VIEWS.index("both"), np.where(client, VIEWS.index("client"), 3)
+    )
     context = next((part.context for part in parts), None)
     derived = {
-        "method": [one.exchange.method for one in answered],
-        "resource": [one.exchange.resource for one in answered],
-        "status": [one.exchange.status for one in answered],
-        "retransmission_causes": [one.causes for one in answered],
+        "method": [one.exchange.method for one in found],
+        "resource": [one.exchange.resource for one in found],
+        "status": [one.exchange.status for one in found],
+        "retransmission_causes": [one.causes for one in found],
     }
     made = Part(rows, derived={name: _texts(values) for name, values in derived.items()})
     return made if context is None else Part(rows, None, made.derived, context)
 
 
-def _wide(mask: np.ndarray[Any, Any], like: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return mask.reshape(-1, *(1 for _ in like.shape[1:]))
+def _fill_ends(rows: Rows, found: Sequence[Answered], client: Mask) -> None:
+    """Fill in both ends, the client's as local."""
+    heads = [(one.client or one.server).head for one in found]  # type: ignore[union-attr]
+    head = np.frombuffer(b"".join(heads), EVENT)
+    for name in EVENT.names or ():
+        rows[name] = head[name]
+    other = np.flatnonzero(~client)
+    for here, there in (("local_ip", "remote_ip"), ("local_port", "remote_port")):
+        rows[here][other], rows[there][other] = head[there][other], head[here][other]
+    for name in _OWNER:
+        rows[name][other] = 0 if name != "comm" else b""
+    rows["kind"] = NUMBERS["request"]
+    rows["error"], rows["flags"] = 0, 0
+    servers = [one.server for one in found]
+    rows["server_pid"] = [server.pid if server else 0 for server in servers]
+    blank = bytes(EVENT.itemsize)
+    ends = np.frombuffer(b"".join(server.head if server else blank for server in servers), EVENT)
+    rows["server_comm"] = ends["comm"]
+
+
+def _fill_times(rows: Rows, at: Table, client: Mask, server: Mask) -> None:
+    begun, done = at["begun"], at["done"]
+    latest = np.max(list(at.values()), axis=0)
+    rows["ts_ns"] = np.where(done == _NEVER, np.maximum(latest, 0), done)
+    rows["start_ts_ns"] = np.where(begun == _NEVER, rows["ts_ns"], begun)
+    parts = split(at, client, server)
+    for name, part in parts.items():
+        rows[f"{name}_ns"] = np.where(part == _NEVER, UNKNOWN_NS, part.astype(np.uint64))
+    whole = (begun != _NEVER) & (done != _NEVER)
+    took = np.maximum(done - begun, 0).astype(np.uint64)
+    rows["request_ns"] = np.where(whole, took, UNKNOWN_NS)
+    known = rows["server_ns"] != UNKNOWN_NS
+    rows["server_source"] = known * np.where(
+        server, SERVER_SOURCES.index("server"), SERVER_SOURCES.index("client")
+    )
+
+
+def _fill_exchanges(rows: Rows, exchanges: Sequence[Exchange]) -> None:
+    rows["protocol"] = [one.protocol.encode() for one in exchanges]
+    rows["failed"] = [one.failed for one in exchanges]
+    firsts = [one.response_begin if one.begin is None else one.begin for one in exchanges]
+    rows["seq"] = [(first or 0) & _MASK for first in firsts]
+    rows["response_seq"] = [(one.response_begin or 0) & _MASK for one in exchanges]
+    sizes = {
+        "request_bytes": [_size(one.request_bytes, one.begin, one.end) for one in exchanges],
+        "response_bytes": [
+            _size(one.response_bytes, one.response_begin, one.response_end) for one in exchanges
+        ],
+    }
+    total = np.zeros(len(rows), np.int64)
+    for name, values in sizes.items():
+        size = np.array(values, np.int64)
+        rows[name] = np.where(size == _NEVER, UNKNOWN_BYTES, size.astype(np.uint64))
+        total += np.maximum(size, 0)
+    rows["bytes"] = np.minimum(total, _BYTES_MAX)
+
+
+def _size(told: int | None, begin: int | None, end: int | None) -> int:
+    if told is not None:
+        return max(told, _NEVER)
+    return _NEVER if begin is None or end is None else end - begin
+
+
+def _states(exchanges: Sequence[Exchange], at: Table) -> list[int]:
+    names = (
+        "no response"
+        if not one.answered
+        else "gap"
+        if one.gap
+        else "pending"
+        if one.response_begin is None
+        else "partial"
+        if done == _NEVER
+        else "complete"
+        for one, done in zip(exchanges, at["done"].tolist(), strict=True)
+    )
+    return [STATES.index(name) for name in names]
+
+
+def _waiting_for(at: Table, server: Mask) -> NDArray[np.intp]:
+    there = np.where(server, WAITING_FOR.index("the server to read it"), len(WAITING_FOR) - 1)
+    unread = np.where(at["left"] == _NEVER, WAITING_FOR.index("acknowledgement"), there)
+    return np.where(at["taken"] == _NEVER, unread, WAITING_FOR.index("response"))
 
 
 def _texts(values: list[str]) -> np.ma.MaskedArray[Any, Any]:

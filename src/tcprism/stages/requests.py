@@ -7,7 +7,8 @@ When bytes were written, left, were acknowledged, sent again and read follows fr
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,6 @@ from tcprism.events import Batch, Part
 from tcprism.events._wire import DURATION_UNKNOWN, EVENT, EventKind, MessageFlag
 from tcprism.events.connection import connection_keys
 from tcprism.events.ledger import Account, Entry
-from tcprism.events.part import Rows
 from tcprism.protocols import Protocol
 from tcprism.protocols.conversation import Conversation
 from tcprism.protocols.known import PROTOCOLS
@@ -28,18 +28,18 @@ CONNECTIONS_MAX = 65_536
 _NEAR = 1 << 26  # bytes: more than the buffers of both ends hold
 
 _NO_STREAM = int(MessageFlag.SEQ_UNKNOWN | MessageFlag.PEEK)
-_SEND, _RECV = int(EventKind.SEND), int(EventKind.RECV)
-_CLOSE = int(EventKind.CLOSE)
+# What happened. The first two say which direction it is about, beside the end that it happened at.
+_WRITTEN, _READ, _ACKED, _REPEATED, _CLOSED, _NOTHING = range(6)
 
-Handle = Callable[[int], None]
+_SEQ, _HALF, _MASK = 1 << 32, 1 << 31, (1 << 32) - 1
 
 
 class Requests(StatefulStage):
     """A stage that makes `request` events of messages; all other events pass.
 
     `protocols` are those to look for, None: all that are known. With `alone`, other events are left
-    out. It needs the kinds send and recv with their payload; acked, retransmit, connect, accept and
-    close say more.
+    out. Of the kinds in `events.requests.NEEDS`, it must have send and recv, with payload; the
+    others say more.
     """
 
     def __init__(
@@ -62,11 +62,9 @@ class Requests(StatefulStage):
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the batch with the requests that have ended by now."""
-        handlers = [self._handler(part) for part in batch.parts]
-        if any(handlers):
-            for place, row in zip(*(order.tolist() for order in batch.order()), strict=True):
-                if handle := handlers[place]:
-                    handle(row)
+        chosen = [part for part in batch.parts if part.family in _WHAT and len(part)]
+        if chosen:
+            self._take(chosen, Batch(chosen).permutation)
         return self._with_requests(batch)
 
     def close(self) -> Batch:
@@ -88,64 +86,77 @@ class Requests(StatefulStage):
             self._answered = []
         return Batch(parts, batch.clock_offset_ns)
 
-    def _handler(self, part: Part) -> Handle | None:
-        makers = {
-            "message": self._messages,
-            "delivery": self._deliveries,
-            "loss": self._losses,
-            "connection": self._ends,
-        }
-        make = makers.get(part.family)
-        return make(part) if make and len(part) else None
+    def _take(self, parts: Sequence[Part], order: NDArray[np.intp]) -> None:
+        """Follow what happened, in its order."""
+        tables = [_table(part) for part in parts]
+        columns = [np.concatenate(column)[order] for column in zip(*tables, strict=True)]
+        starts = np.cumsum([0, *map(len, parts)])
+        places = np.searchsorted(starts, order, side="right") - 1
+        happened = [*columns, places, order - starts[places]]
+        find = self._views.get
+        for what, key, seq, size, ts_ns, second, pid, length, place, row in zip(
+            *(column.tolist() for column in happened), strict=True
+        ):
+            view = find(key)
+            if what <= _READ:
+                if view is None:
+                    view = self._view(parts[place].rows[row], key)
+                if view.pid != pid:
+                    view.pid = pid
+                    view.head = parts[place].rows[row].tobytes()[: EVENT.itemsize]
+                connection = view.connection
+                conversation = connection.conversation
+                side = view.side ^ what
+                if not size:
+                    conversation.end(side)
+                else:
+                    at = conversation.directions[side].at
+                    end = size + (
+                        seq + _SEQ if at < 0 else at + ((seq - at + _HALF) & _MASK) - _HALF
+                    )
+                    connection.timelines[side].marks[what].add(end, ts_ns, second)
+                    if end > at and not conversation.unknown:
+                        payload = parts[place].payload
+                        data = payload[row, :length].tobytes() if length else b""
+                        conversation.feed(side, end - size, size, data, ts_ns)
+                if conversation.done or connection.finished:
+                    self._let_go(connection)
+            elif view is not None and what != _NOTHING:
+                self._more(view, what, seq, size, second, length, parts[place].rows[row])
 
-    def _messages(self, part: Part) -> Handle:
-        rows = part.rows
-        keys = connection_keys(rows).tolist()
-        in_stream = ((rows["flags"] & _NO_STREAM) == 0) & (rows["error"] == 0)
-        stream, sends = in_stream.tolist(), (rows["kind"] == _SEND).tolist()
-        columns = [rows[name].tolist() for name in ("seq", "bytes", "ts_ns", "pid")]
-        seqs, sizes, moments, pids = columns
-        seconds = np.where(rows["kind"] == _SEND, _begun(rows), rows["unread_us"]).tolist()
-        lengths = part.payload_lengths().tolist()
-        payload, views = part.payload, self._views
+    def _more(
+        self, view: View, what: int, seq: int, size: int, unsent: int, unacked: int, row: np.void
+    ) -> None:
+        """Take what is known of a connection besides its messages."""
+        connection = view.connection
+        offset = connection.conversation.offset(view.side, seq)
+        timeline = connection.timelines[view.side]
+        if what == _ACKED:
+            # Of responses nobody asks when they left.
+            if connection.conversation.client in (view.side, -1):
+                timeline.left.add(offset + size, unsent, unacked)
+        elif what == _REPEATED:
+            timeline.repeat(offset, offset + size, row)
+        elif self._views.pop(view.key, None):
+            view.closed = True
+            if all(other is None or other.closed for other in connection.views):
+                self._over(connection)
 
-        def handle(row: int) -> None:
-            if not stream[row]:
-                return
-            view = views.get(keys[row]) or self._view(part, row, keys[row])
-            if view.pid != pids[row]:
-                view.pid = pids[row]
-                view.head = rows[row].tobytes()[: EVENT.itemsize]
-            connection, size = view.connection, sizes[row]
-            conversation = connection.conversation
-            side = view.side if sends[row] else 1 - view.side
-            if not size:
-                conversation.end(side)
-            else:
-                offset = conversation.offset(side, seqs[row])
-                end = offset + size
-                timeline = connection.timelines[side]
-                marks = timeline.written if sends[row] else timeline.read
-                marks.add(end, moments[row], seconds[row])
-                if end > conversation.directions[side].at and not conversation.unknown:
-                    length = lengths[row]
-                    data = payload[row, :length].tobytes() if length else b""  # type: ignore[index]
-                    conversation.feed(side, offset, size, data, moments[row])
-            self._take(connection)
+    def _let_go(self, connection: Connection) -> None:
+        """Let go the exchanges whose response the client has read, or the server written."""
+        conversation, finished = connection.conversation, connection.finished
+        if conversation.done:
+            finished += conversation.done
+            conversation.done.clear()
+        client = conversation.client
+        timeline = connection.timelines[1 - client]
+        marks = timeline.read if connection.views[client] else timeline.written
+        reached = marks.ends[-1] if marks.ends else -1
+        while finished and (finished[0].response_end or 0) <= reached:
+            self._answered.append(answered(connection, finished.pop(0)))
 
-        return handle
-
-    def _take(self, connection: Connection) -> None:
-        """Take what the conversation has found, and let go what has ended."""
-        if found := connection.conversation.done:
-            connection.finished += found
-            found.clear()
-        if connection.finished:
-            self._emit(connection)
-
-    def _view(self, part: Part, row: int, key: int) -> View:
+    def _view(self, record: np.void, key: int) -> View:
         """Find the connection that an end belongs to, which the other end may have begun."""
-        record = part.rows[row]
         local = record["local_ip"].tobytes() + record["local_port"].tobytes()
         remote = record["remote_ip"].tobytes() + record["remote_port"].tobytes()
         side = int(local > remote)
@@ -166,58 +177,6 @@ class Requests(StatefulStage):
         self._views[key] = view
         return view
 
-    def _deliveries(self, part: Part) -> Handle:
-        rows = part.rows
-        keys = connection_keys(rows).tolist()
-        ends = (rows["seq"] + rows["bytes"]).tolist()
-        unsent, unacked = rows["unsent_us"].tolist(), rows["unacked_us"].tolist()
-
-        def handle(row: int) -> None:
-            if view := self._views.get(keys[row]):
-                connection = view.connection
-                end = connection.conversation.offset(view.side, ends[row])
-                connection.timelines[view.side].left.add(end, unsent[row], unacked[row])
-
-        return handle
-
-    def _losses(self, part: Part) -> Handle:
-        rows = part.rows
-        keys = connection_keys(rows).tolist()
-
-        def handle(row: int) -> None:
-            record = rows[row]
-            if record["kind"] != EventKind.RETRANSMIT or record["error"]:
-                return
-            if view := self._views.get(keys[row]):
-                connection = view.connection
-                begin = connection.conversation.offset(view.side, int(record["seq"]))
-                connection.timelines[view.side].repeat(begin, begin + int(record["bytes"]), record)
-
-        return handle
-
-    def _ends(self, part: Part) -> Handle:
-        keys = connection_keys(part.rows).tolist()
-        kinds = part.rows["kind"].tolist()
-
-        def handle(row: int) -> None:
-            if kinds[row] == _CLOSE and (view := self._views.pop(keys[row], None)):
-                view.closed = True
-                if all(other is None or other.closed for other in view.connection.views):
-                    self._over(view.connection)
-
-        return handle
-
-    def _emit(self, connection: Connection) -> None:
-        """Let go the exchanges whose response the client has read, or the server written."""
-        conversation = connection.conversation
-        client = conversation.client
-        timeline = connection.timelines[1 - client]
-        marks = timeline.read if connection.views[client] else timeline.written
-        reached = marks.ends[-1] if marks.ends else -1
-        finished = connection.finished
-        while finished and (finished[0].response_end or 0) <= reached:
-            self._answered.append(answered(connection, finished.pop(0)))
-
     def _over(self, connection: Connection) -> None:
         """Let go what is left of a connection, and forget it."""
         conversation = connection.conversation
@@ -236,11 +195,63 @@ class Requests(StatefulStage):
                 self._views.pop(view.key, None)
 
 
-def _begun(rows: Rows) -> NDArray[np.uint64]:
-    """Return when calls began, or returned where that is not known."""
+def requests_of(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield the requests in all batches of a run."""
+    stage = Requests(alone=True)
+    yield from map(stage, batches)
+    yield stage.close()
+
+
+def _table(part: Part) -> list[NDArray[Any]]:
+    """Return what happened, and of which connection, bytes, when, and by whom, in columns."""
+    rows = part.rows
+    what, second, third = _WHAT[part.family](part)
+    pids = rows["pid"] if part.family == "message" else np.zeros(len(rows), np.uint32)
+    moments = rows["ts_ns"]
+    columns = [what, connection_keys(rows), rows["seq"], rows["bytes"], moments, second, pids]
+    return [column.astype(np.int64, copy=False) for column in (*columns, third)]
+
+
+Columns = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+
+
+def _messages(part: Part) -> Columns:
+    """Tell writes and reads, with when they began or how long bytes lay unread, and payload."""
+    rows = part.rows
+    sends = rows["kind"] == EventKind.SEND
     durations = np.where(rows["duration_ns"] == DURATION_UNKNOWN, 0, rows["duration_ns"])
-    begun: NDArray[np.uint64] = rows["ts_ns"] - durations
-    return begun
+    what = np.where(sends, _WRITTEN, _READ)
+    what[((rows["flags"] & _NO_STREAM) != 0) | (rows["error"] != 0)] = _NOTHING
+    return (
+        what,
+        np.where(sends, rows["ts_ns"] - durations, rows["unread_us"]),
+        part.payload_lengths(),
+    )
+
+
+def _deliveries(part: Part) -> Columns:
+    rows = part.rows
+    return np.full(len(rows), _ACKED), rows["unsent_us"], rows["unacked_us"]
+
+
+def _losses(part: Part) -> Columns:
+    rows = part.rows
+    repeated = (rows["kind"] == EventKind.RETRANSMIT) & (rows["error"] == 0)
+    nothing = np.zeros(len(rows), np.int64)
+    return np.where(repeated, _REPEATED, _NOTHING), nothing, nothing
+
+
+def _ends(part: Part) -> Columns:
+    nothing = np.zeros(len(part), np.int64)
+    return np.where(part.rows["kind"] == EventKind.CLOSE, _CLOSED, _NOTHING), nothing, nothing
+
+
+_WHAT: dict[str, Callable[[Part], Columns]] = {
+    "message": _messages,
+    "delivery": _deliveries,
+    "loss": _losses,
+    "connection": _ends,
+}
 
 
 def _near(connection: Connection, record: np.void, side: int) -> bool:
@@ -248,7 +259,7 @@ def _near(connection: Connection, record: np.void, side: int) -> bool:
 
     Two connections of different namespaces may have the same ends.
     """
-    direction = side if record["kind"] == _SEND else 1 - side
+    direction = side if record["kind"] == EventKind.SEND else 1 - side
     at = connection.conversation.directions[direction].at
     if at < 0:
         return True

@@ -15,6 +15,7 @@ REPEATS_MAX = 256
 _FEW = 64  # marks that need not be forgotten
 
 Mark = tuple[int, int]
+UNMARKED: Mark = (-1, -1)
 
 
 class Marks:
@@ -39,10 +40,10 @@ class Marks:
             middle = slice(MARKS_MAX // 4, MARKS_MAX // 2)
             del self.ends[middle], self.marks[middle]
 
-    def of(self, offset: int) -> Mark | None:
-        """Return the mark of the byte at an offset."""
+    def of(self, offset: int) -> Mark:
+        """Return the mark of the byte at an offset; UNMARKED: there is none."""
         place = bisect_right(self.ends, offset)
-        return self.marks[place] if place < len(self.ends) else None
+        return self.marks[place] if place < len(self.ends) else UNMARKED
 
     def forget(self, offset: int) -> None:
         """Forget what is before an offset."""
@@ -67,11 +68,12 @@ class Timeline:
     unacknowledged); moments are of CLOCK_MONOTONIC in nanoseconds, durations microseconds.
     """
 
-    __slots__ = ("_many", "left", "read", "repeats", "written")
+    __slots__ = ("_many", "left", "marks", "read", "repeats", "written")
 
     def __init__(self) -> None:
         self.written = Marks()
         self.read = Marks()
+        self.marks = (self.written, self.read)
         self.left = Marks()
         self.repeats: list[Repeat] = []
         self._many = _FEW
@@ -86,17 +88,15 @@ class Timeline:
     @property
     def crowded(self) -> bool:
         """Whether there is so much that it is worth forgetting some."""
-        return self._size() > self._many
+        return len(self.written.ends) > self._many or len(self.read.ends) > self._many
 
     def forget(self, offset: int) -> None:
         """Forget what is before an offset."""
         for marks in (self.written, self.read, self.left):
             marks.forget(offset)
         self.repeats = [repeat for repeat in self.repeats if repeat.end > offset]
-        self._many = max(_FEW, 2 * self._size())  # what is needed shall not be looked at each time
-
-    def _size(self) -> int:
-        return max(len(self.written.ends), len(self.read.ends), len(self.left.ends))
+        # What is needed shall not be looked at each time.
+        self._many = max(_FEW, 2 * len(self.written.ends), 2 * len(self.read.ends))
 
     def waits(self, begin: int, end: int, since_ns: int, until_ns: int) -> tuple[int, list[Repeat]]:
         """Return how long bytes waited to be sent again, and by which retransmissions.
@@ -118,7 +118,7 @@ class Timeline:
             written = self.written.of(repeat.begin)
             start = max(
                 since_ns,
-                written[1] if written else since_ns,
+                written[1],
                 sent.get(repeat.begin, 0),
                 repeat.ts_ns - repeat.bound_ns,
             )

@@ -1,0 +1,145 @@
+"""`tcprism requests`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+import click
+
+from tcprism.cli import options
+from tcprism.cli.output import make_sink, wants_color
+from tcprism.cli.presets import REQUESTS, request_sinks
+from tcprism.cli.session import started
+from tcprism.cli.trace import trace
+from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
+from tcprism.errors import UsageError
+from tcprism.protocols.known import protocols
+from tcprism.sinks import Sink
+from tcprism.sinks.request_summary import BY, RequestSummary
+from tcprism.sources.request import Request
+from tcprism.stages.request_filter import RequestFilter
+from tcprism.stages.requests import Requests
+
+PAYLOAD = 4096
+_UNITS_NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+_STATUS = re.compile(r"[0-9A-Za-z_-]{1,32}")
+
+EPILOG = """\b
+Examples:
+  tcprism requests --port 8080                     each request of that port as its response ends
+  tcprism requests --slower 100ms                  only slow ones
+  tcprism requests --status 5xx,error              only failed ones
+  tcprism requests --summary --duration 60         per route: count, errors, rate, percentiles
+  tcprism requests --protocol redis --by server
+  tcprism requests --pending --duration 5          also those without a response after 5 seconds
+  tcprism requests --where "method = 'POST' and response_bytes > 1e6"
+  tcprism requests --format json -- curl http://host/
+
+The protocol is told by the bytes, never by the port. Values (query strings, literals, arguments)
+are shown as ? unless --show-values is given. docs/requests.md explains the columns and the split
+of the time; a summary goes to standard error at the end."""
+
+
+@click.command(epilog=EPILOG)
+@options.filter_options
+@click.option("--protocol", metavar="NAME,...", help="Only these protocols; by default all.")
+@click.option("--slower", metavar="TIME", help="Only those that took at least TIME: 100ms, 1s.")
+@click.option(
+    "--status",
+    metavar="STATUS,...",
+    help="Only these statuses: 404, 5xx, or error for all that failed.",
+)
+@click.option(
+    "--where", metavar="EXPR", help="Only requests for which an SQL expression of columns holds."
+)
+@click.option("--pending", is_flag=True, help="At the end, also show requests without a response.")
+@click.option("--summary", is_flag=True, help="Show only the summary.")
+@click.option(
+    "--by",
+    type=click.Choice([*BY]),
+    default="route",
+    show_default=True,
+    help="What to sum up by.",
+)
+@click.option("--show-values", is_flag=True, help="Show values, which may be secrets.")
+@payload_option(PAYLOAD)
+@click.option(
+    "--format",
+    "form",
+    default="text",
+    show_default=True,
+    metavar="FORMAT",
+    help="text, json, csv, arrow, parquet, or an installed format.",
+)
+@options.output_option
+@options.count_option
+@options.duration_option
+@options.color_option
+@tracing_options
+@options.command_argument
+def command(**given: Any) -> None:
+    """Show each request as its response ends: how long it took, and where the time went."""
+    stages = _stages(given)
+    preset = replace(REQUESTS, stages=lambda: stages, make=_sinks)
+    options.parse_duration(given["duration"])
+    tracing = {"payload": options.parse_payload(given.pop("payload")), **parse_tracing(given)}
+    given |= {"count_only": False, "packets": None, "payload_style": "none"}
+    with started(given["command"], given["verbose"]) as child:
+        chosen = options.to_filter(given, child.pid if child else None)
+        request = Request(kinds=preset.kinds or (), filter=chosen, **tracing)
+        status = trace(request, given, child, preset)
+    sys.exit(status)
+
+
+def _stages(given: dict[str, Any]) -> tuple[Requests, RequestFilter]:
+    names = given.pop("protocol")
+    chosen = protocols(None if names is None else [name.strip() for name in names.split(",")])
+    where = given.pop("where")
+    if where is not None:
+        from tcprism.recording.where import Where  # not before: it needs DuckDB
+
+        where = Where(where, "request")
+    return (
+        Requests(chosen, show_values=given.pop("show_values"), alone=True),
+        RequestFilter(
+            _parse_time(given.pop("slower")),
+            _parse_statuses(given.pop("status")),
+            where,
+            given.pop("pending"),
+        ),
+    )
+
+
+def _parse_time(text: str | None) -> int:
+    """Parse "100ms", "1.5s"; return nanoseconds, 0 for None. Raises UsageError."""
+    if text is None:
+        return 0
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ns|us|ms|s)", text.strip(), re.ASCII)
+    if not match:
+        raise UsageError(f"--slower: {text!r} is not a time; write for example --slower 100ms")
+    return int(float(match[1]) * _UNITS_NS[match[2]])
+
+
+def _parse_statuses(text: str | None) -> tuple[str, ...]:
+    """Parse "5xx,error". Raises UsageError."""
+    if text is None:
+        return ()
+    statuses = tuple(part.strip() for part in text.split(","))
+    for status in statuses:
+        if not _STATUS.fullmatch(status):
+            raise UsageError(
+                f"--status: {status!r} is not a status; write for example --status 404,5xx,error"
+            )
+    return statuses
+
+
+def _sinks(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) -> list[Sink]:
+    if given["summary"]:
+        return [RequestSummary(lambda line: output.write(f"{line}\n".encode()), given["by"])]
+    if given["form"] != "text":
+        return [make_sink(given, kinds, output)]
+    return request_sinks(output, wants_color(given["color"], output), given["by"])

@@ -1,0 +1,151 @@
+"""Requests added up: how many, how many failed, how long they took, which part was the largest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tcprism.events import Batch, Part
+from tcprism.events.column import texts
+from tcprism.events.names import endpoint
+from tcprism.events.optional import need
+from tcprism.events.requests import SPLIT, UNKNOWN_NS
+from tcprism.events.units import duration
+from tcprism.sinks import Sink
+from tcprism.sinks.text_details import each
+
+GROUPS_MAX = 4_096  # a flood of routes must not fill the memory
+SHOWN = 30
+OTHERS = "others"
+ACCURACY = 0.01  # of percentiles, relative
+
+_VALUE = re.compile(r"[0-9]+|[0-9a-fA-F]{8,}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_SEPARATORS = re.compile(r"([/:.?&=])")
+_LINE = "{:>9} {:>7} {:>9} {:>8} {:>8} {:>8} {:>8} {:>7}  {:<15} "
+_TITLES = ("count", "failed", "rate/s", "p50", "p90", "p99", "max", "retrans", "mostly")
+
+
+def route(protocol: str, method: str | None, resource: str | None) -> str:
+    """Return what requests have in common that differ by a number in their resource only."""
+    pieces = _SEPARATORS.split(resource or "")
+    known = ("?" if _VALUE.fullmatch(piece) else piece for piece in pieces)
+    return " ".join(filter(None, (protocol, method, "".join(known))))
+
+
+def _server(remote_ip: str, remote_port: int, server_comm: str | None) -> str:
+    server = endpoint(remote_ip, remote_port)
+    return f"{server_comm} {server}" if server_comm else server
+
+
+def _client(local_ip: str) -> str:
+    return local_ip
+
+
+def _process(comm: str | None) -> str:
+    return comm or "-"
+
+
+def _status(protocol: str, status: str | None, request_state: str) -> str:
+    return f"{protocol} {status or request_state}"
+
+
+BY: dict[str, Callable[..., str]] = {
+    "route": route,
+    "server": _server,
+    "client": _client,
+    "process": _process,
+    "status": _status,
+}
+
+
+class Group:
+    """The requests of a group. `sketch` has their times, in nanoseconds (DDSketch)."""
+
+    def __init__(self, sketch: Any) -> None:
+        self.sketch = sketch
+        self.count = 0
+        self.failed = 0
+        self.retransmissions = 0
+        self.most = 0
+        self.parts = np.zeros(len(SPLIT), np.uint64)
+
+    def add(self, rows: np.ndarray[Any, np.dtype[np.void]]) -> None:
+        """Add requests."""
+        self.count += len(rows)
+        self.failed += int(np.count_nonzero(rows["failed"]))
+        self.retransmissions += int(rows["retransmissions"].sum())
+        times = rows["request_ns"][rows["request_ns"] != UNKNOWN_NS]
+        for value in times.tolist():
+            self.sketch.add(value)
+        self.most = max(self.most, int(times.max(initial=0)))
+        for place, name in enumerate(SPLIT):
+            spans = rows[f"{name}_ns"]
+            self.parts[place] += spans[spans != UNKNOWN_NS].sum()
+
+    def cells(self, seconds: float) -> Iterator[str]:
+        """Yield what a line shows of it."""
+        yield f"{self.count}"
+        yield f"{self.failed}"
+        yield f"{self.count / seconds:,.1f}" if seconds else "-"
+        for share in (0.5, 0.9, 0.99):
+            value = self.sketch.get_quantile_value(share)
+            yield "-" if value is None else duration(min(value, self.most) / 1000)
+        yield duration(self.most / 1000) if self.sketch.count else "-"
+        yield f"{self.retransmissions}"
+        largest = list(SPLIT)[int(self.parts.argmax())].replace("_", " ")
+        yield largest if self.parts.any() else "-"
+
+
+class RequestSummary(Sink):
+    """Adds up requests by what `by` names, a key of BY; when closed, passes lines to `show`.
+
+    Raises ExtraMissing.
+    """
+
+    def __init__(self, show: Callable[[str], object], by: str = "route") -> None:
+        self._show = show
+        self._by = by
+        self._groups: dict[str, Group] = {}
+        self._sketch = need("ddsketch", "requests").DDSketch
+        self._first, self._last = 0, 0
+
+    def write(self, batch: Batch) -> None:
+        """Add a batch to the sums."""
+        for part in batch.parts:
+            if part.family == "request" and len(part):
+                self._add(part)
+
+    def _add(self, part: Part) -> None:
+        self._first = self._first or int(part.rows["start_ts_ns"].min())
+        self._last = max(self._last, int(part.rows["ts_ns"].max()))
+        names, places = np.unique(texts(each(BY[self._by], part)), return_inverse=True)
+        for place, name in enumerate(names.tolist()):
+            self._group(name).add(part.rows[places == place])
+
+    def _group(self, name: str) -> Group:
+        if name not in self._groups and len(self._groups) >= GROUPS_MAX:
+            name = OTHERS
+        if name not in self._groups:
+            self._groups[name] = Group(self._sketch(ACCURACY))
+        return self._groups[name]
+
+    def close(self) -> None:
+        """Show the sums."""
+        for line in self.lines():
+            self._show(line)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the table, the groups with the most time in all first."""
+        if not self._groups:
+            yield "no requests"
+            return
+        seconds = (self._last - self._first) / 1e9
+        yield _LINE.format(*_TITLES) + self._by
+        groups = sorted(self._groups.items(), key=lambda item: -item[1].sketch.sum)
+        for name, group in groups[:SHOWN]:
+            yield _LINE.format(*group.cells(seconds)) + name
+        if len(groups) > SHOWN:
+            yield f"... and {len(groups) - SHOWN} more"

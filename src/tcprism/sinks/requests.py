@@ -1,0 +1,142 @@
+"""One line per request, below a header: both ends, status, time, bytes, and where the time went."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+from tcprism.events import Batch, Part
+from tcprism.events.names import endpoint, process
+from tcprism.events.requests import SPLIT
+from tcprism.events.units import duration, size
+from tcprism.sinks import Sink
+from tcprism.sinks.lines import TimeOfDay, write_lines
+from tcprism.sinks.text import RESET, color_of
+from tcprism.sinks.text_details import each
+
+_ENDS = "{:<21} {:<36}"
+_NUMBERS = "{:>8} {:>8} {:>8}"
+HEADER = (
+    f"{'time':<15} {_ENDS.format('client', 'server')} {_NUMBERS.format('took', 'there', 'back')}"
+    " request, status, where the time went\n"
+)
+_LEAST_SHARE = 0.05  # of the time: smaller parts are not worth a word
+
+
+class RequestLines(Sink):
+    """Writes a line for each request to a binary file. With `color`, failed ones stand out."""
+
+    def __init__(self, file: BinaryIO, *, color: bool) -> None:
+        self._file = file
+        self._color = color
+        self._time = TimeOfDay()
+        self._header = HEADER
+
+    def write(self, batch: Batch) -> None:
+        """Write a batch in time order."""
+        self._begin()
+        write_lines(self._file, batch, self._lines)
+
+    def close(self) -> None:
+        """Write what remains."""
+        self._begin()
+        self._file.flush()
+
+    def _begin(self) -> None:
+        self._file.write(self._header.encode("ascii"))
+        self._header = ""
+
+    def _lines(self, part: Part, clock_offset_ns: int) -> list[str]:
+        line = self._time.begin(part.rows["ts_ns"], clock_offset_ns)
+        line.text(" ")
+        line.texts(each(_ends, part))
+        line.text(" ")
+        line.texts(each(_numbers, part))
+        line.text(" ")
+        line.texts(map(self._colored, each(_what, part), part.rows["failed"].tolist()))
+        line.texts(each(_where_time_went, part))
+        line.texts(each(_sent_again, part))
+        line.text("\n")
+        return line.lines()
+
+    def _colored(self, text: str, failed: int) -> str:
+        return f"{color_of('reset')}{text}{RESET}" if failed and self._color else text
+
+
+def _ends(
+    comm: str | None,
+    pid: int | None,
+    local_ip: str,
+    server_comm: str | None,
+    server_pid: int | None,
+    remote_ip: str,
+    remote_port: int,
+) -> str:
+    client = process(comm, pid) if pid else local_ip
+    server = endpoint(remote_ip, remote_port)
+    if server_pid:
+        server = f"{process(server_comm, server_pid)} {server}"
+    return _ENDS.format(client, server)
+
+
+def _numbers(request_ns: int | None, request_bytes: int | None, response_bytes: int | None) -> str:
+    took = "-" if request_ns is None else duration(request_ns / 1000)
+    sizes = ("-" if count is None else size(count) for count in (request_bytes, response_bytes))
+    return _NUMBERS.format(took, *sizes)
+
+
+def _what(
+    protocol: str,
+    method: str | None,
+    resource: str | None,
+    status: str | None,
+    request_state: str,
+    waiting_for: str | None,
+) -> str:
+    texts = [protocol, method, resource, status]
+    if request_state != "complete" and not (request_state == "no response" and not status):
+        texts.append(f"({request_state}{f': {waiting_for}' if waiting_for else ''})")
+    return " ".join(filter(None, texts))
+
+
+def _where_time_went(
+    request_ns: int | None,
+    send_queue_ns: int | None,
+    network_there_ns: int | None,
+    server_queue_ns: int | None,
+    server_ns: int | None,
+    network_back_ns: int | None,
+    unread_ns: int | None,
+    transfer_ns: int | None,
+    server_source: str | None,
+) -> str:
+    """Return the parts of the time that matter, in their order."""
+    if not request_ns:
+        return ""
+    spans = (
+        send_queue_ns,
+        network_there_ns,
+        server_queue_ns,
+        server_ns,
+        network_back_ns,
+        unread_ns,
+        transfer_ns,
+    )
+    names = dict(zip(SPLIT, (name.replace("_", " ") for name in SPLIT), strict=True))
+    if server_source == "client":
+        names["server"] = "server and network"
+    told = [
+        f"{name} {duration(span / 1000)}"
+        for name, span in zip(names.values(), spans, strict=True)
+        if span and span >= _LEAST_SHARE * request_ns
+    ]
+    return f"  {', '.join(told)}" if told else ""
+
+
+def _sent_again(
+    retransmissions: int, retransmission_wait_ns: int | None, retransmission_causes: str | None
+) -> str:
+    if not retransmissions:
+        return ""
+    waited = retransmission_wait_ns and duration(retransmission_wait_ns / 1000)
+    count = f"{retransmissions} segments" if retransmissions > 1 else "a segment"
+    return f"; {count} sent again ({retransmission_causes})" + (f": {waited}" if waited else "")

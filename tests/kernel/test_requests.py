@@ -1,0 +1,258 @@
+"""Requests: each part of their time, made long on purpose; exact counts against a server's own log.
+
+The truth: what the test's ends did and how long they waited, what the wire lost or held back.
+"""
+
+import shutil
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.conversation import receive
+from tests.support.netns import Netns
+from tests.support.tracer import Event, tracing
+from tests.support.wire import Wire, deliver, lose_data, wired
+
+pytestmark = pytest.mark.native  # the stage is the same everywhere, and so are the events' tests
+
+WAIT = 0.3  # seconds that stand out on a busy machine
+BUSY = 0.25  # what a busy machine may add to another part
+GET = b"GET /cart/7?token=secret HTTP/1.1\r\nHost: shop\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+SPLIT = (
+    "send_queue_ns",
+    "network_there_ns",
+    "server_queue_ns",
+    "server_ns",
+    "network_back_ns",
+    "unread_ns",
+    "transfer_ns",
+)
+
+Play = Callable[[Wire, socket.socket, socket.socket], None]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What makes a request slow, and the part of its time that is then long."""
+
+    play: Play
+    part: str
+
+
+def think(_wire: Wire, client: socket.socket, server: socket.socket) -> None:
+    client.sendall(GET)
+    receive(server, len(GET))
+    time.sleep(WAIT)
+    server.sendall(OK)
+    receive(client, len(OK))
+
+
+def read_late(_wire: Wire, client: socket.socket, server: socket.socket) -> None:
+    client.sendall(GET)
+    time.sleep(WAIT)
+    receive(server, len(GET))
+    server.sendall(OK)
+    receive(client, len(OK))
+
+
+def leave_unread(_wire: Wire, client: socket.socket, server: socket.socket) -> None:
+    client.sendall(GET)
+    receive(server, len(GET))
+    server.sendall(OK)
+    time.sleep(WAIT)
+    receive(client, len(OK))
+
+
+def respond_slowly(_wire: Wire, client: socket.socket, server: socket.socket) -> None:
+    client.sendall(GET)
+    receive(server, len(GET))
+    server.sendall(OK[:-3])
+    receive(client, len(OK) - 3)
+    time.sleep(WAIT)
+    server.sendall(OK[-3:])
+    receive(client, 3)
+
+
+def ask_slowly(_wire: Wire, client: socket.socket, server: socket.socket) -> None:
+    client.sendall(GET[:20])
+    time.sleep(WAIT)
+    client.sendall(GET[20:])
+    receive(server, len(GET))
+    server.sendall(OK)
+    receive(client, len(OK))
+
+
+def hold_request(wire: Wire, client: socket.socket, server: socket.socket) -> None:
+    wire.rule = lambda packet, to_server: WAIT if to_server and packet.payload else 0.0
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    client.sendall(GET)
+    receive(server, len(GET))
+    wire.rule = deliver
+    server.sendall(OK)
+    receive(client, len(OK))
+
+
+def hold_response(wire: Wire, client: socket.socket, server: socket.socket) -> None:
+    client.sendall(GET)
+    receive(server, len(GET))
+    wire.rule = lambda packet, to_server: 0.0 if to_server or not packet.payload else WAIT
+    server.sendall(OK)
+    receive(client, len(OK))
+    wire.rule = deliver
+
+
+def lose_request(wire: Wire, client: socket.socket, server: socket.socket) -> None:
+    wire.rule = lose_data(0)
+    client.sendall(GET)
+    receive(server, len(GET))
+    wire.rule = deliver
+    server.sendall(OK)
+    receive(client, len(OK))
+
+
+SCENARIOS = {
+    "the server thinks": Scenario(think, "server_ns"),
+    "the server reads late": Scenario(read_late, "server_queue_ns"),
+    "the client reads late": Scenario(leave_unread, "unread_ns"),
+    "the response comes in two": Scenario(respond_slowly, "transfer_ns"),
+    "the request comes in two": Scenario(ask_slowly, "transfer_ns"),
+    "the request is held up": Scenario(hold_request, "network_there_ns"),
+    "the response is held up": Scenario(hold_response, "network_back_ns"),
+    "the request is lost": Scenario(lose_request, "network_there_ns"),
+}
+FIRST_PORT = 5700
+
+
+@pytest.fixture(scope="module")
+def requests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Event]]:
+    """Of each scenario the request seen by both ends, by the client and by the server alone."""
+    found: dict[str, dict[str, Event]] = {name: {} for name in SCENARIOS}
+    with wired() as wire:
+        filters = {
+            "both": ("--netns", wire.client.path, "--netns", wire.server.path),
+            "client": ("--netns", wire.client.path),
+            "server": ("--netns", wire.server.path),
+        }
+        folder = tmp_path_factory.mktemp("requests")
+        for view, arguments in filters.items():
+            with tracing(folder / view, *arguments, view="requests") as tracer:
+                for place, scenario in enumerate(SCENARIOS.values()):
+                    client, server = wire.connection(4, FIRST_PORT + place)
+                    with closing(client), closing(server):
+                        scenario.play(wire, client, server)
+            for event in tracer.events:
+                name = list(SCENARIOS)[event["remote_port"] - FIRST_PORT]
+                assert view not in found[name], "one request is one event"
+                found[name][view] = event
+    return found
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_time_is_where_it_was_spent(requests: dict[str, dict[str, Event]], name: str) -> None:
+    event = requests[name]["both"]
+    part = SCENARIOS[name].part
+    assert event["view"] == "both"
+    assert event[part] >= WAIT * 0.6e9  # a probe for a loss comes after 200 ms
+    for other in set(SPLIT) - {part}:
+        assert (event[other] or 0) < BUSY * 1e9, other
+    assert sum(event[each] or 0 for each in SPLIT) == event["request_ns"]
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("view", ["client", "server"])
+def test_one_end_knows_the_whole_and_its_own_parts(
+    requests: dict[str, dict[str, Event]], name: str, view: str
+) -> None:
+    event = requests[name][view]
+    assert event["view"] == view
+    assert sum(event[each] or 0 for each in SPLIT) == event["request_ns"]
+    unknown = {
+        "client": ("network_there_ns", "server_queue_ns", "network_back_ns"),
+        "server": ("send_queue_ns", "network_there_ns", "network_back_ns", "unread_ns"),
+    }
+    assert [event[each] for each in unknown[view]] == [None] * len(unknown[view])
+    assert event["server_source"] == view
+
+
+@pytest.mark.parametrize("view", ["both", "client"])
+def test_a_lost_segment_is_what_the_request_waited_for(
+    requests: dict[str, dict[str, Event]], view: str
+) -> None:
+    event = requests["the request is lost"][view]
+    assert event["retransmissions"] == 1
+    assert event["retransmission_causes"] in ("tlp", "rto")
+    assert 0.1e9 < event["retransmission_wait_ns"] <= event["request_ns"]
+    others = [found[view] for name, found in requests.items() if "is lost" not in name]
+    assert not any(
+        event["retransmission_wait_ns"] for event in others if not event["retransmissions"]
+    )
+
+
+@pytest.mark.parametrize("view", ["both", "client", "server"])
+def test_what_was_asked_and_answered(requests: dict[str, dict[str, Event]], view: str) -> None:
+    for found in requests.values():
+        event = found[view]
+        assert (event["protocol"], event["method"], event["resource"]) == (
+            "http",
+            "GET",
+            "/cart/7?",
+        )
+        assert event["http.response.status_code"] == 200
+        assert (event["request_bytes"], event["response_bytes"]) == (len(GET), len(OK))
+        assert event["request_state"] == "complete"
+
+
+NGINX = """\
+worker_processes 2; pid {folder}/nginx.pid; error_log {folder}/error.log; daemon off;
+events {{ worker_connections 512; }}
+http {{
+  access_log {folder}/access.log; root {folder}; client_body_temp_path {folder}/a;
+  proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d;
+  scgi_temp_path {folder}/e;
+  server {{ listen 127.0.0.1:8080; keepalive_requests 100000;
+    location /hello {{ return 200 "hello"; }} location /broken {{ return 503; }} }}
+}}
+"""
+
+
+@contextmanager
+def nginx(netns: Netns, folder: Path) -> Iterator[Path]:
+    """Run nginx; yield its access log."""
+    if not shutil.which("nginx") or not shutil.which("ab"):
+        pytest.skip("needs the packages nginx-light and apache2-utils")
+    folder.chmod(0o755)
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder))
+    process = subprocess.Popen(
+        netns.command("nginx", "-e", f"{folder}/error.log", "-c", f"{folder}/nginx.conf")
+    )
+    try:
+        netns.await_state("0A")
+        yield folder / "access.log"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.parametrize("view", ["both", "client"])
+def test_as_many_requests_as_nginx_has_logged(netns: Netns, tmp_path: Path, view: str) -> None:
+    address = "http://127.0.0.1:8080"
+    with nginx(netns, tmp_path) as log:
+        chosen = ("--netns", netns.path, *(("--comm", "ab") if view == "client" else ()))
+        with tracing(tmp_path / "out", *chosen, view="requests") as tracer:
+            netns.run("ab", "-q", "-n", "3000", "-k", "-c", "40", f"{address}/hello")
+            netns.run("ab", "-q", "-n", "300", "-c", "10", f"{address}/hello")
+            netns.run("ab", "-q", "-n", "50", "-k", "-c", "5", f"{address}/broken")
+    logged = Counter(line.split('"')[2].split()[0] for line in log.read_text().splitlines())
+    assert logged == {"200": 3300, "503": 50}
+    events = tracer.events
+    assert Counter(event["status"] for event in events) == logged
+    assert {(event["request_state"], event["view"]) for event in events} == {("complete", view)}
+    assert sum(event["failed"] for event in events) == 50
