@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tcprism.cli.explain import write_text
 from tcprism.diagnosis import evidence, waits
 from tcprism.diagnosis.cpu_time import cpu_times
 from tcprism.diagnosis.delta import CONDITIONS, Delta
 from tcprism.diagnosis.evidence import Evidence
 from tcprism.diagnosis.explain import Verdict, explained, lines, verdicts
+from tcprism.diagnosis.explanation import Explanation
 from tcprism.diagnosis.facts import with_facts
 from tcprism.diagnosis.measures import LEAST_LOOKS
 from tcprism.diagnosis.rules import LABELS, RULES, limits
@@ -422,3 +424,10 @@ def test_rules_are_documented() -> None:
     page = Path(__file__).parents[2].joinpath("docs/explain.md").read_text()
     for name in (*(rule.name for rule in RULES), "local-ports"):
         assert f"`{name}`" in page
+
+
+def test_listeners_alone_are_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    write_text(Explanation((), {"LISTEN": 1}, looks=7), everything=False)
+    assert capsys.readouterr().out == (
+        "1 socket: 1 LISTEN; 7 snapshots\n\nnone of them is a connection\n"
+    )

@@ -119,13 +119,16 @@ def write_text(found: Explanation, everything: bool) -> None:
         key=lambda one: (not one.verdicts[0].accuses, -one.verdicts[0].share),
     )
     silent = [one for one in found if not one.verdicts]
-    if len(found) > 1:
+    if len(found) != 1:
         print("\n".join(summary(found, telling, silent)))
+    if not len(found):
+        print("none of them is a connection")
     shown = telling + silent if everything or len(found) <= WORST else _worst(telling)
     for one in shown:
         print("\n".join(one.lines()))
     if len(shown) < len(found):
-        print(f"{len(found) - len(shown)} more are not shown: --all shows every one")
+        more = " more" if shown else ""
+        print(f"{len(found) - len(shown)}{more} are not shown: --all shows every one")
     for shortage in found.exhausted:
         print(shortage)
 
@@ -153,7 +156,8 @@ def summary(
     states = ", ".join(f"{count} {state}" for state, count in found.states.items())
     if found.states:
         basis = f"{found.looks} snapshots" if found.looks else "from events alone"
-        yield f"{sum(found.states.values())} sockets: {states}; {basis}"
+        number = sum(found.states.values())
+        yield f"{number} socket{'s' if number != 1 else ''}: {states}; {basis}"
     titles: dict[str, list[Explained]] = {}
     for one in telling:
         for verdict in one.verdicts:
