@@ -99,8 +99,9 @@ def unheld(change: Delta) -> Numbers:
 
 
 def lossy(change: Delta) -> Numbers:
+    """A request needs no large window: only where data waits for one do losses cost anything."""
     much = again(change) >= MUCH_RETRANSMITTED
-    return np.where(much, unheld(change), 0)
+    return np.where(much & (change.share_seen("held_back") >= SOME), unheld(change), 0)
 
 
 def queueing(change: Delta) -> Numbers:

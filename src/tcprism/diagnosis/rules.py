@@ -174,6 +174,7 @@ RULES = (
         SOME,
         measures.lossy,
         words.retransmit_words,
+        from_looks=True,
     ),
     Rule(
         "retransmission-wait",
