@@ -135,10 +135,14 @@ class Tls(Parser):
             self._exchange = Exchange("tls", "handshake", hello.name, begin, end)
 
     def _answered(self, exchange: Exchange, hello: ServerHello, begin: int) -> None:
-        if exchange.response_begin is None:
-            exchange.response_begin = begin
+        self._begin(exchange, begin)
         self._server = hello
         self._full = not hello.resumed if hello.version >= TLS_1_3 else None
+
+    def _begin(self, exchange: Exchange, begin: int) -> None:
+        """Take the server's first record, unless that may be among missing bytes."""
+        if exchange.response_begin is None and not self._torn[RESPONSE]:
+            exchange.response_begin = begin
 
     def _follows(self, kind: int) -> None:
         """Take the type of the server's message behind its hello; a ticket belongs to either."""
@@ -173,8 +177,8 @@ class Tls(Parser):
             alert = f"alert {ALERTS.get(number, number)}"
         else:
             alert = "alert"
-        if side == RESPONSE and exchange.response_begin is None:
-            exchange.response_begin = begin
+        if side == RESPONSE:
+            self._begin(exchange, begin)
         end_at = end if side == RESPONSE else self._ends[RESPONSE] or None
         self._finish(exchange, end_at, any(self._torn))
         exchange.answered = exchange.response_begin is not None or self._torn[RESPONSE]
@@ -183,7 +187,8 @@ class Tls(Parser):
         return True
 
     def _finish(self, exchange: Exchange, end: int | None, gap: bool) -> None:
-        exchange.response_end, exchange.gap = end, gap
+        exchange.response_end = end
+        exchange.gap = gap or (exchange.response_begin is None and self._torn[RESPONSE])
         if self._server:
             exchange.status = ", ".join(self._told(self._server))
         self.done.append(exchange)

@@ -87,6 +87,17 @@ def test_a_long_certificate_need_not_be_captured() -> None:
     assert (found.status, found.gap) == (ECDSA, False)
 
 
+def test_where_a_response_began_in_a_gap_is_not_known() -> None:
+    talk = Talk()
+    for number, (side, data) in enumerate(recorded("tls.txt")[RETRIED_1_3]):
+        if number == 1:
+            talk.skip(side, len(data))
+        else:
+            talk.say(side, data)
+    (found,) = talk.end()
+    assert (found.status, found.response_begin, found.gap) == (AES_256, None, True)
+
+
 def test_an_encrypted_alert_of_a_client_is_told_by_its_length() -> None:
     hello, flight = recorded("tls.txt")[FULL_1_3][:2]
     alert = record(20, b"\1") + record(23, bytes(19))
