@@ -81,6 +81,13 @@ def test_attempts_are_counted_by_the_first_byte() -> None:
     assert [attempt for attempt, *_ in found] == [2, 3, 3, 3]
 
 
+def test_attempts_are_counted_in_the_order_of_time() -> None:
+    """Each processor has a part of the ring, and they are read one after the other."""
+    stage = remembering(send(1, 0, b"x" * 64))
+    late, early = again(0, 64, ts_ns=200), again(0, 64, ts_ns=100)
+    assert [attempt for attempt, *_ in explained(stage, late, early)] == [3, 2]
+
+
 def test_another_connection_is_another() -> None:
     stage = remembering(send(1, 0, b"x" * 64))
     for name, value in (("local_port", 1), ("remote_ip", "192.0.2.3"), ("netns", 2)):

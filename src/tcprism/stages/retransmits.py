@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,26 @@ _DERIVED: dict[str, Any] = {
 _SEQ = 1 << 32
 
 
+class _Columns:
+    """The derived columns of a part, unknown until they are filled."""
+
+    def __init__(self, part: Part) -> None:
+        self.connections = connection_keys(part.rows)
+        self._values = {name: np.zeros(len(part), kind) for name, kind in _DERIVED.items()}
+        self._unknown = {name: np.ones(len(part), np.bool_) for name in _DERIVED}
+
+    def fill(self, index: int, found: dict[str, Any]) -> None:
+        """Fill in what is known of a record."""
+        for name, value in found.items():
+            self._values[name][index], self._unknown[name][index] = value, False
+
+    def masked(self) -> dict[str, np.ma.MaskedArray[Any, Any]]:
+        """Return the columns by name."""
+        return {
+            name: np.ma.MaskedArray(self._values[name], self._unknown[name]) for name in _DERIVED
+        }
+
+
 class Retransmits(StatefulStage):
     """A stage that fills `attempt` and the `message_` columns of retransmissions.
 
@@ -67,7 +87,8 @@ class Retransmits(StatefulStage):
                 self._remember(part)
         if not any(part.family == "loss" for part in batch.parts):
             return batch
-        parts = [self._explain(part) if part.family == "loss" else part for part in batch.parts]
+        found = self._explain([part for part in batch.parts if part.family == "loss"])
+        parts = [next(found) if part.family == "loss" else part for part in batch.parts]
         return Batch(parts, batch.clock_offset_ns)
 
     def account(self) -> Account:
@@ -89,18 +110,17 @@ class Retransmits(StatefulStage):
             rows = sends.rows
             self._sends.add(connection_keys(rows), rows["seq"], rows["bytes"], _writes(sends))
 
-    def _explain(self, part: Part) -> Part:
-        values = {name: np.zeros(len(part), kind) for name, kind in _DERIVED.items()}
-        unknown = {name: np.ones(len(part), np.bool_) for name in _DERIVED}
-        connections = connection_keys(part.rows)
-        for index in np.flatnonzero(part.rows["kind"] == EventKind.RETRANSMIT).tolist():
-            row = part.rows[index]
-            found = self._message(row, connections[index])
-            found["attempt"] = self._attempt(row, int(connections[index]))
-            for name, value in found.items():
-                values[name][index], unknown[name][index] = value, False
-        masked = {name: np.ma.MaskedArray(values[name], unknown[name]) for name in _DERIVED}
-        return part.derive(**masked)
+    def _explain(self, parts: Sequence[Part]) -> Iterator[Part]:
+        """Yield parts of losses with the columns filled, looked at in the order of time."""
+        columns = [_Columns(part) for part in parts]
+        for place, index in zip(*(order.tolist() for order in Batch(parts).order()), strict=True):
+            row = parts[place].rows[index]
+            if row["kind"] == EventKind.RETRANSMIT:
+                connection = columns[place].connections[index]
+                found = self._message(row, connection)
+                found["attempt"] = self._attempt(row, int(connection))
+                columns[place].fill(index, found)
+        return (part.derive(**each.masked()) for part, each in zip(parts, columns, strict=True))
 
     def _attempt(self, row: np.void, connection: int) -> int:
         seq, end_seq = int(row["seq"]), int(row["end_seq"])
