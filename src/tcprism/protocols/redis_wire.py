@@ -124,27 +124,28 @@ class Wire(Ordered):
 
     def _take(self, data: bytes, place: int) -> tuple[int, bool]:
         """Take arguments; return the place behind them and whether they are all there."""
-        arguments, size = self.arguments, len(data)
-        wanted = kept(arguments[0], self.show_values) if self.more else 0
-        while self.more:
+        arguments, size, more = self.arguments, len(data), self.more
+        wanted = kept(arguments[0], self.show_values) - len(arguments) if more else 0
+        while more:
             found = _ARGUMENT.match(data, place)
             if not found:
                 if not _ARGUMENT_BEGUN.fullmatch(data, place):
                     raise NotThisProtocol
-                return place, False
+                break
             begin = found.end()
-            length = int(found[1])
-            end = begin + length
+            end = begin + int(found[1])
             if end + 2 <= size:
                 if data[end : end + 2] != b"\r\n":
                     raise NotThisProtocol
-            elif length <= _WAITED_FOR and len(arguments) < wanted:
-                return place, False
-            if len(arguments) < wanted:
+            elif wanted > 0 and end - begin <= _WAITED_FOR:
+                break
+            if wanted > 0:
+                wanted -= 1
                 arguments.append(data[begin : min(end, begin + RESOURCE_MAX)])
-            self.more -= 1
+            more -= 1
             place = end + 2
-        return place, True
+        self.more = more
+        return place, not more
 
     def _replies(self, data: bytes, at: int) -> int:
         place, size = 0, len(data)
@@ -173,7 +174,9 @@ class Wire(Ordered):
 
     def _first(self, found: re.Match[bytes], begin: int) -> Reply:
         first = found[0][:-2]
-        words: list[bytes] | None = [] if self.may_be_unasked(first[:1]) else None
+        words: list[bytes] | None = None
+        if first[:1] in b"*>" and self.may_be_unasked(first[:1]):
+            words = []
         self.reply = Reply(begin, first, words)
         return self.reply
 
