@@ -13,6 +13,7 @@ from tcprism.protocols.http1 import HTTP1
 from tcprism.protocols.http2 import HTTP2
 from tcprism.protocols.memcached import MEMCACHED
 from tcprism.protocols.mqtt import MQTT
+from tcprism.protocols.mysql import MYSQL
 from tcprism.protocols.nats import NATS
 from tcprism.protocols.postgresql import POSTGRESQL
 from tcprism.protocols.redis import REDIS
@@ -23,6 +24,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
     HTTP2,
     AMQP,
     POSTGRESQL,
+    MYSQL,
     TLS,
     MQTT,
     NATS,
