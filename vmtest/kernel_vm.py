@@ -28,7 +28,7 @@ from pathlib import Path
 from debian_kernels import Kernel, KernelError, fetch
 from initramfs import BUSYBOX, initramfs
 
-SILENCE = 300.0  # seconds: how long a machine may print nothing before it counts as stuck
+SILENCE = 900.0  # seconds: how long a machine may print nothing before it counts as stuck
 STUCK = 124
 MACHINE_FAILED = 125
 # Faster without KVM: no zeroing of 9p's buffers, no HPET reads. An oops ends the run at once.

@@ -55,7 +55,7 @@ class Actor:
 
     def act(self) -> list[Call]:
         """Go, and return what was done."""
-        self._process.communicate("go\n", timeout=60)
+        self._process.communicate("go\n", timeout=300)
         assert self._process.returncode == 0
         return workload.read_truth(self._log)
 

@@ -19,7 +19,7 @@ LOST = ("ring_full", "ring_busy", "map_full")
 def flood(netns: Netns, port: int, count: int) -> None:
     """Make `count` sends and as many receives, as fast as they go."""
     command = netns.command(str(workload.build(64)), "flood", str(port), str(count), "64")
-    subprocess.run(command, check=True, timeout=120)
+    subprocess.run(command, check=True, timeout=600)
 
 
 def check_balance(ledger: Ledger, received: Counter[str]) -> None:

@@ -23,7 +23,7 @@ def test_names_that_are_no_text(chosen: tuple[str, ...], tmp_path: Path) -> None
     result = subprocess.run(
         ["unshare", "--mount", "sh", "-c", SCRIPT, "sh", *chosen,
          "--comm", "tcprism-nobody", "--duration", "0.1"],
-        env={**os.environb, **names}, capture_output=True, timeout=120,
+        env={**os.environb, **names}, capture_output=True, timeout=600,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert b"no events" in result.stderr

@@ -157,7 +157,7 @@ def test_what_the_kernel_closes(program: str, protocol: int, pair: Pair, tmp_pat
         )
         arguments = ("--kinds", "connect,close,state,transmit", "--pid", str(process.pid))
         with tracing(tmp_path / "events", *arguments) as tracer:
-            process.communicate("go\n", timeout=60)
+            process.communicate("go\n", timeout=300)
             assert process.returncode == 0
             server, _ = listener.accept()
             assert server.recv(1) == b""

@@ -107,7 +107,7 @@ def test_text_names_the_interface(twice_joined: Pair) -> None:
             pass
         for scope_id in links.values():
             converse(twice_joined, scope_id)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=300)
         there.kill()
     for link, line in zip(LINKS, output.splitlines(), strict=True):
         assert f"[{CLIENT}%{link}]:{SOURCE} -> [{SERVER}%{link}]:{PORT}" in line

@@ -107,7 +107,7 @@ def capturing(netns: Netns, device: str, path: Path, marker_to: str) -> Iterator
             sender.sendto(marker, (marker_to, 9))
         _await_marker(path, marker)
         process.send_signal(signal.SIGINT)
-        report = process.communicate(timeout=60)[1]
+        report = process.communicate(timeout=300)[1]
         assert "\n0 packets dropped by kernel" in report, report
     finally:
         process.kill()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 TCPRISM = str(Path(sys.executable).with_name("tcprism"))
-PATIENCE = 200.0  # seconds; generous for machines that are emulated, less than what vmtest allows
+PATIENCE = 600.0  # seconds; generous for machines that are emulated, less than what vmtest allows
 
 Event = dict[str, Any]
 Ledger = dict[str, dict[str, int]]

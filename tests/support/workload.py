@@ -79,7 +79,7 @@ def command(variant: str, log: Path, *names: str) -> list[str]:
 def run_calls(netns: Netns, variant: str, log: Path, *names: str) -> list[Call]:
     """Run scenarios in a namespace and return what they did."""
     inside = netns.command(*command(variant, log, *names))
-    result = subprocess.run(inside, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(inside, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
     return read_truth(log)
 
