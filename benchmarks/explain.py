@@ -34,7 +34,7 @@ def ends(rows: np.ndarray[tuple[int], np.dtype[np.void]], connections: int) -> N
 
 
 def write(path: Path, connections: int) -> None:
-    """Record requests and answers, each 20 ms or more after the one before, and looks."""
+    """Record requests and answers, each 20 ms or more after the one before, and snapshots."""
     with path.open("wb") as file:
         writer = Writer(file, Facts(("send", "recv")))
         for second in range(LOOKS):

@@ -16,7 +16,7 @@ from tcprism.diagnosis.evidence import Evidence
 from tcprism.diagnosis.explain import Verdict, explained, lines, verdicts
 from tcprism.diagnosis.explanation import Explanation
 from tcprism.diagnosis.facts import with_facts
-from tcprism.diagnosis.measures import LEAST_LOOKS
+from tcprism.diagnosis.measures import LEAST_SNAPSHOTS
 from tcprism.diagnosis.rules import LABELS, RULES, limits
 from tcprism.diagnosis.survey import Survey
 from tcprism.events import Batch, Part
@@ -121,7 +121,7 @@ def test_every_accusation_has_a_case_here() -> None:
         change({"close_wait": 1.0}, state=CLOSE_WAIT, bytes_sent=500, busy_us=TEN),
         change({"backlog_waits": 1.0}, facts={"accepts": 4}, state=LISTEN, backlog=2),
         change({"nagle_waits": 1.0}, **SENT),
-        change({"nagle_waits": 1.0, "reader_behind": 1.0}, looks=LEAST_LOOKS - 1),
+        change({"nagle_waits": 1.0, "reader_behind": 1.0}, looks=LEAST_SNAPSHOTS - 1),
     ],
     ids=[
         "idle",
@@ -429,7 +429,7 @@ def test_rules_are_documented() -> None:
 
 
 def test_listeners_alone_are_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    write_text(Explanation((), {"LISTEN": 1}, looks=7), everything=False)
+    write_text(Explanation((), {"LISTEN": 1}, snapshots=7), everything=False)
     assert capsys.readouterr().out == (
         "1 socket: 1 LISTEN; 7 snapshots\n\nnone of them is a connection\n"
     )

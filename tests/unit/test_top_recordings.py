@@ -14,7 +14,7 @@ from tcprism.cli.top import parse_interval
 from tcprism.diagnosis import feeds
 from tcprism.diagnosis.feeds import Recorded
 from tcprism.diagnosis.rebuild import rebuild
-from tcprism.diagnosis.survey import Survey, looks_of
+from tcprism.diagnosis.survey import Survey, snapshots_of
 from tcprism.errors import UsageError
 from tcprism.events import Batch, Part
 from tcprism.events._wire import Cause, EventKind
@@ -145,9 +145,9 @@ def test_a_survey_counts_from_the_first_look_or_from_nothing() -> None:
 
 
 def test_snapshots_in_one_part_are_told_apart_by_time() -> None:
-    parts: list[Part] = looks_of(snapshots(row(1), row(2), row(1, at=0.2), row(2, at=0.2)))
+    parts: list[Part] = snapshots_of(snapshots(row(1), row(2), row(1, at=0.2), row(2, at=0.2)))
     assert [part.rows["inode"].tolist() for part in parts] == [[1, 2], [1, 2]]
-    assert looks_of(snapshots()) == []
+    assert snapshots_of(snapshots()) == []
 
 
 def test_the_first_activity(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ TALK |= {"bytes": 10, "netns": 1, "pid": 7, "comm": b"curl"}
 
 
 def stalled(path: Path) -> Path:
-    """Record looks each second but for three of them, in which an answer takes two seconds."""
+    """Record snapshots each second but for three of them, in which an answer takes two seconds."""
     looks = [
         snapshots(row(1, at=at, netns=1, pid=7, **HELD), row(2, at=at, netns=1, remote_port=80))
         for at in (0, 1, 2, 5, 6, 7, 8)
@@ -209,7 +209,7 @@ def stalled(path: Path) -> Path:
     return recorded(path, *(Batch([look], CLOCK_OFFSET) for look in looks), Batch([talk]))
 
 
-def test_a_stall_between_looks_is_told_from_its_messages(
+def test_a_stall_between_snapshots_is_told_from_its_messages(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     explain.main([str(stalled(tmp_path / "run.tcpr"))], standalone_mode=False)

@@ -19,7 +19,7 @@ from tcprism.cli.session import Limits, Stop
 from tcprism.diagnosis.explain import NOTHING, Explained
 from tcprism.diagnosis.explanation import Explanation, explain_recording
 from tcprism.diagnosis.inquiry import Inquiry
-from tcprism.diagnosis.measures import LEAST_LOOKS
+from tcprism.diagnosis.measures import LEAST_SNAPSHOTS
 from tcprism.diagnosis.targets import both, find_target
 from tcprism.errors import UsageError
 from tcprism.filters import Criteria, parse, parse_recorded
@@ -100,8 +100,9 @@ def _watch(chosen: Criteria, seconds: float) -> Explanation:
 
 def doubts(found: Explanation) -> Iterator[str]:
     """Yield what an explanation may lack."""
-    if 0 < found.looks < LEAST_LOOKS:
-        yield f"{found.looks} snapshots are too few to prove anything about states: watch longer"
+    if 0 < found.snapshots < LEAST_SNAPSHOTS:
+        few = f"{found.snapshots} snapshots are too few"
+        yield f"{few} to prove anything about states: watch longer"
     if found.pauses:
         longest = max(pause.seconds for pause in found.pauses)
         yield (
@@ -155,7 +156,7 @@ def summary(
     """Yield how many sockets there are of each state, and connections with each verdict."""
     states = ", ".join(f"{count} {state}" for state, count in found.states.items())
     if found.states:
-        basis = f"{found.looks} snapshots" if found.looks else "from events alone"
+        basis = f"{found.snapshots} snapshots" if found.snapshots else "from events alone"
         number = sum(found.states.values())
         yield f"{number} socket{'s' if number != 1 else ''}: {states}; {basis}"
     titles: dict[str, list[Explained]] = {}

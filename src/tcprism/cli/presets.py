@@ -23,7 +23,7 @@ MakeSinks = Callable[[dict[str, Any], Sequence[str], BinaryIO], list[Sink]]
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A look: `stages` makes the stages behind which are the events to write, `make` the sinks.
+    """A form of output: `stages` makes the stages that choose the events, `make` the sinks.
 
     `kinds` are what it needs, None: whatever the user asks for.
     """

@@ -44,7 +44,7 @@ SAMPLE = "sample.tcpr"
 )
 @click.option(
     "--as",
-    "look",
+    "preset",
     type=click.Choice([*PRESETS]),
     default="trace",
     show_default=True,
@@ -65,11 +65,11 @@ def command(**given: Any) -> None:
     if given.pop("sample") == bool(given["file"]):
         raise UsageError("name a recording, or give --sample for the one that comes with tcprism")
     given["file"] = given["file"] or str(files("tcprism").joinpath(SAMPLE))
-    look = PRESETS[given["look"]]
+    preset = PRESETS[given["preset"]]
     stages = options.parse_stages(given)
-    recording, wanted = open_recording(given, look.kinds)
+    recording, wanted = open_recording(given, preset.kinds)
     try:
-        _show(look, recording, speed, (*stages, wanted, *look.stages()), given)
+        _show(preset, recording, speed, (*stages, wanted, *preset.stages()), given)
     finally:
         print_account(recording, given)
 
@@ -88,7 +88,7 @@ def _parse_speed(text: str) -> float:
 
 
 def _show(
-    look: Preset,
+    preset: Preset,
     recording: Recording,
     speed: float,
     stages: tuple[Stage, ...],
@@ -100,5 +100,5 @@ def _show(
     ):
         if given["duration"]:
             stages = (*stages, Until(given["duration"], stop.enough))
-        sinks = look.make(given, recording.facts.kinds, output)
+        sinks = preset.make(given, recording.facts.kinds, output)
         play(recording, speed, stages, sinks, output, stop)

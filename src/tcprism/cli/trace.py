@@ -82,13 +82,13 @@ def trace(
     request: Request,
     given: dict[str, Any],
     child: Command | None,
-    look: Preset,
+    preset: Preset,
     stages: Sequence[Stage] = (),
 ) -> int:
-    """Trace as a command's options say, with a look at the events; return its exit status."""
-    stages = (*stages, *look.stages())
+    """Trace as a command's options say, with a preset at the events; return its exit status."""
+    stages = (*stages, *preset.stages())
     with Tracing(request) as tracing, opened(options.parse_output(given["output"])) as output:
-        made = look.make(given, request.kinds, output)
+        made = preset.make(given, request.kinds, output)
         sinks = [Queued(sink) if sink.slow else sink for sink in made]
         limits = Limits(given["count"], given["duration"])
         try:

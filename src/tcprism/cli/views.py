@@ -38,18 +38,18 @@ def view_options(command: Command) -> Command:
 
 def show(
     given: dict[str, Any],
-    look: Preset,
+    preset: Preset,
     more_kinds: tuple[str, ...] = (),
     stage: Callable[[Criteria], Stage] | None = None,
 ) -> NoReturn:
-    """Trace what a look needs, and more kinds, as the options say; exit when it ends.
+    """Trace what a preset needs, and more kinds, as the options say; exit when it ends.
 
     `stage` makes one more stage, from the filter.
     """
     options.parse_duration(given["duration"])
     with started(given["command"], given["verbose"]) as child:
         chosen = options.to_filter(given, child.pid if child else None)
-        kinds = (*(look.kinds or ()), *more_kinds)
+        kinds = (*(preset.kinds or ()), *more_kinds)
         stages = (stage(chosen),) if stage else ()
-        status = trace(Request(kinds=kinds, filter=chosen), given | _PLAIN, child, look, stages)
+        status = trace(Request(kinds=kinds, filter=chosen), given | _PLAIN, child, preset, stages)
     sys.exit(status)

@@ -24,16 +24,16 @@ class Delta:
     """Two records (struct snapshot) of each connection, at the same place in both arrays.
 
     `elapsed_us` is the time between them. `seen` says of each of the CONDITIONS in which share of
-    the looks between the two it held; it is the last look alone where there were only two. `looks`
-    counts the looks; None where their number does not matter. `facts` is what events add, a value
-    a connection.
+    the snapshots between the two it held; it is the last alone where there were only two.
+    `snapshots` counts them; None where their number does not matter. `facts` is what events add, a
+    value a connection.
     """
 
     before: Rows
     after: Rows
     elapsed_us: Numbers
     seen: Mapping[str, Numbers] = field(default_factory=dict)
-    looks: Numbers | None = None
+    snapshots: Numbers | None = None
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -44,8 +44,10 @@ class Delta:
         here = slice(place, place + 1)
         seen = {name: shares[here] for name, shares in self.seen.items()}
         facts = {name: values[here] for name, values in self.facts.items()}
-        looks = None if self.looks is None else self.looks[here]
-        return Delta(self.before[here], self.after[here], self.elapsed_us[here], seen, looks, facts)
+        snapshots = None if self.snapshots is None else self.snapshots[here]
+        return Delta(
+            self.before[here], self.after[here], self.elapsed_us[here], seen, snapshots, facts
+        )
 
     def delta(self, name: str) -> Numbers:
         """Return how much a counter has grown."""

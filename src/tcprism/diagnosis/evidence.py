@@ -80,9 +80,9 @@ class Evidence:
                 self.last_ns = max(self.last_ns, int(moments.max()))
                 _TAKERS[part.family](self, part)
 
-    def begin(self, look: Part) -> None:
+    def begin(self, snapshot: Part) -> None:
         """Take what sockets tell of the time before: who had the last word, and when."""
-        rows = look.rows
+        rows = snapshot.rows
         rows = rows[(rows["state"] == ESTABLISHED) & (rows["unsent"] == 0) & (rows["unread"] == 0)]
         mine, theirs = last_word_us(rows)
         known = (mine > 0) | (theirs > 0)

@@ -15,21 +15,21 @@ from tcprism.diagnosis.explain import Explained, explained
 from tcprism.diagnosis.facts import with_facts
 from tcprism.diagnosis.lives import Lives
 from tcprism.diagnosis.port_exhaustion import Exhaustion
-from tcprism.diagnosis.survey import Pause, Survey, looks_of
+from tcprism.diagnosis.survey import Pause, Survey, snapshots_of
 from tcprism.diagnosis.table import raw
 from tcprism.events import Part
 from tcprism.events._wire import SNAPSHOT
 from tcprism.events.columns import BY_NAME
 from tcprism.recording.reader import Recording
 
-RECORDED_PACE = 1.0  # seconds between two looks, as `record` takes them
+RECORDED_PACE = 1.0  # seconds between two snapshots, as `record` takes them
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """What `explain` found: iterate over `connections`.
 
-    `states` counts the sockets by state. `looks` is the number of snapshots, and `pauses` are
+    `states` counts the sockets by state. `snapshots` is the number of snapshots, and `pauses` are
     gaps between them. `exhausted` are destinations that take nearly all local ports. `lost` counts
     events that the verdicts could not use: lost in a ring, or beyond the memory limit. `trouble`
     and `damaged` are those of the `Recording`.
@@ -37,7 +37,7 @@ class Explanation:
 
     connections: tuple[Explained, ...]
     states: dict[str, int]
-    looks: int
+    snapshots: int
     pauses: tuple[Pause, ...] = ()
     exhausted: tuple[Exhaustion, ...] = ()
     lost: int = 0
@@ -60,16 +60,16 @@ def explain_recording(recording: Recording) -> Explanation:
             if part.family != "snapshot":
                 lives.add(part)
                 continue
-            for look in looks_of(part):
-                if not survey.looks:
-                    evidence.begin(look)
-                survey.add(look)
+            for snapshot in snapshots_of(part):
+                if not survey.snapshots:
+                    evidence.begin(snapshot)
+                survey.add(snapshot)
     part, change = _together(*survey.result(), *lives.result(_end(survey, evidence)))
     lost = recording.ledger.lost + evidence.refused + evidence.forgotten
     return Explanation(
         tuple(explained(part, with_facts(change, evidence, part))),
         states(part),
-        survey.looks,
+        survey.snapshots,
         tuple(survey.pauses(RECORDED_PACE)),
         lost=lost + survey.forgotten + lives.forgotten,
         trouble=tuple(recording.trouble),
@@ -96,8 +96,9 @@ def _together(part: Part, change: Delta, life: Part, whole: Delta) -> tuple[Part
     elapsed = np.concatenate([change.elapsed_us, whole.elapsed_us[new]])
     unseen = np.zeros(len(new))
     seen = {name: np.concatenate([change.seen[name], unseen]) for name in CONDITIONS}
-    looks = np.concatenate([np.zeros(0) if change.looks is None else change.looks, unseen])
-    return Part(rows, context=part.context), Delta(before, rows, elapsed, seen, looks)
+    counted = np.zeros(0) if change.snapshots is None else change.snapshots
+    snapshots = np.concatenate([counted, unseen])
+    return Part(rows, context=part.context), Delta(before, rows, elapsed, seen, snapshots)
 
 
 def states(part: Part) -> dict[str, int]:

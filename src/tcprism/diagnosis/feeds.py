@@ -11,7 +11,7 @@ import numpy as np
 
 from tcprism.diagnosis.delta import Rows
 from tcprism.diagnosis.rebuild import rebuild
-from tcprism.diagnosis.survey import looks_of
+from tcprism.diagnosis.survey import snapshots_of
 from tcprism.diagnosis.table import HISTORY, Table, advance, empty
 from tcprism.events import Batch, Part
 from tcprism.events.ledger import Ledger
@@ -175,20 +175,20 @@ class Recorded:
         self.span = (first, last)
         self.clock_offset_ns = self._batches[-1].clock_offset_ns if self._batches else 0
         self._now = self._read_to = first
-        self._rebuilt: dict[int, Part] = {}  # the looks of the last time: most come again
+        self._rebuilt: dict[int, Part] = {}  # the snapshots of the last time: most come again
         self._states = [
-            look
+            snapshot
             for batch in self._batches
             for part in batch.parts
             if part.family == "snapshot"
-            for look in looks_of(part)
+            for snapshot in snapshots_of(part)
         ]
 
     @property
     def first_activity_ns(self) -> int:
         """The first moment at which something is seen to happen: what is shown first."""
-        moments = [look.rows["ts_ns"][0] for look in self._states]
-        totals = [_traffic(look) for look in self._states]
+        moments = [snapshot.rows["ts_ns"][0] for snapshot in self._states]
+        totals = [_traffic(snapshot) for snapshot in self._states]
         pairs = zip(moments[1:], totals[1:], totals, strict=False)
         moved = next((int(moment) for moment, after, before in pairs if after != before), None)
         begun = min((int(p.rows["ts_ns"].min()) for p in self._parts() if len(p)), default=None)
@@ -225,11 +225,11 @@ class Recorded:
     def table(self, previous: Table | None) -> Table:
         """Return the connections at the moment, with the history before it."""
         table = None
-        for part in self._looks():
+        for part in self._shown():
             table = advance(table, part)
         return table or empty()
 
-    def _looks(self) -> list[Part]:
+    def _shown(self) -> list[Part]:
         if not self._states:
             moments = [self._now - step * self._interval_ns for step in range(HISTORY, -1, -1)]
             known = self._rebuilt
@@ -273,9 +273,9 @@ class Recorded:
         """Nothing is open."""
 
 
-def _traffic(look: Part) -> int:
+def _traffic(snapshot: Part) -> int:
     """Return the bytes that the sockets of a snapshot sent and received in all."""
-    return sum(int(look.rows[name].sum()) for name in ("bytes_sent", "bytes_received"))
+    return sum(int(snapshot.rows[name].sum()) for name in ("bytes_sent", "bytes_received"))
 
 
 def _last_events(batches: Iterable[Batch], memory: int) -> tuple[list[Batch], int]:

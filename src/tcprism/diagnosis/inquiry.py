@@ -25,7 +25,7 @@ from tcprism.sources.tracing import Tracing
 
 KINDS = ("send", "recv", "connect", "accept")  # of the connections that are asked about
 LOSSES = ("retransmit", "undo", "drop")  # of all: the peer may be on this host, too
-PACE = 0.1  # seconds between two looks
+PACE = 0.1  # seconds between two snapshots
 SHARE = 0.05  # of the time at most: many sockets are looked at less often
 
 
@@ -43,8 +43,9 @@ class Inquiry(Sink):
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            looks = Snapshots(self._chosen, every=PACE, share=SHARE)
-            self._snapshots = self._machine = stack.enter_context(looks)
+            self._snapshots = self._machine = stack.enter_context(
+                Snapshots(self._chosen, every=PACE, share=SHARE)
+            )
             if self._chosen != Criteria():
                 self._machine = stack.enter_context(Snapshots(Criteria()))
             tracings = [
@@ -76,7 +77,7 @@ class Inquiry(Sink):
         self._evidence.add(Batch(events, batch.clock_offset_ns))
 
     def _look(self, part: Part) -> None:
-        if not self._survey.looks:
+        if not self._survey.snapshots:
             self._evidence.begin(part)
             self._cpu_before = cpu_times(part.rows["pid"].tolist())
         self._survey.add(part)
@@ -92,7 +93,7 @@ class Inquiry(Sink):
         return Explanation(
             tuple(explained(part, with_facts(change, self._evidence, machine, cpu_us))),
             states(part),
-            self._survey.looks,
+            self._survey.snapshots,
             tuple(self._survey.pauses(self._snapshots.pace)),
             tuple(exhausted(_homes(part))),
             lost,

@@ -53,7 +53,7 @@ class Lives:
         open_ones.rows["ts_ns"] = end_ns
         rows = np.concatenate([raw(r) for r in (*self._ended, open_ones.rows)]).view(SNAPSHOT)
         elapsed = np.concatenate([*self._elapsed, since.clip(0) / 1000])
-        change = Delta(np.zeros(len(rows), SNAPSHOT), rows, elapsed, looks=np.zeros(len(rows)))
+        change = Delta(np.zeros(len(rows), SNAPSHOT), rows, elapsed, snapshots=np.zeros(len(rows)))
         return Part(rows, context=open_ones.context), change
 
 

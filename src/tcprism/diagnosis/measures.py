@@ -20,7 +20,7 @@ from tcprism.diagnosis.delta import (
     ratio,
 )
 
-LEAST_LOOKS = 5  # fewer prove nothing about a state
+LEAST_SNAPSHOTS = 5  # fewer prove nothing about a state
 LEAST_US = 500_000  # nor do counters of a shorter time
 
 MUCH_RETRANSMITTED = 0.01
@@ -43,12 +43,12 @@ MOST = 0.5
 NEARLY_ALL = 0.9
 
 
-def enough(change: Delta, from_looks: bool = False) -> Flags:
+def enough(change: Delta, from_snapshots: bool = False) -> Flags:
     """Tell which connections were watched for long enough, and looked at often enough."""
-    if change.looks is None:
+    if change.snapshots is None:
         return np.ones(len(change), np.bool_)
     watched: Flags = change.elapsed_us >= LEAST_US
-    return watched & (change.looks >= LEAST_LOOKS) if from_looks else watched
+    return watched & (change.snapshots >= LEAST_SNAPSHOTS) if from_snapshots else watched
 
 
 def seen(condition: str) -> Callable[[Delta], Numbers]:
@@ -178,9 +178,9 @@ def connecting(change: Delta) -> Numbers:
 
 
 def no_accept(change: Delta) -> Numbers:
-    """Connections wait at each look, none was accepted, and they do not get fewer."""
+    """Connections wait in each snapshot, none was accepted, and they do not get fewer."""
     known = change.facts.get("accepts")
-    if known is None:  # one look does not tell whether anybody accepts
+    if known is None:  # one snapshot does not tell whether anybody accepts
         return np.zeros(len(change))
     nobody = (known == 0) & (change.after["backlog"] >= change.before["backlog"])
     return np.where(nobody, change.share_seen("backlog_waits"), 0)

@@ -30,7 +30,7 @@ class Rule:
 
     `share` returns, per connection, the share of the time in which it did. `words` returns the
     numbers that prove it for one connection. `accuses` is False for rules that clear TCP and the
-    network. `from_looks` is True if the share is a share of snapshots. `proves`, if set, decides in
+    network. `from_snapshots` is True if the share is one of snapshots. `proves`, if set, decides in
     place of the threshold.
     """
 
@@ -41,7 +41,7 @@ class Rule:
     share: Callable[[Delta], Numbers]
     words: Callable[[Delta, int], str]
     accuses: bool = True
-    from_looks: bool = False
+    from_snapshots: bool = False
     proves: Callable[[Delta], Flags] | None = None
 
     def holds(self, change: Delta) -> Flags:
@@ -49,7 +49,7 @@ class Rule:
         if self.proves:
             return self.proves(change)
         proven: Flags = self.share(change) >= self.threshold
-        return proven & enough(change, self.from_looks)
+        return proven & enough(change, self.from_snapshots)
 
 
 # The first one that holds is what the table shows.
@@ -61,7 +61,7 @@ RULES = (
         SOME,
         measures.seen("backlog_full"),
         words.backlog_words,
-        from_looks=True,
+        from_snapshots=True,
     ),
     Rule(
         "no-accept",
@@ -70,7 +70,7 @@ RULES = (
         NEARLY_ALL,
         measures.no_accept,
         words.no_accept_words,
-        from_looks=True,
+        from_snapshots=True,
     ),
     Rule(
         "syn-unanswered",
@@ -79,7 +79,7 @@ RULES = (
         SOME,
         measures.seen("syn_unanswered"),
         words.timeout_words,
-        from_looks=True,
+        from_snapshots=True,
     ),
     Rule(
         "syn-retry",
@@ -97,7 +97,7 @@ RULES = (
         SOME,
         measures.seen("unanswered"),
         words.timeout_words,
-        from_looks=True,
+        from_snapshots=True,
     ),
     Rule(
         "half-open",
@@ -106,7 +106,7 @@ RULES = (
         SOME,
         measures.seen("keepalive_unanswered"),
         words.keepalive_words,
-        from_looks=True,
+        from_snapshots=True,
     ),
     Rule(
         "close-wait",
@@ -115,7 +115,7 @@ RULES = (
         NEARLY_ALL,
         measures.left_open,
         words.left_open_words,
-        from_looks=True,
+        from_snapshots=True,
     ),
     Rule(
         "unaccepted",
@@ -132,7 +132,7 @@ RULES = (
         MOST,
         measures.seen("reader_behind"),
         words.queue_words,
-        from_looks=True,
+        from_snapshots=True,
     ),
     Rule(
         "retransmission-storm",
@@ -165,7 +165,7 @@ RULES = (
         SOME,
         measures.nagle,
         words.nagle_words,
-        from_looks=True,
+        from_snapshots=True,
     ),
     Rule(
         "loss",
@@ -174,7 +174,7 @@ RULES = (
         SOME,
         measures.lossy,
         words.retransmit_words,
-        from_looks=True,
+        from_snapshots=True,
     ),
     Rule(
         "retransmission-wait",
@@ -192,7 +192,7 @@ RULES = (
         MOST,
         measures.queueing,
         words.rtt_words,
-        from_looks=True,
+        from_snapshots=True,
     ),
     Rule(
         "path",
@@ -201,7 +201,7 @@ RULES = (
         MOST,
         measures.path,
         words.path_words,
-        from_looks=True,
+        from_snapshots=True,
     ),
     Rule(
         "small-segments",

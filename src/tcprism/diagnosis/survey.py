@@ -17,7 +17,7 @@ from tcprism.events.context import Context
 
 GAP_NS = 20_000_000  # no pause within a snapshot is so long, none between two is shorter
 SOCKETS_MAX = 65_536
-_LATE = 1.6  # times the usual pause: one look is missing, or nearly
+_LATE = 1.6  # times the usual pause: one snapshot is missing, or nearly
 
 Keys = NDArray[np.uint64]
 
@@ -30,7 +30,7 @@ class Pause:
     seconds: float
 
 
-def looks_of(part: Part) -> list[Part]:
+def snapshots_of(part: Part) -> list[Part]:
     """Return each of the snapshots in a part: recordings put several into one."""
     ends = np.flatnonzero(np.diff(part.rows["ts_ns"].astype(np.int64)) > GAP_NS) + 1
     edges = [0, *ends.tolist(), len(part)]
@@ -48,7 +48,7 @@ class Survey:
         self._keys: Keys = np.zeros(0, np.uint64)
         self._before = raw(np.zeros(0, SNAPSHOT))
         self._last = raw(np.zeros(0, SNAPSHOT))
-        self._looks = np.zeros(0)
+        self._snapshots = np.zeros(0)
         self._held = np.zeros((0, len(CONDITIONS)))
         self._context = Context()
         self.forgotten = 0
@@ -69,7 +69,7 @@ class Survey:
         at = places[known]
         self._begin_again(at, rows[known], before)
         self._last[at] = raw(rows)[known]
-        self._looks[at] += 1
+        self._snapshots[at] += 1
         self._held[at] += held[known]
         if not known.all():
             self._insert(keys[~known], raw(rows)[~known].view(SNAPSHOT), held[~known], before)
@@ -83,19 +83,19 @@ class Survey:
         before = np.zeros(int(other.sum()), SNAPSHOT)
         before["ts_ns"] = before_ns
         self._before[at[other]] = raw(before)
-        self._looks[at[other]] = 0
+        self._snapshots[at[other]] = 0
         self._held[at[other]] = 0
 
     def _moment(self, moment: int) -> int:
-        """Note when a look was; return when the one before was, 0 for the first."""
+        """Note when a snapshot was; return when the one before was, 0 for the first."""
         if self._moments and moment - self._moments[-1] < GAP_NS:
-            self._moments[-1] = max(moment, self._moments[-1])  # the rest of the same look
+            self._moments[-1] = max(moment, self._moments[-1])  # the rest of the same one
         else:
             self._moments.append(moment)
         return self._moments[-2] if len(self._moments) > 1 else 0
 
     def _insert(self, keys: Keys, rows: Rows, held: NDArray[np.bool_], before_ns: int) -> None:
-        """A socket that came later has counted from nothing, since the look before it was seen."""
+        """A socket that came later has counted from nothing, since the snapshot before it."""
         before = np.zeros(len(rows), SNAPSHOT)
         before["ts_ns"] = before_ns
         merged = np.concatenate([self._keys, keys])
@@ -103,7 +103,7 @@ class Survey:
         self._keys = merged[order]
         self._before = np.concatenate([self._before, raw(before if before_ns else rows)])[order]
         self._last = np.concatenate([self._last, raw(rows)])[order]
-        self._looks = np.concatenate([self._looks, np.ones(len(rows))])[order]
+        self._snapshots = np.concatenate([self._snapshots, np.ones(len(rows))])[order]
         self._held = np.concatenate([self._held, held.astype(np.float64)])[order]
         if len(self._keys) > SOCKETS_MAX:
             self._forget()
@@ -114,24 +114,26 @@ class Survey:
         moments = self._last.view(SNAPSHOT)["ts_ns"]
         kept = np.sort(np.argsort(moments, kind="stable")[-SOCKETS_MAX // 2 :])
         self._keys, self._before = self._keys[kept], self._before[kept]
-        self._last, self._looks, self._held = self._last[kept], self._looks[kept], self._held[kept]
+        self._last, self._held = self._last[kept], self._held[kept]
+        self._snapshots = self._snapshots[kept]
 
     def result(self) -> tuple[Part, Delta]:
-        """Return the last record of each socket, and what became of it since the first look."""
+        """Return the last record of each socket, and what became of it since the first snapshot."""
         before, last = self._before.view(SNAPSHOT), self._last.view(SNAPSHOT)
-        shares = self._held / self._looks[:, None]
+        shares = self._held / self._snapshots[:, None]
         seen = {name: shares[:, place] for place, name in enumerate(CONDITIONS)}
         elapsed = (last["ts_ns"] - before["ts_ns"]).astype(np.float64) / 1000
-        return Part(last, context=self._context), Delta(before, last, elapsed, seen, self._looks)
+        change = Delta(before, last, elapsed, seen, self._snapshots)
+        return Part(last, context=self._context), change
 
     @property
-    def looks(self) -> int:
+    def snapshots(self) -> int:
         """The number of snapshots."""
         return len(self._moments)
 
     @property
     def end_ns(self) -> int:
-        """When the last look was, 0 before the first."""
+        """When the last snapshot was, 0 before the first."""
         return self._moments[-1] if self._moments else 0
 
     def pauses(self, pace: float) -> list[Pause]:
