@@ -10,9 +10,11 @@ STATUSES = (
 _TYPE = b"application/grpc"
 
 
-def is_grpc(content_type: bytes) -> bool:
+def is_grpc(content_type: bytes | None) -> bool:
     """Whether a body of this type holds gRPC's messages; gRPC-Web's are framed otherwise."""
-    return content_type.startswith(_TYPE) and content_type[len(_TYPE) :][:1] in (b"", b"+", b";")
+    if content_type is None or not content_type.startswith(_TYPE):
+        return False
+    return content_type[len(_TYPE) :][:1] in (b"", b"+", b";")
 
 
 def status_name(status: bytes) -> str:

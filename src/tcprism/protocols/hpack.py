@@ -17,7 +17,8 @@ UNKNOWN = b""  # the name of a field that is older than the trace
 VALUE_MAX = 1_024  # bytes of a value that are kept
 # A table of 64 KiB, which is more than most allow, has no more (an entry counts 32 and its bytes).
 _ENTRIES_MAX = 2_048
-_CACHED = 256  # blocks, and bytes of each
+_CACHED = 256  # bytes of a block, and how many of a connection
+_COMMON_MAX = 4_096
 _INTEGER_MAX = 1 << 24  # a frame holds no more
 
 Fields = dict[bytes, bytes]
@@ -35,15 +36,19 @@ _STATIC[8:15] = [(STATUS, b"%d" % code) for code in (200, 204, 206, 304, 400, 40
 _STATIC[31] = (CONTENT_TYPE, b"")
 _OLDER: Field = (UNKNOWN, b"")
 
+# Of blocks that say the same on all connections: their fields, and what they insert.
+_common: dict[bytes, tuple[Fields, list[Field]]] = {}
+
 
 class Decoder:
     """Reads the header blocks of one direction in their order."""
 
-    __slots__ = ("_cache", "_table")
+    __slots__ = ("_cache", "_refers", "_table")
 
     def __init__(self) -> None:
         self._table: list[Field] = []  # what was inserted, the newest last
-        self._cache: dict[bytes, Fields] = {}  # blocks that insert nothing, until one does
+        self._cache: dict[bytes, Fields] = {}  # of blocks that refer to the table as it is now
+        self._refers = False  # whether the block that is read does
 
     def forget(self) -> None:
         """Forget the table, as what was inserted meanwhile is not known."""
@@ -55,13 +60,18 @@ class Decoder:
 
         Raises NotThisProtocol.
         """
+        if common := _common.get(block):
+            fields, inserted = common
+            if inserted:
+                self._insert(inserted)
+            return fields
         found = self._cache.get(block)
         return self._decode(block) if found is None else found
 
     def _decode(self, block: bytes) -> Fields:
         fields: Fields = {}
-        table = self._table
-        before = len(table)
+        table, inserted = self._table, 0
+        self._refers = False
         try:
             place, size = 0, len(block)
             while place < size:
@@ -71,6 +81,7 @@ class Decoder:
                 elif first >= 0x40:  # a literal that is inserted
                     field, place = self._literal(block, place, 0x3F)
                     table.append(field)
+                    inserted += 1
                 elif first >= 0x20:  # the table gets another size
                     _, place = _integer(block, place, 0x1F)
                     continue
@@ -82,18 +93,28 @@ class Decoder:
             raise NotThisProtocol from None
         if place > size:
             raise NotThisProtocol
-        self._keep(block, fields, len(table) != before)
+        new = table[len(table) - inserted :]
+        if len(block) <= _CACHED:
+            self._keep(block, fields, new)
+        if inserted:
+            self._insert([])
         return fields
 
-    def _keep(self, block: bytes, fields: Fields, inserted: bool) -> None:
-        if inserted:
-            self._cache.clear()
-            if len(self._table) > 2 * _ENTRIES_MAX:
-                del self._table[:_ENTRIES_MAX]
-        elif len(block) <= _CACHED:
+    def _keep(self, block: bytes, fields: Fields, inserted: list[Field]) -> None:
+        if not self._refers:
+            if len(_common) == _COMMON_MAX:
+                _common.clear()
+            _common[block] = fields, inserted
+        elif not inserted:
             if len(self._cache) == _CACHED:
                 self._cache.clear()
             self._cache[block] = fields
+
+    def _insert(self, fields: list[Field]) -> None:
+        self._table += fields
+        self._cache.clear()
+        if len(self._table) > 2 * _ENTRIES_MAX:
+            del self._table[:_ENTRIES_MAX]
 
     def _entry(self, block: bytes, place: int, mask: int) -> tuple[Field, int]:
         index = block[place] & mask
@@ -104,6 +125,7 @@ class Decoder:
             if not index:
                 raise NotThisProtocol
             return _STATIC[index], place
+        self._refers = True
         newest = index - 61
         return self._table[-newest] if newest <= len(self._table) else _OLDER, place
 

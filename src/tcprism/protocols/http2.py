@@ -75,7 +75,7 @@ class Http2(Parser):
             if not fits(word, flags, stream):
                 raise NotThisProtocol
             kind, end = word & 0xFF, place + FRAME_SIZE + (word >> 8)
-            if self._blocks[side] and kind != CONTINUATION:
+            if kind != CONTINUATION and self._blocks[side]:
                 raise NotThisProtocol
             if kind == DATA:
                 self._data(side, stream, flags, at + place, at + end)
@@ -176,9 +176,10 @@ class Http2(Parser):
         if len(self._streams) >= STREAMS_MAX:
             raise NotThisProtocol
         self._last = number
-        stream = self._early.pop(number, None) or Stream()
+        stream = self._early.pop(number, None) if self._early else None
         for older in [early for early in self._early if early < number]:
             del self._early[older]  # its request was not seen
+        stream = stream or Stream()
         stream.ask(fields, begin, self.show_values)
         self._streams[number] = stream
         return stream

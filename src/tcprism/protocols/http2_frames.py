@@ -76,18 +76,23 @@ def error_name(code: int) -> str:
 
 def fits(word: int, flags: int, stream: int) -> bool:
     """Whether there can be a frame with this header; unused bits are zero in what is sent."""
-    rule = _RULES.get(word & 0xFF)
-    if not rule or flags & ~rule.flags or not rule.shortest <= word >> 8 <= rule.longest:
+    kind, length = word & 0xFF, word >> 8
+    if kind not in _RULES:
         return False
-    if (word & 0xFF) == SETTINGS and (word >> 8) % 6:
+    allowed, where, shortest, longest = _RULES[kind]
+    if flags & ~allowed or not shortest <= length <= longest:
         return False
-    if rule.where == _EITHER:
+    if where == _STREAM:
+        return 0 < stream < 1 << 31
+    if where == _EITHER:
         return stream < 1 << 31
-    return 0 < stream < 1 << 31 if rule.where == _STREAM else stream == 0
+    return not stream and (kind != SETTINGS or length % 6 == 0)
 
 
 def block(payload: bytes, flags: int, head: int = 0) -> bytes:
     """Return the part of a header block in a frame, without padding and the `head` before it."""
+    if not head and not flags & (PADDED | WITH_PRIORITY):
+        return payload
     begin, end = head, len(payload)
     if flags & PADDED:
         if not payload:

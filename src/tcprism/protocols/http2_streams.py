@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from tcprism.protocols import REQUEST, RESPONSE, Exchange
 from tcprism.protocols.grpc import is_grpc, status_name
 from tcprism.protocols.hpack import (
@@ -62,10 +64,9 @@ class Stream:
         exchange = self.exchange
         exchange.begin = begin
         method = fields.get(METHOD, b"")
-        exchange.method = _text(method)
         target = fields.get(AUTHORITY if method == b"CONNECT" else PATH, b"")
-        exchange.resource = resource(target, show_values)
-        if is_grpc(fields.get(CONTENT_TYPE, b"")):
+        exchange.method, exchange.resource = _line(method, target, show_values)
+        if is_grpc(fields.get(CONTENT_TYPE)):
             self._is_call()
 
     def answer(self, fields: Fields, last: bool, begin: int) -> bool:
@@ -80,7 +81,7 @@ class Stream:
             exchange.status = _text(status or b"")
             exchange.failed = exchange.status[:1] == "5"
             self._doubtful = False
-        if is_grpc(fields.get(CONTENT_TYPE, b"")):
+        if is_grpc(fields.get(CONTENT_TYPE)):
             self._is_call()
         if GRPC_STATUS in fields:
             self._is_call()
@@ -132,10 +133,11 @@ class Stream:
             exchange.end = self._ends[REQUEST]
         unseen = exchange.answered and exchange.response_begin is None
         known = exchange.method and exchange.resource and exchange.status
-        exchange.gap = unseen or not known or self._doubtful or any(self._torn)
-        exchange.request_bytes, exchange.response_bytes = (
-            -1 if torn else size for torn, size in zip(self._torn, self._sizes, strict=True)
-        )
+        there, back = self._torn
+        exchange.gap = unseen or not known or self._doubtful or there or back
+        request_bytes, response_bytes = self._sizes
+        exchange.request_bytes = -1 if there else request_bytes
+        exchange.response_bytes = -1 if back else response_bytes
         return exchange
 
     def _is_call(self) -> None:
@@ -146,5 +148,11 @@ class Stream:
             exchange.method = exchange.resource.rpartition("/")[2] or exchange.method
 
 
+@lru_cache(1024)
+def _line(method: bytes, target: bytes, show_values: bool) -> tuple[str, str]:
+    return _text(method), resource(target, show_values)
+
+
+@lru_cache(256)
 def _text(value: bytes) -> str:
     return value[:_SHORT].decode("ascii", "backslashreplace")

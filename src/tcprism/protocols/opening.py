@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tcprism.protocols import Match, Protocol
 
-KEPT_MAX = 16_384  # bytes of a direction
+KEPT_MAX = 16_384  # bytes of a direction, and the rest of a piece
 PIECES_MAX = 1_024
 
 Said = tuple[int, int, bytes, int]  # side, offset, bytes, how many behind them are missing
@@ -23,9 +23,8 @@ class Opening:
 
     def add(self, side: int, at: int, data: bytes, missing: int) -> None:
         """Take bytes that are next, behind which some are missing."""
-        room = KEPT_MAX - self._kept[side]
-        missing += max(0, len(data) - room)
-        data = data[:room]
+        if self._kept[side] >= KEPT_MAX:
+            data, missing = b"", len(data) + missing
         self._kept[side] += len(data)
         last = self._pieces[-1] if self._pieces else (side, at, b"", 0)
         if last[0] == side and not (data and last[3]):

@@ -224,6 +224,13 @@ def test_fields_inserted_since_the_start_are_known_and_older_ones_are_not() -> N
     ]
 
 
+def test_a_block_that_was_met_before_inserts_its_fields_again() -> None:
+    asked = request(1, GET + path(b"/again")) + request(3, GET + entry(0))
+    for _ in range(3):
+        found = exchanges([*HELLO, (CLIENT, asked), (SERVER, response(1) + response(3))])
+        assert [one.resource for one in found] == ["/again", "/again"]
+
+
 def test_a_gap_costs_what_was_in_it() -> None:
     talk = Talk()
     for side, data in HELLO:
