@@ -11,6 +11,7 @@ from tcprism.protocols.amqp import AMQP
 from tcprism.protocols.dns import DNS
 from tcprism.protocols.http1 import HTTP1
 from tcprism.protocols.http2 import HTTP2
+from tcprism.protocols.kafka import KAFKA
 from tcprism.protocols.memcached import MEMCACHED
 from tcprism.protocols.mqtt import MQTT
 from tcprism.protocols.mysql import MYSQL
@@ -30,6 +31,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
     NATS,
     REDIS,
     MEMCACHED,
+    KAFKA,
     DNS,
 )
 

@@ -31,6 +31,10 @@ class Numbered(Parser):
             self.done.append(self._asked.pop(next(iter(self._asked))))
         self._asked[number] = exchange
 
+    def asked(self, number: Hashable) -> Exchange | None:
+        """Return the request that waits for such a response, and let it wait."""
+        return self._asked.get(number) or self._doubtful.get(number)
+
     def answer(self, number: Hashable) -> Exchange | None:
         """Return the request that a response belongs to; None: it was not seen."""
         exchange = self._asked.pop(number, None)

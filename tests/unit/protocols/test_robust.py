@@ -91,3 +91,15 @@ def test_changed_bytes_never_raise(said: list[Said], data: st.DataObject) -> Non
             changed[data.draw(st.integers(0, len(piece) - 1))] = data.draw(st.integers(0, 255))
         talk.say(side, bytes(changed))
     talk.end()
+
+
+@given(conversations, st.data())
+@ROBUST
+def test_joined_late_it_is_no_other_protocol(said: list[Said], data: st.DataObject) -> None:
+    true = {one.protocol for one in exchanges(said)}
+    if "grpc" in true:  # what says so may have come before
+        true.add("http2")
+    begin = data.draw(st.integers(0, len(said) - 1))
+    side, first = said[begin]
+    late = [(side, first[data.draw(st.integers(0, len(first) - 1)) :]), *said[begin + 1 :]]
+    assert {one.protocol for one in exchanges(late)} <= true
