@@ -19,19 +19,19 @@ from tcprism.stages import StatefulStage
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3}) ([^\r\n]*)")
 
 
-def text(status: int, phrase: str) -> str:
+def text(code: int, phrase: str) -> str:
     """Return what a line of text says of an answer: the parameters are columns."""
-    return f"{status} {phrase}"
+    return f"{code} {phrase}"
 
 
 register(
     Family(
         "answer",
-        record({"status": "<u2"}),
+        record({"code": "<u2"}),
         (Kind("answer", "an answer of HTTP/1 began", color="36", incoming=True, text=text),),
     ),
     (
-        field_column("status", ("answer",), "integer", "the status code"),
+        field_column("code", ("answer",), "integer", "the status code"),
         derived_column("phrase", ("answer",), "string", "the reason phrase"),
     ),
 )
@@ -56,7 +56,7 @@ class Answers(StatefulStage):
         if not lines:
             return None
         rows = rows_from(received.rows[[match is not None for match in found]], "answer")
-        rows["status"] = [int(match[1]) for match in lines]
+        rows["code"] = [int(match[1]) for match in lines]
         self._made += len(rows)
         phrases = np.ma.MaskedArray(np.array([escape(match[2]) for match in lines], object), False)
         return Part(rows, derived={"phrase": phrases}, context=part.context)

@@ -65,7 +65,7 @@ def test_a_stage_that_makes_events_of_its_own_kind() -> None:
     shown = tcprism("replay", "--sample", "--stage", "answers", "--format", "json")
     events = [json.loads(line) for line in shown.splitlines()]
     answers = [event for event in events if event["kind"] == "answer"]
-    assert [f"{event['status']} {event['phrase']}" for event in answers] == wanted
+    assert [f"{event['code']} {event['phrase']}" for event in answers] == wanted
     assert wanted
     text = tcprism("replay", "--sample", "--stage", "answers", "--format", "text")
     line = next(line for line in text.splitlines() if line[16:22] == "answer")
@@ -90,7 +90,7 @@ def test_a_recording_of_events_that_a_package_makes(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", script, SAMPLE, str(path)], check=True)
     lines = tcprism("replay", str(path), "--kinds", "answer", "--format", "json").splitlines()
     assert {json.loads(line)["phrase"] for line in lines} >= {"OK", "Created"}
-    counted = tcprism("query", str(path), "SELECT count(*) AS n FROM answers WHERE status >= 200")
+    counted = tcprism("query", str(path), "SELECT count(*) AS n FROM answers WHERE code >= 200")
     assert str(len(lines)) in counted
 
 
