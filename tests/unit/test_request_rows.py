@@ -6,7 +6,7 @@ import pytest
 from tcprism.events import Part
 from tcprism.events._wire import EVENT, MICROSECONDS_UNKNOWN
 from tcprism.events.columns import BY_NAME
-from tcprism.events.requests import SPLIT
+from tcprism.events.requests import SPLIT, asked
 from tcprism.protocols import Exchange
 from tcprism.protocols.conversation import Conversation
 from tcprism.stages.ends import Connection, View
@@ -162,3 +162,20 @@ def test_a_wait_for_a_retransmission_ends_when_the_server_has_read() -> None:
         assert part.rows["retransmission_wait_ns"][0] // MS == wait
         assert BY_NAME["retransmissions"].to_list(part) == [1]
         assert BY_NAME["retransmission_causes"].to_list(part) == ["tlp"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "method", "resource", "line"),
+    [
+        ("postgresql", "SELECT", "select a from b", "postgresql select a from b"),
+        ("mysql", "BEGIN", "BEGIN", "mysql BEGIN"),
+        ("mysql", "PREPARE", "select a", "mysql PREPARE select a"),
+        ("postgresql", "SELECT", "selection", "postgresql SELECT selection"),
+        ("redis", "GET", "get it", "redis GET get it"),
+        ("redis", "PING", None, "redis PING"),
+    ],
+)
+def test_a_statement_says_its_method_itself(
+    protocol: str, method: str, resource: str | None, line: str
+) -> None:
+    assert asked(protocol, method, resource) == line

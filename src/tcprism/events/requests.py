@@ -54,6 +54,7 @@ _HTTP = ("http", "http2")
 _DATABASES = (
     "postgresql", "mysql", "redis", "memcached", "mongodb", "cassandra",
 )  # fmt: skip
+_SQL = ("postgresql", "mysql", "cassandra")
 _MESSAGING = ("kafka", "amqp", "mqtt", "nats")
 ATTRIBUTES = (
     Attribute("http.request.method", _HTTP, "method"),
@@ -61,7 +62,7 @@ ATTRIBUTES = (
     Attribute("url.path", _HTTP, "resource"),
     Attribute("db.system.name", _DATABASES, "protocol"),
     Attribute("db.operation.name", _DATABASES, "method"),
-    Attribute("db.query.text", ("postgresql", "mysql", "cassandra"), "resource"),
+    Attribute("db.query.text", _SQL, "resource"),
     Attribute("db.response.status_code", _DATABASES, "status"),
     Attribute("rpc.system.name", ("grpc",), "protocol"),
     Attribute("rpc.method", ("grpc",), "resource"),
@@ -70,6 +71,13 @@ ATTRIBUTES = (
     Attribute("messaging.operation.name", _MESSAGING, "method"),
     Attribute("messaging.destination.name", _MESSAGING, "resource"),
 )
+
+
+def asked(protocol: str, method: str | None, resource: str | None) -> str:
+    """Return what is asked for, in one line; a statement begins with its method."""
+    if method and protocol in _SQL and f"{resource} ".upper().startswith(f"{method} "):
+        method = None
+    return " ".join(filter(None, (protocol, method, resource)))
 
 
 def text(
@@ -89,7 +97,7 @@ def text(
     retransmission_causes: str | None,
 ) -> str:
     """Return what a line of text says of a request."""
-    what = " ".join(filter(None, (protocol, method, resource)))
+    what = asked(protocol, method, resource)
     total = "-" if request_ns is None else duration(request_ns / 1000)
     facts = [
         f"{what} -> {status or request_state}",

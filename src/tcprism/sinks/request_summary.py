@@ -12,7 +12,7 @@ from tcprism.events import Batch, Part
 from tcprism.events.column import texts
 from tcprism.events.names import endpoint
 from tcprism.events.optional import need
-from tcprism.events.requests import SPLIT, UNKNOWN_NS
+from tcprism.events.requests import SPLIT, UNKNOWN_NS, asked
 from tcprism.events.units import duration
 from tcprism.sinks import Sink
 from tcprism.sinks.text_details import each
@@ -32,7 +32,7 @@ def route(protocol: str, method: str | None, resource: str | None) -> str:
     """Return what requests have in common that differ by a number in their resource only."""
     pieces = _SEPARATORS.split(resource or "")
     known = ("?" if _VALUE.fullmatch(piece) else piece for piece in pieces)
-    return " ".join(filter(None, (protocol, method, "".join(known))))
+    return asked(protocol, method, "".join(known))
 
 
 def _server(remote_ip: str, remote_port: int, server_comm: str | None) -> str:

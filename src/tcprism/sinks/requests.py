@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from tcprism.events import Batch, Part
 from tcprism.events.names import endpoint, process
-from tcprism.events.requests import SPLIT
+from tcprism.events.requests import SPLIT, asked
 from tcprism.events.units import duration, size
 from tcprism.sinks import Sink
 from tcprism.sinks.lines import TimeOfDay, write_lines
@@ -92,7 +92,7 @@ def _what(
     request_state: str,
     waiting_for: str | None,
 ) -> str:
-    texts = [protocol, method, resource, status]
+    texts = [asked(protocol, method, resource), status]
     if request_state != "complete" and not (request_state == "no response" and not status):
         texts.append(f"({request_state}{f': {waiting_for}' if waiting_for else ''})")
     return " ".join(filter(None, texts))

@@ -1,0 +1,164 @@
+"""Requests of databases: as many, with the results and the durations, as the servers' logs say."""
+
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.netns import Netns
+from tests.support.tracer import tracing
+
+pytestmark = pytest.mark.native  # the stage is the same everywhere, and so are the events' tests
+
+NOBODY = 65534  # these servers refuse to run as root
+AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+BUSY = 0.25  # seconds that a busy machine may add
+PATIENCE = 60
+
+POSTGRESQL_SETTINGS = """\
+listen_addresses = '127.0.0.1'
+unix_socket_directories = '{folder}'
+log_min_duration_statement = 0
+log_line_prefix = '%p '
+fsync = off
+"""
+TO_POSTGRESQL = ("-h", "127.0.0.1", "-U", "postgres")
+LOGGED = re.compile(
+    r"\d+ (?:LOG:  duration: ([\d.]+) ms  (?:statement|execute [^:]*): (.*)|ERROR:  (.*))"
+)
+CLIENTS, TRANSACTIONS = 4, 50
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A directory of the unprivileged user."""
+    made = Path(tempfile.mkdtemp(prefix="tcprism-"))
+    shutil.chown(made, NOBODY, NOBODY)
+    yield made
+    shutil.rmtree(made)
+
+
+@contextmanager
+def server(netns: Netns, log: Path, ready: Callable[[], bool], *command: str) -> Iterator[None]:
+    """Run a server as an unprivileged user until the body has ended."""
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            netns.command(*AS_NOBODY, *command), stdout=output, stderr=output, cwd="/"
+        )
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not ready():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def postgresql(netns: Netns, folder: Path) -> Iterator[Path]:
+    """Run PostgreSQL; yield its log."""
+    programs = [*Path("/usr/lib/postgresql").glob("*/bin"), Path("/usr/bin")]
+    found = shutil.which("initdb", path=":".join(map(str, programs)))
+    if not found or not shutil.which("pgbench"):
+        pytest.skip("needs the package postgresql")
+    data = folder / "data"
+    arguments = ("-D", str(data), "-A", "trust", "-U", "postgres", "--no-sync")
+    subprocess.run([*AS_NOBODY, found, *arguments], check=True, stdout=subprocess.DEVNULL, cwd="/")
+    with (data / "postgresql.conf").open("a") as settings:
+        settings.write(POSTGRESQL_SETTINGS.format(folder=folder))
+    log = folder / "log"
+    command = (str(Path(found).with_name("postgres")), "-D", str(data))
+    with server(netns, log, lambda: "ready to accept" in log.read_text(), *command):
+        yield log
+
+
+def test_as_many_statements_as_postgresql_has_logged(
+    netns: Netns, tmp_path: Path, folder: Path
+) -> None:
+    script = tmp_path / "script"
+    script.write_text("BEGIN;\nSELECT 7 + :client_id;\nEND;\n")
+    with postgresql(netns, folder) as log:
+        with tracing(tmp_path / "out", "--netns", netns.path, view="requests") as tracer:
+            for mode in ("simple", "extended", "prepared"):
+                netns.run(
+                    "pgbench", *TO_POSTGRESQL, "-n", "-f", str(script), "-M", mode,
+                    "-c", str(CLIENTS), "-j", str(CLIENTS), "-t", str(TRANSACTIONS), "postgres",
+                )  # fmt: skip
+            netns.run("psql", *TO_POSTGRESQL, "-c", "select pg_sleep(0.1)", "postgres")
+            with pytest.raises(RuntimeError):
+                netns.run("psql", *TO_POSTGRESQL, "-c", "select 1/0", "postgres")
+        logged = [found for line in log.read_text().splitlines() if (found := LOGGED.match(line))]
+    events = [event for event in tracer.events if event["request_state"] != "no response"]
+    assert {(event["request_state"], event["view"]) for event in events} == {("complete", "both")}
+    statements = [
+        event for event in events if event["status"] not in ("N", "AuthenticationOk", None)
+    ]
+    errors = [found[3] for found in logged if found[3]]
+    assert len(logged) >= 3 * 3 * CLIENTS * TRANSACTIONS + 2
+    assert len(statements) == len(logged)
+    assert Counter(event["method"] for event in statements) == Counter(
+        found[2].split()[0].rstrip(";").upper() if found[2] else "SELECT" for found in logged
+    )
+    assert [event["status"] for event in statements if event["failed"]] == ["22012"]
+    assert errors == ["division by zero"]
+    (slept,) = [event for event in statements if "pg_sleep" in event["resource"]]
+    (took_ms,) = [float(found[1]) for found in logged if found[2] and "pg_sleep" in found[2]]
+    assert slept["resource"] == "select pg_sleep(?)"
+    assert took_ms * 1e6 <= slept["server_ns"] < took_ms * 1e6 + BUSY * 1e9
+
+
+@contextmanager
+def mariadb(netns: Netns, folder: Path) -> Iterator[Path]:
+    """Run MariaDB; yield its general log."""
+    if not shutil.which("mariadbd") or not shutil.which("mariadb-install-db"):
+        pytest.skip("needs the packages mariadb-server-core and mariadb-client-core")
+    data, log, general = folder / "data", folder / "log", folder / "general"
+    subprocess.run(
+        [*AS_NOBODY, "mariadb-install-db", "--no-defaults", f"--datadir={data}",
+         "--auth-root-authentication-method=normal", "--skip-test-db"],
+        check=True, stdout=subprocess.DEVNULL, cwd="/",
+    )  # fmt: skip
+    command = (
+        "mariadbd", "--no-defaults", f"--datadir={data}", f"--socket={folder}/socket",
+        "--bind-address=127.0.0.1", "--general-log=1", f"--general-log-file={general}",
+        "--skip-log-error", "--skip-name-resolve", f"--pid-file={folder}/pid",
+    )  # fmt: skip
+    with server(netns, log, lambda: "ready for connections" in log.read_text(), *command):
+        yield general
+
+
+def test_as_many_statements_as_mariadb_has_logged(
+    netns: Netns, tmp_path: Path, folder: Path
+) -> None:
+    statements = "create database shop; use shop; create table o (id int);\n"
+    statements += "".join(f"insert into o values ({number});\n" for number in range(200))
+    statements += "select * from missing;\nprepare p from 'select id from o where id > ?';\n"
+    statements += "set @a = 3;\nexecute p using @a;\nselect sleep(0.1);\n"
+    script = tmp_path / "script"
+    script.write_text(statements)
+    client = ("mariadb", "--no-defaults", "-h", "127.0.0.1", "-u", "root", "--force", "--skip-ssl")
+    with (
+        mariadb(netns, folder) as log,
+        tracing(tmp_path / "out", "--netns", netns.path, view="requests") as tracer,
+    ):
+        netns.run("sh", "-c", f"{' '.join(client)} < {script}; true")
+    logged = Counter(re.findall(r"\t *\d+ (Query|Init DB)\t", log.read_text()))
+    events = tracer.events
+    assert {(event["request_state"], event["view"]) for event in events} == {("complete", "both")}
+    assert {event["protocol"] for event in events} == {"mysql"}
+    others = [event for event in events if event["method"] in ("CONNECT", "INIT_DB")]
+    assert len(events) - len(others) == logged["Query"] >= 200
+    assert [event["status"] for event in events if event["failed"]] == ["1146 (42S02)"]
+    assert sum(event["resource"] == "insert into o values (?)" for event in events) == 200
+    (slept,) = [event for event in events if event["resource"] == "select sleep(?)"]
+    assert 0.1e9 <= slept["server_ns"] < (0.1 + BUSY) * 1e9
