@@ -13,6 +13,7 @@ from tcprism.protocols.http1 import HTTP1
 from tcprism.protocols.http2 import HTTP2
 from tcprism.protocols.kafka import KAFKA
 from tcprism.protocols.memcached import MEMCACHED
+from tcprism.protocols.mongodb import MONGODB
 from tcprism.protocols.mqtt import MQTT
 from tcprism.protocols.mysql import MYSQL
 from tcprism.protocols.nats import NATS
@@ -27,6 +28,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
     POSTGRESQL,
     MYSQL,
     TLS,
+    MONGODB,
     MQTT,
     NATS,
     REDIS,
