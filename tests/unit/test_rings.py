@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tcprism.events import FAMILIES, KINDS, Batch, Part
 from tcprism.events._wire import PAYLOAD_CLASSES
+from tcprism.events.kinds import RECORDS
 from tcprism.ring import rings
 from tcprism.ring.rings import Rings
 
@@ -219,6 +220,27 @@ def test_rings_of_losses_and_connections_are_emptied_at_each_read(
     machine.read()
     assert machine.fakes["loss"].waiting() == 0
     assert machine.fakes["segment"].waiting() > 0
+
+
+def test_what_waits_for_other_rings_has_a_bound(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is beyond it stays in its ring, and comes in order when the others are further."""
+    monkeypatch.setattr(rings, "_WAITING_AT_MOST", 20 * RECORDS["loss"].itemsize)
+    machine.write("segment", machine.now)
+    machine.writing("segment", 1)
+    expected, found = [machine.now], []
+    for _ in range(40):
+        machine.now += MS
+        machine.write("loss", machine.now)
+        expected.append(machine.now)
+        found += machine.read()
+    assert machine.fakes["loss"].waiting() == 20
+    machine.writing("segment", 0)
+    machine.now += 2 * SETTLE
+    while moments := machine.read():
+        found += moments
+    assert found == expected
 
 
 def test_what_is_left_comes_in_order_when_a_read_takes_only_part(

@@ -24,8 +24,9 @@ SETTLE_NS = 20_000_000
 # Copied out of one ring in one go: what is used again before it has left the cache, in memory that
 # the C library keeps, costs a third. It also keeps memory bounded while a sink falls behind.
 # Rings that are not busy are emptied, whatever is in them: they have all their room while a sink
-# writes.
+# writes. What they hold may have to wait for older records of others: of that there is a bound.
 _READ_AT_ONCE = 1 << 21
+_WAITING_AT_MOST = 64 << 20
 
 
 def sizes(kinds: Iterable[str], payload: int, size: int) -> dict[str, int]:
@@ -113,6 +114,11 @@ class _Source:
         self.settled_ns = 0  # no later record of this ring is older
         self._latest_ns = [0] * ring.layout.lanes  # of the records read so far
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much memory the waiting parts take."""
+        return sum(len(part) for part in self.waiting) * self.ring.layout.stride
+
     def fill(self, now_ns: int) -> None:
         """Read what has come since, up to a bound, of which a lane may take what others leave."""
         lanes = self.ring.look()
@@ -180,15 +186,18 @@ class Rings:
             if layout.slots
         ]
         self._sources.sort(key=lambda source: not source.first)
+        self._until_ns = 0  # what is no younger has been handed over
         self.received = 0
 
     def read(self) -> list[Part]:
         """Return what is ready, oldest first between calls; nothing is ready twice."""
         now = time.monotonic_ns()
+        full = sum(source.waiting_bytes for source in self._sources) > _WAITING_AT_MOST
         for source in self._sources:
-            source.fill(now)
-        until = min((source.settled_ns for source in self._sources), default=0)
-        return self._take(until if self._ordered else None)
+            if not full or source.settled_ns <= self._until_ns:  # others wait for it
+                source.fill(now)
+        self._until_ns = min((source.settled_ns for source in self._sources), default=0)
+        return self._take(self._until_ns if self._ordered else None)
 
     def drain(self) -> list[Part]:
         """Return what is left, oldest first between calls; call it until it returns nothing."""
