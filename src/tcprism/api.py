@@ -13,11 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from tcprism import filters as parsing
+from tcprism import filter_texts
 from tcprism.errors import UsageError
 from tcprism.events import KINDS, Batch, Event
 from tcprism.events.ledger import Ledger
 from tcprism.events.requests import NEEDS
+from tcprism.filters import Criteria
 from tcprism.pipeline import Flow, account, flow
 from tcprism.recording.framing import DEFAULT_MEMORY
 from tcprism.recording.reader import Recording
@@ -55,15 +56,15 @@ class Filter:
     follow: bool = False
 
     def __post_init__(self) -> None:
-        parsing.check(self._texts())  # who is there now, or was, is asked later
+        filter_texts.check(self._texts())  # who is there now, or was, is asked later
 
-    def live(self) -> parsing.Criteria:
+    def live(self) -> Criteria:
         """Return the criteria for live tracing. Raises UnknownTarget if a target does not exist."""
-        return parsing.parse(self._texts(), follow=self.follow)
+        return filter_texts.parse(self._texts(), follow=self.follow)
 
-    def recorded(self) -> parsing.Criteria:
+    def recorded(self) -> Criteria:
         """Return the criteria for recorded events. Raises UsageError if they cannot be checked."""
-        return parsing.parse_recorded(self._texts(), self.follow)
+        return filter_texts.parse_recorded(self._texts(), self.follow)
 
     def _texts(self) -> dict[str, tuple[str, ...]]:
         return {
@@ -167,7 +168,7 @@ def explain(
     from tcprism.diagnosis.targets import both, find_target
 
     chosen = filters or Filter()
-    found = parsing.Criteria() if target is None else find_target(_text(target))
+    found = Criteria() if target is None else find_target(_text(target))
     if isinstance(found, Path):
         return explain_recording(open(found, filters=chosen, max_memory=max_memory))
     from tcprism.diagnosis.inquiry import Inquiry  # not before: it needs a kernel

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcprism import filters
+from tcprism import filter_texts
 from tcprism.errors import UsageError
 from tcprism.events._wire import CGROUPS_MAX, CONFIG, PID_ROWS, PIDS_A_ROW
 from tcprism.filters import Criteria
@@ -40,12 +40,12 @@ def comm() -> Iterator[Path]:
 )
 def test_a_comm_is_kept_as_the_kernel_keeps_it(name: str, comm: Path) -> None:
     comm.write_bytes(name.encode())
-    (key,) = Criteria(comms=(filters.parse_comm(name),)).entries()["comms"]
+    (key,) = Criteria(comms=(filter_texts.parse_comm(name),)).entries()["comms"]
     assert key == comm.read_bytes().removesuffix(b"\n").ljust(16, b"\0")
 
 
 def test_a_comm_that_is_not_utf8() -> None:
-    name = filters.parse_comm(os.fsdecode(b"caf\xe9"))
+    name = filter_texts.parse_comm(os.fsdecode(b"caf\xe9"))
     assert Criteria(comms=(name,)).entries()["comms"] == {b"caf\xe9".ljust(16, b"\0"): CHOSEN}
 
 
@@ -60,7 +60,7 @@ def test_a_comm_that_is_not_utf8() -> None:
     ],
 )
 def test_keys_of_prefixes(text: str, length: int, family: int, address: bytes) -> None:
-    network = filters.parse_network(text)
+    network = filter_texts.parse_network(text)
     entries = Criteria(hosts=(network,), remote_hosts=(network, network)).entries()
     any_scope = bytes(4)
     key = length.to_bytes(4, "little") + family.to_bytes(4, "little") + address + any_scope

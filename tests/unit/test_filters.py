@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tcprism import filters
+from tcprism import filter_texts, filters
 from tcprism.errors import UnknownTarget, UsageError
 
 NOBODY = 2**22 + 1  # PID_MAX_LIMIT is 2**22
@@ -19,8 +19,8 @@ SELF = os.getpid()
 
 
 def test_pids() -> None:
-    assert filters.parse_pids(str(SELF)) == (SELF,)
-    assert filters.parse_pids(f"1, 0{SELF} ,1") == (1, SELF, 1)
+    assert filter_texts.parse_pids(str(SELF)) == (SELF,)
+    assert filter_texts.parse_pids(f"1, 0{SELF} ,1") == (1, SELF, 1)
 
 
 @pytest.mark.parametrize(
@@ -28,13 +28,13 @@ def test_pids() -> None:
 )
 def test_no_pid(text: str) -> None:
     with pytest.raises(UsageError, match="is not a process id") as caught:
-        filters.parse_pids(text)
+        filter_texts.parse_pids(text)
     assert caught.type is UsageError
 
 
 def test_a_process_that_is_not_there() -> None:
     with pytest.raises(UnknownTarget, match=f"no process {NOBODY}"):
-        filters.parse_pids(f"1,{NOBODY}")
+        filter_texts.parse_pids(f"1,{NOBODY}")
 
 
 def test_descendants_are_children_and_theirs() -> None:
@@ -52,7 +52,7 @@ def test_descendants_are_children_and_theirs() -> None:
 @pytest.mark.parametrize("text", ["", "a\0b"])
 def test_no_comm(text: str) -> None:
     with pytest.raises(UsageError, match="--comm"):
-        filters.parse_comm(text)
+        filter_texts.parse_comm(text)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_no_comm(text: str) -> None:
     ],
 )
 def test_networks(text: str, network: str) -> None:
-    assert filters.parse_network(text) == ip_network(network)
+    assert filter_texts.parse_network(text) == ip_network(network)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_networks(text: str, network: str) -> None:
 )
 def test_no_network(text: str) -> None:
     with pytest.raises(UsageError, match="is not an address or a prefix"):
-        filters.parse_network(text)
+        filter_texts.parse_network(text)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_no_network(text: str) -> None:
     ],
 )
 def test_ports(text: str, ranges: tuple[tuple[int, int], ...]) -> None:
-    assert filters.parse_ports(text) == ranges
+    assert filter_texts.parse_ports(text) == ranges
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_ports(text: str, ranges: tuple[tuple[int, int], ...]) -> None:
 )
 def test_no_port(text: str) -> None:
     with pytest.raises(UsageError, match="is not a port or a range"):
-        filters.parse_ports(text)
+        filter_texts.parse_ports(text)
 
 
 @pytest.fixture
@@ -130,27 +130,27 @@ def cgroup_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path in ("root", "root/web", "root/web/one", "other"):
         (tmp_path / path / "cgroup.procs").touch()
     (tmp_path / "root/plain").mkdir()
-    monkeypatch.setattr(filters, "cgroup_roots", lambda: [tmp_path / "root"])
+    monkeypatch.setattr(filter_texts, "cgroup_roots", lambda: [tmp_path / "root"])
     return tmp_path / "root"
 
 
 def test_cgroups_by_path_or_from_the_root(cgroup_root: Path) -> None:
     for text in (str(cgroup_root / "web/one"), "/web/one", "web/one", "web/../web/one/"):
-        assert filters.parse_cgroup(text).resolve() == cgroup_root / "web/one"
-    assert filters.parse_cgroup("/") == cgroup_root
+        assert filter_texts.parse_cgroup(text).resolve() == cgroup_root / "web/one"
+    assert filter_texts.parse_cgroup("/") == cgroup_root
 
 
 @pytest.mark.parametrize("text", ["/nowhere", "plain", "../other", "web/cgroup.procs", "a" * 5000])
 def test_no_cgroup(text: str, cgroup_root: Path) -> None:
     with pytest.raises(UnknownTarget, match="is not a cgroup v2 directory") as caught:
-        filters.parse_cgroup(text)
+        filter_texts.parse_cgroup(text)
     assert str(cgroup_root) in str(caught.value)
 
 
 def test_network_namespaces_by_path_or_pid() -> None:
     inode = int(re.findall(r"[0-9]+", os.readlink("/proc/self/ns/net"))[0])
-    assert filters.parse_netns("/proc/self/ns/net") == inode
-    assert filters.parse_netns(str(SELF)) == inode
+    assert filter_texts.parse_netns("/proc/self/ns/net") == inode
+    assert filter_texts.parse_netns(str(SELF)) == inode
 
 
 @pytest.mark.parametrize(
@@ -158,9 +158,9 @@ def test_network_namespaces_by_path_or_pid() -> None:
 )
 def test_no_network_namespace(text: str) -> None:
     with pytest.raises(UnknownTarget, match="is no network namespace"):
-        filters.parse_netns(text)
+        filter_texts.parse_netns(text)
 
 
 def test_another_kind_of_namespace_is_refused() -> None:
     with pytest.raises(UnknownTarget):
-        filters.parse_netns("/proc/self/ns/mnt")
+        filter_texts.parse_netns("/proc/self/ns/mnt")

@@ -16,7 +16,8 @@ from tcprism.cli.trace_options import payload_option
 from tcprism.demo.traffic import Traffic
 from tcprism.events.ledger import Ledger
 from tcprism.features import machine
-from tcprism.filters import Criteria, parse_netns
+from tcprism.filter_texts import parse_netns
+from tcprism.filters import Criteria
 from tcprism.pipeline import account
 from tcprism.sinks.text import Text
 from tcprism.sources.request import DEFAULT_KINDS, DEFAULT_PAYLOAD, Request

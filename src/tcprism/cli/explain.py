@@ -22,7 +22,8 @@ from tcprism.diagnosis.inquiry import Inquiry
 from tcprism.diagnosis.measures import LEAST_SNAPSHOTS
 from tcprism.diagnosis.targets import both, find_target
 from tcprism.errors import UsageError
-from tcprism.filters import Criteria, parse, parse_recorded
+from tcprism.filter_texts import parse, parse_recorded
+from tcprism.filters import Criteria
 from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
 

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 import click
 
-from tcprism import filters
 from tcprism.errors import UsageError
 from tcprism.events import KINDS
 from tcprism.events._wire import PAYLOAD_MAX
+from tcprism.filter_texts import OPTIONS, parse
+from tcprism.filters import Criteria
 from tcprism.stages import Stage, stage_for
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -172,19 +173,19 @@ def with_options(added: Sequence[Callable[[Command], Command]], command: Command
 
 def filter_texts(given: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     """Take the values of the filter options, except --follow, out of `given`."""
-    values = {name: given.pop(name) for name in filters.OPTIONS}
+    values = {name: given.pop(name) for name in OPTIONS}
     values["family"] = (values["family"],) if values["family"] else ()
     return {name: value for name, value in values.items() if value}
 
 
-def to_filter(given: dict[str, Any], command_pid: int | None = None) -> filters.Criteria:
+def to_filter(given: dict[str, Any], command_pid: int | None = None) -> Criteria:
     """Make a Filter of the filter options' values, taking them out of `given`.
 
     With `command_pid`, that process and its children are what is traced. Raises UsageError.
     """
     pids = () if command_pid is None else (command_pid,)
     follow = given.pop("follow")
-    return filters.parse(filter_texts(given), pids, follow or bool(pids))
+    return parse(filter_texts(given), pids, follow or bool(pids))
 
 
 def parse_kinds(text: str, known: Sequence[str] = KINDS) -> tuple[str, ...]:

@@ -9,12 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from tcprism import filters, interrupts
+from tcprism import interrupts
 from tcprism.cli import options
 from tcprism.cli.output import Output, print_ledger
 from tcprism.cli.session import Stop, run
 from tcprism.errors import RecordingError, UsageError
 from tcprism.events.kinds import NUMBERS
+from tcprism.filter_texts import parse_recorded
 from tcprism.recording.notes import Gap
 from tcprism.recording.reader import SUFFIX, Recording
 from tcprism.recording.selection import Selection
@@ -31,7 +32,7 @@ def open_recording(
     The stage chooses kinds and cuts payloads: stages of the user's own come before it, as they need
     other kinds than those that are to be shown. Snapshots are not read: no hook made them.
     """
-    chosen = filters.parse_recorded(options.filter_texts(given), given.pop("follow"))
+    chosen = parse_recorded(options.filter_texts(given), given.pop("follow"))
     kinds, payload = given.pop("kinds"), given.pop("payload")
     length = None if payload is None else options.parse_payload(payload)
     memory = options.parse_memory(given.pop("max_memory"))

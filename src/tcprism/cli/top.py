@@ -19,7 +19,7 @@ from tcprism.cli.session import Limits, Stop
 from tcprism.diagnosis.connections import COLUMNS
 from tcprism.diagnosis.feeds import Feed, Live, Recorded
 from tcprism.errors import MachineError, UsageError
-from tcprism.filters import parse_recorded
+from tcprism.filter_texts import parse_recorded
 from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
 from tcprism.tui.model import Model

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tcprism.errors import UnknownTarget, UsageError
 from tcprism.events._wire import COMM_LENGTH
-from tcprism.filters import Criteria, parse_comm, parse_network, parse_pids, parse_ports
+from tcprism.filter_texts import parse_comm, parse_network, parse_pids, parse_ports
+from tcprism.filters import Criteria
 
 _HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]]+))(?::([0-9]{1,5}))?")
 

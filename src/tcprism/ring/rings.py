@@ -119,12 +119,14 @@ class _Source:
         """How much memory the waiting parts take."""
         return sum(len(part) for part in self.waiting) * self.ring.layout.stride
 
-    def fill(self, now_ns: int) -> None:
-        """Read what has come since, up to a bound, of which a lane may take what others leave."""
+    def fill(self, now_ns: int, room_bytes: int) -> None:
+        """Read what has come since, up to a bound, of which a lane may take what others leave.
+
+        Rings that come first have `room_bytes`.
+        """
         lanes = self.ring.look()
-        room = max(len(lanes), _READ_AT_ONCE // self.ring.layout.stride)
-        if self.first:
-            room = len(lanes) * self.ring.layout.slots
+        most = max(room_bytes, _READ_AT_ONCE) if self.first else _READ_AT_ONCE
+        room = max(len(lanes), most // self.ring.layout.stride)
         settled = now_ns
         emptiest_first = sorted(range(len(lanes)), key=lanes.__getitem__)
         for place, lane in enumerate(emptiest_first):
@@ -192,10 +194,10 @@ class Rings:
     def read(self) -> list[Part]:
         """Return what is ready, oldest first between calls; nothing is ready twice."""
         now = time.monotonic_ns()
-        full = sum(source.waiting_bytes for source in self._sources) > _WAITING_AT_MOST
+        room = _WAITING_AT_MOST - sum(source.waiting_bytes for source in self._sources)
         for source in self._sources:
-            if not full or source.settled_ns <= self._until_ns:  # others wait for it
-                source.fill(now)
+            if room > 0 or source.settled_ns <= self._until_ns:  # others wait for it
+                source.fill(now, room)
         self._until_ns = min((source.settled_ns for source in self._sources), default=0)
         return self._take(self._until_ns if self._ordered else None)
 

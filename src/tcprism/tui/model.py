@@ -16,7 +16,8 @@ from tcprism.diagnosis.table import empty
 from tcprism.diagnosis.watch import Watch
 from tcprism.events import Batch
 from tcprism.events.columns import BY_NAME
-from tcprism.filters import Criteria, parse_network
+from tcprism.filter_texts import parse_network
+from tcprism.filters import Criteria
 
 NO_GROUPING = "connection"
 ALL_GROUPINGS = (NO_GROUPING, *GROUPINGS)
