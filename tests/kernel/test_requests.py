@@ -5,11 +5,10 @@ The truth: what the test's ends did and how long they waited, what the wire lost
 
 import shutil
 import socket
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 
 from tests.support.conversation import receive
 from tests.support.netns import Netns
+from tests.support.nginx import nginx
 from tests.support.tracer import Event, tracing
 from tests.support.wire import Wire, deliver, lose_data, wired
 
@@ -210,40 +210,11 @@ def test_what_was_asked_and_answered(requests: dict[str, dict[str, Event]], view
         assert event["request_state"] == "complete"
 
 
-NGINX = """\
-worker_processes 2; pid {folder}/nginx.pid; error_log {folder}/error.log; daemon off;
-events {{ worker_connections 512; }}
-http {{
-  access_log {folder}/access.log; root {folder}; client_body_temp_path {folder}/a;
-  proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d;
-  scgi_temp_path {folder}/e;
-  server {{ listen 127.0.0.1:8080; keepalive_requests 100000;
-    location /hello {{ return 200 "hello"; }} location /broken {{ return 503; }} }}
-}}
-"""
-
-
-@contextmanager
-def nginx(netns: Netns, folder: Path) -> Iterator[Path]:
-    """Run nginx; yield its access log."""
-    if not shutil.which("nginx") or not shutil.which("ab"):
-        pytest.skip("needs the packages nginx-light and apache2-utils")
-    folder.chmod(0o755)
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder))
-    process = subprocess.Popen(
-        netns.command("nginx", "-e", f"{folder}/error.log", "-c", f"{folder}/nginx.conf")
-    )
-    try:
-        netns.await_state("0A")
-        yield folder / "access.log"
-    finally:
-        process.terminate()
-        process.wait()
-
-
 @pytest.mark.parametrize("view", ["both", "client"])
 def test_as_many_requests_as_nginx_has_logged(netns: Netns, tmp_path: Path, view: str) -> None:
     address = "http://127.0.0.1:8080"
+    if not shutil.which("ab"):
+        pytest.skip("needs the package apache2-utils")
     with nginx(netns, tmp_path) as log:
         chosen = ("--netns", netns.path, *(("--comm", "ab") if view == "client" else ()))
         with tracing(tmp_path / "out", *chosen, view="requests") as tracer:

@@ -1,0 +1,42 @@
+"""An nginx of our own, and what it logs."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.netns import Netns
+
+NGINX = """\
+worker_processes 2; pid {folder}/nginx.pid; error_log {folder}/error.log; daemon off;
+events {{ worker_connections 512; }}
+http {{
+  access_log {folder}/access.log; root {folder}; client_body_temp_path {folder}/a;
+  proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d;
+  scgi_temp_path {folder}/e;
+  server {{ listen 127.0.0.1:8080 {protocol}; keepalive_requests 100000;
+    location /hello {{ return 200 "hello"; }} location /broken {{ return 503; }}
+    location /none {{ return 404; }} }}
+}}
+"""
+
+
+@contextmanager
+def nginx(netns: Netns, folder: Path, protocol: str = "") -> Iterator[Path]:
+    """Run nginx, which speaks HTTP/1 or "http2"; yield its access log."""
+    if not shutil.which("nginx"):
+        pytest.skip("needs the package nginx-light")
+    folder.chmod(0o755)
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, protocol=protocol))
+    process = subprocess.Popen(
+        netns.command("nginx", "-e", f"{folder}/error.log", "-c", f"{folder}/nginx.conf")
+    )
+    try:
+        netns.await_state("0A")
+        yield folder / "access.log"
+    finally:
+        process.terminate()
+        process.wait()
