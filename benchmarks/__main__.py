@@ -20,6 +20,7 @@ MODULES = {
     "throughput": "throughput",
     "snapshots": "snapshots",
     "explain": "explain",
+    "requests": "requests",
 }
 
 
