@@ -7,10 +7,11 @@ from abc import abstractmethod
 
 from tcprism.protocols import REQUEST, Match, NotThisProtocol
 from tcprism.protocols.ordered import Ordered
-from tcprism.protocols.redis_commands import RESOURCE_MAX, kept
+from tcprism.protocols.redis_commands import RESOURCE_MAX, is_command, kept
 
 _WAITED_FOR = 256  # longer strings are passed over, only their begin is taken
 _WORDS = 3
+_ENOUGH = 3  # arguments that are strings, to be a command
 _ELEMENTS_MAX = 1 << 32
 
 _COMMAND = re.compile(rb"\*([1-9]\d{0,6})\r\n\$(\d{1,2})\r\n([A-Za-z][\w.-]*)\r\n")
@@ -224,9 +225,13 @@ def _skip(reply: Reply, data: bytes, place: int) -> int:
 
 
 def request_match(data: bytes) -> Match:
-    """Take inline commands only if they are PING: lines of text are other protocols' too."""
+    """Take commands by their names: a reply may be an array of strings, too.
+
+    Of inline commands only PING is taken: lines of text are other protocols' as well.
+    """
     if found := _COMMAND.match(data):
-        return Match.YES if int(found[2]) == len(found[3]) else Match.NO
+        known = int(found[2]) == len(found[3]) and is_command(found[3], int(found[1]))
+        return _arguments_match(data, found) if known else Match.NO
     line = data[:6].upper()
     if line == b"PING\r\n":
         return Match.YES
@@ -234,7 +239,28 @@ def request_match(data: bytes) -> Match:
     return Match.MORE if begun else Match.NO
 
 
+def _arguments_match(data: bytes, command: re.Match[bytes]) -> Match:
+    """Say whether all arguments are strings, as far as there are any.
+
+    The confirmation of a subscription begins like the command, but has a number as its third.
+    """
+    place = command.end()
+    for number in range(int(command[1]) - 1):
+        found = _ARGUMENT.match(data, place)
+        if not found:
+            if not _ARGUMENT_BEGUN.fullmatch(data, place):
+                return Match.NO
+            return Match.YES if number >= _ENOUGH else Match.MORE
+        place = found.end() + int(found[1]) + 2
+        if place > len(data):
+            return Match.YES
+    return Match.YES
+
+
 def response_match(data: bytes) -> Match:
+    """Take anything but what is a command."""
+    if data[:1] == b"*" and (match := request_match(data)) is not Match.NO:
+        return Match.NO if match is Match.YES else match
     if _ELEMENT.match(data):
         return Match.YES
     return Match.MORE if _ELEMENT_BEGUN.fullmatch(data) else Match.NO

@@ -172,6 +172,19 @@ def test_monitor_and_replication_are_no_replies() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("client", [CLIENT, SERVER])
+def test_a_reply_that_looks_like_a_command_does_not_swap_the_ends(client: int) -> None:
+    reply = b"*2\r\n$3\r\nabc\r\n$3\r\ndef\r\n"
+    talk = Talk([REDIS])
+    talk.say(1 - client, reply)
+    talk.say(client, command("LRANGE", "list", "0", "-1"))
+    talk.say(1 - client, reply)
+    talk.say(client, command("GET", "key"))
+    talk.say(1 - client, b"$-1\r\n")
+    assert talk.conversation.client == client
+    assert told(talk.end())[-1] == ("GET", "key", "nil")
+
+
 @pytest.mark.parametrize(
     ("asked", "answer"),
     [(b"USER joe\r\n", b"+OK\r\n"), (b"get key\r\n", b"END\r\n"), (b"PING\r\n", b"PONG\r\n")],
