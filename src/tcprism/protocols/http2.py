@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tcprism.protocols import REQUEST, RESPONSE, Exchange, NotThisProtocol, Parser, Protocol
 from tcprism.protocols.hpack import METHOD, PATH, UNKNOWN, Decoder, Fields
@@ -214,4 +214,29 @@ class Http2(Parser):
             self.done.append(stream.close())
 
 
+class Grpc(Http2):
+    """Reads only calls of gRPC."""
+
+    protocol = "grpc"
+
+    def parse(self, side: int, data: bytes, at: int) -> int:
+        """Read frames, and leave out what is no call."""
+        place = super().parse(side, data, at)
+        self.done = list(self._calls(self.done))
+        return place
+
+    def lost(self, side: int, begin: int, end: int) -> None:
+        """Take note that bytes are missing."""
+        super().lost(side, begin, end)
+        self.done = list(self._calls(self.done))
+
+    def pending(self) -> Iterator[Exchange]:
+        """Yield the calls that have not ended."""
+        return self._calls(super().pending())
+
+    def _calls(self, exchanges: Iterable[Exchange]) -> Iterator[Exchange]:
+        return (exchange for exchange in exchanges if exchange.protocol == self.protocol)
+
+
 HTTP2 = Protocol("http2", Http2, request_match, response_match)
+GRPC = Protocol("grpc", Grpc, request_match, response_match)  # HTTP2 finds both

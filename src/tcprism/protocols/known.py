@@ -10,7 +10,7 @@ from tcprism.protocols import GROUP, Protocol
 from tcprism.protocols.amqp import AMQP
 from tcprism.protocols.dns import DNS
 from tcprism.protocols.http1 import HTTP1
-from tcprism.protocols.http2 import HTTP2
+from tcprism.protocols.http2 import GRPC, HTTP2
 from tcprism.protocols.kafka import KAFKA
 from tcprism.protocols.memcached import MEMCACHED
 from tcprism.protocols.mongodb import MONGODB
@@ -24,6 +24,7 @@ from tcprism.protocols.tls import TLS
 PROTOCOLS: tuple[Protocol, ...] = (
     HTTP1,
     HTTP2,
+    GRPC,
     AMQP,
     POSTGRESQL,
     MYSQL,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcprism.protocols import Exchange, Match
-from tcprism.protocols.http2 import HTTP2, STREAMS_MAX
+from tcprism.protocols.http2 import GRPC, HTTP2, STREAMS_MAX
 from tcprism.protocols.http2_frames import PREFACE
 
 from .talk import CLIENT, SERVER, Said, Talk, exchanges, recorded, told
@@ -120,6 +120,13 @@ def test_joined_late_what_is_said_is_right(name: str, data: st.DataObject) -> No
         assert one.resource in (true.resource, "")
         assert one.status in (true.status, "")
         assert one.gap or (one.resource, one.status) == (true.resource, true.status)
+
+
+def test_calls_can_be_chosen_alone() -> None:
+    (calls,) = recorded("grpc.txt")
+    assert len(exchanges(calls, [GRPC])) == 17
+    for said in recorded("http2_nginx.txt"):
+        assert not exchanges(said, [GRPC])
 
 
 def test_streams_are_counted_without_what_lies_between() -> None:
