@@ -8,6 +8,7 @@ from tcprism.errors import UsageError
 from tcprism.events.optional import plugin, plugins
 from tcprism.protocols import GROUP, Protocol
 from tcprism.protocols.amqp import AMQP
+from tcprism.protocols.cassandra import CASSANDRA
 from tcprism.protocols.dns import DNS
 from tcprism.protocols.http1 import HTTP1
 from tcprism.protocols.http2 import GRPC, HTTP2
@@ -30,6 +31,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
     MYSQL,
     TLS,
     MONGODB,
+    CASSANDRA,
     MQTT,
     NATS,
     REDIS,
