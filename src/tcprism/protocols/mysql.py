@@ -21,13 +21,51 @@ from tcprism.protocols import (
     sql,
 )
 from tcprism.protocols import mysql_packets as packets
-from tcprism.protocols.mysql_packets import HEAD, LONGEST, is_request, is_response
+from tcprism.protocols.mysql_packets import (
+    BINLOG_DUMP,
+    BINLOG_DUMP_GTID,
+    BULK_EXECUTE,
+    CHANGE_USER,
+    CLOSE,
+    COMMANDS,
+    COMPRESS,
+    COMPRESS_ZSTD,
+    CURSOR_EXISTS,
+    DEPRECATE_EOF,
+    EOF,
+    EOF_SIZE,
+    ERR,
+    EXECUTE,
+    FETCH,
+    FIELD_LIST,
+    HEAD,
+    INIT_DB,
+    LOCAL_INFILE,
+    LONG_AUTHENTICATION,
+    LONG_DATA,
+    LONGEST,
+    MORE_RESULTS,
+    OK,
+    PREPARE,
+    PROTOCOL_41,
+    QUERY,
+    QUIT,
+    SECURE,
+    SSL,
+    SSL_REQUEST_SIZE,
+    STATISTICS,
+    WITH_DATABASE,
+    is_request,
+    is_response,
+)
 
 NAME = "mysql"
 _SEEN = 1 + sql.SEEN_MAX  # bytes of a packet that are wanted
 _STATEMENTS_MAX = 4_096
 _LOGIN = -1  # no command's number
 _LAST_PREPARED = 0xFFFFFFFF
+_ONLY_ROWS = frozenset((FETCH, FIELD_LIST, BINLOG_DUMP, BINLOG_DUMP_GTID))
+_WITH_ROWS = (QUERY, EXECUTE)
 _UNKNOWN = "EXECUTE", sql.PREPARED_BEFORE
 
 
@@ -78,6 +116,10 @@ class MySql(Parser):
         place, size = 0, len(data)
         take = self._request if side == REQUEST else self._response
         while size - place >= HEAD:
+            if side != REQUEST and self._asked and not self._continued[side]:
+                place = self._pass_over(self._asked[0], data, place, at)
+                if size - place < HEAD:
+                    break
             length = int.from_bytes(data[place : place + 3], "little")
             begin = place + HEAD
             end = begin + length
@@ -147,7 +189,7 @@ class MySql(Parser):
                 self._drop()  # the end of the response is missing as well
             self._missed = False
             self._command(body, begin, end)
-        elif number == 1 and length >= packets.SSL_REQUEST_SIZE and not self._asked:
+        elif number == 1 and length >= SSL_REQUEST_SIZE and not self._asked:
             self._login(body, begin, end)
         elif self._asked:
             self._asked[-1].number = number  # what a login goes on with
@@ -155,43 +197,37 @@ class MySql(Parser):
     def _command(self, body: bytes, begin: int, end: int) -> None:
         command = body[0]
         statement = "", ""
-        match command:
-            case packets.QUERY | packets.PREPARE:
-                statement = self._text(body)
-                method, resource = statement
-                if command == packets.PREPARE:
-                    self._last_prepared, method = statement, "PREPARE"
-            case packets.EXECUTE | packets.BULK_EXECUTE:
-                method, resource = self._statement(body)
-            case packets.QUIT | packets.LONG_DATA | packets.CLOSE:  # not answered
-                if command == packets.CLOSE:
-                    self._statements.pop(int.from_bytes(body[1:5], "little"), None)
-                return
-            case _:
-                if command not in packets.COMMANDS:
-                    raise NotThisProtocol
-                method, resource = packets.COMMANDS[command], ""
-                if command == packets.FETCH:
-                    resource = self._statement(body)[1]
-                elif command == packets.INIT_DB:
-                    resource = sql.shown(body[1:])
+        if command == QUERY:
+            method, resource = self._text(body)
+        elif command in (EXECUTE, BULK_EXECUTE):
+            method, resource = self._statement(body)
+        elif command == PREPARE:
+            method, (_, resource) = "PREPARE", (statement := self._text(body))
+            self._last_prepared = statement
+        elif command in (QUIT, LONG_DATA, CLOSE):  # not answered
+            if command == CLOSE:
+                self._statements.pop(int.from_bytes(body[1:5], "little"), None)
+            return
+        elif command in COMMANDS:
+            method, resource = COMMANDS[command], ""
+            if command == FETCH:
+                resource = self._statement(body)[1]
+            elif command == INIT_DB:
+                resource = sql.shown(body[1:])
+        else:
+            raise NotThisProtocol
         self._ask(_Asked(Exchange(NAME, method, resource, begin, end), command, statement))
 
     def _ask(self, asked: _Asked) -> None:
         if len(self._asked) >= WAITING_MAX:
             raise NotThisProtocol
-        if asked.command in (
-            packets.FETCH,
-            packets.FIELD_LIST,
-            packets.BINLOG_DUMP,
-            packets.BINLOG_DUMP_GTID,
-        ):
+        if asked.command in _ONLY_ROWS:
             asked.next = _Next.ROWS
         self._asked.append(asked)
 
     def _text(self, body: bytes) -> sql.Statement:
         """Return the statement of a Query or Prepare; MySQL 8 may have attributes before it."""
-        if body[0] == packets.QUERY and body[1:3] == b"\0\1":
+        if body[0] == QUERY and body[1:3] == b"\0\1":
             return self._describe(body[3:])
         return self._describe(body[1:]) if body[1:2] >= b"\t" else ("QUERY", "")
 
@@ -204,13 +240,13 @@ class MySql(Parser):
 
     def _login(self, body: bytes, begin: int, end: int) -> None:
         capabilities = int.from_bytes(body[:4], "little")
-        if capabilities & packets.SSL and end - begin == HEAD + packets.SSL_REQUEST_SIZE:
+        if capabilities & SSL and end - begin == HEAD + SSL_REQUEST_SIZE:
             self.done.append(Exchange(NAME, "SSLRequest", "", begin, end, answered=False))
             self.ended_here = True
             return
         agreed = capabilities & self._server
-        self._eofs = not agreed & packets.DEPRECATE_EOF
-        self._compressed = bool(agreed & (packets.COMPRESS | packets.COMPRESS_ZSTD))
+        self._eofs = not agreed & DEPRECATE_EOF
+        self._compressed = bool(agreed & (COMPRESS | COMPRESS_ZSTD))
         exchange = Exchange(NAME, "CONNECT", _database(body, capabilities), begin, end)
         asked = _Asked(exchange, _LOGIN, ("", ""))
         asked.number = 1
@@ -224,11 +260,11 @@ class MySql(Parser):
         asked = self._asked[0]
         if asked.exchange.response_begin is None:
             asked.exchange.response_begin = begin
-        kind = body[0] if body else packets.OK
-        if kind == packets.ERR and asked.next is not _Next.COLUMNS:
+        kind = body[0] if body else OK
+        if kind == ERR and asked.next is not _Next.COLUMNS:
             self._error(asked, body, end)
         elif asked.next is _Next.ROWS:
-            if kind == packets.EOF and length < LONGEST:
+            if kind == EOF and length < LONGEST:
                 self._finish_result(asked, number, body, end)
         elif asked.next is _Next.FIRST:
             if number != (asked.number + 1) & 0xFF:
@@ -236,6 +272,31 @@ class MySql(Parser):
             self._first(asked, kind, number, body, end)
         else:
             self._definition(asked, kind, number, body, end, length)
+
+    def _pass_over(self, asked: _Asked, data: bytes, place: int, at: int) -> int:
+        """Pass over columns and rows, of which only the end matters, or a whole short response.
+
+        The place may be behind the end of the data.
+        """
+        if asked.next is _Next.FIRST:
+            whole = packets.whole_result(data, place, asked.number)
+            if not whole or asked.command not in _WITH_ROWS:
+                return place
+            asked.exchange.response_begin = asked.exchange.response_begin or at + place
+            self._eofs = whole.eofs
+            self._finish(asked, at + whole.end)
+            return whole.end
+        if asked.exchange.response_begin is None or asked.next is _Next.DEFINITIONS:
+            return place
+        rows, size = asked.next is _Next.ROWS, len(data)
+        while size - place > HEAD:
+            length = int.from_bytes(data[place : place + 3], "little")
+            wanted = data[place + HEAD] >= EOF if rows else not asked.left
+            if wanted or length in (0, LONGEST):
+                break
+            asked.left -= not rows
+            place += HEAD + length
+        return place
 
     def _greeting(self, body: bytes) -> None:
         place = body.find(b"\0") + 14
@@ -246,15 +307,15 @@ class MySql(Parser):
     def _first(self, asked: _Asked, kind: int, number: int, body: bytes, end: int) -> None:
         """Take the first packet of a response, or of its next result."""
         command = asked.command
-        if command in (_LOGIN, packets.CHANGE_USER) and kind in (1, packets.EOF):
+        if command in (_LOGIN, CHANGE_USER) and kind in (1, EOF):
             asked.number = number  # another packet of the login follows
-        elif command == packets.PREPARE:
+        elif command == PREPARE:
             self._prepared(asked, body, end)
-        elif command == packets.STATISTICS:
+        elif command == STATISTICS:
             self._finish(asked, end)
-        elif kind in (packets.OK, packets.EOF):
+        elif kind in (OK, EOF):
             self._finish_result(asked, number, body, end)
-        elif kind == packets.LOCAL_INFILE and command == packets.QUERY:
+        elif kind == LOCAL_INFILE and command == QUERY:
             asked.exchange.response_begin = None
             asked.number = number
             self._infile = asked
@@ -265,7 +326,7 @@ class MySql(Parser):
             asked.next = _Next.COLUMNS
 
     def _prepared(self, asked: _Asked, body: bytes, end: int) -> None:
-        if len(body) < 12 or body[0] != packets.OK:
+        if len(body) < 12 or body[0] != OK:
             raise NotThisProtocol
         self._statements[int.from_bytes(body[1:5], "little")] = asked.statement
         if len(self._statements) > _STATEMENTS_MAX:
@@ -279,7 +340,7 @@ class MySql(Parser):
         self, asked: _Asked, kind: int, number: int, body: bytes, end: int, length: int
     ) -> None:
         """Take the definition of a column, or what follows the last."""
-        ended = kind == packets.EOF and length == packets.EOF_SIZE
+        ended = kind == EOF and length == EOF_SIZE
         if asked.next is _Next.DEFINITIONS:
             if ended:
                 self._eofs = True
@@ -294,11 +355,11 @@ class MySql(Parser):
             self._eofs = ended
             if not ended:
                 self._response(number, body, end - HEAD - length, end, length)
-            elif packets.result(body).status & packets.CURSOR_EXISTS:  # a Fetch gets the rows
+            elif packets.status(body) & CURSOR_EXISTS:  # a Fetch gets the rows
                 self._finish(asked, end)
 
     def _finish_result(self, asked: _Asked, number: int, body: bytes, end: int) -> None:
-        if packets.result(body).status & packets.MORE_RESULTS and asked.command != _LOGIN:
+        if packets.status(body) & MORE_RESULTS and asked.command != _LOGIN:
             asked.next, asked.number = _Next.FIRST, number
         else:
             self._finish(asked, end)
@@ -326,12 +387,12 @@ class MySql(Parser):
 
 def _database(body: bytes, capabilities: int) -> str:
     """Return the database that a client asks for when it logs in."""
-    if not capabilities & packets.WITH_DATABASE or not capabilities & packets.PROTOCOL_41:
+    if not capabilities & WITH_DATABASE or not capabilities & PROTOCOL_41:
         return ""
-    place = body.find(b"\0", packets.SSL_REQUEST_SIZE) + 1
-    if capabilities & packets.LONG_AUTHENTICATION:
+    place = body.find(b"\0", SSL_REQUEST_SIZE) + 1
+    if capabilities & LONG_AUTHENTICATION:
         size, place = packets.length_encoded(body, place)
-    elif capabilities & packets.SECURE:
+    elif capabilities & SECURE:
         size, place = body[place] if place < len(body) else 0, place + 1
     else:
         size = body.find(b"\0", place) + 1 - place

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from struct import Struct
+from struct import error as StructError
 from typing import NamedTuple
 
 from tcprism.protocols import Match
@@ -31,8 +33,12 @@ LONG_AUTHENTICATION, DEPRECATE_EOF, COMPRESS_ZSTD = 1 << 21, 1 << 24, 1 << 26
 MORE_RESULTS, CURSOR_EXISTS = 0x08, 0x40
 SSL_REQUEST_SIZE = 32
 
+_LENGTH = Struct("<I").unpack_from  # and the number
+_EOF_LENGTH = b"\x05\0\0"
+_INTEGERS = {0xFC: 2, 0xFD: 3, 0xFE: 8}  # their bytes, by the first
 _TOLD = 32  # bytes of a statement that suffice
 _TRIED = 2_048
+_SHORT = 32  # packets
 _STATEMENT = rb"[\s(;]*(?:[A-Za-z]{2}|--|/\*|#)[^\x00-\x08\x0e-\x1f\x7f]*"
 _BODIES = re.compile(
     rb"(?:\x03(?:\x00\x01)?|\x16)%s|[\x01\x09\x0d\x0e\x1f]|\x02[^\x00-\x1f]{1,64}"
@@ -50,36 +56,67 @@ _END = re.compile(rb"[\x05\x07-\xff]\x00\x00.\xfe", re.DOTALL)
 _END_MAX = HEAD + 255
 
 
-class Result(NamedTuple):
-    """What an OK or EOF packet says."""
+class Whole(NamedTuple):
+    """A result set: the place behind it, and whether an EOF packet follows its columns."""
 
-    status: int
-    end: int  # place behind its fixed part
+    end: int
+    eofs: bool
 
 
 def length_encoded(data: bytes, place: int) -> tuple[int, int]:
     """Return an integer, and the place behind it."""
     first = data[place] if place < len(data) else 0
-    size = {0xFC: 2, 0xFD: 3, 0xFE: 8}.get(first, 0)
-    if not size:
+    if first < LOCAL_INFILE:
         return first, place + 1
+    size = _INTEGERS.get(first, 0)
     return int.from_bytes(data[place + 1 : place + 1 + size], "little"), place + 1 + size
 
 
-def result(body: bytes) -> Result:
-    """Return what an OK packet or an EOF packet says."""
-    if body[0] == EOF and len(body) == EOF_SIZE:
-        return Result(int.from_bytes(body[3:5], "little"), EOF_SIZE)
-    _, place = length_encoded(body, 1)
-    _, place = length_encoded(body, place)
-    return Result(int.from_bytes(body[place : place + 2], "little"), place + 4)
+def status(body: bytes) -> int:
+    """Return the server's status, which an OK packet and an EOF packet have."""
+    place = 3 if len(body) == EOF_SIZE else _status_place(body)
+    return int.from_bytes(body[place : place + 2], "little")
+
+
+def _status_place(body: bytes) -> int:
+    _, place = length_encoded(body, 1)  # rows, and an id that was inserted
+    return length_encoded(body, place)[1]
+
+
+def whole_result(data: bytes, place: int, number: int) -> Whole | None:
+    """Return where the only result of a response ends, if it is short and all there."""
+    size, columns = len(data), data[place + HEAD] if len(data) > place + HEAD else 0
+    first = (1 | (number + 1 & 0xFF) << 24).to_bytes(HEAD, "little")
+    if not 0 < columns < LOCAL_INFILE or not data.startswith(first, place):
+        return None
+    place += HEAD + 1
+    eofs = False
+    try:
+        for _ in range(columns):
+            place += HEAD + (_LENGTH(data, place)[0] & LONGEST)
+        if data[place + HEAD] == EOF and data.startswith(_EOF_LENGTH, place):
+            if data[place + HEAD + 3] & CURSOR_EXISTS:
+                return None
+            eofs = True
+            place += HEAD + EOF_SIZE
+        for _ in range(_SHORT):
+            if data[place + HEAD] >= EOF:
+                break
+            place += HEAD + (_LENGTH(data, place)[0] & LONGEST)
+        end = place + HEAD + (_LENGTH(data, place)[0] & LONGEST)
+    except (IndexError, StructError):
+        return None  # it is not all there
+    body = data[place + HEAD : end]
+    if end > size or len(body) < EOF_SIZE or body[0] != EOF or status(body) & MORE_RESULTS:
+        return None
+    return Whole(end, eofs)
 
 
 def end_of_rows(data: bytes) -> int:
     """Return where the packet is that ends the rows, if it ends the bytes; -1: nowhere."""
     for found in _END.finditer(data, max(0, len(data) - _END_MAX)):
         body = data[found.end() - 1 :]
-        if data[found.start()] == len(body) and not result(body).status & MORE_RESULTS:
+        if data[found.start()] == len(body) and not status(body) & MORE_RESULTS:
             return found.start()
     return -1
 
@@ -146,7 +183,7 @@ def is_response(data: bytes) -> Match:
 def _is_ok(body: bytes) -> bool:
     if len(body) in (12, 13) and body[9] == 0:  # the response to PREPARE
         return True
-    _, end = result(body)
+    end = _status_place(body) + 4  # status, warnings
     if end == len(body):
         return True
     size, place = length_encoded(body, end)

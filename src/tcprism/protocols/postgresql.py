@@ -22,10 +22,13 @@ from tcprism.protocols import (
 )
 from tcprism.protocols.postgresql_frames import (
     CANCEL,
+    COMMAND_COMPLETE,
     COPY_DATA,
     DATA_ROW,
     END,
     HEAD,
+    READY,
+    READY_SIZE,
     REQUESTS,
     RESPONSES,
     SECURITY,
@@ -50,6 +53,11 @@ _CODE = re.compile(rb"\x00C([0-9A-Z]{5})\x00")
 _AUTHENTICATED = bytes(4)
 _PARTS = {ord("P"): "PARSE", ord("B"): "BIND", ord("D"): "DESCRIBE", ord("C"): "CLOSE"}
 _ROWS = (DATA_ROW, COPY_DATA)
+# What most clients send behind a Bind: Describe, Execute, Sync.
+_EXECUTE_AT_ONCE = b"D\0\0\0\x06P\0E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04"
+_SHORT = 16  # messages
+_USUAL = frozenset(b"12nTtD")  # before a CommandComplete
+_FIRST = frozenset(b"12nTtC")
 _UNASKED = frozenset(b"ASv")
 _PART_DONE = {
     **dict.fromkeys(b"123nT", ""),
@@ -113,6 +121,12 @@ class PostgreSql(Parser):
                     break
                 place = end
                 continue
+            if kind == 0x44 and data.startswith(_EXECUTE_AT_ONCE, place):
+                begin = at + place
+                place += len(_EXECUTE_AT_ONCE)
+                self._execute(b"", begin, at + place - HEAD.size, 2)
+                self._order.sync(at + place)
+                continue
             its = REQUESTS.get(kind)
             if not its or not 4 <= length <= its.most:
                 raise NotThisProtocol
@@ -130,10 +144,7 @@ class PostgreSql(Parser):
         if kind in _PARTS:
             self._part(kind, body, begin, end)
         elif kind == 0x45:  # Execute
-            exchange = order.group or order.begin(Exchange(NAME, "", "", begin))
-            portal = body.partition(b"\0")[0][:_NAME_MAX]
-            exchange.method, exchange.resource = self._portals.get(portal) or _before(portal)
-            order.ask(exchange, end, False, 1)
+            self._execute(body.partition(b"\0")[0][:_NAME_MAX], begin, end, 1)
         elif kind == 0x53:  # Sync
             order.sync(end)
         elif kind == 0x51:  # Query
@@ -147,6 +158,11 @@ class PostgreSql(Parser):
         elif kind == 0x46:  # FunctionCall
             function = str(int.from_bytes(body[:4], "big"))
             order.ask(order.begin(Exchange(NAME, "FunctionCall", function, begin)), end, True)
+
+    def _execute(self, portal: bytes, begin: int, end: int, parts: int) -> None:
+        exchange = self._order.group or self._order.begin(Exchange(NAME, "", "", begin))
+        exchange.method, exchange.resource = self._portals.get(portal) or _before(portal)
+        self._order.ask(exchange, end, False, parts)
 
     def _part(self, kind: int, body: bytes, begin: int, end: int) -> None:
         """Take Parse, Bind, Describe, Close."""
@@ -196,6 +212,9 @@ class PostgreSql(Parser):
             return self._secured(self._security, data, at)
         place, size, order = 0, len(data), self._order
         while size - place >= HEAD.size:
+            if end := self._whole(data, place, at):
+                place = end
+                continue
             kind, length = HEAD.unpack_from(data, place)
             its = RESPONSES.get(kind)
             if not its or not 4 <= length <= its.most:
@@ -210,6 +229,29 @@ class PostgreSql(Parser):
                 self._response(kind, body, at + place, at + end)
             place = end
         return place
+
+    def _whole(self, data: bytes, begin: int, at: int) -> int:
+        """Take at once a short response whose bytes are all there; most are. Return its end, or 0.
+
+        It ends with a CommandComplete and a ReadyForQuery.
+        """
+        order = self._order
+        if data[begin] not in _FIRST or not order.awaits_ready():
+            return 0
+        place, size = begin, len(data)
+        for _ in range(_SHORT):
+            if size - place < HEAD.size:
+                return 0
+            kind, length = HEAD.unpack_from(data, place)
+            if kind not in _USUAL or length < 4:
+                break
+            place += 1 + length
+        end = place + 1 + length
+        if kind != COMMAND_COMPLETE or not data.startswith(READY, end) or end + READY_SIZE > size:
+            return 0
+        tag = _tag(data[place + HEAD.size : end])
+        end += READY_SIZE
+        return end if order.whole(tag, at + begin, at + end) else 0
 
     def _response(self, kind: int, body: bytes, begin: int, end: int) -> None:
         order = self._order

@@ -116,6 +116,24 @@ class Order:
         if self.waiting and (exchange := self.waiting[0].exchange):
             exchange.status = "AuthenticationOk"
 
+    def awaits_ready(self) -> bool:
+        """Whether what waits first is all that is before the next ReadyForQuery."""
+        return bool(self.waiting) and self.waiting[0].ready and not self._hole
+
+    def whole(self, status: str, begin: int, end: int) -> bool:
+        """Take all of the response to what waits first; return whether it was that."""
+        asked = self.waiting[0]
+        exchange = asked.exchange
+        if not exchange or exchange.response_begin is not None or asked is self.copying:
+            return False
+        if not _fits(exchange.method, status):
+            return False
+        exchange.status, exchange.response_begin, exchange.response_end = status, begin, end
+        self.waiting.popleft()
+        self._done.append(exchange)
+        self._idle = self._skipping = False
+        return True
+
     def part_done(self, status: str, end: int) -> None:
         """Take the end of a part of a response, which may be a statement's and have a status."""
         if not self.waiting:
