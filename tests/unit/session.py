@@ -58,7 +58,7 @@ def look(second: int) -> Part:
         "bytes_retrans": 6_000 * second,
         "srtt_us": 180_000, "min_rtt_us": 90_000, "busy_us": 1_000_000 * second,
         "total_retrans": 4 * second, "data_segs_out": 104 * second, "unacked": 14_480,
-        "packets_out": 10, "ca_state": CA_STATES.index("Recovery"),
+        "packets_out": 10, "unsent": 64_000, "ca_state": CA_STATES.index("Recovery"),
     }  # fmt: skip
     return snapshots(
         {**at, **NGINX, **LISTENER, "inode": 10, "state": LISTEN, "backlog_limit": 511},
