@@ -73,11 +73,7 @@ class Cassandra(Numbered):
         """Read messages, also those in segments; what is bound and found is passed over."""
         end, place, size = self._ends[side], 0, len(data)
         while place < size:
-            if end.segments and end.segment <= SEGMENT_TAIL:
-                if end.segment:
-                    place += end.segment
-                    end.segment = 0
-                    continue
+            if end.segments and not end.segment:
                 if size - place < SEGMENT_HEAD:
                     break
                 if (length := is_segment(data, place)) < 0:
@@ -86,11 +82,13 @@ class Cassandra(Numbered):
                 end.segment = length + SEGMENT_TAIL
             elif end.message:
                 place = self._go_on(side, end, place, at)
-            else:
-                used = self._message(side, end, data, place, at)
-                if not used:
-                    break
+            elif used := self._message(side, end, data, place, at):
                 place += used
+            else:
+                break
+            if end.segment == SEGMENT_TAIL:
+                place += SEGMENT_TAIL
+                end.segment = 0
         return place
 
     def find(self, side: int, data: bytes) -> int:
