@@ -216,7 +216,7 @@ def test_a_stall_between_snapshots_is_told_from_its_messages(
     shown = capfd.readouterr()
     assert "the peer takes its time to answer: 2 answers" in shown.out
     assert "the slowest after 2 s" in shown.out
-    assert "snapshots are missing: 1 gaps of up to 3 s" in shown.err
+    assert "snapshots are missing: 1 gap of up to 3 s" in shown.err
 
 
 def test_explain_filters_a_recording(tmp_path: Path, run: Run) -> None:

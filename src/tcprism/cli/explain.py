@@ -22,6 +22,7 @@ from tcprism.diagnosis.inquiry import Inquiry
 from tcprism.diagnosis.measures import LEAST_SNAPSHOTS
 from tcprism.diagnosis.targets import both, find_target
 from tcprism.errors import UsageError
+from tcprism.events.units import counted
 from tcprism.filter_texts import parse, parse_recorded
 from tcprism.filters import Criteria
 from tcprism.recording.reader import Recording
@@ -107,11 +108,11 @@ def doubts(found: Explanation) -> Iterator[str]:
     if found.pauses:
         longest = max(pause.seconds for pause in found.pauses)
         yield (
-            f"snapshots are missing: {len(found.pauses)} gaps of up to {longest:.2g} s; the"
-            " counters still cover them, but states in between were not seen"
+            f"snapshots are missing: {counted(len(found.pauses), 'gap')} of up to {longest:.2g} s;"
+            " the counters still cover them, but states in between were not seen"
         )
     if found.lost:
-        yield f"{found.lost:,} events are missing, and what they would have proven"
+        yield f"missing: {counted(found.lost, 'event')}, and what they would have proven"
 
 
 def write_text(found: Explanation, everything: bool) -> None:
@@ -157,9 +158,9 @@ def summary(
     """Yield how many sockets there are of each state, and connections with each verdict."""
     states = ", ".join(f"{count} {state}" for state, count in found.states.items())
     if found.states:
-        basis = f"{found.snapshots} snapshots" if found.snapshots else "from events alone"
-        number = sum(found.states.values())
-        yield f"{number} socket{'s' if number != 1 else ''}: {states}; {basis}"
+        snapshots = counted(found.snapshots, "snapshot")
+        basis = snapshots if found.snapshots else "from events alone"
+        yield f"{counted(sum(found.states.values()), 'socket')}: {states}; {basis}"
     titles: dict[str, list[Explained]] = {}
     for one in telling:
         for verdict in one.verdicts:

@@ -10,6 +10,7 @@ import numpy as np
 from tcprism.events import KINDS, Batch
 from tcprism.events._wire import COUNTERS
 from tcprism.events.kinds import KIND_NUMBERS, NUMBERS
+from tcprism.events.units import counted
 
 Counters = np.ndarray[tuple[int], np.dtype[np.void]]
 
@@ -145,7 +146,7 @@ class Ledger:
     def _summary(self) -> str:
         received, seen = (sum(getattr(e, c) for e in self.entries) for c in ("received", "seen"))
         if received:
-            return f"{received:,} event{'s' if received > 1 else ''}, none lost"
+            return f"{counted(received, 'event')}, none lost"
         return f"no events: {f'filters turned all {seen:,} away' if seen else 'none was seen'}"
 
     def _advice(self) -> Iterable[str]:

@@ -26,6 +26,11 @@ def _scaled(value: float, units: tuple[str, ...]) -> str:
     return f"{value:.0f} {units[place]}" if value >= 100 else f"{value:.3g} {units[place]}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things, as in 1 event, 12,034 events."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def rate_text(value: float) -> str:
     """Return bytes a second as "1.5M", and nothing for none: such a column is easy to read."""
     if value < 0.5:

@@ -17,6 +17,7 @@ from tcprism.events._wire import SNAPSHOT
 from tcprism.events.facts import Facts
 from tcprism.events.ledger import Ledger
 from tcprism.events.scopes import without_other_scopes
+from tcprism.events.units import counted
 from tcprism.features import machine
 from tcprism.features.kernel import has_task_storage
 from tcprism.filters import Criteria, descendants, pid_rows
@@ -127,8 +128,8 @@ class Snapshots:
         if not self._late:
             return Ledger(())
         said = (
-            f"{self._late} snapshots came late, up to {self._longest:.1f} s after the one before:"
-            " states in between were not seen"
+            f"{counted(self._late, 'snapshot')} came late,"
+            f" up to {self._longest:.1f} s after the one before: states in between were not seen"
         )
         return Ledger((), counts={"late_snapshots": self._late}, remarks=(said,))
 
