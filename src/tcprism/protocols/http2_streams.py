@@ -87,14 +87,16 @@ class Stream:
             self._is_call()
             exchange.status = status_name(fields[GRPC_STATUS])
             exchange.failed = exchange.status != "OK"
-        elif last and exchange.status == "200" and self._may_be_call(head, fields):
-            exchange.status = ""  # the call's is not known
+        elif exchange.status == "200" and self._may_be_call(head, last, fields):
+            exchange.status = ""  # the call's is not known yet, or never
+        elif head and exchange.status and exchange.protocol == "grpc":
+            exchange.failed = True  # whoever answers so does not speak gRPC
         return True
 
-    def _may_be_call(self, head: bool, fields: Fields) -> bool:
+    def _may_be_call(self, head: bool, last: bool, fields: Fields) -> bool:
         if self.exchange.protocol == "grpc":
             return True
-        return UNKNOWN in fields and (not head or self.exchange.method == "POST")
+        return last and UNKNOWN in fields and (not head or self.exchange.method == "POST")
 
     def over(self, side: int) -> None:
         """Take note that an end has sent all."""

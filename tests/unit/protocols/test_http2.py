@@ -122,6 +122,37 @@ def test_joined_late_what_is_said_is_right(name: str, data: st.DataObject) -> No
         assert one.gap or (one.resource, one.status) == (true.resource, true.status)
 
 
+def test_a_call_whose_trailers_are_lost_has_no_status() -> None:
+    talk = Talk()
+    for side, data in HELLO:
+        talk.say(side, data)
+    grpc = literal(b"content-type", b"application/grpc+proto")
+    talk.say(CLIENT, request(1, POST + path(b"/a.B/Get") + grpc))
+    talk.say(SERVER, response(1, OK + grpc, 0))
+    talk.skip(SERVER, 30)
+    found = [(one.protocol, one.method, one.status, one.gap) for one in talk.conversation.pending()]
+    assert found == [("grpc", "Get", "", True)]
+
+
+def test_trailers_that_are_older_than_the_trace_leave_a_status_unknown() -> None:
+    talk = Talk()
+    for stream in (1, 3):
+        talk.say(CLIENT, request(stream, POST + path(b"/a.B/Get") + entry(9)))
+        talk.say(SERVER, response(stream, OK + entry(1), 0), response(stream, entry(0)))
+    assert {(one.resource, one.status, one.gap) for one in talk.end()} == {("/a.B/Get", "", True)}
+
+
+def test_a_call_that_http_refuses_has_failed() -> None:
+    grpc = literal(b"content-type", b"application/grpc")
+    said = [
+        *HELLO,
+        (CLIENT, request(1, POST + path(b"/a.B/C") + grpc)),
+        (SERVER, response(1, NOT_FOUND)),
+    ]
+    (found,) = exchanges(said)
+    assert (found.protocol, found.status, found.failed) == ("grpc", "404", True)
+
+
 def test_calls_can_be_chosen_alone() -> None:
     (calls,) = recorded("grpc.txt")
     assert len(exchanges(calls, [GRPC])) == 17
