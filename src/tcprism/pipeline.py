@@ -17,6 +17,7 @@ from tcprism.stages import Stage
 Flow = Generator[tuple[Batch, float], None, None]
 
 ACCOUNT_EVERY = 1.0  # seconds between two accounts that sinks are told
+AT_ONCE = 1 << 15  # events: a read of full rings is passed in pieces, so that progress shows
 
 
 class Stop(Protocol):
@@ -37,11 +38,15 @@ def flow(source: Source, stages: Sequence[Stage], stop: Stop) -> Flow:
     chain = (*source.stages, *stages)
     try:
         while not (stop.reached or source.ended):
-            batch = passing.through(chain, source.read())
+            *pieces, last = source.read().split(AT_ONCE)
+            for piece in pieces:
+                yield passing.through(chain, piece), 0.0
+            batch = passing.through(chain, last)
             yield joined(batch, passing.tick(chain, source.now_ns())), source.pause()
         source.stop()
         while len(batch := source.drain()):
-            yield passing.through(chain, batch), 0.0
+            for piece in batch.split(AT_ONCE):
+                yield passing.through(chain, piece), 0.0
         yield passing.close(chain), 0.0
     finally:
         source.stop()

@@ -141,6 +141,7 @@ class Attributes:
     retransmission_causes: str | None
     request_bytes: int | None
     response_bytes: int | None
+    request_seq: int | None
     response_seq: int | None
     http_request_method: str | None
     http_response_status_code: int | None

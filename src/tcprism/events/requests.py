@@ -9,7 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tcprism.events.column import Column, Mask, Values, derived_column, equal, field_column, texts
+from tcprism.events.column import (
+    Column,
+    Mask,
+    Values,
+    derived_column,
+    equal,
+    field_column,
+    number,
+    texts,
+)
 from tcprism.events.escape import escape
 from tcprism.events.kinds import Family, Kind, record
 from tcprism.events.names import process
@@ -255,8 +264,12 @@ _COLUMNS = (
                  equal("request_bytes", UNKNOWN_BYTES)),
     field_column("response_bytes", ("request",), "integer", "bytes of the response", None,
                  equal("response_bytes", UNKNOWN_BYTES)),
+    Column("request_seq", ("request",), "integer",
+           "sequence number of the request's first byte; of what a server sends unasked, of that",
+           "seq", number("seq")),
     field_column("response_seq", ("request",), "integer",
-                 "sequence number of the response's first byte", None, equal("response_bytes", 0)),
+                 "sequence number of the response's first byte; null without one", None,
+                 equal("response_seq", 0)),
 )  # fmt: skip
 _COLUMN = {column.name: column for column in _COLUMNS}
 

@@ -61,7 +61,7 @@ def _has_status(part: Part, statuses: Sequence[str]) -> Mask:
     chosen = np.zeros(len(part), np.bool_)
     if ERROR in statuses:
         chosen |= part.rows["failed"] != 0
-    texts = [re.escape(text).replace("x", "[0-9]") for text in statuses if text != ERROR]
+    texts = [re.escape(text.lower()).replace("x", "[0-9]") for text in statuses if text != ERROR]
     if texts:
         known = re.compile("|".join(texts), re.IGNORECASE)
         for index, status in enumerate(BY_NAME["status"].to_list(part)):

@@ -75,8 +75,20 @@ class Requests(StatefulStage):
 
     def account(self) -> Account:
         """Return how many requests were made, and what was not understood."""
-        counts = {"request_gaps": self._gaps, "connections_evicted": self._evicted}
-        return Account((Entry.of_stage("request", self._made),), counts)
+        missing = self._gaps + sum(one.conversation.gaps for one in self._connections.values())
+        counts = {"request_gaps": missing, "connections_evicted": self._evicted}
+        remarks = []
+        if missing:
+            remarks.append(
+                f"{missing:,} bytes were not captured in which requests may begin: some are missing"
+                " (a larger --payload takes more of each message)"
+            )
+        if self._evicted:
+            remarks.append(
+                f"{self._evicted:,} connections were forgotten, because more than"
+                f" {CONNECTIONS_MAX:,} were open: use a filter"
+            )
+        return Account((Entry.of_stage("request", self._made),), counts, tuple(remarks))
 
     def _with_requests(self, batch: Batch) -> Batch:
         parts = [] if self._alone else list(batch.parts)

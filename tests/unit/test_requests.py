@@ -1,0 +1,210 @@
+"""The stage of requests: two ends made one, threads, losses, ends of connections, its account."""
+
+from typing import Any
+
+import pytest
+
+from tcprism.events import Batch, Part
+from tcprism.events._wire import EventKind, MessageFlag
+from tcprism.events.columns import BY_NAME
+from tcprism.stages.request_filter import RequestFilter
+from tcprism.stages.requests import Requests
+
+from .records import connections, messages
+
+GET = b"GET /a HTTP/1.1\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+CLIENT = {"local_ip": "10.0.0.1", "local_port": 40_000, "remote_ip": "10.0.0.2", "remote_port": 80}
+SERVER = {"local_ip": "10.0.0.2", "local_port": 80, "remote_ip": "10.0.0.1", "remote_port": 40_000}
+AT_CLIENT = {**CLIENT, "pid": 7, "comm": b"curl", "netns": 1}
+AT_SERVER = {**SERVER, "pid": 9, "comm": b"nginx", "netns": 2}
+FIRST, ANSWERS = 100, 9000  # sequence numbers
+
+
+class Talk:
+    """Messages of one connection, in the order of time."""
+
+    def __init__(self, client: dict[str, Any] | None = None) -> None:
+        self.events: list[dict[str, Any]] = []
+        self._client = AT_CLIENT if client is None else client
+        self._ts = 1_000_000
+
+    def add(self, who: dict[str, Any], kind: EventKind, seq: int, data: bytes, **more: Any) -> None:
+        self._ts += 1000
+        fields = {"kind": kind, "seq": seq % 2**32, "bytes": len(data), "payload": data}
+        self.events.append(who | fields | {"ts_ns": self._ts} | more)
+
+    def exchange(self, number: int, ends: str = "both") -> None:
+        asked, answered = FIRST + number * len(GET), ANSWERS + number * len(OK)
+        if ends in ("both", "client"):
+            self.add(self._client, EventKind.SEND, asked, GET)
+        if ends in ("both", "server"):
+            self.add(AT_SERVER, EventKind.RECV, asked, GET)
+            self.add(AT_SERVER, EventKind.SEND, answered, OK)
+        if ends in ("both", "client"):
+            self.add(self._client, EventKind.RECV, answered, OK)
+
+    @property
+    def batch(self) -> Batch:
+        return Batch([messages(*self.events, payload_class=64)])
+
+
+def column(part: Part, name: str) -> list[Any]:
+    return BY_NAME[name].to_list(part)
+
+
+def made(stage: Requests, *batches: Batch) -> list[Part]:
+    """Return the requests that come of batches and of the end."""
+    found = [part for batch in batches for part in stage(batch).parts]
+    return [*found, *stage.close().parts]
+
+
+@pytest.mark.parametrize("ends", ["both", "client", "server"])
+def test_two_ends_make_one_request(ends: str) -> None:
+    talk = Talk()
+    for number in range(3):
+        talk.exchange(number, ends)
+    (part,) = made(Requests(alone=True), talk.batch)
+    assert column(part, "view") == [ends] * 3
+    assert column(part, "local_port") == [40_000] * 3
+    assert column(part, "remote_ip") == ["10.0.0.2"] * 3
+    assert column(part, "pid") == [None if ends == "server" else 7] * 3
+    assert column(part, "comm") == [None if ends == "server" else "curl"] * 3
+    assert column(part, "server_pid") == [None if ends == "client" else 9] * 3
+    assert column(part, "request_bytes") == [len(GET)] * 3
+    assert column(part, "request_seq") == [FIRST + number * len(GET) for number in range(3)]
+
+
+def test_connections_with_the_same_ends_in_other_namespaces_are_others() -> None:
+    """Both clients have the same address and port; sequence numbers are far apart."""
+    one, other = Talk(), Talk(AT_CLIENT | {"netns": 5, "pid": 8})
+    one.exchange(0)
+    other.exchange(0, "client")
+    for event in other.events:
+        event["seq"] += 2**31
+    parts = made(Requests(alone=True), one.batch, other.batch)
+    assert sorted(pid for part in parts for pid in column(part, "pid")) == [7, 8]
+
+
+def test_other_events_pass_unless_it_is_alone() -> None:
+    talk = Talk()
+    talk.exchange(0)
+    assert [part.family for part in Requests()(talk.batch).parts] == ["message", "request"]
+    assert [part.family for part in Requests(alone=True)(talk.batch).parts] == ["request"]
+
+
+def test_sequence_numbers_wrap() -> None:
+    talk = Talk()
+    start = 2**32 - len(GET) - 5
+    for number in range(3):
+        talk.add(AT_CLIENT, EventKind.SEND, start + number * len(GET), GET)
+        talk.add(AT_CLIENT, EventKind.RECV, 2**32 - 7 + number * len(OK), OK)
+    (part,) = made(Requests(alone=True), talk.batch)
+    assert column(part, "status") == ["200"] * 3
+
+
+def test_what_threads_write_is_put_in_order() -> None:
+    """The second half of a request is written by a thread whose call returns first."""
+    talk = Talk()
+    talk.add(AT_CLIENT, EventKind.SEND, FIRST, GET)
+    talk.add(AT_CLIENT, EventKind.RECV, ANSWERS, OK)
+    begin = FIRST + len(GET)
+    talk.add(AT_CLIENT, EventKind.SEND, begin + 10, GET[10:])
+    talk.add(AT_CLIENT, EventKind.SEND, begin, GET[:10])
+    talk.add(AT_CLIENT, EventKind.RECV, ANSWERS + len(OK), OK)
+    (part,) = made(Requests(alone=True), talk.batch)
+    assert column(part, "request_state") == ["complete"] * 2
+
+
+def test_peeks_and_failed_calls_are_no_part_of_the_stream() -> None:
+    talk = Talk()
+    talk.add(AT_CLIENT, EventKind.SEND, FIRST, GET)
+    talk.add(AT_CLIENT, EventKind.RECV, ANSWERS, OK[:9], flags=MessageFlag.PEEK)
+    talk.add(AT_CLIENT, EventKind.RECV, ANSWERS, b"", error=-104)
+    talk.add(AT_CLIENT, EventKind.RECV, ANSWERS, OK)
+    (part,) = made(Requests(alone=True), talk.batch)
+    assert column(part, "response_bytes") == [len(OK)]
+
+
+def test_a_request_ends_when_the_client_has_read_it() -> None:
+    """The server wrote the response before; the client reads it in two."""
+    talk = Talk()
+    talk.exchange(0)
+    talk.events.pop()
+    stage = Requests(alone=True)
+    assert not len(stage(talk.batch))
+    late = Talk()
+    late._ts = 9_000_000
+    late.add(AT_CLIENT, EventKind.RECV, ANSWERS, OK[:10])
+    assert not len(stage(late.batch))
+    late.events.clear()
+    late.add(AT_CLIENT, EventKind.RECV, ANSWERS + 10, OK[10:])
+    (part,) = stage(late.batch).parts
+    assert part.rows["ts_ns"].tolist() == [late.events[0]["ts_ns"]]
+
+
+def test_what_is_never_answered_is_pending_and_chosen_on_demand() -> None:
+    talk = Talk()
+    talk.add(AT_CLIENT, EventKind.SEND, FIRST, GET)
+    talk.add(AT_CLIENT, EventKind.RECV, ANSWERS, OK)
+    talk.add(AT_CLIENT, EventKind.SEND, FIRST + len(GET), GET)
+    parts = made(Requests(alone=True), talk.batch)
+    assert [state for part in parts for state in column(part, "request_state")] == [
+        "complete",
+        "pending",
+    ]
+    for pending, count in ((False, 1), (True, 2)):
+        assert len(RequestFilter(pending=pending)(Batch(parts))) == count
+
+
+def test_a_closed_connection_is_forgotten_and_its_port_may_come_again() -> None:
+    stage = Requests(alone=True)
+    count = 0
+    for _ in range(3):
+        talk = Talk()
+        talk.exchange(0)
+        count += len(stage(talk.batch))
+        ends = [
+            {**who, "kind": EventKind.CLOSE, "ts_ns": 2_000_000} for who in (AT_CLIENT, AT_SERVER)
+        ]
+        count += len(stage(Batch([connections(*ends)])))
+        assert not stage._connections
+        assert not stage._views
+        assert not stage._by_ends
+    assert count == 3
+
+
+@pytest.mark.parametrize(
+    ("chosen", "count"),
+    [
+        (RequestFilter(), 2),
+        (RequestFilter(slower_ns=1500), 1),
+        (RequestFilter(statuses=["404"]), 1),
+        (RequestFilter(statuses=["2xx"]), 1),
+        (RequestFilter(statuses=["4XX", "2xx"]), 2),
+        (RequestFilter(statuses=["error"]), 0),
+    ],
+)
+def test_filter(chosen: RequestFilter, count: int) -> None:
+    talk = Talk()
+    talk.exchange(0, "client")
+    talk.add(AT_CLIENT, EventKind.SEND, FIRST + len(GET), GET)
+    talk._ts += 1000
+    missing = OK.replace(b"200", b"404")
+    talk.add(AT_CLIENT, EventKind.RECV, ANSWERS + len(OK), missing)
+    assert len(chosen(Requests(alone=True)(talk.batch))) == count
+
+
+def test_bytes_that_were_not_captured_are_accounted_for() -> None:
+    talk = Talk()
+    talk.exchange(0, "client")
+    talk.add(AT_CLIENT, EventKind.SEND, FIRST + len(GET), GET * 3)
+    stage = Requests(alone=True)
+    part = messages(*talk.events, payload_class=64)
+    assert part.payload is not None
+    cut = Part(part.rows, part.payload[:, :30].copy())
+    stage(Batch([cut]))
+    account = stage.account()
+    assert account.counts["request_gaps"] > 0
+    assert "--payload" in account.remarks[0]
+    assert account.entries[0].received == 2  # the second is known to have a gap
