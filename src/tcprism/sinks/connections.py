@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from tcprism.events import Batch, Part
+from tcprism.events import Part
 from tcprism.events.columns import BY_NAME
 from tcprism.events.names import endpoint, process
 from tcprism.events.units import duration, size
 from tcprism.events.wording import counted, how_it_ended, why_not_established
-from tcprism.sinks import Sink
-from tcprism.sinks.lines import TimeOfDay, write_lines
+from tcprism.sinks.lines import LineSink, TimeOfDay
 from tcprism.sinks.text import RESET, color_of
 from tcprism.sinks.text_details import each
 
@@ -24,34 +23,22 @@ HEADER = (
 WELL = ("fin", "open")
 
 
-class Connections(Sink):
+class Connections(LineSink):
     """Writes a line for each event of the connection family to a binary file.
 
     A `close` is a connection that ended and a `connect` one that failed; any other is open. With
     `color`, those that did not end well stand out.
     """
 
+    header = HEADER
+
     def __init__(self, file: BinaryIO, *, color: bool) -> None:
-        self._file = file
+        super().__init__(file)
         self._color = color
         self._time = TimeOfDay()
-        self._header = HEADER
 
-    def write(self, batch: Batch) -> None:
-        """Write a batch in time order."""
-        self._begin()
-        write_lines(self._file, batch, self._lines)
-
-    def close(self) -> None:
-        """Write what remains."""
-        self._begin()
-        self._file.flush()
-
-    def _begin(self) -> None:
-        self._file.write(self._header.encode("ascii"))
-        self._header = ""
-
-    def _lines(self, part: Part, clock_offset_ns: int) -> list[str]:
+    def lines(self, part: Part, clock_offset_ns: int) -> list[str]:
+        """Return the lines of a part's events."""
         line = self._time.begin(part.rows["ts_ns"], clock_offset_ns)
         line.text(" ")
         line.texts(each(_ends, part))

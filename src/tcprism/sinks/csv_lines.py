@@ -9,12 +9,11 @@ import csv
 from collections.abc import Iterable
 from typing import Any, BinaryIO
 
-from tcprism.events import COLUMNS, Batch, Part
+from tcprism.events import COLUMNS, Part
 from tcprism.events.batch import time_texts
 from tcprism.events.column import Column
-from tcprism.sinks import Sink
 from tcprism.sinks.base64_payload import base64_payloads
-from tcprism.sinks.lines import write_lines
+from tcprism.sinks.lines import LineSink
 
 # A cell that begins so is a formula to a spreadsheet; what follows a ' is a text to it.
 _FORMULA = tuple("=+-@\t\r")
@@ -27,31 +26,17 @@ def harmless(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-class Csv(Sink):
+class Csv(LineSink):
     """Writes a header and then each event as a line to a binary file; `payload` is base64."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._header = _lines([tuple(column.name for column in COLUMNS)])[0]
+        super().__init__(file)
+        self.header = _lines([tuple(column.name for column in COLUMNS)])[0]
 
-    def write(self, batch: Batch) -> None:
-        """Write a batch in time order."""
-        self._write_header()
-        write_lines(self._file, batch, _render)
-
-    def _write_header(self) -> None:
-        self._file.write(self._header.encode("ascii"))
-        self._header = ""
-
-    def close(self) -> None:
-        """Write what the file still buffers."""
-        self._write_header()
-        self._file.flush()
-
-
-def _render(part: Part, clock_offset_ns: int) -> list[str]:
-    times = time_texts(part.rows["ts_ns"], clock_offset_ns)
-    return _lines(zip(times, *(_cells(column, part) for column in COLUMNS[1:]), strict=True))
+    def lines(self, part: Part, clock_offset_ns: int) -> list[str]:
+        """Return the lines of a part's events."""
+        times = time_texts(part.rows["ts_ns"], clock_offset_ns)
+        return _lines(zip(times, *(_cells(column, part) for column in COLUMNS[1:]), strict=True))
 
 
 def _cells(column: Column, part: Part) -> list[Any]:

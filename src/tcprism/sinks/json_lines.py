@@ -6,22 +6,20 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tcprism.events import COLUMNS, Batch, Part
+from tcprism.events import COLUMNS, Part
 from tcprism.events.column import Column
 from tcprism.events.columns import BY_NAME, columns_of
 from tcprism.events.escape import escape_payloads_for_json
 from tcprism.events.kinds import remembered
-from tcprism.events.memory import keep_freed_memory
-from tcprism.sinks import Sink
 from tcprism.sinks.base64_payload import base64_payloads
 from tcprism.sinks.lines import (
     NANOSECONDS,
     IdentityCache,
     LineBuilder,
+    LineSink,
     Memo,
     SecondTexts,
     digits,
-    write_lines,
 )
 
 # These columns depend on nothing but the identity of a record. They are neighbours.
@@ -33,25 +31,17 @@ OFTEN_REPEATED = {"bytes", "requested", "window", "segs", "packets_out", "cwnd",
 Encode = Callable[[Part], list[str]]
 
 
-class JsonLines(Sink):
+class JsonLines(LineSink):
     """Writes each event as a JSON object on a line of its own to a binary file."""
 
     def __init__(self, file: BinaryIO) -> None:
-        keep_freed_memory()
-        self._file = file
+        super().__init__(file)
         self._identities = IdentityCache(self._identity_texts)
         self._seconds = SecondTexts("%Y-%m-%dT%H:%M:%S", local=False)
         self._encoders = {column.name: _encoder(column) for column in COLUMNS}
 
-    def write(self, batch: Batch) -> None:
-        """Write a batch in time order."""
-        write_lines(self._file, batch, self._lines)
-
-    def close(self) -> None:
-        """Write what the file still buffers."""
-        self._file.flush()
-
-    def _lines(self, part: Part, clock_offset_ns: int) -> list[str]:
+    def lines(self, part: Part, clock_offset_ns: int) -> list[str]:
+        """Return the lines of a part's events."""
         line = LineBuilder()
         moments = part.rows["ts_ns"].astype(np.int64) + clock_offset_ns
         line.text('{"time":"')

@@ -7,6 +7,7 @@ formatting them, and texts that repeat (who talks to whom) are made once and loo
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from itertools import repeat
 from typing import Any, BinaryIO, Generic, TypeVar
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
+from tcprism.events.memory import keep_freed_memory
+from tcprism.sinks import Sink
 
 Render = Callable[[Part], Iterable[str]]
 Key = TypeVar("Key")
@@ -158,6 +161,36 @@ def _identities(part: Part) -> list[bytes]:
         scoped = zip(identities, np.ascontiguousarray(scopes).view("V4").tolist(), strict=True)
         identities = list(map(b"".join, scoped))
     return identities
+
+
+class LineSink(Sink):
+    """Writes lines in time order to a binary file; a subclass says what they are."""
+
+    header = ""
+
+    def __init__(self, file: BinaryIO) -> None:
+        keep_freed_memory()
+        self._file = file
+        self._begun = False
+
+    @abstractmethod
+    def lines(self, part: Part, clock_offset_ns: int) -> list[str]:
+        """Return the lines of a part's events; `clock_offset_ns` is that of their batch."""
+
+    def write(self, batch: Batch) -> None:
+        """Write a batch in time order."""
+        self._begin()
+        write_lines(self._file, batch, self.lines)
+
+    def close(self) -> None:
+        """Write what the file still buffers."""
+        self._begin()
+        self._file.flush()
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._file.write(self.header.encode("ascii"))
+        self._begun = True
 
 
 def write_lines(file: BinaryIO, batch: Batch, render: Callable[[Part, int], list[str]]) -> None:

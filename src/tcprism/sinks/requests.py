@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from tcprism.events import Batch, Part
+from tcprism.events import Part
 from tcprism.events.names import endpoint, process
 from tcprism.events.requests import SPLIT, asked
 from tcprism.events.units import duration, size
-from tcprism.sinks import Sink
-from tcprism.sinks.lines import TimeOfDay, write_lines
+from tcprism.sinks.lines import LineSink, TimeOfDay
 from tcprism.sinks.text import RESET, color_of
 from tcprism.sinks.text_details import each
 
@@ -22,30 +21,18 @@ HEADER = (
 _LEAST_SHARE = 0.05  # of the time: smaller parts are not worth a word
 
 
-class RequestLines(Sink):
+class RequestLines(LineSink):
     """Writes a line for each request to a binary file. With `color`, failed ones stand out."""
 
+    header = HEADER
+
     def __init__(self, file: BinaryIO, *, color: bool) -> None:
-        self._file = file
+        super().__init__(file)
         self._color = color
         self._time = TimeOfDay()
-        self._header = HEADER
 
-    def write(self, batch: Batch) -> None:
-        """Write a batch in time order."""
-        self._begin()
-        write_lines(self._file, batch, self._lines)
-
-    def close(self) -> None:
-        """Write what remains."""
-        self._begin()
-        self._file.flush()
-
-    def _begin(self) -> None:
-        self._file.write(self._header.encode("ascii"))
-        self._header = ""
-
-    def _lines(self, part: Part, clock_offset_ns: int) -> list[str]:
+    def lines(self, part: Part, clock_offset_ns: int) -> list[str]:
+        """Return the lines of a part's events."""
         line = self._time.begin(part.rows["ts_ns"], clock_offset_ns)
         line.text(" ")
         line.texts(each(_ends, part))

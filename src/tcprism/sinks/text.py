@@ -6,19 +6,17 @@ from typing import BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tcprism.events import Batch, Part
+from tcprism.events import Part
 from tcprism.events.columns import BY_NAME as COLUMN
 from tcprism.events.escape import escape_payloads_in_lines
 from tcprism.events.kinds import BY_NAME, Kind, kind_name, numbers_of
-from tcprism.events.memory import keep_freed_memory
 from tcprism.events.names import endpoint, process
 from tcprism.events.scopes import shown
-from tcprism.sinks import Sink
 from tcprism.sinks.lines import (
     IdentityCache,
     LineBuilder,
+    LineSink,
     TimeOfDay,
-    write_lines,
 )
 from tcprism.sinks.text_details import details
 
@@ -33,30 +31,23 @@ HEX_BYTES = 16
 HEX_CHARACTERS = bytes(byte if 0x20 <= byte < 0x7F else ord(".") for byte in range(256))
 
 
-class Text(Sink):
+class Text(LineSink):
     """Writes each event as a line of text, and its payload below, to a binary file.
 
     `style` shows payload as text, as a hexadecimal dump or not at all.
     """
 
     def __init__(self, file: BinaryIO, *, color: bool, style: PayloadStyle = "text") -> None:
-        keep_freed_memory()
-        self._file = file
+        super().__init__(file)
         self._color = color
         self._style = style
         self._time = TimeOfDay()
         self._identities = IdentityCache(self._identity_texts)
         self._incoming = IdentityCache(partial(self._identity_texts, incoming=True))
 
-    def write(self, batch: Batch) -> None:
-        """Write a batch in time order."""
-        write_lines(self._file, batch, self._lines)
+    def lines(self, part: Part, clock_offset_ns: int) -> list[str]:
+        """Return the lines of a part's events."""
 
-    def close(self) -> None:
-        """Write what the file still buffers."""
-        self._file.flush()
-
-    def _lines(self, part: Part, clock_offset_ns: int) -> list[str]:
         def clock(moments: NDArray[np.uint64]) -> list[str]:
             return self._time.begin(moments, clock_offset_ns).lines()
 
