@@ -4,14 +4,13 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support.conversation import receive
-from tests.support.netns import LISTEN, Netns
+from tests.support.netns import Netns
+from tests.support.server import serving
 from tests.support.tracer import tracing
 
 pytestmark = pytest.mark.native  # the stage is the same everywhere, and so are the events' tests
@@ -27,21 +26,6 @@ EXEC
 GET nothing
 """
 SPIN = "local s = 0 for i = 1, 2e7 do s = s + i end return s"
-
-
-@contextmanager
-def serving(netns: Netns, log: Path, *command: str) -> Iterator[None]:
-    """Run a server in the namespace until the body ends."""
-    if not shutil.which(command[0]):
-        pytest.skip(f"needs {command[0]}")
-    with log.open("w") as file:
-        process = subprocess.Popen(netns.command(*command), stdout=file, stderr=file)
-    try:
-        netns.await_state(LISTEN)
-        yield
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def commands_counted(statistics: str) -> tuple[Counter[str], Counter[str]]:
