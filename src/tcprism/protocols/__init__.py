@@ -121,9 +121,11 @@ class Protocol:
     `request` and `answer` are shown the first bytes that were seen of a direction, at least one,
     and say whether a client or a server sends such. They may be in the middle of a connection, but
     at the start of what a process wrote. Both must be strict: a wrong protocol is worse than none.
+    `alone`: `request` is so strict that a request is shown to which not a byte was answered.
     """
 
     name: str
     parser: Callable[[bool], Parser]
     request: Callable[[bytes], Match]
     response: Callable[[bytes], Match]
+    alone: bool = False

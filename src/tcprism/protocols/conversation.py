@@ -104,7 +104,18 @@ class Conversation:
 
     def pending(self) -> list[Exchange]:
         """Return the requests without a response."""
-        return list(self.parser.pending()) if self.parser else []
+        if self.parser:
+            return list(self.parser.pending())
+        alone = self._opening.alone() if self._opening else None
+        if not alone:
+            return []
+        protocol, self.client, at, data = alone
+        parser = protocol.parser(self._show_values)
+        try:
+            parser.parse(REQUEST, data, at)
+        except NotThisProtocol:
+            return []
+        return [*parser.done, *parser.pending()]
 
     def _pass(self, side: int, data: bytes, missing: int) -> None:
         """Give the parser bytes that are next, behind which some are missing."""

@@ -251,4 +251,4 @@ def _response_match(data: bytes) -> Match:
     return Match.MORE if begun else Match.NO
 
 
-HTTP1 = Protocol("http", Http1, _request_match, _response_match)
+HTTP1 = Protocol("http", Http1, _request_match, _response_match, alone=True)

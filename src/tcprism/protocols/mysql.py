@@ -399,4 +399,4 @@ def _database(body: bytes, capabilities: int) -> str:
     return sql.shown(body[place + size :].partition(b"\0")[0])
 
 
-MYSQL = Protocol(NAME, MySql, is_request, is_response)
+MYSQL = Protocol(NAME, MySql, is_request, is_response, alone=True)

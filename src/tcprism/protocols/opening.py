@@ -56,6 +56,21 @@ class Opening:
             more |= found
         return more and max(self._kept) < KEPT_MAX
 
+    def alone(self) -> tuple[Protocol, int, int, bytes] | None:
+        """Return what the bytes of one side tell while the other has said nothing.
+
+        The protocol, the side, and its bytes with their offset.
+        """
+        runs = self._runs(0), self._runs(1)
+        side = int(not runs[0])
+        if not runs[side] or runs[1 - side]:
+            return None
+        place, head = runs[side][-1]
+        for protocol in self._protocols:
+            if protocol.alone and protocol.request(head) is Match.YES:
+                return protocol, side, self._pieces[place][1], head
+        return None
+
     def _runs(self, side: int) -> list[Run]:
         runs: list[Run] = []
         cut = True

@@ -312,4 +312,4 @@ def _response_match(data: bytes) -> Match:
     return Match.YES if data in SECURITY_ANSWERS else is_response(data)
 
 
-POSTGRESQL = Protocol(NAME, PostgreSql, is_request, _response_match)
+POSTGRESQL = Protocol(NAME, PostgreSql, is_request, _response_match, alone=True)

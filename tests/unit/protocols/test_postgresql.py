@@ -147,6 +147,29 @@ def test_what_is_encrypted_is_not_read() -> None:
     assert told(talk.end()) == [("GSSENCRequest", "", "N"), ("SSLRequest", "", "S")]
 
 
+def test_a_cancel_request_has_no_response() -> None:
+    talk = Talk()
+    talk.say(CLIENT, pack(">IIII", 16, 80_877_102, 7, 8))
+    assert not talk.end()
+    (found,) = talk.conversation.pending()
+    assert (found.method, found.begin, found.end, found.answered) == (
+        "CancelRequest",
+        1000,
+        1016,
+        False,
+    )
+
+
+def test_a_request_is_known_before_there_is_any_response() -> None:
+    talk = Talk()
+    talk.say(CLIENT, query("select pg_sleep(60)"))
+    (found,) = talk.conversation.pending()
+    assert (found.method, found.end) == ("SELECT", 1025)
+    talk.say(SERVER, tag("SELECT 1") + READY)
+    assert not talk.conversation.pending()
+    assert told(talk.end()) == [("SELECT", "select pg_sleep(?)", "SELECT 1")]
+
+
 def test_a_password_is_not_shown() -> None:
     said = [
         (CLIENT, STARTUP),

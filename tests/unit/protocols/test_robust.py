@@ -105,3 +105,11 @@ def test_joined_late_it_is_no_other_protocol(said: list[Said], data: st.DataObje
     side, first = said[begin]
     late = [(side, first[data.draw(st.integers(0, len(first) - 1)) :]), *said[begin + 1 :]]
     assert {one.protocol for one in exchanges(late)} <= true
+
+
+def test_random_bytes_of_one_side_are_no_request() -> None:
+    dice = random.Random(9)
+    for _ in range(3_000):
+        talk = Talk()
+        talk.say(dice.randrange(2), dice.randbytes(dice.choice((5, 16, 64, 512))))
+        assert not talk.conversation.pending()
