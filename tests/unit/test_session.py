@@ -19,7 +19,7 @@ from tcprism.errors import OutputError
 from tcprism.events import Batch
 from tcprism.events.facts import Facts
 from tcprism.events.ledger import Ledger
-from tcprism.pipeline import flow
+from tcprism.pipeline import AT_ONCE, flow
 from tcprism.sinks import Sink
 from tcprism.sources.request import Request
 from tcprism.sources.tracing import Tracing, pause
@@ -264,6 +264,16 @@ def test_events_are_out_before_the_next_look(output: BinaryIO, tmp_path: Path) -
     with Stop(Limits(), output, None) as stop:
         run(Watching([batch(1), batch(2)]), (), [Kept(output)], output, stop)
     assert shown == [b"", b"1\n"]
+
+
+def test_what_full_rings_had_is_passed_in_pieces(output: BinaryIO) -> None:
+    """So that slow stages and sinks show progress, and a signal is noted between them."""
+    many = batch(*range(1, 2 * AT_ONCE + 2))
+    kept = Kept(output)
+    with Stop(Limits(), output, None) as stop:
+        run(FakeSource([many], [many]), (), [kept], output, stop)
+    assert max(kept.sizes) == AT_ONCE
+    assert sum(kept.sizes) == 2 * len(many)
 
 
 def test_events_beyond_count_are_read_all_the_same(output: BinaryIO) -> None:
