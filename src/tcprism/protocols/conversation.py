@@ -38,7 +38,7 @@ class Conversation:
     """Takes what both ends send, in any order; `done` are the exchanges that were found.
 
     The two directions are 0 and 1; which of them is the client's follows from the bytes. `gaps`
-    counts missing bytes that a parser wanted.
+    counts missing bytes in which a request may begin.
     """
 
     def __init__(self, protocols: Sequence[Protocol], show_values: bool = False) -> None:
@@ -177,7 +177,8 @@ class Conversation:
         direction.skip -= passed
         if passed == missing and not data:
             return
-        self.gaps += missing - passed
+        if side == self.client:
+            self.gaps += missing - passed
         direction.lost = True
         begin = direction.at - (missing - passed) - len(data)
         parser.lost(side ^ self.client, begin, direction.at)
