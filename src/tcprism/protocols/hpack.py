@@ -14,7 +14,7 @@ CONTENT_TYPE, GRPC_STATUS = b"content-type", b"grpc-status"
 _WANTED = frozenset((METHOD, PATH, STATUS, AUTHORITY, CONTENT_TYPE, GRPC_STATUS))
 UNKNOWN = b""  # the name of a field that is older than the trace
 
-VALUE_MAX = 1_024  # bytes of a value that are kept
+VALUE_MAX = 256  # bytes of a value that are kept, more than is shown of any
 # A table of 64 KiB, which is more than most allow, has no more (an entry counts 32 and its bytes).
 _ENTRIES_MAX = 2_048
 _CACHED = 256  # bytes of a block, and how many of a connection
