@@ -6,7 +6,7 @@ import re
 from collections import deque
 from functools import lru_cache
 
-from tcprism.protocols import REQUEST, Exchange, Protocol
+from tcprism.protocols import REQUEST, Exchange, NotThisProtocol, Protocol
 from tcprism.protocols.redis_commands import describe
 from tcprism.protocols.redis_wire import Reply, Wire, request_match, response_match
 
@@ -17,6 +17,7 @@ _CHANGES = ("SUBSCRIBE", "UNSUBSCRIBE")
 _CONFIRMED = frozenset(f"{kind}{change}" for kind in ("", "P", "S") for change in _CHANGES)
 _SPECIAL = _CONFIRMED | {"CLIENT REPLY", "SYNC"}
 _MODES = frozenset(("HELLO", "MONITOR", "PSYNC", "RESET"))
+_OF_NATS = (b"+OK", b"-ERR '")  # who says PING, too
 _MESSAGES = frozenset((b"message", b"pmessage", b"smessage"))
 
 
@@ -104,6 +105,8 @@ class Redis(Wire):
             exchange.failed = True
             code = _ERROR.match(reply.error)
             exchange.status = code[1].decode() if code else "ERR"
+        if exchange.method == "PING" and reply.first.startswith(_OF_NATS):
+            raise NotThisProtocol
         if exchange.method in _MODES:
             self._mode(exchange, reply)
         self.done.append(exchange)

@@ -59,6 +59,16 @@ def test_random_and_encrypted_conversations_are_unknown() -> None:
     assert not claims(random.Random(8), 300)
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
+def test_no_protocol_takes_what_others_say(protocol: Protocol) -> None:
+    """Nor that of a connection that is joined late."""
+    for said in RECORDED:
+        own = {one.protocol for one in exchanges(said)}
+        for joined in range(4):
+            found = {one.protocol for one in exchanges(said[joined:], [protocol])}
+            assert not found or found & own, (said[joined:][:2], found, own)
+
+
 @given(conversations, st.integers(1, 40))
 @ROBUST
 def test_pieces_of_any_size_say_the_same(said: list[Said], piece: int) -> None:
