@@ -66,7 +66,8 @@ class Ordered(Parser):
             self._open = exchange = self.waiting.popleft()
             exchange.response_begin, exchange.response_end = response_begin, end
             exchange.gap = True
-        self._unsure, self._extra = self._overlaps, 0
+        self._unsure |= self._overlaps
+        self._extra = 0
         super().lost(side, begin, end)
 
     def ended(self, side: int, at: int) -> None:

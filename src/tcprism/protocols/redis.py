@@ -6,7 +6,7 @@ import re
 from collections import deque
 from functools import lru_cache
 
-from tcprism.protocols import REQUEST, Exchange, NotThisProtocol, Protocol
+from tcprism.protocols import REQUEST, Exchange, Protocol
 from tcprism.protocols.redis_commands import describe
 from tcprism.protocols.redis_wire import Reply, Wire, request_match, response_match
 
@@ -17,7 +17,6 @@ _CHANGES = ("SUBSCRIBE", "UNSUBSCRIBE")
 _CONFIRMED = frozenset(f"{kind}{change}" for kind in ("", "P", "S") for change in _CHANGES)
 _SPECIAL = _CONFIRMED | {"CLIENT REPLY", "SYNC"}
 _MODES = frozenset(("HELLO", "MONITOR", "PSYNC", "RESET"))
-_OF_NATS = (b"+OK", b"-ERR '")  # who says PING, too
 _MESSAGES = frozenset((b"message", b"pmessage", b"smessage"))
 
 
@@ -94,7 +93,7 @@ class Redis(Wire):
             return
         if self._monitor and reply.first[:1] == b"+" and reply.first[1:2].isdigit():
             return
-        if self._confirmations and self.waiting and self.waiting[0].method in _CONFIRMED:
+        if self._confirmations:
             self._refused(reply)
         exchange = self.answer(end)
         if not exchange:
@@ -105,8 +104,6 @@ class Redis(Wire):
             exchange.failed = True
             code = _ERROR.match(reply.error)
             exchange.status = code[1].decode() if code else "ERR"
-        if exchange.method == "PING" and reply.first.startswith(_OF_NATS):
-            raise NotThisProtocol
         if exchange.method in _MODES:
             self._mode(exchange, reply)
         self.done.append(exchange)
@@ -150,7 +147,9 @@ class Redis(Wire):
         count = reply.number - (self._subscribed[other] if other is not None else 0)
         self._counted &= abs(count - self._subscribed[kind]) <= 1
         self._subscribed[kind] = count
-        if not self.waiting or self.waiting[0].method != name or not self._confirmations:
+        while self._subscribing() and self.waiting[0].method != name:
+            self._give_up()
+        if not self._subscribing() or not self._confirmations:
             return
         exchange = self.waiting[0]
         if exchange.response_begin is None:
@@ -167,12 +166,24 @@ class Redis(Wire):
         self.done.append(exchange)
 
     def _refused(self, reply: Reply) -> None:
-        """A plain reply to a subscription is an error or QUEUED, unless it was confirmed."""
-        self._confirmations.popleft()
-        if self.waiting[0].response_begin is not None:
-            exchange = self.waiting.popleft()
-            exchange.gap = True
-            self.done.append(exchange)
+        """A subscription that is not confirmed is queued or an error, else its end was not seen."""
+        while self._subscribing():
+            plain = reply.error or reply.first == b"+QUEUED"
+            if plain and self.waiting[0].response_begin is None:
+                self._confirmations.popleft()
+                return
+            self._give_up()
+
+    def _subscribing(self) -> bool:
+        return bool(self.waiting) and self.waiting[0].method in _CONFIRMED
+
+    def _give_up(self) -> None:
+        """Let go a subscription whose last confirmation was not seen."""
+        exchange = self.waiting.popleft()
+        exchange.gap = True
+        self.done.append(exchange)
+        if self._confirmations:
+            self._confirmations.popleft()
 
 
 @lru_cache(256)

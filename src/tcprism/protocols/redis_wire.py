@@ -227,16 +227,12 @@ def _skip(reply: Reply, data: bytes, place: int) -> int:
 def request_match(data: bytes) -> Match:
     """Take commands by their names: a reply may be an array of strings, too.
 
-    Of inline commands only PING is taken: lines of text are other protocols' as well.
+    Inline commands are not taken: lines of text are other protocols', too, PING is NATS'.
     """
     if found := _COMMAND.match(data):
         known = int(found[2]) == len(found[3]) and is_command(found[3], int(found[1]))
         return _arguments_match(data, found) if known else Match.NO
-    line = data[:6].upper()
-    if line == b"PING\r\n":
-        return Match.YES
-    begun = _COMMAND_BEGUN.fullmatch(data) or b"PING\r\n".startswith(line)
-    return Match.MORE if begun else Match.NO
+    return Match.MORE if _COMMAND_BEGUN.fullmatch(data) else Match.NO
 
 
 def _arguments_match(data: bytes, command: re.Match[bytes]) -> Match:

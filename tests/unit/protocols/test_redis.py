@@ -12,11 +12,12 @@ from .talk import CLIENT, SERVER, Talk, exchanges, recorded, told
 OK = b"+OK\r\n"
 
 # Redis 7.0's INFO commandstats after the recorded conversations: calls and rejected ones, without
-# what other connections did (a SET, PUBLISH). LPUSH failed once alone and once inside EXEC.
+# what other connections did (a SET, PUBLISH) and a PING and a SET that were inline, before anything
+# told that it is Redis. LPUSH failed once alone and once inside EXEC.
 CALLS = {
     "SMEMBERS": 1, "TYPE": 1, "CONFIG SET": 1, "CONFIG GET": 1, "PSUBSCRIBE": 1, "SUBSCRIBE": 2,
-    "ZSCORE": 1, "ZADD": 1, "EXEC": 3, "EVAL": 1, "XREAD": 1, "SET": 4, "HGETALL": 25, "HELLO": 1,
-    "INCR": 2, "OBJECT ENCODING": 1, "CLIENT REPLY": 3, "CLIENT TRACKING": 1, "PING": 4, "GET": 6,
+    "ZSCORE": 1, "ZADD": 1, "EXEC": 3, "EVAL": 1, "XREAD": 1, "SET": 3, "HGETALL": 25, "HELLO": 1,
+    "INCR": 2, "OBJECT ENCODING": 1, "CLIENT REPLY": 3, "CLIENT TRACKING": 1, "PING": 3, "GET": 6,
     "HSET": 24, "UNSUBSCRIBE": 2, "XADD": 1, "PUNSUBSCRIBE": 1, "LPUSH": 3, "MULTI": 3, "RESET": 1,
     "NOSUCH": 1,
 }  # fmt: skip
@@ -77,6 +78,14 @@ def test_resources(words: tuple[str, ...], method: str, resource: str, values: s
     said = [(CLIENT, command(*words)), (SERVER, OK)]
     assert told(exchanges(said)) == [(method, resource, "OK")]
     assert told(exchanges(said, show_values=True)) == [(method, values, "OK")]
+
+
+def test_inline_commands_follow_others() -> None:
+    said = [(CLIENT, command("GET", "a")), (SERVER, b"$-1\r\n")]
+    said += [(CLIENT, b"set key secret\r\n\r\nPING\n"), (SERVER, OK + b"+PONG\r\n")]
+    assert told(exchanges(said, piece=2)) == [
+        ("GET", "a", "nil"), ("SET", "key", "OK"), ("PING", "", "PONG"),
+    ]  # fmt: skip
 
 
 def test_offsets_of_a_pipeline_are_exact() -> None:
