@@ -11,7 +11,7 @@ from tcprism.protocols.redis_commands import RESOURCE_MAX, is_command, kept
 
 _WAITED_FOR = 256  # longer strings are passed over, only their begin is taken
 _WORDS = 3
-_ENOUGH = 3  # arguments that are strings, to be a command
+_ENOUGH = 2  # arguments that are strings, to be a command
 _ELEMENTS_MAX = 1 << 32
 
 _COMMAND = re.compile(rb"\*([1-9]\d{0,6})\r\n\$(\d{1,2})\r\n([A-Za-z][\w.-]*)\r\n")
@@ -236,20 +236,20 @@ def request_match(data: bytes) -> Match:
 
 
 def _arguments_match(data: bytes, command: re.Match[bytes]) -> Match:
-    """Say whether all arguments are strings, as far as there are any.
+    """Say whether the first arguments are strings.
 
-    The confirmation of a subscription begins like the command, but has a number as its third.
+    The confirmation of a subscription begins like the command, but its second is a number.
     """
     place = command.end()
     for number in range(int(command[1]) - 1):
         found = _ARGUMENT.match(data, place)
         if not found:
-            if not _ARGUMENT_BEGUN.fullmatch(data, place):
-                return Match.NO
-            return Match.YES if number >= _ENOUGH else Match.MORE
+            return Match.MORE if _ARGUMENT_BEGUN.fullmatch(data, place) else Match.NO
+        if number + 1 == _ENOUGH or int(found[1]) > _WAITED_FOR:
+            return Match.YES
         place = found.end() + int(found[1]) + 2
         if place > len(data):
-            return Match.YES
+            return Match.MORE
     return Match.YES
 
 

@@ -12,8 +12,8 @@ from .talk import CLIENT, SERVER, Talk, exchanges, recorded, told
 OK = b"+OK\r\n"
 
 # Redis 7.0's INFO commandstats after the recorded conversations: calls and rejected ones, without
-# what other connections did (a SET, PUBLISH) and a PING and a SET that were inline, before anything
-# told that it is Redis. LPUSH failed once alone and once inside EXEC.
+# what other connections did (a SET, PUBLISH) and an inline PING and SET that were cut off from the
+# beginning. LPUSH failed once alone and once inside EXEC.
 CALLS = {
     "SMEMBERS": 1, "TYPE": 1, "CONFIG SET": 1, "CONFIG GET": 1, "PSUBSCRIBE": 1, "SUBSCRIBE": 2,
     "ZSCORE": 1, "ZADD": 1, "EXEC": 3, "EVAL": 1, "XREAD": 1, "SET": 3, "HGETALL": 25, "HELLO": 1,
