@@ -14,6 +14,7 @@ pytest.importorskip("textual")
 import textual
 from textual.pilot import Pilot
 
+from tcprism.diagnosis.feeds import Recorded
 from tcprism.tui.app import Top
 from tcprism.tui.model import Model
 
@@ -46,8 +47,9 @@ def drive(utc: None) -> Drive:
         script: Script | None = None,
         size: tuple[int, int] = (120, 36),
         at_end: bool = True,
+        feed: Recorded | None = None,
     ) -> Top:
-        app = Top(Model(recorded(), "out"), 1.0)
+        app = Top(Model(feed or recorded(), "out"), 1.0)
 
         async def session() -> None:
             async with app.run_test(size=size) as pilot:

@@ -199,7 +199,7 @@ def test_copy(drive: Drive) -> None:
     assert app.clipboard.startswith("nginx[431]+1")
 
 
-@pytest.mark.parametrize("view", ["1", "2", "3", "4", "5"])
+@pytest.mark.parametrize("view", ["1", "2", "3", "4", "5", "6"])
 def test_a_terminal_of_no_size_does_not_crash_it(drive: Drive, view: str) -> None:
     async def shrink(app: Top, pilot: Pilot[None]) -> None:
         for size in ((1, 1), (200, 60), (10, 2)):
@@ -227,7 +227,7 @@ def test_pasted_garbage_does_not_crash_it(drive: Drive) -> None:
 def test_every_key_in_every_view(drive: Drive) -> None:
     async def press_all(app: Top, pilot: Pilot[None]) -> None:
         keys = ("w", "escape", "g", "r", "x", "t", "space", "c", "end", "home", "pagedown", "enter")
-        for view in "12345":
+        for view in "123456":
             await pilot.press(view, *keys)
 
     drive(script=press_all)

@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 from tcprism.events import Batch, Part
 
 LIMIT = 100_000
+MEMORY = 128 << 20  # bytes
+_BATCH_BYTES = 4096  # Python's objects
 
 Chooser = Callable[[Part], NDArray[np.bool_]]
 
 
 class EventHistory:
     """The latest events in the order in which they came: at most LIMIT, and what came with those.
+
+    They take no more than about MEMORY bytes, but for what comes at once.
 
     `choose` tells of each event whether it is wanted; None takes all. `forgotten` counts the
     events that had to make room.
@@ -27,6 +31,7 @@ class EventHistory:
         self._limit = limit
         self._batches: list[Batch] = []
         self._ends: list[int] = []  # counted from the first event that ever came
+        self._bytes = 0
         self.forgotten = 0
 
     def __len__(self) -> int:
@@ -40,9 +45,12 @@ class EventHistory:
             return
         self._ends.append((self._ends[-1] if self._ends else 0) + len(batch))
         self._batches.append(batch)
-        while len(self._batches) > 1 and len(self) - len(self._batches[0]) >= self._limit:
+        self._bytes += size_of(batch)
+        while len(self._batches) > 1 and (
+            len(self) - len(self._batches[0]) >= self._limit or self._bytes > MEMORY
+        ):
             self.forgotten = self._ends.pop(0)
-            self._batches.pop(0)
+            self._bytes -= size_of(self._batches.pop(0))
 
     def batches(self) -> list[Batch]:
         """Return all that is remembered."""
@@ -58,6 +66,12 @@ class EventHistory:
                 break
             found.append(self._batches[index].between(max(0, first - start), last - start))
         return found
+
+
+def size_of(batch: Batch) -> int:
+    """Return about how many bytes a batch takes."""
+    payloads = sum(part.payload.nbytes for part in batch.parts if part.payload is not None)
+    return _BATCH_BYTES + payloads + sum(2 * part.rows.nbytes for part in batch.parts)
 
 
 def chosen(batch: Batch, choose: Chooser) -> Batch:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from tcprism.diagnosis.delta import Rows
+from tcprism.diagnosis.event_history import size_of
 from tcprism.diagnosis.rebuild import rebuild
 from tcprism.diagnosis.survey import snapshots_of
 from tcprism.diagnosis.table import HISTORY, Table, advance, empty
@@ -24,7 +25,6 @@ from tcprism.sources.snapshots import Snapshots
 from tcprism.sources.tracing import Tracing
 
 MOST_EVENTS = 1_000_000
-_BATCH_BYTES = 4096  # Python's objects
 
 
 class Feed(Protocol):
@@ -284,25 +284,19 @@ def _last_events(batches: Iterable[Batch], memory: int) -> tuple[list[Batch], in
     for batch in batches:
         kept.append(batch)
         count += len(batch)
-        size += _size(batch)
+        size += size_of(batch)
         while size > memory and len(kept) > 1:
             oldest = kept.popleft()
-            size -= _size(oldest)
+            size -= size_of(oldest)
             count -= len(oldest)
             forgotten += len(oldest)
         while count > MOST_EVENTS:
             oldest = kept.popleft()
-            size -= _size(oldest)
+            size -= size_of(oldest)
             left = min(len(oldest), count - MOST_EVENTS)
             count -= left
             forgotten += left
             if left < len(oldest):
                 kept.appendleft(oldest.between(left, len(oldest)))
-                size += _size(kept[0])
+                size += size_of(kept[0])
     return list(kept), forgotten
-
-
-def _size(batch: Batch) -> int:
-    """Return about how many bytes a batch takes."""
-    payloads = sum(part.payload.nbytes for part in batch.parts if part.payload is not None)
-    return _BATCH_BYTES + payloads + sum(2 * part.rows.nbytes for part in batch.parts)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tcprism.events import Batch, Part
-from tcprism.events.column import texts
+from tcprism.events.column import Mask, texts
 from tcprism.events.names import endpoint
 from tcprism.events.optional import need
 from tcprism.events.requests import SPLIT, UNKNOWN_NS, asked
@@ -59,6 +59,13 @@ BY: dict[str, Callable[..., str]] = {
     "process": _process,
     "status": _status,
 }
+
+
+def grouped(part: Part, by: str) -> Iterator[tuple[str, Mask]]:
+    """Yield the names of the groups, by a key of BY, and which requests are theirs."""
+    names, places = np.unique(texts(each(BY[by], part)), return_inverse=True)
+    for place, name in enumerate(names.tolist()):
+        yield name, places == place
 
 
 class Group:
@@ -121,9 +128,8 @@ class RequestSummary(Sink):
     def _add(self, part: Part) -> None:
         self._first = self._first or int(part.rows["start_ts_ns"].min())
         self._last = max(self._last, int(part.rows["ts_ns"].max()))
-        names, places = np.unique(texts(each(BY[self._by], part)), return_inverse=True)
-        for place, name in enumerate(names.tolist()):
-            self._group(name).add(part.rows[places == place])
+        for name, which in grouped(part, self._by):
+            self._group(name).add(part.rows[which])
 
     def _group(self, name: str) -> Group:
         if name not in self._groups and len(self._groups) >= GROUPS_MAX:

@@ -35,13 +35,13 @@ class RequestLines(LineSink):
         """Return the lines of a part's events."""
         line = self._time.begin(part.rows["ts_ns"], clock_offset_ns)
         line.text(" ")
-        line.texts(each(_ends, part))
+        line.texts(map(_ENDS.format, each(client, part), each(server, part)))
         line.text(" ")
         line.texts(each(_numbers, part))
         line.text(" ")
-        line.texts(map(self._colored, each(_what, part), part.rows["failed"].tolist()))
-        line.texts(each(_where_time_went, part))
-        line.texts(each(_sent_again, part))
+        line.texts(map(self._colored, each(what, part), part.rows["failed"].tolist()))
+        line.texts(each(where_time_went, part))
+        line.texts(each(sent_again, part))
         line.text("\n")
         return line.lines()
 
@@ -49,20 +49,17 @@ class RequestLines(LineSink):
         return f"{color_of('reset')}{text}{RESET}" if failed and self._color else text
 
 
-def _ends(
-    comm: str | None,
-    pid: int | None,
-    local_ip: str,
-    server_comm: str | None,
-    server_pid: int | None,
-    remote_ip: str,
-    remote_port: int,
+def client(comm: str | None, pid: int | None, local_ip: str) -> str:
+    """Return who asked."""
+    return process(comm, pid) if pid else local_ip
+
+
+def server(
+    server_comm: str | None, server_pid: int | None, remote_ip: str, remote_port: int
 ) -> str:
-    client = process(comm, pid) if pid else local_ip
-    server = endpoint(remote_ip, remote_port)
-    if server_pid:
-        server = f"{process(server_comm, server_pid)} {server}"
-    return _ENDS.format(client, server)
+    """Return who was asked."""
+    at = endpoint(remote_ip, remote_port)
+    return f"{process(server_comm, server_pid)} {at}" if server_pid else at
 
 
 def _numbers(request_ns: int | None, request_bytes: int | None, response_bytes: int | None) -> str:
@@ -71,7 +68,7 @@ def _numbers(request_ns: int | None, request_bytes: int | None, response_bytes: 
     return _NUMBERS.format(took, *sizes)
 
 
-def _what(
+def what(
     protocol: str,
     method: str | None,
     resource: str | None,
@@ -79,13 +76,14 @@ def _what(
     request_state: str,
     waiting_for: str | None,
 ) -> str:
+    """Return what was asked for, with which outcome."""
     texts = [asked(protocol, method, resource), status]
     if request_state != "complete" and not (request_state == "no response" and not status):
         texts.append(f"({request_state}{f': {waiting_for}' if waiting_for else ''})")
     return " ".join(filter(None, texts))
 
 
-def _where_time_went(
+def where_time_went(
     request_ns: int | None,
     send_queue_ns: int | None,
     network_there_ns: int | None,
@@ -108,20 +106,26 @@ def _where_time_went(
         unread_ns,
         transfer_ns,
     )
-    names = dict(zip(SPLIT, (name.replace("_", " ") for name in SPLIT), strict=True))
-    if server_source == "client":
-        names["server"] = "server and network"
     told = [
         f"{name} {duration(span / 1000)}"
-        for name, span in zip(names.values(), spans, strict=True)
+        for name, span in zip(part_names(server_source), spans, strict=True)
         if span and span >= _LEAST_SHARE * request_ns
     ]
     return f"  {', '.join(told)}" if told else ""
 
 
-def _sent_again(
+def part_names(server_source: str | None) -> list[str]:
+    """Return what the parts of SPLIT are called."""
+    names = {name: name.replace("_", " ") for name in SPLIT}
+    if server_source == "client":
+        names["server"] = "server and network"
+    return list(names.values())
+
+
+def sent_again(
     retransmissions: int, retransmission_wait_ns: int | None, retransmission_causes: str | None
 ) -> str:
+    """Return how often and why segments were sent again, and how long that took."""
     if not retransmissions:
         return ""
     waited = retransmission_wait_ns and duration(retransmission_wait_ns / 1000)

@@ -73,6 +73,22 @@ class Requests(StatefulStage):
             self._over(connection)
         return self._with_requests(Batch(()))
 
+    def pending(self, most: int) -> Batch:
+        """Return requests without a response so far, at most `most`; they remain pending.
+
+        Those of connections that were seen first come first.
+        """
+        found: list[Answered] = []
+        for connection in self._connections.values():
+            found += [
+                answered(connection, exchange)
+                for exchange in connection.conversation.pending()
+                if exchange.answered and exchange.response_begin is None
+            ]
+            if len(found) >= most:
+                break
+        return Batch([request_part(found[:most], ())] if found else [])
+
     def account(self) -> Account:
         """Return how many requests were made, and what was not understood."""
         missing = self._gaps + sum(one.conversation.gaps for one in self._connections.values())

@@ -31,6 +31,7 @@ from tcprism.tui.views.connection import ConnectionView
 from tcprism.tui.views.connections import ConnectionsView
 from tcprism.tui.views.events import EventsView
 from tcprism.tui.views.health import HealthView
+from tcprism.tui.views.requests import RequestsView
 from tcprism.tui.views.retransmits import RetransmitsView
 
 EVENTS_PAUSE = 0.5  # seconds between two polls of the rings
@@ -40,6 +41,7 @@ VIEWS: dict[str, type[View]] = {
     "retransmits": RetransmitsView,
     "events": EventsView,
     "health": HealthView,
+    "requests": RequestsView,
 }
 
 

@@ -13,8 +13,10 @@ from textual.widgets import Input, Static
 from tcprism.diagnosis.connections import COLUMNS
 
 KEYS = """\
-1 2 3 4 5    connections, one connection, retransmits, events, health
-Enter        open the connection under the cursor; of a group: show its connections
+1 2 3 4 5 6  connections, one connection, retransmits, events, health, requests
+Enter        open the connection under the cursor; of a group: show its connections;
+             of a route: show its requests; of a request: show where its time went
+s            the slowest requests of a route, or the latest
 w            why: what limits the connection under the cursor
 /            filter as you type: words are looked for in owner, addresses and ports,
              state:close_wait, port:443, limit:loss, cause:rto in what they name (docs/top.md);

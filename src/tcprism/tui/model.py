@@ -11,13 +11,15 @@ from tcprism.diagnosis.event_history import EventHistory, chosen
 from tcprism.diagnosis.feeds import Feed
 from tcprism.diagnosis.groups import GROUPINGS, Groups, group, listening
 from tcprism.diagnosis.losses import Losses
+from tcprism.diagnosis.request_history import RequestHistory, concerns, made
 from tcprism.diagnosis.search import Group, Search
 from tcprism.diagnosis.table import empty
 from tcprism.diagnosis.watch import Watch
-from tcprism.events import Batch
+from tcprism.events import Batch, Part
 from tcprism.events.columns import BY_NAME
 from tcprism.filter_texts import parse_network
 from tcprism.filters import Criteria
+from tcprism.stages.requests import Requests
 
 NO_GROUPING = "connection"
 ALL_GROUPINGS = (NO_GROUPING, *GROUPINGS)
@@ -40,6 +42,7 @@ class Model:
     def forget_events(self) -> None:
         """Begin anew with the events."""
         self._book = EventHistory()
+        self._requests: RequestHistory | None = None
         self._sift()
         self.follow()
 
@@ -73,14 +76,40 @@ class Model:
         watch = self.watch
         self.timeline = EventHistory(watch.concerns if watch else None)
         self.talk = EventHistory(lambda part: np.full(len(part), part.family == "message"))
+        self.talk_stage = Requests(alone=True)
+        self.talk_requests = EventHistory()
 
     def add_events(self, batch: Batch) -> None:
         """Take events that have come."""
         self._book.add(batch)
         self._show(batch)
+        if self._requests:
+            self._requests.add(batch)
         if self.watch:
-            self.timeline.add(batch)
-            self.talk.add(chosen(batch, self.watch.concerns))
+            concerning = chosen(batch, self.watch.concerns)
+            self.timeline.add(concerning)
+            self.talk.add(concerning)
+            self.talk_requests.add(made(self.talk_stage, concerning))
+
+    def requests(self) -> RequestHistory:
+        """Return the requests in the events so far, from now on as they come.
+
+        Raises ExtraMissing.
+        """
+        if self._requests is None:
+            requests = RequestHistory()
+            for batch in self._book.batches():
+                requests.add(batch)
+            self._requests = requests
+        return self._requests
+
+    def events_of(self, request: Part) -> EventHistory:
+        """Return the messages of a request and what was sent again of it, if they are kept."""
+        row = request.rows[0]
+        found = EventHistory(lambda part: concerns(row, part))
+        for batch in self._book.batches():
+            found.add(batch)
+        return found
 
     def look(self) -> None:
         """Have the watched connection follow the table."""

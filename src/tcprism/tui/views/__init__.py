@@ -12,7 +12,7 @@ from tcprism.tui.model import Model
 
 
 class View(Vertical):
-    """One of the five views. `kinds` are the events that it shows: hooks are on for no others.
+    """One of the views. `kinds` are the events that it shows: hooks are on for no others.
 
     `searched` are views that show what matches the filter, the others have nothing to do with it.
     """

@@ -1,0 +1,98 @@
+"""Requests in `top`: routes, their latest and slowest, what waits, and the events of one."""
+
+import numpy as np
+import pytest
+
+from tcprism.diagnosis import request_history
+from tcprism.diagnosis.event_history import EventHistory
+from tcprism.diagnosis.request_history import RequestHistory, concerns
+from tcprism.events import Part
+from tcprism.events.columns import BY_NAME
+from tcprism.sinks.request_summary import grouped
+
+from .asked import COUNT, asked
+from .records import requests as request_records
+
+ROUTE = "http GET /item/?"
+
+
+@pytest.fixture
+def history() -> RequestHistory:
+    pytest.importorskip("ddsketch")
+    history = RequestHistory()
+    for batch in asked():
+        history.add(batch)
+    return history
+
+
+def fifth(history: RequestHistory) -> Part:
+    latest = history.routes[ROUTE].latest
+    assert latest
+    return latest.take(slice(COUNT - 5, COUNT - 4))
+
+
+def test_routes_have_sums_and_the_latest_and_slowest(history: RequestHistory) -> None:
+    assert [name for name, _ in history.ordered()] == [ROUTE]
+    route = history.routes[ROUTE]
+    cells = list(route.sums.cells(3.0))
+    assert cells[:3] == [str(COUNT), "1", "3.0"]
+    assert cells[-3:] == ["98 ms", "1", "server"]
+    for part, numbers in ((route.latest, (9, 8, 7)), (route.slowest, (3, 9, 8))):
+        assert part
+        assert len(part) == COUNT
+        paths = BY_NAME["resource"].to_list(part)[:3]
+        assert paths == [f"/item/{number}" for number in numbers]
+
+
+def test_what_is_kept_is_bounded(history: RequestHistory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_history, "KEPT", 3)
+    monkeypatch.setattr(request_history, "ROUTES_MAX", 2)
+    rows = [{"ts_ns": 10**15 + n, "request_ns": 10**12 - n, "protocol": b"a"} for n in range(5)]
+    names, blank = np.ma.MaskedArray([[*"xyzxy"], [None] * 5], [[False] * 5, [True] * 5], object)
+    part = request_records(*rows).derive(
+        method=names, resource=blank, status=blank, retransmission_causes=blank
+    )
+    for name, which in grouped(part, "route"):
+        history._route(name).add(part.take(which))
+    assert set(history.routes) == {ROUTE, "a x", "others"}
+    others = history.routes["others"]
+    assert others.latest
+    assert others.slowest
+    assert others.latest.rows["ts_ns"].tolist() == [10**15 + n for n in (4, 2, 1)]
+    assert others.slowest.rows["request_ns"].tolist() == [10**12 - n for n in (1, 2, 4)]
+
+
+def test_pending_requests_stay_pending(history: RequestHistory) -> None:
+    for _ in range(2):
+        waiting = history.pending()
+        assert waiting
+        assert BY_NAME["resource"].to_list(waiting) == ["/never"]
+        assert BY_NAME["waiting_for"].to_list(waiting) == ["response"]
+
+
+def test_the_events_of_a_request_are_its_own(history: RequestHistory) -> None:
+    row = fifth(history).rows[0]
+    found = EventHistory(lambda part: concerns(row, part))
+    for batch in asked():
+        found.add(batch)
+    (batch,) = found.batches()
+    assert batch["kind"].tolist() == ["send", "recv", "send", "retransmit", "recv"]
+
+
+def test_events_are_forgotten_when_they_take_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tcprism.diagnosis.event_history.MEMORY", 20_000)
+    history = EventHistory()
+    for batch in asked():
+        history.add(batch)
+    assert 0 < len(history) < 20
+    assert history.forgotten + len(history) == sum(map(len, asked()))
+
+
+def test_bytes_that_are_not_known_are_nobodys() -> None:
+    row = request_records({"request_bytes": 2**64 - 1, "response_bytes": 2**64 - 1}).rows[0]
+    for name in ("local_ip", "remote_ip", "local_port", "remote_port", "seq"):
+        row[name] = asked()[0].parts[0].rows[0][name]
+    row["ts_ns"] = 2**63
+    assert not any(concerns(row, part).any() for part in asked()[0].parts)
+    row["request_bytes"] = 1
+    assert any(concerns(row, part).any() for part in asked()[0].parts)
