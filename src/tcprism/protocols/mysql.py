@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from enum import Enum
 
 from tcprism.protocols import (
     REQUEST,
@@ -41,23 +40,20 @@ from tcprism.protocols.mysql_packets import (
     HEAD,
     INIT_DB,
     LOCAL_INFILE,
-    LONG_AUTHENTICATION,
     LONG_DATA,
     LONGEST,
     MORE_RESULTS,
     OK,
     PREPARE,
-    PROTOCOL_41,
     QUERY,
     QUIT,
-    SECURE,
     SSL,
     SSL_REQUEST_SIZE,
     STATISTICS,
-    WITH_DATABASE,
     is_request,
     is_response,
 )
+from tcprism.protocols.mysql_response import Asked, Next
 
 NAME = "mysql"
 _SEEN = 1 + sql.SEEN_MAX  # bytes of a packet that are wanted
@@ -69,29 +65,6 @@ _WITH_ROWS = (QUERY, EXECUTE)
 _UNKNOWN = "EXECUTE", sql.PREPARED_BEFORE
 
 
-class _Next(Enum):
-    """What comes next of a response."""
-
-    FIRST = 0
-    COLUMNS = 1
-    ROWS = 2
-    DEFINITIONS = 3  # of a prepared statement
-
-
-class _Asked:
-    """A command that waits for its response."""
-
-    __slots__ = ("command", "exchange", "left", "next", "number", "statement")
-
-    def __init__(self, exchange: Exchange, command: int, statement: sql.Statement) -> None:
-        self.exchange = exchange
-        self.command = command
-        self.statement = statement  # that is being prepared
-        self.number = 0  # of the packet before the response
-        self.next = _Next.FIRST
-        self.left = 0  # columns
-
-
 class MySql(Parser):
     """Reads the protocol of MySQL and MariaDB."""
 
@@ -100,14 +73,14 @@ class MySql(Parser):
     def __init__(self, show_values: bool = False) -> None:
         super().__init__(show_values)
         self._describe = sql.describer(sql.mysql, show_values)
-        self._asked: deque[_Asked] = deque()
+        self._asked: deque[Asked] = deque()
         self._statements: dict[int, sql.Statement] = {}
         self._last_prepared = _UNKNOWN
         self._server = ~0  # its capabilities
         self._eofs: bool | None = None  # whether an EOF packet follows the columns
         self._compressed = False
         self._continued = [False, False]  # the last packet of a side goes on in the next
-        self._infile: _Asked | None = None  # whose file the client sends
+        self._infile: Asked | None = None  # whose file the client sends
         self._missed = False  # requests may be missing
         self._hole = False  # rows of the response are missing
 
@@ -157,7 +130,7 @@ class MySql(Parser):
                     self._drop()
             elif first:
                 first.exchange.end = None
-        elif not first or self._missed or len(self._asked) > 1 or first.next is not _Next.ROWS:
+        elif not first or self._missed or len(self._asked) > 1 or first.next is not Next.ROWS:
             self._drop()
         else:
             self._hole = True
@@ -216,13 +189,13 @@ class MySql(Parser):
                 resource = sql.shown(body[1:])
         else:
             raise NotThisProtocol
-        self._ask(_Asked(Exchange(NAME, method, resource, begin, end), command, statement))
+        self._ask(Asked(Exchange(NAME, method, resource, begin, end), command, statement))
 
-    def _ask(self, asked: _Asked) -> None:
+    def _ask(self, asked: Asked) -> None:
         if len(self._asked) >= WAITING_MAX:
             raise NotThisProtocol
         if asked.command in _ONLY_ROWS:
-            asked.next = _Next.ROWS
+            asked.next = Next.ROWS
         self._asked.append(asked)
 
     def _text(self, body: bytes) -> sql.Statement:
@@ -247,38 +220,40 @@ class MySql(Parser):
         agreed = capabilities & self._server
         self._eofs = not agreed & DEPRECATE_EOF
         self._compressed = bool(agreed & (COMPRESS | COMPRESS_ZSTD))
-        exchange = Exchange(NAME, "CONNECT", _database(body, capabilities), begin, end)
-        asked = _Asked(exchange, _LOGIN, ("", ""))
+        exchange = Exchange(
+            NAME, "CONNECT", sql.shown(packets.database(body, capabilities)), begin, end
+        )
+        asked = Asked(exchange, _LOGIN, ("", ""))
         asked.number = 1
         self._ask(asked)
 
     def _response(self, number: int, body: bytes, begin: int, end: int, length: int) -> None:
         if not self._asked:
             if number == 0 and body[:1] == b"\x0a":
-                self._greeting(body)
+                self._server = packets.offered(body)
             return
         asked = self._asked[0]
         if asked.exchange.response_begin is None:
             asked.exchange.response_begin = begin
         kind = body[0] if body else OK
-        if kind == ERR and asked.next is not _Next.COLUMNS:
+        if kind == ERR and asked.next is not Next.COLUMNS:
             self._error(asked, body, end)
-        elif asked.next is _Next.ROWS:
+        elif asked.next is Next.ROWS:
             if kind == EOF and length < LONGEST:
                 self._finish_result(asked, number, body, end)
-        elif asked.next is _Next.FIRST:
+        elif asked.next is Next.FIRST:
             if number != (asked.number + 1) & 0xFF:
                 raise NotThisProtocol
             self._first(asked, kind, number, body, end)
         else:
             self._definition(asked, kind, number, body, end, length)
 
-    def _pass_over(self, asked: _Asked, data: bytes, place: int, at: int) -> int:
+    def _pass_over(self, asked: Asked, data: bytes, place: int, at: int) -> int:
         """Pass over columns and rows, of which only the end matters, or a whole short response.
 
         The place may be behind the end of the data.
         """
-        if asked.next is _Next.FIRST:
+        if asked.next is Next.FIRST:
             whole = packets.whole_result(data, place, asked.number)
             if not whole or asked.command not in _WITH_ROWS:
                 return place
@@ -286,25 +261,11 @@ class MySql(Parser):
             self._eofs = whole.eofs
             self._finish(asked, at + whole.end)
             return whole.end
-        if asked.exchange.response_begin is None or asked.next is _Next.DEFINITIONS:
+        if asked.exchange.response_begin is None or asked.next is Next.DEFINITIONS:
             return place
-        rows, size = asked.next is _Next.ROWS, len(data)
-        while size - place > HEAD:
-            length = int.from_bytes(data[place : place + 3], "little")
-            wanted = data[place + HEAD] >= EOF if rows else not asked.left
-            if wanted or length in (0, LONGEST):
-                break
-            asked.left -= not rows
-            place += HEAD + length
-        return place
+        return asked.pass_over(data, place)
 
-    def _greeting(self, body: bytes) -> None:
-        place = body.find(b"\0") + 14
-        low, high = body[place : place + 2], body[place + 5 : place + 7]
-        if len(high) == 2:
-            self._server = int.from_bytes(low + high, "little")
-
-    def _first(self, asked: _Asked, kind: int, number: int, body: bytes, end: int) -> None:
+    def _first(self, asked: Asked, kind: int, number: int, body: bytes, end: int) -> None:
         """Take the first packet of a response, or of its next result."""
         command = asked.command
         if command in (_LOGIN, CHANGE_USER) and kind in (1, EOF):
@@ -323,25 +284,25 @@ class MySql(Parser):
             asked.left, place = packets.length_encoded(body, 0)
             if len(body) > place and not body[place]:  # MariaDB: it knows the columns
                 asked.left = 0
-            asked.next = _Next.COLUMNS
+            asked.next = Next.COLUMNS
 
-    def _prepared(self, asked: _Asked, body: bytes, end: int) -> None:
+    def _prepared(self, asked: Asked, body: bytes, end: int) -> None:
         if len(body) < 12 or body[0] != OK:
             raise NotThisProtocol
         self._statements[int.from_bytes(body[1:5], "little")] = asked.statement
         if len(self._statements) > _STATEMENTS_MAX:
             del self._statements[next(iter(self._statements))]
         asked.left = int.from_bytes(body[5:7], "little") + int.from_bytes(body[7:9], "little")
-        asked.next = _Next.DEFINITIONS
+        asked.next = Next.DEFINITIONS
         if not asked.left or (len(body) > 12 and not body[12]):
             self._finish(asked, end)
 
     def _definition(
-        self, asked: _Asked, kind: int, number: int, body: bytes, end: int, length: int
+        self, asked: Asked, kind: int, number: int, body: bytes, end: int, length: int
     ) -> None:
         """Take the definition of a column, or what follows the last."""
         ended = kind == EOF and length == EOF_SIZE
-        if asked.next is _Next.DEFINITIONS:
+        if asked.next is Next.DEFINITIONS:
             if ended:
                 self._eofs = True
             else:
@@ -351,21 +312,21 @@ class MySql(Parser):
         elif asked.left:
             asked.left -= 1
         else:
-            asked.next = _Next.ROWS
+            asked.next = Next.ROWS
             self._eofs = ended
             if not ended:
                 self._response(number, body, end - HEAD - length, end, length)
             elif packets.status(body) & CURSOR_EXISTS:  # a Fetch gets the rows
                 self._finish(asked, end)
 
-    def _finish_result(self, asked: _Asked, number: int, body: bytes, end: int) -> None:
+    def _finish_result(self, asked: Asked, number: int, body: bytes, end: int) -> None:
         if packets.status(body) & MORE_RESULTS and asked.command != _LOGIN:
-            asked.next, asked.number = _Next.FIRST, number
+            asked.next, asked.number = Next.FIRST, number
         else:
             self._finish(asked, end)
             self.ended_here = asked.command == _LOGIN and self._compressed
 
-    def _error(self, asked: _Asked, body: bytes, end: int) -> None:
+    def _error(self, asked: Asked, body: bytes, end: int) -> None:
         code = int.from_bytes(body[1:3], "little")
         if code == 0xFFFF:
             asked.number = (asked.number + 1) & 0xFF  # MariaDB tells how far it is
@@ -375,7 +336,7 @@ class MySql(Parser):
         asked.exchange.failed = True
         self._finish(asked, end)
 
-    def _finish(self, asked: _Asked, end: int) -> None:
+    def _finish(self, asked: Asked, end: int) -> None:
         exchange = asked.exchange
         exchange.status = exchange.status or "OK"
         exchange.response_end = end
@@ -383,20 +344,6 @@ class MySql(Parser):
         self.done.append(exchange)
         self._asked.popleft()
         self._hole, self._infile = False, None
-
-
-def _database(body: bytes, capabilities: int) -> str:
-    """Return the database that a client asks for when it logs in."""
-    if not capabilities & WITH_DATABASE or not capabilities & PROTOCOL_41:
-        return ""
-    place = body.find(b"\0", SSL_REQUEST_SIZE) + 1
-    if capabilities & LONG_AUTHENTICATION:
-        size, place = packets.length_encoded(body, place)
-    elif capabilities & SECURE:
-        size, place = body[place] if place < len(body) else 0, place + 1
-    else:
-        size = body.find(b"\0", place) + 1 - place
-    return sql.shown(body[place + size :].partition(b"\0")[0])
 
 
 MYSQL = Protocol(NAME, MySql, is_request, is_response, alone=True)

@@ -83,6 +83,27 @@ def _status_place(body: bytes) -> int:
     return length_encoded(body, place)[1]
 
 
+def offered(greeting: bytes) -> int:
+    """Return the capabilities that a server's greeting offers; all of them if it does not say."""
+    place = greeting.find(b"\0") + 14
+    low, high = greeting[place : place + 2], greeting[place + 5 : place + 7]
+    return int.from_bytes(low + high, "little") if len(high) == 2 else ~0
+
+
+def database(body: bytes, capabilities: int) -> bytes:
+    """Return the database that a client asks for when it logs in."""
+    if not capabilities & WITH_DATABASE or not capabilities & PROTOCOL_41:
+        return b""
+    place = body.find(b"\0", SSL_REQUEST_SIZE) + 1
+    if capabilities & LONG_AUTHENTICATION:
+        size, place = length_encoded(body, place)
+    elif capabilities & SECURE:
+        size, place = body[place] if place < len(body) else 0, place + 1
+    else:
+        size = body.find(b"\0", place) + 1 - place
+    return body[place + size :].partition(b"\0")[0]
+
+
 def whole_result(data: bytes, place: int, number: int) -> Whole | None:
     """Return where the only result of a response ends, if it is short and all there."""
     size, columns = len(data), data[place + HEAD] if len(data) > place + HEAD else 0
