@@ -22,6 +22,19 @@ from tcprism.protocols import (
     Parser,
     Protocol,
 )
+from tcprism.protocols.amqp_frames import (
+    BODY,
+    CHANNELS_MAX,
+    CONTENT,
+    FRAME,
+    FRAME_END,
+    HEADER,
+    HEARTBEAT,
+    METHOD,
+    check,
+    ids_at,
+    match,
+)
 from tcprism.protocols.amqp_methods import (
     ACKED,
     ANSWERS,
@@ -43,20 +56,12 @@ from tcprism.protocols.amqp_methods import (
     TX,
     Ids,
 )
-from tcprism.protocols.numbered import MORE, NONSENSE, follow
+from tcprism.protocols.numbered import follow
 
-_HEADER = b"AMQP\x00\x00\x09\x01"
-_METHOD, _CONTENT, _BODY, _HEARTBEAT = 1, 2, 3, 8
-_FRAME_END = 0xCE
 _FRAME_MAX = 1 << 24  # bytes; brokers allow 128 KiB
-_CHANNELS_MAX = 2_047  # what brokers allow
 _ARGUMENTS = 1_024  # bytes of them: the names come first
-_DETECTED_MAX = 1 << 20
 _LOOKED_AT = 64  # methods that wait, to find the one that is answered
 _SHOWN = 200  # characters
-
-_FRAME = Struct(">BHI")  # type, channel, size
-_IDS = Struct(">HH")
 _BODY_SIZE = Struct(">HHQ")
 _ACK = Struct(">QB")
 
@@ -97,25 +102,25 @@ class Amqp(Parser):
         """Read frames; bodies are passed over."""
         place, size = 0, len(data)
         while size - place >= 8:
-            kind, number, length = _FRAME.unpack_from(data, place)
+            kind, number, length = FRAME.unpack_from(data, place)
             if data.startswith(b"AMQP", place):  # the server sends it too, to refuse a version
                 self._channels = {0: _Channel(True)}
-                place += len(_HEADER)
+                place += len(HEADER)
                 continue
-            if kind not in (_METHOD, _CONTENT, _BODY, _HEARTBEAT) or length > _FRAME_MAX:
+            if kind not in (METHOD, CONTENT, BODY, HEARTBEAT) or length > _FRAME_MAX:
                 raise NotThisProtocol
             end = place + 8 + length
-            if end <= size and data[end - 1] != _FRAME_END:
+            if end <= size and data[end - 1] != FRAME_END:
                 raise NotThisProtocol
             body_end = min(end - 1, place + 7 + _ARGUMENTS)
-            if kind in (_METHOD, _CONTENT) and size < body_end:
+            if kind in (METHOD, CONTENT) and size < body_end:
                 break
             channel = self._channel(number)
-            if kind == _METHOD:
+            if kind == METHOD:
                 body = data[place + 7 : body_end]
                 (self._request, self._response)[side](channel, number, body, at + place, at + end)
-            elif kind != _HEARTBEAT and (content := channel.contents[side]):
-                if kind == _CONTENT:
+            elif kind != HEARTBEAT and (content := channel.contents[side]):
+                if kind == CONTENT:
                     content.left = _unpack(_BODY_SIZE, data[place + 7 : body_end])[2]
                 else:
                     content.left -= length
@@ -125,7 +130,7 @@ class Amqp(Parser):
 
     def find(self, side: int, data: bytes) -> int:
         """Take only the start of what a process wrote."""
-        return 0 if follow(data, partial(_check, side)) is Match.YES else -1
+        return 0 if follow(data, partial(check, side)) is Match.YES else -1
 
     def lost(self, side: int, begin: int, end: int) -> None:
         """After missing bytes, only numbers of messages say what an answer belongs to."""
@@ -153,13 +158,13 @@ class Amqp(Parser):
     def _channel(self, number: int) -> _Channel:
         channel = self._channels.get(number)
         if channel is None:
-            if len(self._channels) > _CHANNELS_MAX:
+            if len(self._channels) > CHANNELS_MAX:
                 raise NotThisProtocol
             channel = self._channels[number] = _Channel(False)
         return channel
 
     def _request(self, channel: _Channel, number: int, body: bytes, begin: int, end: int) -> None:
-        ids = _ids(body, 0)
+        ids = ids_at(body, 0)
         if ids == PUBLISH:
             exchange = Exchange("amqp", "basic.publish", _route(body, 6), begin)
             self._expect(REQUEST, channel, exchange)
@@ -184,7 +189,7 @@ class Amqp(Parser):
             raise NotThisProtocol
 
     def _response(self, channel: _Channel, number: int, body: bytes, begin: int, end: int) -> None:
-        ids = _ids(body, 0)
+        ids = ids_at(body, 0)
         if ids in ANSWERS:
             self._answer(channel, ids, begin, end)
             if ids == CLOSED:
@@ -275,11 +280,11 @@ class Amqp(Parser):
 
     def _fail(self, channel: _Channel, body: bytes, begin: int, end: int) -> None:
         """The server closes a channel: whatever waited there has failed."""
-        code = str(_ids(body, 2)[1])
+        code = str(ids_at(body, 2)[1])
         names, _ = _names(body, 6, 1)
         place = 7 + len(names[0])
         exchanges = [exchange for _, exchange in channel.asked]
-        if _ids(body, place) == PUBLISH and len(channel.unconfirmed) == 1:
+        if ids_at(body, place) == PUBLISH and len(channel.unconfirmed) == 1:
             exchanges += channel.unconfirmed.values()
             channel.unconfirmed.clear()
         for exchange in exchanges:
@@ -306,13 +311,6 @@ def _unpack(form: Struct, data: bytes) -> tuple[int, ...]:
         raise NotThisProtocol from short
 
 
-def _ids(body: bytes, place: int) -> Ids:
-    if len(body) < place + 4:
-        raise NotThisProtocol
-    class_id, method_id = _IDS.unpack_from(body, place)
-    return class_id, method_id
-
-
 def _names(body: bytes, place: int, count: int) -> tuple[list[bytes], int]:
     """Return short strings, and the byte behind them."""
     names = []
@@ -333,51 +331,4 @@ def _text(data: bytes) -> str:
     return data[:_SHOWN].decode("utf-8", "backslashreplace")[:_SHOWN]
 
 
-def _check(side: int, data: bytes, place: int) -> int:
-    """Return the end of a frame, if all that is seen of it is as it must be."""
-    head = data[place : place + 19]
-    if head.startswith(b"AMQP"[: len(head)]):
-        if not head[:8].startswith(_HEADER[: len(head)]) or side == RESPONSE:
-            return NONSENSE
-        return place + len(_HEADER) if len(head) >= len(_HEADER) else MORE
-    if head[0] not in (_METHOD, _CONTENT, _BODY, _HEARTBEAT):
-        return NONSENSE
-    if len(head) < 7:
-        return MORE
-    kind, number, length = _FRAME.unpack_from(head)
-    if length > _DETECTED_MAX or number > _CHANNELS_MAX:
-        return NONSENSE
-    end = int(place + 8 + length)
-    if end <= len(data) and data[end - 1] != _FRAME_END:
-        return NONSENSE
-    if kind in (_METHOD, _CONTENT):
-        return _check_ids(side, head, length, end) if len(head) >= 11 else MORE
-    if kind == _HEARTBEAT:
-        return NONSENSE if length or number else end
-    return end if number and length else NONSENSE
-
-
-def _check_ids(side: int, head: bytes, length: int, end: int) -> int:
-    """Check a method or the head of a content."""
-    kind, number, _ = _FRAME.unpack_from(head)
-    ids = _ids(head, 7)
-    if kind == _CONTENT:
-        return end if ids == (60, 0) and length >= 14 and number else NONSENSE
-    known = ids in OF_SIDE[side] or ids in OF_BOTH
-    return end if known and length >= 4 and (ids[0] == 10) == (number == 0) else NONSENSE
-
-
-def _match(side: int, data: bytes) -> Match:
-    """Say whether it is AMQP, and of this end: some methods are of both."""
-    found = follow(data, partial(_check, side))
-    place = 0
-    while found is Match.YES and place + 11 <= len(data):
-        if data[place] == _METHOD and _IDS.unpack_from(data, place + 7) in OF_SIDE[side]:
-            return Match.YES
-        if (end := _check(side, data, place)) <= place:
-            break
-        place = end
-    return Match.MORE if found is Match.YES else found
-
-
-AMQP = Protocol("amqp", Amqp, partial(_match, REQUEST), partial(_match, RESPONSE))
+AMQP = Protocol("amqp", Amqp, partial(match, REQUEST), partial(match, RESPONSE))

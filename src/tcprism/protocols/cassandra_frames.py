@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from struct import Struct
 
 from tcprism.protocols import REQUEST
@@ -16,7 +17,7 @@ REQUESTS = {
     1: "STARTUP", 4: "CREDENTIALS", 5: "OPTIONS", 7: "QUERY", 9: "PREPARE", 10: "EXECUTE",
     11: "REGISTER", 13: "BATCH", 15: "AUTH_RESPONSE",
 }  # fmt: skip
-STARTUP, OPTIONS, QUERY, PREPARE, EXECUTE, REGISTER, BATCH, AUTH = 1, 5, 7, 9, 10, 11, 13, 15
+STARTUP, OPTIONS, QUERY, PREPARE, EXECUTE, REGISTER, BATCH = 1, 5, 7, 9, 10, 11, 13
 ERROR, READY, AUTHENTICATE, SUPPORTED, RESULT, EVENT = 0, 2, 3, 6, 8, 12
 AUTHENTICATION = {AUTHENTICATE: "AUTHENTICATE", 14: "AUTH_CHALLENGE", 16: "AUTH_SUCCESS"}
 _RESPONSES = {ERROR, READY, SUPPORTED, RESULT, EVENT, *AUTHENTICATION}
@@ -42,6 +43,7 @@ def is_segment(data: bytes, place: int) -> int:
     return int.from_bytes(data[place : place + 3], "little") & _SEGMENT_MAX
 
 
+@lru_cache(1_024)  # most segments are as long as others
 def _crc24(data: bytes) -> int:
     crc = 0x875060
     for byte in data:
@@ -121,36 +123,34 @@ def _check_segment(side: int, data: bytes, place: int, length: int) -> int:
 
 
 def _request_body(opcode: int, body: bytes, length: int) -> bool:
-    match opcode:
-        case 1:
-            return b"CQL_VERSION" in body[:40] or (length < 400 and body[2:4] < b"\1")
-        case 5:
-            return not length
-        case 7 | 9:
-            size = int.from_bytes(body[:4], "big")
-            return 0 < size <= length - 4 and bool(_TEXT.fullmatch(body[4 : 4 + size]))
-        case 10:
-            return body[:2] == b"\0\x10"
-        case 11:
-            return b"_CHANGE" in body
-        case 13:
-            return body[:1] <= b"\2" and body[3:4] <= b"\1"
+    if opcode == STARTUP:
+        return b"CQL_VERSION" in body[:40] or (length < 400 and body[2:4] < b"\1")
+    if opcode == OPTIONS:
+        return not length
+    if opcode in (QUERY, PREPARE):
+        size = int.from_bytes(body[:4], "big")
+        return 0 < size <= length - 4 and bool(_TEXT.fullmatch(body[4 : 4 + size]))
+    if opcode == EXECUTE:
+        return body[:2] == b"\0\x10"  # a digest of 16 bytes
+    if opcode == REGISTER:
+        return b"_CHANGE" in body
+    if opcode == BATCH:
+        return body[:1] <= b"\2" and body[3:4] <= b"\1"
     return int.from_bytes(body[:4], "big") == length - 4
 
 
 def _response_body(opcode: int, body: bytes, length: int) -> bool:
-    match opcode:
-        case 0:
-            code, text = int.from_bytes(body[:4], "big"), int.from_bytes(body[4:6], "big")
-            return code <= 0x2500 and text <= length - 6 and bool(_TEXT.match(body, 6) or not text)
-        case 2:
-            return not length
-        case 3:
-            return 2 + int.from_bytes(body[:2], "big") == length
-        case 6:
-            return 0 < int.from_bytes(body[:2], "big") < 32 and body[2:3] == b"\0"
-        case 8:
-            return int.from_bytes(body[:4], "big") in _KINDS
-        case 12:
-            return b"_CHANGE" in body
+    if opcode == ERROR:
+        code, text = int.from_bytes(body[:4], "big"), int.from_bytes(body[4:6], "big")
+        return code <= 0x2500 and text <= length - 6 and bool(_TEXT.match(body, 6) or not text)
+    if opcode == READY:
+        return not length
+    if opcode == AUTHENTICATE:
+        return 2 + int.from_bytes(body[:2], "big") == length
+    if opcode == SUPPORTED:
+        return 0 < int.from_bytes(body[:2], "big") < 32 and body[2:3] == b"\0"
+    if opcode == RESULT:
+        return int.from_bytes(body[:4], "big") in _KINDS
+    if opcode == EVENT:
+        return b"_CHANGE" in body
     return int.from_bytes(body[:4], "big", signed=True) in (length - 4, -1)

@@ -23,28 +23,19 @@ from tcprism.protocols import (
     NotThisProtocol,
     Protocol,
 )
-from tcprism.protocols.numbered import MORE, NONSENSE, Numbered, follow
+from tcprism.protocols.nats_lines import (
+    LINE_MAX,
+    OPERATIONS,
+    check,
+    payload,
+    request_match,
+)
+from tcprism.protocols.numbered import Numbered, follow
 
-_LINE_MAX = 32_768  # bytes
 _SUBSCRIPTIONS_MAX = 4_096
 _SHOWN = 200  # characters
 _SUBJECT_MAX = 1_024
 
-_CLIENT = re.compile(
-    rb"(?:CONNECT[ \t]+\{[^\r\n]*\}[ \t]*|PUB(?:[ \t]+\S+){1,2}[ \t]+\d{1,9}[ \t]*"
-    rb"|HPUB(?:[ \t]+\S+){1,2}(?:[ \t]+\d{1,9}){2}[ \t]*|SUB(?:[ \t]+\S+){2,3}[ \t]*"
-    rb"|UNSUB[ \t]+\S+(?:[ \t]+\d+)?[ \t]*|PING|PONG)",
-    re.IGNORECASE,
-)
-_SERVER = re.compile(
-    rb'INFO[ \t]+\{"[^\r\n]*\}[ \t]*|MSG(?: \S+){2,3} \d{1,9}|HMSG(?: \S+){2,3}(?: \d{1,9}){2}'
-    rb"|PING|PONG|\+OK|-ERR '[^\r\n]*'"
-)
-_LINES = (_CLIENT, _SERVER)
-_OPERATIONS = (
-    (b"CONNECT", b"PUB", b"HPUB", b"SUB", b"UNSUB", b"PING", b"PONG"),
-    (b"INFO", b"MSG", b"HMSG", b"+OK", b"-ERR", b"PING", b"PONG"),
-)
 _WITH_PAYLOAD = (b"PUB", b"HPUB", b"MSG", b"HMSG")
 _STATUS_LINE = 32  # bytes of headers
 _ANSWER = 256  # bytes of what JetStream says that may say that it failed
@@ -77,18 +68,18 @@ class Nats(Numbered):
         """Read lines; payloads are passed over."""
         place, size = 0, len(data)
         while place < size:
-            line_end = data.find(b"\r\n", place, place + _LINE_MAX)
+            line_end = data.find(b"\r\n", place, place + LINE_MAX)
             if line_end < 0:
-                if size - place >= _LINE_MAX:
+                if size - place >= LINE_MAX:
                     raise NotThisProtocol
                 break
             words = data[place:line_end].split()
             operation = words[0].upper() if words else b""
-            if operation not in _OPERATIONS[side]:
+            if operation not in OPERATIONS[side]:
                 raise NotThisProtocol
             end = line_end + 2
             if operation in _WITH_PAYLOAD:
-                end += _payload(words)
+                end += payload(words)
                 if end <= size and data[end - 2 : end] != b"\r\n":
                     raise NotThisProtocol
             if side == REQUEST:
@@ -103,7 +94,7 @@ class Nats(Numbered):
 
     def find(self, side: int, data: bytes) -> int:
         """Take only the start of what a process wrote."""
-        return 0 if follow(data, partial(_check, side)) is Match.YES else -1
+        return 0 if follow(data, partial(check, side)) is Match.YES else -1
 
     def lost(self, side: int, begin: int, end: int) -> None:
         """After missing bytes nobody can count confirmations; replies name their request."""
@@ -274,40 +265,4 @@ class Nats(Numbered):
         return subject[:_SHOWN].decode("utf-8", "backslashreplace")[:_SHOWN]
 
 
-def _payload(words: list[bytes]) -> int:
-    """Return the bytes behind a line: the payload and the end of its line."""
-    size = words[-1]
-    if not size.isdigit() or len(size) > 9 or len(words) < 3:
-        raise NotThisProtocol
-    return int(size) + 2
-
-
-def _check(side: int, data: bytes, place: int) -> int:
-    """Return the end of a line and its payload, if they are as they must be."""
-    line_end = data.find(b"\r\n", place, place + _LINE_MAX)
-    if line_end < 0:
-        head = data[place:][:8].upper()
-        begun = any(head.startswith(name[: len(head)]) for name in _OPERATIONS[side])
-        return MORE if begun and len(data) - place < _LINE_MAX else NONSENSE
-    line = data[place:line_end]
-    if not _LINES[side].fullmatch(line):
-        return NONSENSE
-    end = line_end + 2
-    if line[:1] in b"PpHhMm" and line[:2].upper() not in (b"PI", b"PO"):
-        end += int(line.split()[-1]) + 2
-        if end <= len(data) and data[end - 2 : end] != b"\r\n":
-            return NONSENSE
-    return end
-
-
-def _request_match(data: bytes) -> Match:
-    """Say whether a client sends it: both ends send PING and PONG."""
-    found = follow(data, partial(_check, REQUEST))
-    while found is Match.YES and data[:6].upper() in (b"PING\r\n", b"PONG\r\n"):
-        data = data[6:]
-    if found is Match.YES and not _CLIENT.match(data):
-        return Match.MORE
-    return found
-
-
-NATS = Protocol("nats", Nats, _request_match, lambda data: follow(data, partial(_check, RESPONSE)))
+NATS = Protocol("nats", Nats, request_match, lambda data: follow(data, partial(check, RESPONSE)))
