@@ -3,9 +3,12 @@
 import os
 import signal
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
+HERE = Path(__file__).parent
+NEED_ROOT = {HERE / "bpf", HERE / "kernel"}  # they load programs
 REQUIRED = {name for name in os.environ.get("TCPRISM_REQUIRE", "").split(",") if name}
 
 
@@ -13,6 +16,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "kernel: needs root and loads BPF programs")
     config.addinivalue_line("markers", "native: not worth repeating in the virtual machines")
     config.addinivalue_line("markers", "vm: boots virtual machines")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if NEED_ROOT & {*item.path.parents}:
+            item.add_marker("kernel")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("kernel") and os.geteuid() != 0:
+        pytest.skip("needs root")
 
 
 @pytest.fixture(autouse=True)

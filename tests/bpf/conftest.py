@@ -1,6 +1,5 @@
 """Fixtures of the tests that run BPF code by itself."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,19 +8,6 @@ import pytest
 import build_bpf
 
 HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker("kernel")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def root() -> None:
-    """All of these tests load programs."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Fixtures of the tests that need a kernel."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import pytest
 
 from tests.support import netns as namespaces
 
-HERE = Path(__file__).parent
 ALL_NATIVE = "\npytestmark = pytest.mark.native"
 
 
@@ -20,19 +18,6 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if config.option.markexpr != "not native" or collection_path.suffix != ".py":
         return None
     return ALL_NATIVE in collection_path.read_text() or None
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker("kernel")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def root() -> None:
-    """All of these tests make namespaces and load programs."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
 
 
 @pytest.fixture

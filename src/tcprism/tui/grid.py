@@ -119,6 +119,13 @@ class Grid(ScrollView, can_focus=True):
         self.virtual_size = Size(self.size.width, count + 1)
         self._draw_changes()
 
+    def follow(self, count: int, lines: Lines) -> None:
+        """Show lines to which some are added at the end; a cursor on the last one goes with it."""
+        on_last = self.cursor >= self.count - 1
+        self.show(count, lines)
+        if on_last:
+            self.move_to(count - 1)
+
     def set_columns(self, columns: Sequence[GridColumn]) -> None:
         """Have other columns; the lines come with the next `show`."""
         if self.columns != columns:

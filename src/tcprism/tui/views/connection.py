@@ -113,15 +113,12 @@ class ConnectionView(GridView):
             area.update("\n".join(lines))
 
     def _update_timeline(self) -> None:
-        grid, book = self.grid, self.model.timeline
-        follows = grid.cursor >= grid.count - 1
+        book = self.model.timeline
 
         def lines(first: int, last: int) -> list[list[str]]:
             return [[line[place] for place in _PLACES] for line in book_lines(book, first, last)]
 
-        grid.show(len(book), lines)
-        if follows:
-            grid.move_to(grid.count - 1)
+        self.grid.follow(len(book), lines)
 
     def _update_conversation(self) -> None:
         book = self.model.talk

@@ -50,11 +50,8 @@ class EventsView(GridView):
         return self.model.book
 
     def update_view(self) -> None:
-        grid, book = self.grid, self.book
-        follows = grid.cursor >= grid.count - 1
-        grid.show(len(book), lambda first, last: book_lines(book, first, last))
-        if follows:
-            grid.move_to(grid.count - 1)
+        book = self.book
+        self.grid.follow(len(book), lambda first, last: book_lines(book, first, last))
         self.show_detail()
 
     def selection(self) -> Batch:

@@ -40,11 +40,8 @@ class RetransmitsView(GridView):
         return self.model.loss_book
 
     def update_view(self) -> None:
-        grid, book = self.grid, self.book
-        follows = grid.cursor >= grid.count - 1
-        grid.show(len(book), lambda first, last: book_lines(book, first, last))
-        if follows:
-            grid.move_to(grid.count - 1)
+        book = self.book
+        self.grid.follow(len(book), lambda first, last: book_lines(book, first, last))
         self.query_one("#losses-summary", Static).update("\n".join(self._summary()))
 
     def _summary(self) -> list[str]:
