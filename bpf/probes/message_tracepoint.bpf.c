@@ -15,8 +15,11 @@ INLINE void find_buffer(struct call *call, const struct sock *sk, struct task_st
 		buffer_none(&call->buffer, PAYLOAD_KERNEL);
 		return;
 	}
-	buffer_from_syscall(&call->buffer, task, &call->requested, kind == KIND_SEND ? &call->flags : NULL, result < 0);
-	if (kind == KIND_RECV && flags & MSG_TRUNC)
+	buffer_from_syscall(call, task, result < 0);
+	if (kind == KIND_SEND)
+		return;
+	call->flags = flags;
+	if (flags & MSG_TRUNC)
 		buffer_none(&call->buffer, PAYLOAD_DISCARDED);
 }
 

@@ -69,6 +69,8 @@ INLINE u32 read_netns(const struct sock_common *sk, enum reads reads)
 	struct net *net = NULL;
 	u32 inum = 0;
 
+	if (reads == READS_BTF)
+		sk = READABLE(struct sock_common, sk);
 	READ(reads, net, sk->skc_net.net);
 	READ(reads, inum, net->ns.inum);
 	return inum;

@@ -54,6 +54,13 @@ INLINE bool iter_is_flat(u32 type)
 	return bpf_core_enum_value_exists(enum iter_type, ITER_UBUF) && type == bpf_core_enum_value(enum iter_type, ITER_UBUF);
 }
 
+/*
+ * The same object, for loads only. Since 6.2 the verifier searches all kernel types, for a millisecond, whenever a path
+ * follows a pointer out of a trusted object (btf_nested_type_is_trusted()), but not out of one that has been cast.
+ */
+#define READABLE(type, object) \
+	(config.can_cast ? (const type *)bpf_rdonly_cast(object, bpf_core_type_id_kernel(type)) : (object))
+
 /* For full TCP sockets. The cast (6.2+) is not a call but allows only reads; the helper costs 20 ns. */
 INLINE struct tcp_sock *tcp_sock_of(struct sock *sk, enum reads reads)
 {
@@ -109,6 +116,8 @@ INLINE struct port_range local_port_range(const struct sock_common *sk, enum rea
 	struct net *net = NULL;
 	u32 both = 0;
 
+	if (reads == READS_BTF)
+		sk = READABLE(struct sock_common, sk);
 	READ(reads, net, sk->skc_net.net);
 	ports = &net->ipv4.ip_local_ports;
 	old = (const void *)ports;
@@ -222,7 +231,10 @@ INLINE bool is_kernel_thread(const struct thread *thread)
 /* Whether a thread uses io_uring: then its registers may not describe the request being served. */
 INLINE bool uses_io_uring(const struct task_struct *task)
 {
-	return bpf_core_field_exists(task->io_uring) && (task->io_uring || task->flags & PF_IO_WORKER);
+	if (!bpf_core_field_exists(task->io_uring))
+		return false;
+	task = READABLE(struct task_struct, task);
+	return task->io_uring || task->flags & PF_IO_WORKER;
 }
 
 #endif

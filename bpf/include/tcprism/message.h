@@ -298,6 +298,7 @@ INLINE void call_unseen(struct call *call, u32 flags)
 {
 	call->start_ns = 0;
 	call->sk = 0;
+	call->seq = 0;
 	call->requested = REQUESTED_UNKNOWN;
 	call->flags = flags;
 	buffer_none(&call->buffer, PAYLOAD_SYSCALL);

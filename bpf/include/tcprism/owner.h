@@ -153,8 +153,10 @@ INLINE void note_forget(struct sock *sk)
 
 INLINE void read_task(struct owner *to, const struct task_struct *task)
 {
-	const u64 *comm = (const void *)named_thread(task)->comm;
+	const u64 *comm;
 
+	task = READABLE(struct task_struct, task);
+	comm = (const void *)named_thread(task)->comm;
 	to->uid = task->cred->uid.val;
 	to->cgroup_id = task->cgroups->dfl_cgrp->kn->id;
 	to->comm.word[0] = comm[0];

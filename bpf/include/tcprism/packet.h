@@ -84,7 +84,7 @@ INLINE bool read_seen_packet(struct seen_packet *to, const struct sk_buff *skb)
 /* The packet's network namespace and link, if it still has its device: TCP clears that on receipt. */
 INLINE void read_device(struct connection *to, const struct sk_buff *skb)
 {
-	struct net_device *dev = (void *)untyped(skb->dev);
+	struct net_device *dev = (void *)untyped(READABLE(struct sk_buff, skb)->dev);
 	struct net *net = NULL;
 	u32 interface = 0;
 

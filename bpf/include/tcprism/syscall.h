@@ -7,7 +7,7 @@
 #ifndef TCPRISM_SYSCALL_H
 #define TCPRISM_SYSCALL_H
 
-#include "buffer.h"
+#include "call.h"
 
 #define X32_BIT 0x40000000U
 
@@ -222,48 +222,60 @@ INLINE u32 send_flags_of(const struct arguments *a, enum call_shape shape)
 	return shape == CALL_MSGHDR ? a->argument[2] : 0;
 }
 
-/* Leaves `requested` alone if only the segments of the buffer can tell. */
-INLINE void buffer_from_syscall(struct buffer *to, struct task_struct *task, u32 *requested, u32 *send_flags,
-				bool failed)
+/*
+ * For all calls but the commonest. Leaves `requested` alone if only the segments of the buffer can tell. A global function,
+ * so that the verifier checks it once, and what follows it once, not again for each shape of call. It takes a pointer, which
+ * 5.10 would refuse, but no kernel before 6.3 loads it.
+ */
+__noinline int buffer_from_other_syscall(struct call *call, u32 failed)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct arguments a = {};
+	struct pt_regs *regs = registers_of(task);
+	bool compat = task->thread_info.status & TS_COMPAT;
+	enum call_shape shape = compat ? read_compat_call(&a, regs) : read_call(&a, regs);
+
+	if (!call)
+		return 0;
+	call->flags = send_flags_of(&a, shape);
+	if (shape == CALL_FLAT || shape == CALL_SENDTO) {
+		buffer_flat(&call->buffer, a.argument[1]);
+		call->requested = a.argument[2];
+	} else if (shape == CALL_IOVEC) {
+		buffer_from_vector(&call->buffer, a.argument[1], a.argument[2], compat);
+	} else if (shape == CALL_MSGHDR) {
+		buffer_from_msghdr(&call->buffer, a.argument[1], compat);
+	} else if (shape == CALL_SENDMMSG) {
+		buffer_from_batch(&call->buffer, &a, compat, failed, false);
+	} else if (shape == CALL_RECVMMSG) {
+		buffer_from_batch(&call->buffer, &a, compat, failed, a.argument[4]);
+	} else if (shape == CALL_SPLICE) {
+		buffer_none(&call->buffer, PAYLOAD_SPLICED);
+	} else {
+		buffer_none(&call->buffer, shape == CALL_IO_URING ? PAYLOAD_IO_URING : PAYLOAD_SYSCALL);
+	}
+	return 0;
+}
+
+/* Finds out the buffer, and the flags of a send. */
+INLINE void buffer_from_syscall(struct call *call, struct task_struct *task, bool failed)
+{
 	struct pt_regs *regs;
 	enum call_shape shape;
-	bool compat;
 
 	if (task->flags & (PF_KTHREAD | PF_IO_WORKER)) {
-		buffer_none(to, task->flags & PF_KTHREAD ? PAYLOAD_KERNEL : PAYLOAD_IO_URING);
+		buffer_none(&call->buffer, task->flags & PF_KTHREAD ? PAYLOAD_KERNEL : PAYLOAD_IO_URING);
 		return;
 	}
 	regs = registers_of(task);
-	compat = task->thread_info.status & TS_COMPAT;
-	shape = compat ? CALL_UNKNOWN : shape_of(regs->orig_ax);
-	if (shape == CALL_FLAT || shape == CALL_SENDTO) { /* nearly every call: read only what it needs */
-		buffer_flat(to, regs->si);
-		*requested = regs->dx;
-		if (send_flags)
-			*send_flags = shape == CALL_SENDTO ? regs->r10 : 0;
+	shape = task->thread_info.status & TS_COMPAT ? CALL_UNKNOWN : shape_of(regs->orig_ax);
+	if (shape != CALL_FLAT && shape != CALL_SENDTO) {
+		buffer_from_other_syscall(call, failed);
 		return;
 	}
-	shape = compat ? read_compat_call(&a, regs) : read_call(&a, regs);
-	if (send_flags)
-		*send_flags = send_flags_of(&a, shape);
-	if (shape == CALL_FLAT || shape == CALL_SENDTO) {
-		buffer_flat(to, a.argument[1]);
-		*requested = a.argument[2];
-	} else if (shape == CALL_IOVEC) {
-		buffer_from_vector(to, a.argument[1], a.argument[2], compat);
-	} else if (shape == CALL_MSGHDR) {
-		buffer_from_msghdr(to, a.argument[1], compat);
-	} else if (shape == CALL_SENDMMSG) {
-		buffer_from_batch(to, &a, compat, failed, false);
-	} else if (shape == CALL_RECVMMSG) {
-		buffer_from_batch(to, &a, compat, failed, a.argument[4]);
-	} else if (shape == CALL_SPLICE) {
-		buffer_none(to, PAYLOAD_SPLICED);
-	} else {
-		buffer_none(to, shape == CALL_IO_URING ? PAYLOAD_IO_URING : PAYLOAD_SYSCALL);
-	}
+	buffer_flat(&call->buffer, regs->si); /* nearly every call: read only what it needs */
+	call->requested = regs->dx;
+	call->flags = shape == CALL_SENDTO ? regs->r10 : 0;
 }
 
 #endif

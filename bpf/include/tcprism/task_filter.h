@@ -89,7 +89,8 @@ INLINE bool task_passes(u32 pid)
 /* As task_passes(), for a task that is not the current one. */
 INLINE bool other_task_passes(const struct task_struct *task)
 {
-	const struct cgroup *cgroup = task->cgroups->dfl_cgrp;
+	const struct task_struct *readable = READABLE(struct task_struct, task);
+	const struct cgroup *cgroup = readable->cgroups->dfl_cgrp;
 	struct comm comm = {};
 
 	if (config.self_pid == (u32)task->tgid)
