@@ -89,19 +89,28 @@ struct payload {
 	struct gathering *gathered; /* where it is, NULL: in the caller's memory */
 };
 
+/*
+ * The bytes of a call's payload to record. A global function, as the verifier does not follow its result's values: one for
+ * each branch would multiply all paths that come after.
+ */
+__noinline u32 payload_wanted(u32 bytes, u32 shape)
+{
+	return shape == BUFFER_NONE ? 0 : MIN(bytes, config.payload_limit);
+}
+
 /* Gathers the segments of an iovec. Returns false if other programs use all buffers for that. */
 INLINE bool payload_find(struct payload *payload, struct call *call, u32 bytes)
 {
-	u32 want = MIN(bytes, config.payload_limit), shape = call->buffer.shape;
+	u32 shape = call->buffer.shape;
 
 	payload->gathered = NULL;
-	payload->length = shape == BUFFER_NONE ? 0 : want;
+	payload->length = payload_wanted(bytes, shape);
 	if (shape == BUFFER_NONE || shape == BUFFER_FLAT)
 		return true;
-	payload->gathered = gather(&call->buffer, want);
+	payload->gathered = gather(&call->buffer, payload->length);
 	if (!payload->gathered)
 		return false;
-	payload->length = MIN(want, payload->gathered->bytes);
+	payload->length = MIN(payload->length, payload->gathered->bytes);
 	if (call->requested == REQUESTED_UNKNOWN)
 		call->requested = payload->gathered->requested;
 	return true;
@@ -121,38 +130,38 @@ INLINE long read_payload(void *to, u32 length, const struct buffer *from, const 
 	return bpf_probe_read_user(to, length, (void *)(from->base + from->offset));
 }
 
+INLINE void message_put(struct message *to, const struct message *m, const struct call *call, u32 length)
+{
+	*to = *m;
+	to->payload_length = length;
+	to->payload_unavailable = payload_unavailable(&call->buffer, m->event.bytes, length);
+}
+
 /* Without the barrier the compiler drops the comparison, which it can prove and the verifier cannot. */
-#define RESERVE_CLASS(size)                                                                        \
-	if (payload->length <= size) {                                                             \
-		struct message *m = RESERVE(message_##size, lane, counters);                       \
+#define SUBMIT_CLASS(size)                                                                         \
+	if (config.payload_limit <= size || payload->length <= size) {                             \
 		u32 bounded = payload->length;                                                     \
                                                                                                    \
 		barrier_var(bounded);                                                              \
 		if (bounded > size)                                                                \
 			bounded = size;                                                            \
-		if (m && read_payload(m + 1, bounded, from, payload->gathered))                    \
-			payload->length = 0;                                                       \
-		return m;                                                                          \
+		SUBMIT(message_##size, struct message, counters, {                                 \
+			if (read_payload(record + 1, bounded, &call->buffer, payload->gathered))   \
+				bounded = 0;                                                       \
+			message_put(record, m, call, bounded);                                     \
+		});                                                                                \
+		return;                                                                            \
 	}
 
-/* Room in the ring of the smallest fitting payload class, with the payload copied already. */
-INLINE struct message *message_reserve_class(struct lane **lane, struct payload *payload, const struct buffer *from,
-					     struct counters *counters)
+/* Into the ring of the smallest payload class that fits. */
+INLINE void message_submit(const struct message *m, const struct call *call, const struct payload *payload,
+			   struct counters *counters)
 {
-	if (!payload->length)
-		return RESERVE(message_0, lane, counters);
-	PAYLOAD_CLASSES(RESERVE_CLASS)
-	return NULL;
-}
-
-INLINE struct message *message_reserve(struct lane **lane, struct payload *payload, const struct buffer *from,
-				       struct counters *counters)
-{
-	struct message *m = message_reserve_class(lane, payload, from, counters);
-
-	if (payload->gathered)
-		gathering_leave(payload->gathered);
-	return m;
+	if (!payload->length) {
+		SUBMIT(message_0, struct message, counters, message_put(record, m, call, 0));
+		return;
+	}
+	PAYLOAD_CLASSES(SUBMIT_CLASS)
 }
 
 INLINE u32 message_flags(u32 kind, u32 flags)
@@ -253,7 +262,6 @@ INLINE void message_fill(struct message *m, const struct caller *caller, const s
 	m->event.socket = cookie_of(sk, reads);
 	m->event.bytes = bytes;
 	m->event.error = result < 0 ? result : 0;
-	m->requested = call->requested;
 	m->unread_us = MICROSECONDS_UNKNOWN;
 	m->duration_ns = call->start_ns ? m->event.ts_ns - call->start_ns : DURATION_UNKNOWN;
 	set_sequence(&m->event, message_flags(kind, call->flags), call, sk, kind, bytes, reads);
@@ -267,30 +275,34 @@ INLINE void follow_bytes(struct message *m, struct sock *sk, u32 kind, enum read
 		m->unread_us = delivery_unread(sk, m->event.seq + m->event.bytes, m->event.ts_ns, reads);
 }
 
+/* Adds the payload, and what only the payload tells. */
+INLINE void message_complete(struct message *m, struct call *call, struct counters *counters)
+{
+	struct payload payload;
+	u32 bytes = m->event.bytes;
+
+	if (!payload_find(&payload, call, bytes)) {
+		COUNT(counters->ring_busy, 1);
+		return;
+	}
+	m->requested = call->requested;
+	if (config.payload_limit && payload.length < bytes)
+		COUNT(counters->payload_cut, bytes - payload.length);
+	message_submit(m, call, &payload, counters);
+	if (payload.gathered)
+		gathering_leave(payload.gathered);
+}
+
+/* The record is made on the stack: in place, the verifier would check all of it for each ring that it may go to. */
 INLINE void message_record(const struct caller *caller, struct call *call, struct sock *sk, u32 kind, int result,
 			   enum reads reads)
 {
-	u32 bytes = result > 0 ? result : 0;
-	struct payload payload;
-	struct message *m;
-	struct lane *lane;
+	struct message m = {};
 
-	if (!payload_find(&payload, call, bytes)) {
-		COUNT(caller->counters->ring_busy, 1);
-		return;
-	}
-	if (config.payload_limit && payload.length < bytes)
-		COUNT(caller->counters->payload_cut, bytes - payload.length);
-	m = message_reserve(&lane, &payload, &call->buffer, caller->counters);
-	if (!m)
-		return;
-	message_fill(m, caller, call, sk, kind, result, reads);
-	if (kind_wanted(KIND_ACKED) && bytes)
-		follow_bytes(m, sk, kind, reads);
-	m->payload_length = payload.length;
-	m->payload_unavailable = payload_unavailable(&call->buffer, bytes, payload.length);
-	ring_submit(lane);
-	COUNT(caller->counters->submitted, 1);
+	message_fill(&m, caller, call, sk, kind, result, reads);
+	if (kind_wanted(KIND_ACKED) && m.event.bytes)
+		follow_bytes(&m, sk, kind, reads);
+	message_complete(&m, call, caller->counters);
 }
 
 /* A call whose entry was not seen: it began before tracing, or the hook fires at its end only. */

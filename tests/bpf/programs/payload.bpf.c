@@ -39,27 +39,14 @@ INLINE u64 copied_iovec(const struct task *task)
 INLINE void record(struct task *task, struct counters *counters)
 {
 	struct call call = { .requested = REQUESTED_UNKNOWN };
-	struct payload payload;
-	struct message *m;
-	struct lane *lane;
+	struct message m = { .event.bytes = task->bytes };
 
 	COUNT(counters->seen, 1);
 	call.buffer.base = task->shape == BUFFER_IOVEC ? copied_iovec(task) : task->base;
 	call.buffer.segments = task->segments;
 	call.buffer.offset = task->offset;
 	call.buffer.shape = task->shape;
-	if (!payload_find(&payload, &call, task->bytes)) {
-		COUNT(counters->ring_busy, 1);
-		return;
-	}
-	m = message_reserve(&lane, &payload, &call.buffer, counters);
-	if (!m)
-		return;
-	m->requested = call.requested;
-	m->payload_length = payload.length;
-	m->payload_unavailable = payload_unavailable(&call.buffer, task->bytes, payload.length);
-	ring_submit(lane);
-	COUNT(counters->submitted, 1);
+	message_complete(&m, &call, counters);
 }
 
 static long record_one(u32 index, struct task *task)
