@@ -7,8 +7,7 @@
 
 /* What a hook knows about it. */
 struct moment {
-	u32 kind;
-	u8 old_state, new_state;
+	volatile u8 kind, old_state, new_state;
 	u8 sent; /* reset */
 	u8 ending;
 	u32 reason;
