@@ -32,8 +32,11 @@ struct judged {
 	u8 flags;
 };
 
-/* Before 5.17 there are no reasons, and what TCP rejected cannot be told from what it had no room for. */
-INLINE bool is_reason_of_tcp(u32 reason)
+/*
+ * Before 5.17 there are no reasons, and what TCP rejected cannot be told from what it had no room for. A global function,
+ * as the verifier would follow each reason through all that comes after.
+ */
+__noinline u32 is_reason_of_tcp(u32 reason)
 {
 #define ASK(name)                                                                                  \
 	if (EQUALS(reason, SKB_DROP_REASON_##name)) /* TCP_CLOSE is a macro, too */                \
@@ -63,11 +66,10 @@ INLINE bool read_judged(struct judged *to, const struct sk_buff *skb, const stru
 	       (to->flags & tcp->flags) == tcp->flags;
 }
 
-/* Discarded because it had already arrived: no loss, but proof of a spurious retransmission. */
-INLINE bool is_repetition(const struct judged *s)
+/* Of payload: it had already arrived, which is no loss, but proof of a spurious retransmission. */
+__noinline u32 is_reason_of_repetition(u32 reason)
 {
-	return s->payload && (IS_REASON(s->reason, TCP_OLD_DATA) || IS_REASON(s->reason, TCP_OLD_SEQUENCE) ||
-			      IS_REASON(s->reason, TCP_OFOMERGE));
+	return IS_REASON(reason, TCP_OLD_DATA) || IS_REASON(reason, TCP_OLD_SEQUENCE) || IS_REASON(reason, TCP_OFOMERGE);
 }
 
 /*
@@ -142,7 +144,7 @@ INLINE bool is_lost(const struct sock *sk, const struct judged *s)
 {
 	u8 state = 0;
 
-	if (!is_reason_of_tcp(s->reason) || is_repetition(s))
+	if (!is_reason_of_tcp(s->reason) || (s->payload && is_reason_of_repetition(s->reason)))
 		return true;
 	if (s->flags & TCPHDR_RST || !DROP_HAS_REASON())
 		return false;
