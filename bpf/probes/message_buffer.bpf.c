@@ -55,12 +55,13 @@ SEC("tp_btf/tcp_sendmsg_locked") int tracepoint_send_buffer(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
 	const struct msghdr *msg = (void *)ctx[1];
+	struct tcp_sock *tp = tcp_sock_of(sk, READS_BTF);
 	struct thread thread;
 	struct call *call;
 
 	if (is_user_memory(&msg->msg_iter) && !uses_io_uring(bpf_get_current_task_btf()))
 		return 0;
-	if (has_upper_layer(sk, READS_BTF) || !call_wanted(sk, KIND_SEND, &thread, READS_BTF))
+	if (!tp || has_upper_layer(tp, READS_BTF) || !call_wanted(sk, KIND_SEND, &thread, READS_BTF))
 		return 0;
 	call = current_call(&thread, true);
 	if (!call || call->sk == (u64)sk) /* the same call, at a later turn of its loop */

@@ -54,19 +54,24 @@ INLINE bool is_tcp(struct sock *sk, enum reads reads)
 	return protocol == IPPROTO_TCP;
 }
 
-/* 0: unknown. The numbers of MPTCP have 64 bits, and are in no header that segments show. */
-INLINE u32 sequence_of(struct sock *sk, u32 kind, enum reads reads)
+/* Of the next byte to write or to read. */
+INLINE u32 next_sequence(struct tcp_sock *tp, u32 kind, enum reads reads)
 {
-	struct tcp_sock *tp = is_tcp(sk, reads) ? tcp_sock_of(sk, reads) : NULL;
 	u32 seq = 0;
 
-	if (!tp)
-		return 0;
 	if (kind == KIND_SEND)
 		READ(reads, seq, tp->write_seq);
 	else
 		READ(reads, seq, tp->copied_seq);
 	return seq;
+}
+
+/* 0: unknown. The numbers of MPTCP have 64 bits, and are in no header that segments show. */
+INLINE u32 sequence_of(struct sock *sk, u32 kind, enum reads reads)
+{
+	struct tcp_sock *tp = is_tcp(sk, reads) ? tcp_sock_of(sk, reads) : NULL;
+
+	return tp ? next_sequence(tp, kind, reads) : 0;
 }
 
 INLINE void call_open(struct call *call, struct sock *sk, u32 kind, u32 flags, u64 requested, enum reads reads)

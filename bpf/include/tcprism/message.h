@@ -10,29 +10,25 @@
 #include "delivery.h"
 
 /* A read that reaches the peer's FIN also consumes the FIN's sequence number. */
-INLINE u32 taken_fin(struct sock *sk, u32 copied_seq, enum reads reads)
+INLINE u32 taken_fin(struct tcp_sock *tp, u32 copied_seq, enum reads reads)
 {
+	const struct sock *sk = (void *)tp;
 	unsigned long flags = 0;
-	struct tcp_sock *tp;
 	u32 rcv_nxt = 0;
 
 	READ(reads, flags, sk->__sk_common.skc_flags);
 	if (!(flags >> SOCK_DONE & 1))
 		return 0;
-	tp = tcp_sock_of(sk, reads);
-	if (tp)
-		READ(reads, rcv_nxt, tp->rcv_nxt);
+	READ(reads, rcv_nxt, tp->rcv_nxt);
 	return copied_seq == rcv_nxt;
 }
 
 /* Such as kernel TLS: the bytes that reach TCP are not the caller's. */
-INLINE bool has_upper_layer(struct sock *sk, enum reads reads)
+INLINE bool has_upper_layer(struct tcp_sock *tp, enum reads reads)
 {
-	struct tcp_sock *tp = tcp_sock_of(sk, reads);
 	const struct tcp_ulp_ops *ops = NULL;
 
-	if (tp)
-		READ(reads, ops, tp->inet_conn.icsk_ulp_ops);
+	READ(reads, ops, tp->inet_conn.icsk_ulp_ops);
 	return ops;
 }
 
@@ -40,12 +36,11 @@ INLINE bool has_upper_layer(struct sock *sk, enum reads reads)
  * Whether the call reads or writes out of sequence: urgent data or, in repair mode, either queue. A peek skips urgent
  * data that is next, and leaves no trace of that.
  */
-INLINE bool is_out_of_stream(struct sock *sk, u32 kind, u32 flags, enum reads reads)
+INLINE bool is_out_of_stream(struct tcp_sock *tp, u32 kind, u32 flags, enum reads reads)
 {
-	struct tcp_sock *tp = tcp_sock_of(sk, reads);
 	u16 urgent = 0;
 
-	if (!tp || READ_BITS(reads, tp, repair))
+	if (READ_BITS(reads, tp, repair))
 		return true;
 	if (kind == KIND_SEND || !(flags & (MSG_OOB | MSG_PEEK)))
 		return false;
@@ -69,15 +64,21 @@ INLINE u32 peeked_ahead(struct sock *sk, u32 bytes, enum reads reads)
 INLINE void set_sequence(struct event *event, u32 flags, const struct call *call, struct sock *sk, u32 kind, u32 bytes,
 			 enum reads reads)
 {
-	u32 now = sequence_of(sk, kind, reads);
-	u32 fin = kind == KIND_RECV ? taken_fin(sk, now, reads) : 0;
-	u32 moved = flags & MESSAGE_PEEK ? 0 : bytes;
-	u32 seq = call->sk ? call->seq : now - moved - fin;
+	struct tcp_sock *tp = is_tcp(sk, reads) ? tcp_sock_of(sk, reads) : NULL;
+	u32 now, fin, moved, seq;
 
+	event->seq = 0;
+	event->flags = flags | MESSAGE_SEQ_UNKNOWN;
+	if (!tp)
+		return;
+	now = next_sequence(tp, kind, reads);
+	fin = kind == KIND_RECV ? taken_fin(tp, now, reads) : 0;
+	moved = flags & MESSAGE_PEEK ? 0 : bytes;
+	seq = call->sk ? call->seq : now - moved - fin;
 	if (!now || (now - seq != moved && now - seq != moved + fin) || (!call->sk && is_held(sk, reads)))
-		flags |= MESSAGE_SEQ_UNKNOWN;
-	if (has_upper_layer(sk, reads) || is_out_of_stream(sk, kind, call->flags, reads))
-		flags |= MESSAGE_SEQ_UNKNOWN;
+		return;
+	if (has_upper_layer(tp, reads) || is_out_of_stream(tp, kind, call->flags, reads))
+		return;
 	if (flags & MESSAGE_PEEK)
 		seq += peeked_ahead(sk, bytes, reads);
 	event->seq = seq;
