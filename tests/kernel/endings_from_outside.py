@@ -20,6 +20,7 @@ from .ways import (
     TCP_USER_TIMEOUT,
     abort,
     await_state,
+    await_true,
     configured,
     fail_to_answer,
     following,
@@ -167,7 +168,9 @@ def keepalive(wire: Wire, port: int) -> None:
     for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT):
         client.setsockopt(socket.IPPROTO_TCP, option, 1)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    lost = len(wire.lost)
     with following(wire, lose_everything):
+        await_true(lambda: len(wire.lost) > lost + 1)  # also the reset, which comes with the end
         fail_to_answer(wire, port, client, server)
 
 
