@@ -96,7 +96,7 @@ INLINE void read_connection(struct connection *to, const struct sock_common *sk,
 	u16 family = 0, remote_port = 0;
 	u32 interface = 0;
 
-	to->netns = read_netns(sk, reads); /* first, before the code branches: the verifier takes long over it */
+	to->netns = read_netns(sk, reads);
 	READ(reads, family, sk->skc_family);
 	READ(reads, remote_port, sk->skc_dport);
 	to->local_port = local_port_of(sk, reads);

@@ -7,6 +7,7 @@
 
 /* What a hook knows about it. */
 struct moment {
+	/* Volatile, for the verifier then forgets what it has compared them with, and does not check each combination. */
 	volatile u8 kind, old_state, new_state;
 	u8 sent; /* reset */
 	u8 ending;
@@ -77,14 +78,10 @@ static __noinline int connection_submit(struct sock *sk, const struct moment *m,
 INLINE void connection_happened(struct sock *sk, struct note *note, struct moment *m)
 {
 	struct connection c;
-	struct sock *same;
 
 	if (!kind_wanted(m->kind))
 		return;
-	same = (void *)bpf_skc_to_tcp_sock(sk); /* the verifier follows this pointer without a search of all types */
-	if (!same)
-		return;
-	read_connection(&c, &same->__sk_common, READS_BTF);
+	read_connection(&c, &sk->__sk_common, READS_BTF);
 	connection_submit(sk, m, &c, note ? &note->owner : NULL);
 }
 

@@ -190,11 +190,7 @@ INLINE bool is_tcp_or_mptcp(struct sock *sk, enum reads reads)
 	return (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP) && type == SOCK_STREAM;
 }
 
-/*
- * The calling thread and its connection. Read before the code branches by where the payload is: the verifier would
- * check on each branch anew whether it may follow the pointers, which took most of its time (6.2+:
- * btf_nested_type_is_trusted()).
- */
+/* The calling thread and its connection. */
 struct caller {
 	struct thread thread;
 	struct counters *counters;
