@@ -1,4 +1,4 @@
-"""How soon tcprism is there, and how much memory it takes."""
+"""How soon tcprism is there, what the verifier has to do for that, and how much memory it takes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from benchmarks.load import load_namespace, put_load
 from benchmarks.rounds import Rounds
 from benchmarks.table import Table, Target, at_most
 from benchmarks.tracer import tracing
+from tcprism.events._wire import PAYLOAD_MAX
+from tcprism.events.kinds import KINDS
+from tcprism.sources.request import Request
+from tcprism.sources.tracing import Tracing
+from tests.support.bpf import verified_instructions
 from tests.support.netns import Netns
 from tests.support.tracer import TCPRISM
 
@@ -45,6 +50,25 @@ def first_event_seconds(netns: Netns) -> float:
     return seconds
 
 
+def verified(request: Request) -> dict[str, int]:
+    """Return how many instructions the verifier follows, by program."""
+    with Tracing(request) as tracing:
+        bpf = tracing._hooks._object
+        return {name: verified_instructions(bpf.program_fd(name)) for name in bpf.loaded}
+
+
+def print_verified() -> None:
+    """Print the table of what the verifier follows, the most first."""
+    default, most = verified(Request()), verified(Request(KINDS, payload=PAYLOAD_MAX))
+    table = Table(
+        "instructions verified", ("program", "default", f"all kinds, {PAYLOAD_MAX} bytes")
+    )
+    for name in sorted(most, key=most.__getitem__, reverse=True):
+        table.add(name, f"{default[name]:,}" if name in default else "", f"{most[name]:,}")
+    table.add("all", f"{sum(default.values()):,}", f"{sum(most.values()):,}")
+    table.print()
+
+
 def memory(netns: Netns, *arguments: str) -> tuple[float, float]:
     """Return megabytes after a flood: without the mapped rings, and of the rings."""
     with tracing(netns, *arguments) as tracer:
@@ -76,3 +100,4 @@ def run(rounds: Rounds) -> None:
             other, rings = memory(netns, *arguments)
             add(name, MEMORY, other, f"{rings:.0f} MB")
     table.print()
+    print_verified()

@@ -69,23 +69,36 @@ INLINE void send_abandoned(void)
 	batch_end();
 }
 
-/* What the entry of this call noted, if anything. */
-INLINE struct call *noted_call(const struct thread *thread, struct sock *sk, const struct call *at_end)
+/*
+ * What the entry of this call, on the socket in `call`, has noted, if anything. Not if the hook saw it after a part was sent.
+ * A global function, as buffer_from_other_syscall() is.
+ */
+__noinline int take_noted(struct call *call, int result)
 {
-	struct call *call;
+	struct thread thread;
+	struct call *noted;
+	u64 sk;
 
-	if (at_end->buffer.shape != BUFFER_NONE && !uses_io_uring(thread->task))
-		return NULL;
-	call = current_call(thread, false);
-	return call && call->sk == (u64)sk ? call : NULL;
+	if (!call)
+		return 0;
+	sk = call->sk;
+	call->sk = 0;
+	read_thread(&thread);
+	noted = current_call(&thread, false);
+	if (!noted || noted->sk != sk)
+		return 0;
+	if (result < 0 || noted->requested >= (u32)result)
+		*call = *noted;
+	noted->sk = 0;
+	return 0;
 }
 
 SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
-	struct call call, *noted;
 	int result = ctx[1];
 	struct caller caller;
+	struct call call;
 	bool by_vector;
 
 	if (!is_traced(sk, KIND_SEND))
@@ -98,11 +111,10 @@ SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
 		return 0;
 	find_buffer(&call, sk, caller.thread.task, result, 0, KIND_SEND);
 	by_vector = call.buffer.shape != BUFFER_FLAT;
-	noted = noted_call(&caller.thread, sk, &call);
-	if (noted && (result < 0 || noted->requested >= (u32)result)) /* else the hook saw it after a part was sent */
-		call = *noted; /* to go on with either pointer would take the verifier twice as long */
-	if (noted)
-		noted->sk = 0;
+	if (call.buffer.shape == BUFFER_NONE || uses_io_uring(caller.thread.task)) {
+		call.sk = (u64)sk;
+		take_noted(&call, result);
+	}
 	message_record(&caller, &call, sk, KIND_SEND, result, READS_BTF);
 	if (by_vector)
 		end_partial_batch(&call, result);

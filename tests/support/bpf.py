@@ -1,11 +1,14 @@
-"""Running a BPF program by itself: no hook, no traffic (BPF_PROG_TEST_RUN)."""
+"""A BPF program by itself: its verification, and runs without a hook (BPF_PROG_TEST_RUN)."""
 
 from __future__ import annotations
 
 import ctypes
-from ctypes import byref
+from ctypes import byref, c_uint32
 
 from tcprism.kernel import libbpf
+
+_INFO_SIZE = 256  # more than struct bpf_prog_info, include/uapi/linux/bpf.h
+_VERIFIED_INSNS = 216  # its offset there; 5.16+
 
 
 class _TestRunOptions(ctypes.Structure):
@@ -45,6 +48,14 @@ def run_raw_program(descriptor: int, argument: bytes) -> int:
     """
     memory = ctypes.create_string_buffer(argument, len(argument))
     return _run(descriptor, ctypes.addressof(memory).to_bytes(8, "little"))[0]
+
+
+def verified_instructions(descriptor: int) -> int:
+    """Return how many instructions the verifier has followed; 0 where the kernel does not tell."""
+    info, size = ctypes.create_string_buffer(_INFO_SIZE), c_uint32(_INFO_SIZE)
+    libbpf.load().checked("bpf_obj_get_info_by_fd", descriptor, info, byref(size))
+    told = size.value > _VERIFIED_INSNS
+    return int.from_bytes(info.raw[_VERIFIED_INSNS : _VERIFIED_INSNS + 4], "little") if told else 0
 
 
 def _run(descriptor: int, context: bytes) -> tuple[int, bytes]:
