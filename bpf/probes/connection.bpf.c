@@ -52,9 +52,22 @@ INLINE s32 error_of_attempt(const struct sock *sk, const struct note *note, cons
 	return note && note->error ? note->error : sk->sk_err_soft;
 }
 
+/* Fast Open may begin and end in one transition. */
+INLINE bool begins_and_ends(const struct moment *m)
+{
+	return m->kind == KIND_ACCEPT && m->new_state == TCP_CLOSE;
+}
+
+INLINE bool transition_wanted(const struct moment *m)
+{
+	return kind_wanted(m->kind) || kind_wanted(KIND_STATE) || (begins_and_ends(m) && kind_wanted(KIND_CLOSE));
+}
+
 INLINE void transition(struct sock *sk, struct moment *m)
 {
 	struct note *note = note_transition(sk, m);
+	const struct owner *owner = note ? &note->owner : NULL;
+	struct connection c;
 
 	if (m->new_state == m->old_state) /* close() after shutdown() */
 		return;
@@ -62,18 +75,21 @@ INLINE void transition(struct sock *sk, struct moment *m)
 	m->error = error_of_attempt(sk, note, m);
 	if (note)
 		undo_check(sk, note);
-	if (m->kind == KIND_ACCEPT && m->new_state == TCP_CLOSE) {
-		connection_happened(sk, note, m);
+	if (!transition_wanted(m))
+		return;
+	read_connection(&c, &sk->__sk_common, READS_BTF);
+	if (begins_and_ends(m)) {
+		connection_happened(sk, m, &c, owner);
 		m->kind = KIND_CLOSE;
 	}
 	if (m->kind == KIND_CLOSE)
 		m->ending = ending_of(sk, note, m->old_state);
 	if (m->kind != KIND_STATE)
-		connection_happened(sk, note, m);
+		connection_happened(sk, m, &c, owner);
 	m->kind = KIND_STATE;
 	m->elapsed_ns = ELAPSED_UNKNOWN;
 	m->ending = ENDING_NONE;
-	connection_happened(sk, note, m);
+	connection_happened(sk, m, &c, owner);
 }
 
 INLINE void listener_follow(struct sock *sk, const struct moment *m)

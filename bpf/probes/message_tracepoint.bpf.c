@@ -70,8 +70,8 @@ INLINE void send_abandoned(void)
 }
 
 /*
- * What the entry of this call, on the socket in `call`, has noted, if anything. Not if the hook saw it after a part was sent.
- * A global function, as buffer_from_other_syscall() is.
+ * What the entry of this call, on the socket in `call`, has noted, if anything: not if the hook saw it after a part was
+ * sent. A global function, as buffer_from_other_syscall() is.
  */
 __noinline int take_noted(struct call *call, int result)
 {

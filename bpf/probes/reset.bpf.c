@@ -9,10 +9,15 @@ INLINE void reset_of_socket(struct sock *sk, u32 sent, u32 reason)
 	struct note *note = note_of(sk, READS_BTF);
 	struct moment m = { .kind = KIND_RESET, .sent = sent, .reason = reason, .elapsed_ns = ELAPSED_UNKNOWN };
 
+	struct connection c;
+
 	m.old_state = sk->__sk_common.skc_state;
 	if (note)
 		note->reset = sent ? ENDING_RESET_SENT : ENDING_RESET_RECEIVED;
-	connection_happened(sk, note, &m);
+	if (!kind_wanted(KIND_RESET))
+		return;
+	read_connection(&c, &sk->__sk_common, READS_BTF);
+	connection_submit(sk, &m, &c, note ? &note->owner : NULL);
 }
 
 /* A reset without a connection: the packet that it answers tells the addresses. */

@@ -75,14 +75,11 @@ static __noinline int connection_submit(struct sock *sk, const struct moment *m,
 	return 0;
 }
 
-INLINE void connection_happened(struct sock *sk, struct note *note, struct moment *m)
+INLINE void connection_happened(struct sock *sk, const struct moment *m, const struct connection *c,
+				const struct owner *owner)
 {
-	struct connection c;
-
-	if (!kind_wanted(m->kind))
-		return;
-	read_connection(&c, &sk->__sk_common, READS_BTF);
-	connection_submit(sk, m, &c, note ? &note->owner : NULL);
+	if (kind_wanted(m->kind))
+		connection_submit(sk, m, c, owner);
 }
 
 #endif

@@ -33,8 +33,8 @@ struct judged {
 };
 
 /*
- * Before 5.17 there are no reasons, and what TCP rejected cannot be told from what it had no room for. A global function,
- * as the verifier would follow each reason through all that comes after.
+ * Before 5.17 there are no reasons, and what TCP rejected cannot be told from what it had no room for. A global
+ * function, or the verifier would follow each reason through all that comes after.
  */
 __noinline u32 is_reason_of_tcp(u32 reason)
 {

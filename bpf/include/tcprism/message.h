@@ -91,8 +91,8 @@ struct payload {
 };
 
 /*
- * The bytes of a call's payload to record. A global function, as the verifier does not follow its result's values: one for
- * each branch would multiply all paths that come after.
+ * The bytes of a call's payload to record. A global function, for the verifier knows nothing of its result: to follow a
+ * value for each branch would multiply all paths that come after.
  */
 __noinline u32 payload_wanted(u32 bytes, u32 shape)
 {

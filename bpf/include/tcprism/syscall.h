@@ -223,9 +223,9 @@ INLINE u32 send_flags_of(const struct arguments *a, enum call_shape shape)
 }
 
 /*
- * For all calls but the commonest. Leaves `requested` alone if only the segments of the buffer can tell. A global function,
- * so that the verifier checks it once, and what follows it once, not again for each shape of call. It takes a pointer, which
- * 5.10 would refuse, but no kernel before 6.3 loads it.
+ * For all calls but the commonest. Leaves `requested` alone if only the segments of the buffer can tell. A global
+ * function: the verifier checks it once, and what follows it once, not again for each shape of call. It takes a
+ * pointer, which 5.10 would refuse, but no kernel before 6.3 loads it.
  */
 __noinline int buffer_from_other_syscall(struct call *call, u32 failed)
 {
