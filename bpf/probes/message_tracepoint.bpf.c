@@ -35,13 +35,20 @@ INLINE bool is_traced(struct sock *sk, u32 kind)
 	return sk && (kind_wanted(kind) || config.owners_from_messages) && is_tcp_or_mptcp(sk, READS_BTF);
 }
 
+INLINE void record_recv(struct caller *caller, struct sock *sk, int result, u32 flags)
+{
+	struct call call;
+
+	find_buffer(&call, sk, caller->thread.task, result, flags, KIND_RECV);
+	message_record(caller, &call, sk, KIND_RECV, result, READS_BTF);
+}
+
 SEC("tp_btf/sock_recv_length") int tracepoint_recv(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
 	int result = ctx[1];
 	u32 flags = ctx[2];
 	struct caller caller;
-	struct call call;
 
 	if (!is_traced(sk, KIND_RECV))
 		return 0;
@@ -49,10 +56,8 @@ SEC("tp_btf/sock_recv_length") int tracepoint_recv(u64 *ctx)
 		batch_end();
 		return 0;
 	}
-	if (!message_admit(&caller, sk, KIND_RECV, READS_BTF))
-		return 0;
-	find_buffer(&call, sk, caller.thread.task, result, flags, KIND_RECV);
-	message_record(&caller, &call, sk, KIND_RECV, result, READS_BTF);
+	if (message_admit(&caller, sk, KIND_RECV, READS_BTF))
+		record_recv(&caller, sk, result, flags);
 	return 0;
 }
 
@@ -93,13 +98,27 @@ __noinline int take_noted(struct call *call, int result)
 	return 0;
 }
 
+INLINE void record_send(struct caller *caller, struct sock *sk, int result)
+{
+	struct call call;
+	bool by_vector;
+
+	find_buffer(&call, sk, caller->thread.task, result, 0, KIND_SEND);
+	by_vector = call.buffer.shape != BUFFER_FLAT;
+	if (call.buffer.shape == BUFFER_NONE || uses_io_uring(caller->thread.task)) {
+		call.sk = (u64)sk;
+		take_noted(&call, result);
+	}
+	message_record(caller, &call, sk, KIND_SEND, result, READS_BTF);
+	if (by_vector)
+		end_partial_batch(&call, result);
+}
+
 SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
 {
 	struct sock *sk = (void *)ctx[0];
 	int result = ctx[1];
 	struct caller caller;
-	struct call call;
-	bool by_vector;
 
 	if (!is_traced(sk, KIND_SEND))
 		return 0;
@@ -107,16 +126,7 @@ SEC("tp_btf/sock_send_length") int tracepoint_send(u64 *ctx)
 		send_abandoned();
 		return 0;
 	}
-	if (!message_admit(&caller, sk, KIND_SEND, READS_BTF))
-		return 0;
-	find_buffer(&call, sk, caller.thread.task, result, 0, KIND_SEND);
-	by_vector = call.buffer.shape != BUFFER_FLAT;
-	if (call.buffer.shape == BUFFER_NONE || uses_io_uring(caller.thread.task)) {
-		call.sk = (u64)sk;
-		take_noted(&call, result);
-	}
-	message_record(&caller, &call, sk, KIND_SEND, result, READS_BTF);
-	if (by_vector)
-		end_partial_batch(&call, result);
+	if (message_admit(&caller, sk, KIND_SEND, READS_BTF))
+		record_send(&caller, sk, result);
 	return 0;
 }

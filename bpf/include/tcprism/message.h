@@ -190,12 +190,14 @@ INLINE bool is_tcp_or_mptcp(struct sock *sk, enum reads reads)
 	return (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP) && type == SOCK_STREAM;
 }
 
-/* The calling thread and its connection. */
+/*
+ * The calling thread, and the record of its message, with the connection and the owner in it. The record is made on the
+ * stack: in place, the verifier would check all of it for each ring that it may go to.
+ */
 struct caller {
 	struct thread thread;
 	struct counters *counters;
-	struct connection connection;
-	struct owner current;
+	struct message message;
 };
 
 /* At a call's entry. The filters are those of its end: a call that will not be recorded must leave nothing behind. */
@@ -207,9 +209,11 @@ INLINE bool call_wanted(struct sock *sk, u32 kind, struct thread *thread, enum r
 	return task_passes(thread->pid) && socket_connection_passes(&sk->__sk_common, reads);
 }
 
-/* Cheapest checks first. A caller that passes them all becomes the socket's owner. */
-INLINE bool caller_passes(struct caller *caller, struct sock *sk, enum reads reads)
+/* Cheapest checks first. A caller that passes them all becomes the socket's owner, and begins its record. */
+INLINE bool caller_passes(struct caller *caller, struct sock *sk, u32 kind, enum reads reads)
 {
+	struct connection connection;
+	struct owner current;
 	bool for_owner;
 
 	if (!socket_ports_pass(&sk->__sk_common, reads))
@@ -221,16 +225,17 @@ INLINE bool caller_passes(struct caller *caller, struct sock *sk, enum reads rea
 			owner_turn_away_for_good(sk, &caller->thread, reads);
 		return false;
 	}
-	read_connection(&caller->connection, &sk->__sk_common, reads);
-	if (!connection_passes(&caller->connection))
+	read_connection(&connection, &sk->__sk_common, reads);
+	if (!connection_passes(&connection))
 		return false;
-	if (for_owner) {
-		read_owner(&caller->current, sk, reads);
-		return true;
-	}
-	read_current(&caller->current, &caller->thread, true);
-	if (config.owners_from_messages && is_tcp(sk, reads))
-		owner_remember(sk, &caller->current, reads);
+	if (for_owner)
+		read_owner(&current, sk, reads);
+	else
+		read_current(&current, &caller->thread, true);
+	if (config.owners_from_messages && !for_owner && is_tcp(sk, reads))
+		owner_remember(sk, &current, reads);
+	caller->message = (struct message){};
+	event_begin(&caller->message.event, kind, &connection, &current);
 	return true;
 }
 
@@ -244,18 +249,17 @@ INLINE bool message_admit(struct caller *caller, struct sock *sk, u32 kind, enum
 		return false;
 	if (wanted)
 		COUNT(caller->counters->seen, 1);
-	passes = caller_passes(caller, sk, reads);
+	passes = caller_passes(caller, sk, kind, reads);
 	if (wanted && !passes)
 		COUNT(caller->counters->filtered, 1);
 	return wanted && passes;
 }
 
-INLINE void message_fill(struct message *m, const struct caller *caller, const struct call *call, struct sock *sk,
-			 u32 kind, int result, enum reads reads)
+INLINE void message_fill(struct message *m, const struct call *call, struct sock *sk, u32 kind, int result,
+			 enum reads reads)
 {
 	u32 bytes = result > 0 ? result : 0;
 
-	event_begin(&m->event, kind, &caller->connection, &caller->current);
 	m->event.socket = cookie_of(sk, reads);
 	m->event.bytes = bytes;
 	m->event.error = result < 0 ? result : 0;
@@ -290,16 +294,15 @@ INLINE void message_complete(struct message *m, struct call *call, struct counte
 		gathering_leave(payload.gathered);
 }
 
-/* The record is made on the stack: in place, the verifier would check all of it for each ring that it may go to. */
-INLINE void message_record(const struct caller *caller, struct call *call, struct sock *sk, u32 kind, int result,
+INLINE void message_record(struct caller *caller, struct call *call, struct sock *sk, u32 kind, int result,
 			   enum reads reads)
 {
-	struct message m = {};
+	struct message *m = &caller->message;
 
-	message_fill(&m, caller, call, sk, kind, result, reads);
-	if (kind_wanted(KIND_ACKED) && m.event.bytes)
-		follow_bytes(&m, sk, kind, reads);
-	message_complete(&m, call, caller->counters);
+	message_fill(m, call, sk, kind, result, reads);
+	if (kind_wanted(KIND_ACKED) && m->event.bytes)
+		follow_bytes(m, sk, kind, reads);
+	message_complete(m, call, caller->counters);
 }
 
 /* A call whose entry was not seen: it began before tracing, or the hook fires at its end only. */
