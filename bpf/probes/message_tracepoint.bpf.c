@@ -40,7 +40,7 @@ INLINE void record_recv(struct caller *caller, struct sock *sk, int result, u32 
 	struct call call;
 
 	find_buffer(&call, sk, caller->thread.task, result, flags, KIND_RECV);
-	message_record(caller, &call, sk, KIND_RECV, result, READS_BTF);
+	message_returned(caller, &call, sk, KIND_RECV, result, READS_BTF);
 }
 
 SEC("tp_btf/sock_recv_length") int tracepoint_recv(u64 *ctx)
@@ -109,7 +109,7 @@ INLINE void record_send(struct caller *caller, struct sock *sk, int result)
 		call.sk = (u64)sk;
 		take_noted(&call, result);
 	}
-	message_record(caller, &call, sk, KIND_SEND, result, READS_BTF);
+	message_returned(caller, &call, sk, KIND_SEND, result, READS_BTF);
 	if (by_vector)
 		end_partial_batch(&call, result);
 }

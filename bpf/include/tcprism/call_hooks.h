@@ -48,7 +48,7 @@ INLINE void call_leave(struct sock *sk, int result, u32 kind, u32 flags, enum re
 	}
 	if (call->kind != kind || call->sk != (u64)sk)
 		call_unseen(call, flags);
-	message_record(&caller, call, sk, kind, result, reads);
+	message_returned(&caller, call, sk, kind, result, reads);
 	call->sk = 0;
 }
 

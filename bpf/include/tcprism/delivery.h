@@ -92,8 +92,19 @@ INLINE void deliveries_forget(struct sock *sk)
 		bpf_map_delete_elem(&deliveries_by_address, &key);
 }
 
+/* What a call has moved. */
+struct moved {
+	u64 ts_ns; /* when it returned */
+	u64 duration_ns;
+	u64 socket;
+	u32 seq, bytes;
+	u32 unread_us;
+	s32 error;
+	u32 flags; /* message_flag */
+};
+
 /* A send has returned; its bytes are in the send queue or have left. */
-INLINE void delivery_sent(struct sock *sk, const struct event *send, enum reads reads)
+INLINE void delivery_sent(struct sock *sk, const struct moved *send, enum reads reads)
 {
 	struct counters *counters = counters_of(KIND_ACKED);
 	struct deliveries *d = deliveries_create(sk, reads);

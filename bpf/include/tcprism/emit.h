@@ -29,11 +29,11 @@ INLINE void event_owner(struct event *event, const struct owner *owner)
 }
 
 /* Sets all but socket, flags, bytes, seq and error. The room still holds an older record: every field must be set. */
-INLINE void event_begin(struct event *event, u32 kind, const struct connection *c, const struct owner *owner)
+INLINE void event_at(struct event *event, u64 ts_ns, u32 kind, const struct connection *c, const struct owner *owner)
 {
 	const struct owner unknown = {};
 
-	event->ts_ns = bpf_ktime_get_ns();
+	event->ts_ns = ts_ns;
 	event->kind = kind;
 	event->family = c->family;
 	event->netns = c->netns;
@@ -46,6 +46,11 @@ INLINE void event_begin(struct event *event, u32 kind, const struct connection *
 		event_owner(event, owner);
 	else
 		event_owner(event, &unknown);
+}
+
+INLINE void event_begin(struct event *event, u32 kind, const struct connection *c, const struct owner *owner)
+{
+	event_at(event, bpf_ktime_get_ns(), kind, c, owner);
 }
 
 /* The cookie is made when first asked for. If no helper may ask (kprobes, tracing before 5.12), it can be 0: null. */

@@ -61,28 +61,28 @@ INLINE u32 peeked_ahead(struct sock *sk, u32 bytes, enum reads reads)
  * Exact if the sequence number advanced by what this call moved: then no other thread was in between. Without the
  * entry, only a thread that still holds the socket is noticed, not one that came and went since the call ended.
  */
-INLINE void set_sequence(struct event *event, u32 flags, const struct call *call, struct sock *sk, u32 kind, u32 bytes,
-			 enum reads reads)
+INLINE void set_sequence(struct moved *to, const struct call *call, struct sock *sk, u32 kind, enum reads reads)
 {
 	struct tcp_sock *tp = is_tcp(sk, reads) ? tcp_sock_of(sk, reads) : NULL;
-	u32 now, fin, moved, seq;
+	bool peeks = to->flags & MESSAGE_PEEK;
+	u32 now, fin, bytes, seq;
 
-	event->seq = 0;
-	event->flags = flags | MESSAGE_SEQ_UNKNOWN;
+	to->seq = 0;
+	to->flags |= MESSAGE_SEQ_UNKNOWN;
 	if (!tp)
 		return;
 	now = next_sequence(tp, kind, reads);
 	fin = kind == KIND_RECV ? taken_fin(tp, now, reads) : 0;
-	moved = flags & MESSAGE_PEEK ? 0 : bytes;
-	seq = call->sk ? call->seq : now - moved - fin;
-	if (!now || (now - seq != moved && now - seq != moved + fin) || (!call->sk && is_held(sk, reads)))
+	bytes = peeks ? 0 : to->bytes;
+	seq = call->sk ? call->seq : now - bytes - fin;
+	if (!now || (now - seq != bytes && now - seq != bytes + fin) || (!call->sk && is_held(sk, reads)))
 		return;
 	if (has_upper_layer(tp, reads) || is_out_of_stream(tp, kind, call->flags, reads))
 		return;
-	if (flags & MESSAGE_PEEK)
-		seq += peeked_ahead(sk, bytes, reads);
-	event->seq = seq;
-	event->flags = flags;
+	if (peeks)
+		seq += peeked_ahead(sk, to->bytes, reads);
+	to->seq = seq;
+	to->flags &= ~MESSAGE_SEQ_UNKNOWN;
 }
 
 struct payload {
@@ -131,40 +131,6 @@ INLINE long read_payload(void *to, u32 length, const struct buffer *from, const 
 	return bpf_probe_read_user(to, length, (void *)(from->base + from->offset));
 }
 
-INLINE void message_put(struct message *to, const struct message *m, const struct call *call, u32 length)
-{
-	*to = *m;
-	to->payload_length = length;
-	to->payload_unavailable = payload_unavailable(&call->buffer, m->event.bytes, length);
-}
-
-/* Without the barrier the compiler drops the comparison, which it can prove and the verifier cannot. */
-#define SUBMIT_CLASS(size)                                                                         \
-	if (config.payload_limit <= size || payload->length <= size) {                             \
-		u32 bounded = payload->length;                                                     \
-                                                                                                   \
-		barrier_var(bounded);                                                              \
-		if (bounded > size)                                                                \
-			bounded = size;                                                            \
-		SUBMIT(message_##size, struct message, counters, {                                 \
-			if (read_payload(record + 1, bounded, &call->buffer, payload->gathered))   \
-				bounded = 0;                                                       \
-			message_put(record, m, call, bounded);                                     \
-		});                                                                                \
-		return;                                                                            \
-	}
-
-/* Into the ring of the smallest payload class that fits. */
-INLINE void message_submit(const struct message *m, const struct call *call, const struct payload *payload,
-			   struct counters *counters)
-{
-	if (!payload->length) {
-		SUBMIT(message_0, struct message, counters, message_put(record, m, call, 0));
-		return;
-	}
-	PAYLOAD_CLASSES(SUBMIT_CLASS)
-}
-
 INLINE u32 message_flags(u32 kind, u32 flags)
 {
 	if (kind == KIND_SEND)
@@ -190,14 +156,12 @@ INLINE bool is_tcp_or_mptcp(struct sock *sk, enum reads reads)
 	return (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP) && type == SOCK_STREAM;
 }
 
-/*
- * The calling thread, and the record of its message, with the connection and the owner in it. The record is made on the
- * stack: in place, the verifier would check all of it for each ring that it may go to.
- */
+/* The calling thread and its connection. */
 struct caller {
 	struct thread thread;
 	struct counters *counters;
-	struct message message;
+	struct connection connection;
+	struct owner current;
 };
 
 /* At a call's entry. The filters are those of its end: a call that will not be recorded must leave nothing behind. */
@@ -209,11 +173,9 @@ INLINE bool call_wanted(struct sock *sk, u32 kind, struct thread *thread, enum r
 	return task_passes(thread->pid) && socket_connection_passes(&sk->__sk_common, reads);
 }
 
-/* Cheapest checks first. A caller that passes them all becomes the socket's owner, and begins its record. */
-INLINE bool caller_passes(struct caller *caller, struct sock *sk, u32 kind, enum reads reads)
+/* Cheapest checks first. A caller that passes them all becomes the socket's owner. */
+INLINE bool caller_passes(struct caller *caller, struct sock *sk, enum reads reads)
 {
-	struct connection connection;
-	struct owner current;
 	bool for_owner;
 
 	if (!socket_ports_pass(&sk->__sk_common, reads))
@@ -225,17 +187,15 @@ INLINE bool caller_passes(struct caller *caller, struct sock *sk, u32 kind, enum
 			owner_turn_away_for_good(sk, &caller->thread, reads);
 		return false;
 	}
-	read_connection(&connection, &sk->__sk_common, reads);
-	if (!connection_passes(&connection))
+	read_connection(&caller->connection, &sk->__sk_common, reads);
+	if (!connection_passes(&caller->connection))
 		return false;
 	if (for_owner)
-		read_owner(&current, sk, reads);
+		read_owner(&caller->current, sk, reads);
 	else
-		read_current(&current, &caller->thread, true);
+		read_current(&caller->current, &caller->thread, true);
 	if (config.owners_from_messages && !for_owner && is_tcp(sk, reads))
-		owner_remember(sk, &current, reads);
-	caller->message = (struct message){};
-	event_begin(&caller->message.event, kind, &connection, &current);
+		owner_remember(sk, &caller->current, reads);
 	return true;
 }
 
@@ -249,60 +209,105 @@ INLINE bool message_admit(struct caller *caller, struct sock *sk, u32 kind, enum
 		return false;
 	if (wanted)
 		COUNT(caller->counters->seen, 1);
-	passes = caller_passes(caller, sk, kind, reads);
+	passes = caller_passes(caller, sk, reads);
 	if (wanted && !passes)
 		COUNT(caller->counters->filtered, 1);
 	return wanted && passes;
 }
 
-INLINE void message_fill(struct message *m, const struct call *call, struct sock *sk, u32 kind, int result,
-			 enum reads reads)
+/* Works out what a call has moved before the ring is known: the verifier checks what comes later for each ring. */
+INLINE void read_moved(struct moved *to, const struct call *call, struct sock *sk, u32 kind, int result, enum reads reads)
 {
-	u32 bytes = result > 0 ? result : 0;
+	s32 negative = result >> 31;
 
-	m->event.socket = cookie_of(sk, reads);
-	m->event.bytes = bytes;
-	m->event.error = result < 0 ? result : 0;
-	m->unread_us = MICROSECONDS_UNKNOWN;
-	m->duration_ns = call->start_ns ? m->event.ts_ns - call->start_ns : DURATION_UNKNOWN;
-	set_sequence(&m->event, message_flags(kind, call->flags), call, sk, kind, bytes, reads);
+	barrier_var(negative); /* a mask: with a comparison the path would branch */
+	to->ts_ns = bpf_ktime_get_ns();
+	to->socket = cookie_of(sk, reads);
+	to->duration_ns = call->start_ns ? to->ts_ns - call->start_ns : DURATION_UNKNOWN;
+	to->bytes = result & ~negative;
+	to->error = result & negative;
+	to->flags = message_flags(kind, call->flags);
+	to->unread_us = MICROSECONDS_UNKNOWN;
+	set_sequence(to, call, sk, kind, reads);
 }
 
-INLINE void follow_bytes(struct message *m, struct sock *sk, u32 kind, enum reads reads)
+INLINE void follow_bytes(struct moved *moved, struct sock *sk, u32 kind, enum reads reads)
 {
 	if (kind == KIND_SEND)
-		delivery_sent(sk, &m->event, reads);
-	else if (!(m->event.flags & (MESSAGE_SEQ_UNKNOWN | MESSAGE_PEEK)))
-		m->unread_us = delivery_unread(sk, m->event.seq + m->event.bytes, m->event.ts_ns, reads);
+		delivery_sent(sk, moved, reads);
+	else if (!(moved->flags & (MESSAGE_SEQ_UNKNOWN | MESSAGE_PEEK)))
+		moved->unread_us = delivery_unread(sk, moved->seq + moved->bytes, moved->ts_ns, reads);
 }
 
-/* Adds the payload, and what only the payload tells. */
-INLINE void message_complete(struct message *m, struct call *call, struct counters *counters)
+INLINE void message_fill(struct message *m, const struct caller *caller, const struct moved *moved,
+			 const struct call *call, u32 kind, u32 payload_length)
 {
-	struct payload payload;
-	u32 bytes = m->event.bytes;
+	event_at(&m->event, moved->ts_ns, kind, &caller->connection, &caller->current);
+	m->event.socket = moved->socket;
+	m->event.bytes = moved->bytes;
+	m->event.error = moved->error;
+	m->event.seq = moved->seq;
+	m->event.flags = moved->flags;
+	m->requested = call->requested;
+	m->unread_us = moved->unread_us;
+	m->duration_ns = moved->duration_ns;
+	m->payload_length = payload_length;
+	m->payload_unavailable = payload_unavailable(&call->buffer, moved->bytes, payload_length);
+}
 
-	if (!payload_find(&payload, call, bytes)) {
-		COUNT(counters->ring_busy, 1);
+/* Without the barrier the compiler drops the comparison, which it can prove and the verifier cannot. */
+#define SUBMIT_CLASS(size)                                                                         \
+	if (config.payload_limit <= size || payload->length <= size) {                             \
+		u32 bounded = payload->length;                                                     \
+                                                                                                   \
+		barrier_var(bounded);                                                              \
+		if (bounded > size)                                                                \
+			bounded = size;                                                            \
+		SUBMIT(message_##size, struct message, caller->counters, {                         \
+			if (read_payload(record + 1, bounded, &call->buffer, payload->gathered))   \
+				bounded = 0;                                                       \
+			message_fill(record, caller, moved, call, kind, bounded);                  \
+		});                                                                                \
+		return;                                                                            \
+	}
+
+/* Into the ring of the smallest payload class that fits. */
+INLINE void message_submit(const struct caller *caller, const struct moved *moved, const struct call *call, u32 kind,
+			   const struct payload *payload)
+{
+	if (!payload->length) {
+		SUBMIT(message_0, struct message, caller->counters,
+		       message_fill(record, caller, moved, call, kind, 0));
 		return;
 	}
-	m->requested = call->requested;
-	if (config.payload_limit && payload.length < bytes)
-		COUNT(counters->payload_cut, bytes - payload.length);
-	message_submit(m, call, &payload, counters);
+	PAYLOAD_CLASSES(SUBMIT_CLASS)
+}
+
+/* Records a message with its payload. */
+INLINE void message_record(const struct caller *caller, const struct moved *moved, struct call *call, u32 kind)
+{
+	struct payload payload;
+
+	if (!payload_find(&payload, call, moved->bytes)) {
+		COUNT(caller->counters->ring_busy, 1);
+		return;
+	}
+	if (config.payload_limit && payload.length < moved->bytes)
+		COUNT(caller->counters->payload_cut, moved->bytes - payload.length);
+	message_submit(caller, moved, call, kind, &payload);
 	if (payload.gathered)
 		gathering_leave(payload.gathered);
 }
 
-INLINE void message_record(struct caller *caller, struct call *call, struct sock *sk, u32 kind, int result,
-			   enum reads reads)
+INLINE void message_returned(const struct caller *caller, struct call *call, struct sock *sk, u32 kind, int result,
+			     enum reads reads)
 {
-	struct message *m = &caller->message;
+	struct moved moved;
 
-	message_fill(m, call, sk, kind, result, reads);
-	if (kind_wanted(KIND_ACKED) && m->event.bytes)
-		follow_bytes(m, sk, kind, reads);
-	message_complete(m, call, caller->counters);
+	read_moved(&moved, call, sk, kind, result, reads);
+	if (kind_wanted(KIND_ACKED) && moved.bytes)
+		follow_bytes(&moved, sk, kind, reads);
+	message_record(caller, &moved, call, kind);
 }
 
 /* A call whose entry was not seen: it began before tracing, or the hook fires at its end only. */

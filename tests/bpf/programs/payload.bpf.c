@@ -39,14 +39,15 @@ INLINE u64 copied_iovec(const struct task *task)
 INLINE void record(struct task *task, struct counters *counters)
 {
 	struct call call = { .requested = REQUESTED_UNKNOWN };
-	struct message m = { .event.bytes = task->bytes };
+	struct caller caller = { .counters = counters };
+	struct moved moved = { .bytes = task->bytes };
 
 	COUNT(counters->seen, 1);
 	call.buffer.base = task->shape == BUFFER_IOVEC ? copied_iovec(task) : task->base;
 	call.buffer.segments = task->segments;
 	call.buffer.offset = task->offset;
 	call.buffer.shape = task->shape;
-	message_complete(&m, &call, counters);
+	message_record(&caller, &moved, &call, KIND_SEND);
 }
 
 static long record_one(u32 index, struct task *task)
