@@ -105,7 +105,7 @@ INLINE bool payload_find(struct payload *payload, struct call *call, u32 bytes)
 	u32 shape = call->buffer.shape;
 
 	payload->gathered = NULL;
-	payload->length = payload_wanted(bytes, shape);
+	payload->length = config.payload_limit ? payload_wanted(bytes, shape) : 0;
 	if (shape == BUFFER_NONE || shape == BUFFER_FLAT)
 		return true;
 	payload->gathered = gather(&call->buffer, payload->length);
