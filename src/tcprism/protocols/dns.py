@@ -117,6 +117,7 @@ class Dns(Parser):
         if before := self._asked.pop(message.number, None):  # will not be answered any more
             before.gap = True
             self.done.append(before)
+        self._transfers.pop(message.number, None)
         if len(self._asked) == WAITING_MAX:
             raise NotThisProtocol
         self._asked[message.number] = Exchange("dns", method, message.name, begin, end)
