@@ -10,8 +10,8 @@ from tcprism.protocols import NotThisProtocol
 from tcprism.protocols.huffman import decode as huffman
 
 METHOD, PATH, STATUS, AUTHORITY = b":method", b":path", b":status", b":authority"
-CONTENT_TYPE, GRPC_STATUS = b"content-type", b"grpc-status"
-_WANTED = frozenset((METHOD, PATH, STATUS, AUTHORITY, CONTENT_TYPE, GRPC_STATUS))
+CONTENT_TYPE, GRPC_STATUS, GRPC_MESSAGE = b"content-type", b"grpc-status", b"grpc-message"
+_WANTED = frozenset((METHOD, PATH, STATUS, AUTHORITY, CONTENT_TYPE, GRPC_STATUS, GRPC_MESSAGE))
 UNKNOWN = b""  # the name of a field that is older than the trace
 
 VALUE_MAX = 256  # bytes of a value that are kept, more than is shown of any

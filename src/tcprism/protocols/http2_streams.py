@@ -9,6 +9,7 @@ from tcprism.protocols.grpc import is_grpc, status_name
 from tcprism.protocols.hpack import (
     AUTHORITY,
     CONTENT_TYPE,
+    GRPC_MESSAGE,
     GRPC_STATUS,
     METHOD,
     PATH,
@@ -81,7 +82,7 @@ class Stream:
             exchange.status = _text(status or b"")
             exchange.failed = exchange.status[:1] == "5"
             self._doubtful = False
-        if is_grpc(fields.get(CONTENT_TYPE)):
+        if is_grpc(fields.get(CONTENT_TYPE)) or GRPC_MESSAGE in fields:
             self._is_call()
         if GRPC_STATUS in fields:
             self._is_call()
@@ -147,7 +148,7 @@ class Stream:
         exchange = self.exchange
         if exchange.protocol != "grpc":
             exchange.protocol = "grpc"
-            exchange.method = exchange.resource.rpartition("/")[2] or exchange.method
+            exchange.method = exchange.resource.rpartition("/")[2]
 
 
 @lru_cache(1024)

@@ -142,6 +142,16 @@ def test_trailers_that_are_older_than_the_trace_leave_a_status_unknown() -> None
     assert {(one.resource, one.status, one.gap) for one in talk.end()} == {("/a.B/Get", "", True)}
 
 
+def test_a_message_tells_a_call_of_which_all_else_is_older_than_the_trace() -> None:
+    talk = Talk()
+    for stream in (1, 3):
+        talk.say(CLIENT, request(stream, POST + entry(9) + entry(8)))
+        trailers = entry(0) + b"\0\x0cgrpc-message\0"
+        talk.say(SERVER, response(stream, OK + entry(1), 0), response(stream, trailers))
+    found = [(one.protocol, one.method, one.resource, one.status, one.gap) for one in talk.end()]
+    assert found == [("grpc", "", "", "", True)] * 2
+
+
 def test_a_call_that_http_refuses_has_failed() -> None:
     grpc = literal(b"content-type", b"application/grpc")
     said = [
