@@ -148,13 +148,28 @@ def test_what_is_never_answered_is_pending_and_chosen_on_demand() -> None:
     talk.add(AT_CLIENT, EventKind.SEND, FIRST, GET)
     talk.add(AT_CLIENT, EventKind.RECV, ANSWERS, OK)
     talk.add(AT_CLIENT, EventKind.SEND, FIRST + len(GET), GET)
-    parts = made(Requests(alone=True), talk.batch)
+    stage = Requests(alone=True)
+    parts = list(stage(talk.batch).parts)
+    stage.tick(talk.events[-1]["ts_ns"] + 5_000_000)
+    parts += stage.close().parts
+    assert column(parts[-1], "request_ns") == [5_000_000]  # its age
     assert [state for part in parts for state in column(part, "request_state")] == [
         "complete",
         "pending",
     ]
     for pending, count in ((False, 1), (True, 2)):
         assert len(RequestFilter(pending=pending)(Batch(parts))) == count
+
+
+def test_a_request_is_not_pending_when_its_connection_has_ended() -> None:
+    talk = Talk()
+    talk.exchange(0, "client")
+    talk.add(AT_CLIENT, EventKind.SEND, FIRST + len(GET), GET)
+    stage = Requests(alone=True)
+    stage(talk.batch)
+    end = {**AT_CLIENT, "kind": EventKind.CLOSE, "ts_ns": 2_000_000}
+    (part,) = stage(Batch([connections(end)])).parts
+    assert column(part, "request_state") == ["partial"]
 
 
 def test_a_closed_connection_is_forgotten_and_its_port_may_come_again() -> None:

@@ -225,7 +225,7 @@ _COLUMNS = (
     ),
     _name_column(
         "request_state",
-        "complete; partial: the connection ended before; gap: bytes of it were not captured;"
+        "complete; partial: the connection ended first; gap: bytes of it were not captured;"
         " pending: not answered yet; no response: none follows in this protocol",
         STATES,
     ),
@@ -243,7 +243,10 @@ _COLUMNS = (
     _bytes_column("server_comm", "the server's thread name"),
     field_column("start_ts_ns", ("request",), "integer", "when its first byte was written, or"
                  " read where the client is not seen, CLOCK_MONOTONIC, nanoseconds"),
-    _time_column("request_ns", "from its first byte to the last of the response"),
+    _time_column(
+        "request_ns",
+        "from its first byte to the last of the response; of what is pending, until now",
+    ),
     *(_time_column(f"{name}_ns", doc) for name, doc in SPLIT.items()),
     _name_column(
         "server_source",

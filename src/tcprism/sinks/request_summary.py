@@ -12,7 +12,7 @@ from tcprism.events import Batch, Part
 from tcprism.events.column import Mask, texts
 from tcprism.events.names import endpoint
 from tcprism.events.optional import need
-from tcprism.events.requests import SPLIT, UNKNOWN_NS, asked
+from tcprism.events.requests import SPLIT, STATES, UNKNOWN_NS, asked
 from tcprism.events.units import duration
 from tcprism.sinks import Sink
 from tcprism.sinks.text_details import each
@@ -23,6 +23,7 @@ OTHERS = "others"
 ACCURACY = 0.01  # of percentiles, relative
 
 _VALUE = re.compile(r"[0-9]+|[0-9a-fA-F]{8,}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_PENDING = STATES.index("pending")
 _SEPARATORS = re.compile(r"([/:.?&=])")
 _LINE = "{:>9} {:>7} {:>9} {:>8} {:>8} {:>8} {:>8} {:>7}  {:<15} "
 _TITLES = ("count", "failed", "rate/s", "p50", "p90", "p99", "max", "retrans", "mostly")
@@ -84,7 +85,8 @@ class Group:
         self.count += len(rows)
         self.failed += int(np.count_nonzero(rows["failed"]))
         self.retransmissions += int(rows["retransmissions"].sum())
-        times = rows["request_ns"][rows["request_ns"] != UNKNOWN_NS]
+        known = (rows["request_ns"] != UNKNOWN_NS) & (rows["request_state"] != _PENDING)
+        times = rows["request_ns"][known]
         for value in times.tolist():
             self.sketch.add(value)
         self.most = max(self.most, int(times.max(initial=0)))

@@ -59,13 +59,14 @@ class Answered(NamedTuple):
     at: Moments
     client: View | None
     server: View | None
+    ended: bool  # whether its connection has, without a response
     wait_ns: int
     repeats: int
     causes: str
 
 
-def answered(connection: Connection, exchange: Exchange) -> Answered:
-    """Gather what is known of an exchange."""
+def answered(connection: Connection, exchange: Exchange, ended: bool = False) -> Answered:
+    """Gather what is known of an exchange; `ended`: its connection has ended."""
     side = connection.conversation.client
     views, timelines = connection.views, connection.timelines
     client, server = views[side], views[1 - side]
@@ -76,7 +77,7 @@ def answered(connection: Connection, exchange: Exchange) -> Answered:
         waits = _waits(exchange, request, response, at)
     if request.crowded or response.crowded:
         _forget(connection, exchange, request, response)
-    return Answered(exchange, at, client, server, *waits)
+    return Answered(exchange, at, client, server, ended, *waits)
 
 
 def _forget(
@@ -209,8 +210,11 @@ def split(at: Table, client: Mask, server: Mask) -> dict[str, Times]:
     return {name: np.where(whole, part, _NEVER) for name, part in spans.parts.items()}
 
 
-def request_part(found: Sequence[Answered], parts: Iterable[Part]) -> Part:
-    """Return records of requests; names are looked up in the context of the messages' parts."""
+def request_part(found: Sequence[Answered], parts: Iterable[Part], now_ns: int = 0) -> Part:
+    """Return records of requests; names are looked up in the context of the messages' parts.
+
+    The age of what is pending is that at `now_ns`.
+    """
     rows = np.zeros(len(found), RECORDS["request"])
     client = np.array([one.client is not None for one in found])
     server = np.array([one.server is not None for one in found])
@@ -225,8 +229,9 @@ def request_part(found: Sequence[Answered], parts: Iterable[Part]) -> Part:
     rows["retransmission_wait_ns"] = [one.wait_ns for one in found]
     rows["retransmission_wait_ns"][rows["request_ns"] == UNKNOWN_NS] = UNKNOWN_NS
     rows["retransmissions"] = [one.repeats for one in found]
-    rows["request_state"] = _states(exchanges, at)
+    rows["request_state"] = _states(found, at)
     waits = rows["request_state"] == STATES.index("pending")
+    _fill_ages(rows, at["begun"], waits & (at["begun"] != _NEVER), now_ns)
     rows["waiting_for"] = np.where(waits, _waiting_for(at, server), 0)
     rows["view"] = np.where(
         client & server, VIEWS.index("both"), np.where(client, VIEWS.index("client"), 3)
@@ -305,18 +310,23 @@ def _size(told: int | None, begin: int | None, end: int | None) -> int:
     return _NEVER if begin is None or end is None else end - begin
 
 
-def _states(exchanges: Sequence[Exchange], at: Table) -> list[int]:
+def _fill_ages(rows: Rows, begun: Times, which: Mask, now_ns: int) -> None:
+    rows["ts_ns"][which] = np.maximum(rows["ts_ns"][which], now_ns)
+    rows["request_ns"][which] = rows["ts_ns"][which] - begun[which].astype(np.uint64)
+
+
+def _states(found: Sequence[Answered], at: Table) -> list[int]:
     names = (
         "no response"
-        if not one.answered
+        if not one.exchange.answered
         else "gap"
-        if one.gap
+        if one.exchange.gap
         else "pending"
-        if one.response_begin is None
+        if one.exchange.response_begin is None and not one.ended
         else "partial"
         if done == _NEVER
         else "complete"
-        for one, done in zip(exchanges, at["done"].tolist(), strict=True)
+        for one, done in zip(found, at["done"].tolist(), strict=True)
     )
     return [STATES.index(name) for name in names]
 

@@ -56,12 +56,15 @@ class Requests(StatefulStage):
         self._connections: OrderedDict[int, Connection] = OrderedDict()  # by id(), oldest first
         self._by_ends: dict[Ends, list[Connection]] = {}
         self._answered: list[Answered] = []
+        self._now_ns = 0
+        self._clock_offset_ns = 0
         self._made = 0
         self._gaps = 0
         self._evicted = 0
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the batch with the requests that have ended by now."""
+        self._clock_offset_ns = batch.clock_offset_ns or self._clock_offset_ns
         chosen = [part for part in batch.parts if part.family in _WHAT and len(part)]
         if chosen:
             self._take(chosen, Batch(chosen).permutation)
@@ -70,8 +73,13 @@ class Requests(StatefulStage):
     def close(self) -> Batch:
         """Return the requests that nobody has answered or read to the end."""
         for connection in list(self._connections.values()):
-            self._over(connection)
-        return self._with_requests(Batch(()))
+            self._over(connection, ended=False)
+        return self._with_requests(Batch((), self._clock_offset_ns))
+
+    def tick(self, now_ns: int) -> Batch:
+        """Take note of the time: the age of what is pending in the end follows from it."""
+        self._now_ns = now_ns
+        return Batch(())
 
     def pending(self, most: int) -> Batch:
         """Return requests without a response so far, at most `most`; they remain pending.
@@ -87,7 +95,7 @@ class Requests(StatefulStage):
             ]
             if len(found) >= most:
                 break
-        return Batch([request_part(found[:most], ())] if found else [])
+        return Batch([request_part(found[:most], (), self._now_ns)] if found else [])
 
     def account(self) -> Account:
         """Return how many requests were made, and what was not understood."""
@@ -109,7 +117,7 @@ class Requests(StatefulStage):
     def _with_requests(self, batch: Batch) -> Batch:
         parts = [] if self._alone else list(batch.parts)
         if self._answered:
-            parts.append(request_part(self._answered, batch.parts))
+            parts.append(request_part(self._answered, batch.parts, self._now_ns))
             self._made += len(self._answered)
             self._answered = []
         return Batch(parts, batch.clock_offset_ns)
@@ -205,13 +213,13 @@ class Requests(StatefulStage):
         self._views[key] = view
         return view
 
-    def _over(self, connection: Connection) -> None:
-        """Let go what is left of a connection, and forget it."""
+    def _over(self, connection: Connection, ended: bool = True) -> None:
+        """Let go what is left of a connection, and forget it; `ended`: there is no more of it."""
         conversation = connection.conversation
         for side in (0, 1):
             conversation.end(side)
         for exchange in (*connection.finished, *conversation.done, *conversation.pending()):
-            self._answered.append(answered(connection, exchange))
+            self._answered.append(answered(connection, exchange, ended))
         self._gaps += conversation.gaps
         self._connections.pop(id(connection), None)
         known = self._by_ends[connection.ends]
