@@ -15,6 +15,7 @@ _ENOUGH = 2  # arguments that are strings, to be a command
 _ELEMENTS_MAX = 1 << 32
 
 _COMMAND = re.compile(rb"\*([1-9]\d{0,6})\r\n\$(\d{1,2})\r\n([A-Za-z][\w.-]*)\r\n")
+_PAIR = re.compile(rb"\*2\r\n\$(\d{1,2})\r\n([A-Za-z][\w.-]*)\r\n\$(\d{1,3})\r\n")
 _COMMAND_BEGUN = re.compile(
     rb"\*(?:[1-9]\d{0,6}(?:\r(?:\n(?:\$(?:\d{1,2}(?:\r(?:\n(?:[A-Za-z][\w.-]{0,98}\r?)?)?)?)?)?)?)?)?"
 )
@@ -98,9 +99,10 @@ class Wire(Ordered):
                 if begun == place:
                     return place
                 place = begun
-            place, whole = self._take(data, place)
-            if not whole:
-                return place
+            if self.more:
+                place, whole = self._take(data, place)
+                if not whole:
+                    return place
             if self.arguments:
                 self.asked(at + place)
         return place
@@ -108,6 +110,8 @@ class Wire(Ordered):
     def _command(self, data: bytes, place: int, at: int) -> int:
         """Read the first line of a command and its name, or all of one that is inline."""
         self.begin = at + place
+        if (found := _PAIR.match(data, place)) and (end := self._pair(found, data)):
+            return end
         if found := _COMMAND.match(data, place):
             if int(found[2]) != len(found[3]):
                 raise NotThisProtocol
@@ -123,10 +127,20 @@ class Wire(Ordered):
             return place
         raise NotThisProtocol
 
+    def _pair(self, found: re.Match[bytes], data: bytes) -> int:
+        """Take a command with one argument at once; return the place behind it, 0: not whole."""
+        begin = found.end()
+        end = begin + int(found[3])
+        if data[end : end + 2] != b"\r\n" or int(found[1]) != len(found[2]):
+            return 0
+        self.size = 2
+        self.arguments = [found[2], data[begin : min(end, begin + RESOURCE_MAX)]]
+        return end + 2
+
     def _take(self, data: bytes, place: int) -> tuple[int, bool]:
         """Take arguments; return the place behind them and whether they are all there."""
         arguments, size, more = self.arguments, len(data), self.more
-        wanted = kept(arguments[0], self.show_values) - len(arguments) if more else 0
+        wanted = kept(arguments[0], self.show_values) - len(arguments)
         while more:
             found = _ARGUMENT.match(data, place)
             if not found:
