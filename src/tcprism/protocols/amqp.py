@@ -88,6 +88,12 @@ class _Channel:
         self.unconfirmed: dict[int, Exchange] = {}
         self.contents: list[_Content | None] = [None, None]
 
+    def only_last_waits(self) -> bool:
+        """Whether of all messages only the last can have failed."""
+        last = self.number - 1
+        alone = list(self.unconfirmed) == [last] and last >= self.certain
+        return alone and not self.contents[REQUEST]
+
 
 class Amqp(Parser):
     """Reads AMQP."""
@@ -146,8 +152,8 @@ class Amqp(Parser):
                 channel.doubtful.update(ASKED)
                 channel.number = 0
                 channel.confirms = channel.confirms or None
-            else:
-                channel.certain = channel.number
+            elif channel.unconfirmed:
+                channel.certain = next(reversed(channel.unconfirmed)) + 1
 
     def pending(self) -> Iterator[Exchange]:
         """Yield what was not answered, and messages that were not confirmed."""
@@ -284,7 +290,7 @@ class Amqp(Parser):
         names, _ = _names(body, 6, 1)
         place = 7 + len(names[0])
         exchanges = [exchange for _, exchange in channel.asked]
-        if ids_at(body, place) == PUBLISH and len(channel.unconfirmed) == 1:
+        if ids_at(body, place) == PUBLISH and channel.only_last_waits():
             exchanges += channel.unconfirmed.values()
             channel.unconfirmed.clear()
         for exchange in exchanges:

@@ -21,6 +21,7 @@ class Numbered(Parser):
         super().__init__(show_values)
         self._asked: dict[Hashable, Exchange] = {}
         self._doubtful: dict[Hashable, Exchange] = {}  # whose response may have been in a gap
+        self._all_seen = True  # the requests: one that was not may use a number again
 
     def ask(self, number: Hashable, exchange: Exchange) -> None:
         """Let a request wait for its response."""
@@ -39,12 +40,13 @@ class Numbered(Parser):
         """Return the request that a response belongs to; None: it was not seen."""
         exchange = self._asked.pop(number, None)
         if exchange is None and (exchange := self._doubtful.pop(number, None)):
-            exchange.gap = False
+            exchange.gap = not self._all_seen
         return exchange
 
     def lost(self, side: int, begin: int, end: int) -> None:
         """Take note that responses may be missing: they are, if none comes later."""
         if side != RESPONSE:
+            self._all_seen = False
             return
         for number, exchange in self._asked.items():
             self._doubt(number)

@@ -126,3 +126,18 @@ def test_bodies_need_not_be_captured() -> None:
     found = talk.end()[start:]
     assert told(found)[1:] == [("basic.publish", "shop/key", "")] * 2
     assert not talk.conversation.gaps
+
+
+def test_an_acknowledgement_is_lost_after_messages() -> None:
+    """The next one is of all messages before, too: those may have been acknowledged earlier."""
+    said = CONNECTIONS[2]
+    acknowledged = [at for at, (side, data) in enumerate(said) if data[7:11] == b"\x00\x3c\x00\x50"]
+    lost = acknowledged[1]
+    talk = Talk()
+    for at, (side, data) in enumerate(said):
+        cut = {lost: 16, lost - 2: 17}.get(at, len(data))
+        talk.part(side, data[:cut], len(data))
+    true = {(one.begin, one.response_begin) for one in exchanges(said)}
+    found = [one for one in talk.end() if one.method == "basic.publish"]
+    assert any(one.gap for one in found)
+    assert {(one.begin, one.response_begin) for one in found if one.status and not one.gap} <= true

@@ -94,3 +94,16 @@ def test_a_message_of_two_segments_that_are_not_captured() -> None:
     assert told([found]) == [("INSERT", "INSERT INTO big (a) VALUES (?)", "")]
     assert (found.begin, found.end) == (at + 6, at + len(first) + 6 + 8_929)
     assert not talk.conversation.gaps
+
+
+def test_a_number_that_an_unseen_request_uses_again() -> None:
+    said = CONNECTIONS[1]
+    talk = Talk()
+    for side, data in said[:8]:
+        talk.say(side, data)
+    (_, select), (_, rows) = said[8:10]
+    talk.say(CLIENT, select)
+    talk.skip(SERVER, len(rows))
+    talk.skip(CLIENT, len(select))  # on the same stream
+    talk.say(SERVER, rows)
+    assert [one.gap for one in talk.end() if one.method == "SELECT"] == [True]
