@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
@@ -24,11 +25,16 @@ FIRST_EVENT = at_most(0.5, "{:.3f} s")
 MEMORY = at_most(120, "{:.0f} MB")
 _MEGABYTE = 1_000_000
 
+# Users have byte code, which this would keep Python from writing: 0.1 s more at each start.
+_ENVIRONMENT = {
+    name: each for name, each in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+}
+
 
 def help_seconds() -> float:
     """Return how long `tcprism --help` takes."""
     start = time.perf_counter()
-    subprocess.run([TCPRISM, "--help"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([TCPRISM, "--help"], check=True, stdout=subprocess.DEVNULL, env=_ENVIRONMENT)
     return time.perf_counter() - start
 
 
@@ -40,7 +46,7 @@ def first_event_seconds(netns: Netns) -> float:
     limits = ("--count", "1", "--duration", "10")
     command = [TCPRISM, "trace", "--netns", netns.name, *limits]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0, env=_ENVIRONMENT
     ) as process:
         assert process.stdout
         if not process.stdout.read(1):
