@@ -5,7 +5,7 @@ from __future__ import annotations
 from tcprism.events import Batch, Part
 from tcprism.events._wire import Cause, EventKind
 
-from .records import losses, messages
+from .records import deliveries, losses, messages
 from .session import CLOCK_OFFSET, START
 
 MS = 1_000_000
@@ -37,7 +37,8 @@ def asked() -> list[Batch]:
         sent = {"kind": EventKind.SEND, "payload": request, "seq": seq}
         events = [{**CLIENT, **sent, "ts_ns": at}]
         events += [{**SERVER, **sent, "kind": EventKind.RECV, "ts_ns": at + MS}]
-        parts: list[Part] = []
+        acked = {"ts_ns": at + MS, "unsent_us": 0, "unacked_us": 1000, "bytes": len(request)}
+        parts: list[Part] = [deliveries({**CLIENT, **acked, "seq": seq})]
         if number <= COUNT:
             said = {"kind": EventKind.SEND, "payload": response, "seq": back}
             end = at + MS + SERVER_MS[number - 1] * MS
@@ -45,7 +46,7 @@ def asked() -> list[Batch]:
             events += [{**CLIENT, **said, "kind": EventKind.RECV, "ts_ns": end + 2 * MS}]
         if number == 5:
             lost = {"ts_ns": end + MS, "seq": back, "end_seq": back + len(response), "segs": 1}
-            parts = [losses({**SERVER, **lost, "bytes": len(response), "cause": Cause.TLP})]
+            parts.append(losses({**SERVER, **lost, "bytes": len(response), "cause": Cause.TLP}))
         batches.append(Batch([messages(*events, payload_class=256), *parts], CLOCK_OFFSET))
         seq, back = seq + len(request), back + len(response)
     return batches

@@ -5,14 +5,17 @@ import pytest
 
 from tcprism.diagnosis import request_history
 from tcprism.diagnosis.event_history import EventHistory
-from tcprism.diagnosis.request_history import RequestHistory, concerns
+from tcprism.diagnosis.request_history import RequestHistory, concerns, proved
+from tcprism.diagnosis.table import advance, empty
 from tcprism.events import Part
 from tcprism.events.columns import BY_NAME
 from tcprism.sinks.request_summary import grouped
 
-from .asked import COUNT, asked
+from .asked import CLIENT, COUNT, asked
 from .records import requests as request_records
+from .records import snapshots
 
+PEERS = {name: CLIENT[name] for name in ("local_ip", "local_port", "remote_ip", "remote_port")}
 ROUTE = "http GET /item/?"
 
 
@@ -68,6 +71,27 @@ def test_pending_requests_stay_pending(history: RequestHistory) -> None:
         assert waiting
         assert BY_NAME["resource"].to_list(waiting) == ["/never"]
         assert BY_NAME["waiting_for"].to_list(waiting) == ["response"]
+
+
+@pytest.mark.parametrize(
+    ("after_ns", "unacked", "server", "expected"),
+    [
+        (1, 33, 0, "acknowledgement"),
+        (1, 0, 0, "response"),
+        (1, 0, 431, "the server to read it"),
+        (-1, 33, 0, None),
+    ],
+)
+def test_a_wait_for_an_acknowledgement_is_shown_with_proof(
+    after_ns: int, unacked: int, server: int, expected: str | None
+) -> None:
+    at = 10**15
+    given = {"start_ts_ns": at, "waiting_for": 1, "server_pid": server}
+    waiting = request_records({**PEERS, **given})
+    look = snapshots({**PEERS, "ts_ns": at + after_ns, "inode": 5, "unacked": unacked})
+    for table, found in ((advance(None, look), expected), (empty(), None)):
+        assert BY_NAME["waiting_for"].to_list(proved(waiting, table)) == [found]
+    assert BY_NAME["waiting_for"].to_list(waiting) == ["acknowledgement"]
 
 
 def test_the_events_of_a_request_are_its_own(history: RequestHistory) -> None:

@@ -65,6 +65,14 @@ def test_the_slowest_or_the_latest(drive: Drive) -> None:
     assert ["/item/9" in first[0], "/item/3" in first[1]] == [True, True]
 
 
+def test_a_connection_shows_its_requests(drive: Drive) -> None:
+    lines = text_of(drive("down", "enter", feed=feed())).splitlines()
+    (place,) = (n for n, line in enumerate(lines) if "http GET /item/9 200" in line)
+    assert "http GET /never (pending: response)" in lines[place - 1]
+    assert lines[place].lstrip().startswith("9")
+    assert "http GET /item/5 503" in lines[place + 4]
+
+
 def test_escape_leads_back_step_by_step(drive: Drive) -> None:
     async def back(app: Top, pilot: Pilot[None]) -> None:
         view = app.query_one(RequestsView)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tcprism.diagnosis.table import Table
 from tcprism.events import Batch, Part
 from tcprism.events._wire import EventKind, MessageFlag
+from tcprism.events.connection import same_connection
 from tcprism.events.optional import need
 from tcprism.events.part import joined_rows
-from tcprism.events.requests import UNKNOWN_BYTES, UNKNOWN_NS
+from tcprism.events.requests import UNKNOWN_BYTES, UNKNOWN_NS, WAITING_FOR
 from tcprism.sinks.request_summary import ACCURACY, OTHERS, Group, grouped
 from tcprism.stages.requests import Requests
 
@@ -21,6 +24,7 @@ PENDING_MAX = 1000
 AT_ONCE_MAX = 100_000  # events: a recording may give a million, and the screen waits
 _AFTER_NS = 1_000_000_000  # what belongs to a request may be noted later than its end
 
+_ACKNOWLEDGEMENT = WAITING_FOR.index("acknowledgement")
 _HALF, _MASK = 1 << 31, (1 << 32) - 1
 Mask = NDArray[np.bool_]
 
@@ -91,6 +95,27 @@ def pending(stage: Requests) -> Part | None:
     for part in stage.pending(PENDING_MAX).parts:
         return part.take(np.argsort(part.rows["start_ts_ns"], kind="stable"))
     return None
+
+
+def proved(waiting: Part, table: Table) -> Part:
+    """Return pending requests that wait for an acknowledgement only if their socket does.
+
+    Where acknowledgements are read before the kernel takes them, the last one is noted only when
+    the next segment comes (tcp_probe). Of what the table does not have, or not since the
+    request, nothing is told.
+    """
+    rows = waiting.take(np.arange(len(waiting))).rows
+    for row in rows[rows["waiting_for"] == _ACKNOWLEDGEMENT]:
+        same = table.rows[same_connection(table.rows, row)]
+        if not len(same) or same["ts_ns"][0] < row["start_ts_ns"]:
+            reason = ""
+        elif same["unacked"][0] or same["unsent"][0]:
+            continue
+        else:
+            reason = "the server to read it" if row["server_pid"] else "response"
+        found = (rows["start_ts_ns"] == row["start_ts_ns"]) & (rows["seq"] == row["seq"])
+        rows["waiting_for"][found] = WAITING_FOR.index(reason)
+    return replace(waiting, rows=rows)
 
 
 def _joined(part: Part, more: Part | None) -> Part:

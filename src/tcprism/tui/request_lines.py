@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from tcprism.events import Part
+from tcprism.diagnosis.request_history import proved
+from tcprism.diagnosis.table import Table
+from tcprism.events import Batch, Part
 from tcprism.events.requests import SPLIT, UNKNOWN_NS
 from tcprism.events.units import duration, percent, size
 from tcprism.sinks.requests import (
@@ -34,9 +36,21 @@ def request_lines(part: Part, offset_ns: int) -> list[list[str]]:
     return [list(line) for line in zip(*texts, strict=True)]
 
 
-def pending_lines(part: Part, now_ns: int, most: int) -> Iterator[str]:
+def answered_lines(batches: Iterable[Batch]) -> Iterator[str]:
+    """Yield what is told of a connection's requests, the latest first."""
+    lines = [
+        line
+        for batch in batches
+        for part in batch.parts
+        for line in request_lines(part, batch.clock_offset_ns)
+    ]
+    for line in reversed(lines):
+        yield f"{line[3]:>9}  {line[-1]}, {line[0]}"
+
+
+def pending_lines(part: Part, table: Table, now_ns: int, most: int) -> Iterator[str]:
     """Yield how long the oldest of the requests without a response have waited, and for what."""
-    oldest = part.take(slice(most))
+    oldest = proved(part.take(slice(most)), table)
     begun = oldest.rows["start_ts_ns"].astype(int).tolist()
     columns = (begun, each(client, oldest), each(server, oldest), each(what, oldest))
     for start, asks, asked, wanted in zip(*columns, strict=True):

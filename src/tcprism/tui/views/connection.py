@@ -13,6 +13,7 @@ from textual.widgets import Static
 
 from tcprism.diagnosis.connections import ends, owners
 from tcprism.diagnosis.delta import LISTEN, Numbers, microseconds
+from tcprism.diagnosis.request_history import pending
 from tcprism.diagnosis.watch import Watch
 from tcprism.events import Batch, Event
 from tcprism.events.columns import BY_NAME
@@ -23,12 +24,15 @@ from tcprism.tui.layout import printable
 from tcprism.tui.lines import COLUMNS, book_lines, style
 from tcprism.tui.model import Model
 from tcprism.tui.payload import payload_text
+from tcprism.tui.request_lines import answered_lines, pending_lines
 from tcprism.tui.views import GridView
 
 _PLACES = [n for n, column in enumerate(COLUMNS) if column.name in ("time", "kind", "detail")]
 _TIMELINE = [replace(COLUMNS[place], least=min(COLUMNS[place].width, 12)) for place in _PLACES]
 _TALK = 12  # messages of the conversation on the screen
 _CHARTS = 4
+_PENDING = 2  # lines of requests without a response
+_REQUESTS = 5  # and of the latest with one
 
 _Chart = tuple[str, Numbers, Callable[[float], str]]
 
@@ -40,6 +44,7 @@ class ConnectionView(GridView):
         "send",
         "recv",
         "transmit",
+        "acked",
         "retransmit",
         "undo",
         "drop",
@@ -60,6 +65,7 @@ class ConnectionView(GridView):
         with Horizontal(id="connection-charts"):
             for number in range(_CHARTS):
                 yield Static("", id=f"chart-{number}", classes="chart", markup=False)
+        yield Static("", id="connection-requests", classes="detail", markup=False)
         with Horizontal(id="connection-events"):
             grid = Grid(_TIMELINE, style, id=self.focus_id)
             grid.empty = "no event yet"
@@ -76,6 +82,7 @@ class ConnectionView(GridView):
         facts = self._facts(watch)
         self.query_one("#connection-facts", Static).update("\n".join(facts))
         self._update_charts(watch)
+        self._update_requests()
         self._update_timeline()
         self._update_conversation()
 
@@ -111,6 +118,18 @@ class ConnectionView(GridView):
                 for line in titled_chart(title, values.tolist(), text, width, height)
             ]
             area.update("\n".join(lines))
+
+    def _update_requests(self) -> None:
+        """Show requests without a response, and the latest with one."""
+        model, area = self.model, self.query_one("#connection-requests", Static)
+        waiting, answered = pending(model.talk_stage), model.talk_requests
+        now_ns, lines = model.feed.now_ns(), []
+        if waiting:
+            lines = list(pending_lines(waiting, model.table, now_ns, _PENDING))
+        latest = answered.between(max(0, len(answered) - _REQUESTS), len(answered))
+        lines += answered_lines(latest)
+        area.update("\n".join(map(printable, lines)))
+        area.display = bool(lines)
 
     def _update_timeline(self) -> None:
         book = self.model.timeline

@@ -100,7 +100,8 @@ class RequestsView(GridView):
         text = []
         if waiting:
             count = f"{len(waiting)}{' or more' if len(waiting) == PENDING_MAX else ''}"
-            text = [f"{count} without a response", *pending_lines(waiting, now_ns, _PENDING)]
+            oldest = pending_lines(waiting, self.model.table, now_ns, _PENDING)
+            text = [f"{count} without a response", *oldest]
         routes = requests.ordered()
         seconds = max(0, now_ns - requests.began_ns) / 1e9
 
