@@ -41,17 +41,6 @@ INLINE void transition_filtered(const struct moment *m)
 	count_filtered(KIND_STATE);
 }
 
-/*
- * Why an attempt to connect came to nothing. Its process may have taken the error away by now (SO_ERROR), which leaves
- * what was noted; before 5.17 an ICMP error that came during a system call is only kept for the end.
- */
-INLINE s32 error_of_attempt(const struct sock *sk, const struct note *note, const struct moment *m)
-{
-	if (sk->sk_err || m->old_state != TCP_SYN_SENT || m->new_state != TCP_CLOSE)
-		return sk->sk_err;
-	return note && note->error ? note->error : sk->sk_err_soft;
-}
-
 /* Fast Open may begin and end in one transition. */
 INLINE bool begins_and_ends(const struct moment *m)
 {

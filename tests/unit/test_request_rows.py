@@ -127,14 +127,14 @@ def test_bytes_of_others_between_the_ends_are_not_counted() -> None:
 @pytest.mark.parametrize(
     ("left", "taken", "server", "expected"),
     [
-        (False, False, True, "acknowledgement"),
+        (False, False, True, None),
         (True, False, True, "the server to read it"),
         (True, False, False, "response"),
         (True, True, True, "response"),
     ],
 )
 def test_what_a_pending_request_waits_for(
-    left: bool, taken: bool, server: bool, expected: str
+    left: bool, taken: bool, server: bool, expected: str | None
 ) -> None:
     made = connection(client=True, server=server)
     request = made.timelines[0]
@@ -179,3 +179,13 @@ def test_a_statement_says_its_method_itself(
     protocol: str, method: str, resource: str | None, line: str
 ) -> None:
     assert asked(protocol, method, resource) == line
+
+
+def test_a_pending_request_that_is_sent_again_waits_for_its_acknowledgement() -> None:
+    made = connection(client=True, server=True)
+    made.timelines[0].written.add(100, 2 * MS, 1 * MS)
+    record = np.zeros(1, [(name, "<u8") for name in ("ts_ns", "cause", "rto_us", "srtt_us")])[0]
+    record["ts_ns"], record["cause"], record["rto_us"] = 10 * MS, 3, 200_000
+    made.timelines[0].repeat(0, 100, record)
+    part = row_of(made, Exchange("http", "GET", "/", 0, 100))
+    assert BY_NAME["waiting_for"].to_list(part) == ["acknowledgement"]

@@ -98,19 +98,19 @@ def pending(stage: Requests) -> Part | None:
 
 
 def proved(waiting: Part, table: Table) -> Part:
-    """Return pending requests that wait for an acknowledgement only if their socket does.
+    """Return pending requests with what they wait for, as far as their socket tells.
 
     Where acknowledgements are read before the kernel takes them, the last one is noted only when
-    the next segment comes (tcp_probe). Of what the table does not have, or not since the
-    request, nothing is told.
+    the next segment comes (tcp_probe): messages alone do not tell. Of what the table does not have,
+    or not since the request, nothing is told.
     """
     rows = waiting.take(np.arange(len(waiting))).rows
-    for row in rows[rows["waiting_for"] == _ACKNOWLEDGEMENT]:
+    for row in rows[np.isin(rows["waiting_for"], (0, _ACKNOWLEDGEMENT))]:
         same = table.rows[same_connection(table.rows, row)]
         if not len(same) or same["ts_ns"][0] < row["start_ts_ns"]:
             reason = ""
         elif same["unacked"][0] or same["unsent"][0]:
-            continue
+            reason = "acknowledgement"
         else:
             reason = "the server to read it" if row["server_pid"] else "response"
         found = (rows["start_ts_ns"] == row["start_ts_ns"]) & (rows["seq"] == row["seq"])

@@ -231,8 +231,9 @@ _COLUMNS = (
     ),
     _name_column(
         "waiting_for",
-        "pending: what it waits for: acknowledgement: it is not acknowledged; the server to read"
-        " it: it lies there; response: it was read, or acknowledged where only the client is seen",
+        "pending: what it waits for, if known: acknowledgement: it is being sent again; the server"
+        " to read it: it lies there; response: it was read, or acknowledged where only the client"
+        " is seen",
         WAITING_FOR,
     ),
     _name_column("view", "which end's process was seen: both, client, server", VIEWS),

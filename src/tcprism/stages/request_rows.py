@@ -232,7 +232,8 @@ def request_part(found: Sequence[Answered], parts: Iterable[Part], now_ns: int =
     rows["request_state"] = _states(found, at)
     waits = rows["request_state"] == STATES.index("pending")
     _fill_ages(rows, at["begun"], waits & (at["begun"] != _NEVER), now_ns)
-    rows["waiting_for"] = np.where(waits, _waiting_for(at, server), 0)
+    repeated = rows["retransmissions"] > 0
+    rows["waiting_for"] = np.where(waits, _waiting_for(at, server, repeated), 0)
     rows["view"] = np.where(
         client & server, VIEWS.index("both"), np.where(client, VIEWS.index("client"), 3)
     )
@@ -331,9 +332,15 @@ def _states(found: Sequence[Answered], at: Table) -> list[int]:
     return [STATES.index(name) for name in names]
 
 
-def _waiting_for(at: Table, server: Mask) -> NDArray[np.intp]:
+def _waiting_for(at: Table, server: Mask, repeated: Mask) -> NDArray[np.intp]:
+    """Return what pending requests wait for, as far as that is proven.
+
+    That an acknowledgement was not noted proves nothing: some hooks note the last one when the next
+    segment comes.
+    """
     there = np.where(server, WAITING_FOR.index("the server to read it"), len(WAITING_FOR) - 1)
-    unread = np.where(at["left"] == _NEVER, WAITING_FOR.index("acknowledgement"), there)
+    lost = np.where(repeated, WAITING_FOR.index("acknowledgement"), 0)
+    unread = np.where(at["left"] == _NEVER, lost, there)
     return np.where(at["taken"] == _NEVER, unread, WAITING_FOR.index("response"))
 
 
