@@ -22,7 +22,6 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: [^\r\n]*)?\r?\n")
 _HEADER = re.compile(
     rb"\n(content-length|transfer-encoding|upgrade)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE
 )
-_END = re.compile(rb"\r?\n\r?\n")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 _LONGEST_CHUNK_LINE = 4_096
 
@@ -77,13 +76,12 @@ class Http1(Parser):
             self._until_close = None
 
     def _head(self, side: int, data: bytes, place: int, at: int) -> int:
-        found = _END.search(data, place)
-        if not found:
+        end = _end_of_head(data, place)
+        if end < 0:
             line = (_request_match, _response_match)[side](data[place : place + HEAD_MAX])
             if line is Match.NO or len(data) - place > HEAD_MAX:
                 raise NotThisProtocol
             return place
-        end = found.end()
         head = _head(side, data[place:end])
         begin, end_at = at + place, at + end
         if side == REQUEST:
@@ -192,6 +190,15 @@ class Http1(Parser):
         self._chunked, self._trailers = [None, None], [False, False]
         self._until_close = None
         super().lost(side, begin, end)
+
+
+def _end_of_head(data: bytes, place: int) -> int:
+    """Return where a head ends: behind an empty line, whose end and the one before may be bare."""
+    found = data.find(b"\n\r\n", place)
+    bare = data.find(b"\n\n", place, found if found >= 0 else len(data))
+    if bare >= 0:
+        return bare + 2
+    return found + 3 if found >= 0 else -1
 
 
 def _head(side: int, head: bytes) -> Head:

@@ -75,7 +75,7 @@ def answered(connection: Connection, exchange: Exchange, ended: bool = False) ->
     waits = (0, 0, "")
     if request.repeats or response.repeats:
         waits = _waits(exchange, request, response, at)
-    if request.crowded or response.crowded:
+    if request.is_crowded() or response.is_crowded():
         _forget(connection, exchange, request, response)
     return Answered(exchange, at, client, server, ended, *waits)
 
@@ -103,26 +103,26 @@ def _moments(
     if first is None:
         return _unasked(answer or 0, end, response, client)
     last = (exchange.end or first + 1) - 1
+    final = -1 if answer is None or end is None else max(answer, end - 1)
     if server:
-        begun = _arrival(request.read.of(first))
-        if begun == _NEVER:
-            begun = request.read.of(first)[0]
-        mark = request.read.of(last)
-        taken, arrived = mark[0], _arrival(mark)
+        mark, last_mark = request.read.span(first, last)
+        arrival = _arrival(mark)
+        begun = mark[0] if arrival == _NEVER else arrival
+        taken, arrived = last_mark[0], _arrival(last_mark)
         if answer is not None:
-            responded = response.written.of(answer)[1]
+            mark, last_mark = response.written.span(answer, max(answer, final))
+            responded = mark[1]
+            done = _NEVER if final < 0 else last_mark[0]
     if client:
-        begun = request.written.of(first)[1]
-        written = request.written.of(last)[0]
+        mark, last_mark = request.written.span(first, last)
+        begun, written = mark[1], last_mark[0]
         unsent = request.left.of(last)[0]
         if written != _NEVER and unsent not in (_NEVER, MICROSECONDS_UNKNOWN):
             left = written + unsent * 1000
         if answer is not None:
-            mark = response.read.of(answer)
+            mark, last_mark = response.read.span(answer, max(answer, final))
             read, back = mark[0], _arrival(mark)
-    if answer is not None and end is not None:
-        marks = response.read if client else response.written
-        done = marks.of(max(answer, end - 1))[0]
+            done = _NEVER if final < 0 else last_mark[0]
     return Moments(begun, written, left, arrived, taken, responded, back, read, done)
 
 
@@ -345,4 +345,5 @@ def _waiting_for(at: Table, server: Mask, repeated: Mask) -> NDArray[np.intp]:
 
 
 def _texts(values: list[str]) -> np.ma.MaskedArray[Any, Any]:
-    return np.ma.MaskedArray(texts(list(map(escape_text, values))), [not text for text in values])
+    shown = {text: escape_text(text) for text in set(values)}  # most come many times
+    return np.ma.MaskedArray(texts([shown[text] for text in values]), [not text for text in values])

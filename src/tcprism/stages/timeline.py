@@ -45,6 +45,14 @@ class Marks:
         place = bisect_right(self.ends, offset)
         return self.marks[place] if place < len(self.ends) else UNMARKED
 
+    def span(self, first: int, last: int) -> tuple[Mark, Mark]:
+        """Return the marks of two bytes, which mostly have the same one."""
+        place = bisect_right(self.ends, first)
+        if place == len(self.ends):
+            return UNMARKED, UNMARKED
+        mark = self.marks[place]
+        return mark, mark if last < self.ends[place] else self.of(last)
+
     def forget(self, offset: int) -> None:
         """Forget what is before an offset."""
         place = bisect_right(self.ends, offset)
@@ -76,7 +84,7 @@ class Timeline:
         self.marks = (self.written, self.read)
         self.left = Marks()
         self.repeats: list[Repeat] = []
-        self._many = _FEW
+        self._many = _FEW  # marks that need not be forgotten
 
     def repeat(self, begin: int, end: int, record: np.void) -> None:
         """Remember a retransmission."""
@@ -85,9 +93,8 @@ class Timeline:
         cause = cause_name(int(record["cause"]))
         self.repeats.append(Repeat(begin, end, int(record["ts_ns"]), cause, _bound(record, cause)))
 
-    @property
-    def crowded(self) -> bool:
-        """Whether there is so much that it is worth forgetting some."""
+    def is_crowded(self) -> bool:
+        """Return whether there is so much that it is worth forgetting some."""
         return len(self.written.ends) > self._many or len(self.read.ends) > self._many
 
     def forget(self, offset: int) -> None:
