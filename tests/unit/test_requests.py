@@ -223,3 +223,20 @@ def test_bytes_that_were_not_captured_are_accounted_for() -> None:
     assert account.counts["request_gaps"] > 0
     assert "--payload" in account.remarks[0]
     assert account.entries[0].received == 2  # the second is known to have a gap
+
+
+@pytest.mark.parametrize("said", [b"\x00\x01 nothing known here", GET])
+def test_what_nobody_asks_for_is_not_remembered(said: bytes) -> None:
+    """Neither of a connection that speaks something unknown, nor of requests that are over."""
+    stage = Requests(alone=True)
+    talk = Talk()
+    for number in range(3000):
+        if said == GET:
+            talk.exchange(number, "client")
+        else:
+            talk.add(AT_CLIENT, EventKind.SEND, FIRST + number * len(said), said)
+            talk.add(AT_CLIENT, EventKind.RECV, ANSWERS + number * len(said), said)
+    assert len(stage(talk.batch)) == (3000 if said == GET else 0)
+    (connection,) = stage._connections.values()
+    kept = [len(m.ends) for line in connection.timelines for m in (line.written, line.read)]
+    assert max(kept) <= 130

@@ -75,23 +75,7 @@ def answered(connection: Connection, exchange: Exchange, ended: bool = False) ->
     waits = (0, 0, "")
     if request.repeats or response.repeats:
         waits = _waits(exchange, request, response, at)
-    if request.is_crowded() or response.is_crowded():
-        _forget(connection, exchange, request, response)
     return Answered(exchange, at, client, server, ended, *waits)
-
-
-def _forget(
-    connection: Connection, exchange: Exchange, request: Timeline, response: Timeline
-) -> None:
-    """Forget what no exchange needs any more: others may have begun before this one ends."""
-    talk = connection.conversation
-    left = (exchange, *connection.finished, *talk.done, *talk.pending())
-    begins = [one.begin for one in left if one.begin is not None]
-    responses = [one.response_begin for one in left if one.response_begin is not None]
-    if begins:
-        request.forget(min(begins))
-    if responses:
-        response.forget(min(responses))
 
 
 def _moments(

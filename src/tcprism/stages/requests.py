@@ -141,20 +141,17 @@ class Requests(StatefulStage):
                     view.pid = pid
                     view.head = parts[place].rows[row].tobytes()[: EVENT.itemsize]
                 connection = view.connection
-                conversation = connection.conversation
-                side = view.side ^ what
+                conversation, side = connection.conversation, view.side ^ what
+                if conversation.unknown and not connection.finished:
+                    continue
+                at = conversation.directions[side].at
+                end = size + (seq + _SEQ if at < 0 else at + ((seq - at + _HALF) & _MASK) - _HALF)
                 if not size:
                     conversation.end(side)
-                else:
-                    at = conversation.directions[side].at
-                    end = size + (
-                        seq + _SEQ if at < 0 else at + ((seq - at + _HALF) & _MASK) - _HALF
-                    )
-                    connection.timelines[side].marks[what].add(end, ts_ns, second)
-                    if end > at and not conversation.unknown:
-                        payload = parts[place].payload
-                        data = payload[row, :length].tobytes() if length else b""
-                        conversation.feed(side, end - size, size, data, ts_ns)
+                elif _mark(connection, side, what, (end, ts_ns, second)) > at:
+                    payload = parts[place].payload
+                    data = payload[row, :length].tobytes() if length else b""
+                    conversation.feed(side, end - size, size, data, ts_ns)
                 if conversation.done or connection.finished:
                     self._let_go(connection)
             elif view is not None and what != _NOTHING:
@@ -165,6 +162,8 @@ class Requests(StatefulStage):
     ) -> None:
         """Take what is known of a connection besides its messages."""
         connection = view.connection
+        if connection.conversation.unknown and what != _CLOSED:
+            return
         offset = connection.conversation.offset(view.side, seq)
         timeline = connection.timelines[view.side]
         if what == _ACKED:
@@ -180,11 +179,8 @@ class Requests(StatefulStage):
 
     def _let_go(self, connection: Connection) -> None:
         """Let go the exchanges whose response the client has read, or the server written."""
-        conversation, finished = connection.conversation, connection.finished
-        if conversation.done:
-            finished += conversation.done
-            conversation.done.clear()
-        client = conversation.client
+        connection.pass_on()
+        finished, client = connection.finished, connection.conversation.client
         timeline = connection.timelines[1 - client]
         marks = timeline.read if connection.views[client] else timeline.written
         reached = marks.ends[-1] if marks.ends else -1
@@ -229,6 +225,16 @@ class Requests(StatefulStage):
         for view in connection.views:
             if view:
                 self._views.pop(view.key, None)
+
+
+def _mark(connection: Connection, side: int, what: int, mark: tuple[int, int, int]) -> int:
+    """Remember when bytes were written or read; return the offset behind them."""
+    timeline = connection.timelines[side]
+    marks = timeline.marks[what]
+    marks.add(*mark)
+    if len(marks.ends) > timeline.many:
+        connection.forget()
+    return mark[0]
 
 
 def requests_of(batches: Iterable[Batch]) -> Iterator[Batch]:

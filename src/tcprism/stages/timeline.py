@@ -76,7 +76,7 @@ class Timeline:
     unacknowledged); moments are of CLOCK_MONOTONIC in nanoseconds, durations microseconds.
     """
 
-    __slots__ = ("_many", "left", "marks", "read", "repeats", "written")
+    __slots__ = ("left", "many", "marks", "read", "repeats", "written")
 
     def __init__(self) -> None:
         self.written = Marks()
@@ -84,7 +84,7 @@ class Timeline:
         self.marks = (self.written, self.read)
         self.left = Marks()
         self.repeats: list[Repeat] = []
-        self._many = _FEW  # marks that need not be forgotten
+        self.many = _FEW  # marks that need not be forgotten
 
     def repeat(self, begin: int, end: int, record: np.void) -> None:
         """Remember a retransmission."""
@@ -93,17 +93,13 @@ class Timeline:
         cause = cause_name(int(record["cause"]))
         self.repeats.append(Repeat(begin, end, int(record["ts_ns"]), cause, _bound(record, cause)))
 
-    def is_crowded(self) -> bool:
-        """Return whether there is so much that it is worth forgetting some."""
-        return len(self.written.ends) > self._many or len(self.read.ends) > self._many
-
     def forget(self, offset: int) -> None:
-        """Forget what is before an offset."""
+        """Forget what is before an offset, and set when it is worth doing again."""
         for marks in (self.written, self.read, self.left):
             marks.forget(offset)
         self.repeats = [repeat for repeat in self.repeats if repeat.end > offset]
         # What is needed shall not be looked at each time.
-        self._many = max(_FEW, 2 * len(self.written.ends), 2 * len(self.read.ends))
+        self.many = max(_FEW, 2 * len(self.written.ends), 2 * len(self.read.ends))
 
     def waits(self, begin: int, end: int, since_ns: int, until_ns: int) -> tuple[int, list[Repeat]]:
         """Return how long bytes waited to be sent again, and by which retransmissions.
