@@ -21,14 +21,14 @@ RULES = """
 table inet wall {{
     chain {hook} {{
         type filter hook {hook} priority 0;
-        tcp dport {port} reject with {how}
+        tcp dport {port} {which} reject with {how}
     }}
 }}
 """
 
 
-def reject(netns: Netns, hook: str, port: int, how: str) -> None:
-    netns.run("nft", RULES.format(hook=hook, port=port, how=how))
+def reject(netns: Netns, hook: str, port: int, how: str, which: str = "") -> None:
+    netns.run("nft", RULES.format(hook=hook, port=port, which=which, how=how))
 
 
 def connect(netns: Netns, family: int, port: int) -> str | None:
@@ -80,9 +80,9 @@ def test_an_error_that_is_overcome_is_none(netns: Netns, tmp_path: Path) -> None
     ):
         listener.bind((LOOPBACK[4], 9850))
         listener.listen()
-        reject(netns, "output", 9850, "icmp type host-unreachable")
+        # Only the first SYN: the next is sent after a second, and would be the end.
+        reject(netns, "output", 9850, "icmp type host-unreachable", "numgen inc mod 1000 == 0")
         client.setblocking(False)
         assert client.connect_ex(listener.getsockname()) == errno.EINPROGRESS
-        netns.run("nft", "delete table inet wall")
         listener.accept()
     assert attempts(tracer.events) == {9850: None}
