@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 from tests.support import hooks
-from tests.support.conversation import hang_up
+from tests.support.conversation import hang_up, receive
 from tests.support.netns import Pair, joined
 from tests.support.peer import Peer
 from tests.support.tracer import Event, tracing
 
 KINDS = ("--kinds", "connect,accept,close,reset,state")
+PIECE = 20_000  # bytes
 ABORT = b"\1\0\0\0\0\0\0\0"  # struct linger: on, no time
 both_families = pytest.mark.parametrize("family", [4, 6])
 
@@ -35,11 +36,12 @@ def of(events: list[Event], kind: str, **values: object) -> list[Event]:
 
 
 def exchange(client: socket.socket, server: socket.socket, request: int, answer: int) -> None:
+    """Send a request and an answer, no more at once than any buffers hold."""
     for sender, receiver, length in ((client, server, request), (server, client, answer)):
-        sender.sendall(b"x" * length)
-        left = length
-        while left:
-            left -= len(receiver.recv(left))
+        for begin in range(0, length, PIECE):
+            piece = min(PIECE, length - begin)
+            sender.sendall(b"x" * piece)
+            receive(receiver, piece)
 
 
 def close_in_order(first: socket.socket, second: socket.socket) -> None:

@@ -14,9 +14,9 @@ LIMIT = 1_000_000  # BPF_COMPLEXITY_LIMIT_INSNS, include/linux/bpf.h
 
 @pytest.mark.parametrize("hook", hooks.message_hooks())
 def test_every_program_has_room(hook: str) -> None:
+    """Before 5.16 the kernel does not tell how much it took: only that it accepts each."""
     with Tracing(Request(KINDS, payload=PAYLOAD_MAX, mechanism=hook)) as tracing:
         bpf = tracing._hooks._object
         taken = {name: verified_instructions(bpf.program_fd(name)) for name in bpf.loaded}
-    if not any(taken.values()):
-        pytest.skip("this kernel does not tell (verified_insns, 5.16)")
+    assert taken
     assert max(taken.values()) < LIMIT / 10, taken
