@@ -17,7 +17,7 @@ from tcprism import filter_texts
 from tcprism.errors import UsageError
 from tcprism.events import KINDS, Batch, Event
 from tcprism.events.ledger import Ledger
-from tcprism.events.requests import NEEDS
+from tcprism.events.requests import NEEDS, PAYLOAD
 from tcprism.filters import Criteria
 from tcprism.pipeline import Flow, account, flow
 from tcprism.recording.framing import DEFAULT_MEMORY
@@ -114,7 +114,7 @@ def requests(
     filters: Filter | None = None,
     protocols: Iterable[str] | None = None,
     show_values: bool = False,
-    payload: int = 4096,
+    payload: int = PAYLOAD,
 ) -> Monitor | Replayed:
     """Return requests as events of the kind `request` (docs/requests.md): iterate over them.
 

@@ -17,6 +17,7 @@ from tcprism.cli.session import started
 from tcprism.cli.trace import trace
 from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
 from tcprism.errors import UsageError
+from tcprism.events.requests import PAYLOAD
 from tcprism.protocols.known import protocols
 from tcprism.sinks import Sink
 from tcprism.sinks.request_summary import BY, RequestSummary
@@ -24,7 +25,6 @@ from tcprism.sources.request import Request
 from tcprism.stages.request_filter import RequestFilter
 from tcprism.stages.requests import Requests
 
-PAYLOAD = 4096
 _UNITS_NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 _STATUS = re.compile(r"[0-9A-Za-z_-]{1,32}")
 

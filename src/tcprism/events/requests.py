@@ -29,6 +29,8 @@ from tcprism.events.units import duration, size
 # The kinds of events that requests are made of.
 NEEDS = ("send", "recv", "acked", "retransmit", "connect", "accept", "close")
 
+PAYLOAD = 4096  # bytes of each message, unless the user says otherwise
+
 UNKNOWN_NS = 2**64 - 1
 UNKNOWN_BYTES = 2**64 - 1
 

@@ -14,7 +14,7 @@ from tcprism.diagnosis.event_history import EventHistory
 from tcprism.diagnosis.request_history import PENDING_MAX, RequestHistory
 from tcprism.errors import ExtraMissing
 from tcprism.events import Batch, Part
-from tcprism.events.requests import NEEDS
+from tcprism.events.requests import NEEDS, PAYLOAD
 from tcprism.tui import lines as event_lines
 from tcprism.tui.grid import Grid, GridColumn, Line
 from tcprism.tui.layout import printable
@@ -56,7 +56,7 @@ class RequestsView(GridView):
     """A page of text above a table: pending requests above routes, requests, or one's events."""
 
     kinds: ClassVar[tuple[str, ...]] = NEEDS
-    payload: ClassVar[int] = 4096
+    payload: ClassVar[int] = PAYLOAD
     focus_id: ClassVar[str] = "requests-grid"
     DEFAULT_CSS = "#requests-page { max-height: 60%; }"
     BINDINGS: ClassVar[list[BindingType]] = [
