@@ -16,12 +16,14 @@ for connection in tcprism.explain("nginx"):
     print(connection.heading, connection.verdicts)
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 from tcprism.version import __version__
 
+TYPE_CHECKING = False  # typing itself takes longer to import than all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from tcprism.api import Filter, Monitor, explain, open, requests
     from tcprism.errors import Error
     from tcprism.events import Batch, Event
@@ -42,7 +44,7 @@ __all__ = [
     "requests",
 ]
 
-# Imported when first used, so that `tcprism --help` need not wait for NumPy.
+# Imported when first used: `tcprism --help` need not wait for NumPy, and signals are soon noted.
 _HOMES = {
     "Batch": "tcprism.events",
     "Error": "tcprism.errors",
@@ -60,5 +62,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'tcprism' has no attribute {name!r}")
+    from importlib import import_module
+
     value = globals()[name] = getattr(import_module(_HOMES[name]), name)
     return value

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +20,9 @@ from tcprism import interrupts
 from tcprism.interrupts import SILENCE, Interrupted
 
 PATIENCE = 60.0
+SCRIPT = str(Path(__file__).resolve().parents[2] / "bin/tcprism")
+PACKAGE = str(files("tcprism"))
+SAMPLE = str(files("tcprism").joinpath("sample.tcpr"))
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 STUCK = """
@@ -170,3 +177,29 @@ def test_nohup_is_obeyed() -> None:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--help",), ("doctor",), ("replay", SAMPLE), ("query", SAMPLE, "SELECT 1"), ("trace", "-h")],
+    ids=lambda arguments: arguments[0],
+)
+def test_ctrl_c_in_the_first_moments(arguments: tuple[str, ...]) -> None:
+    """Python itself may be starting still, and answers in its own way; none of our lines does."""
+    for _ in range(12):
+        process = subprocess.Popen(
+            [sys.executable, SCRIPT, *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(random.uniform(0, 0.3))
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE)
+        assert f'File "{SCRIPT}"' not in said
+        assert f'File "{PACKAGE}' not in said
+        if process.returncode == 128 + signal.SIGINT:
+            assert said.startswith("tcprism: interrupted")
+        elif process.returncode != -signal.SIGINT and "Interrupt" not in said:
+            assert (process.returncode, said) == (0, "")

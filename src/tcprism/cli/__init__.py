@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Any, NoReturn
 
-from tcprism import interrupts
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 
 def main() -> NoReturn:
     """Run the command line, once in a process."""
     _open_what_is_closed()
+    from tcprism import interrupts
+
     interrupts.note_signals()
     sys.stderr = vars(sys)["__stderr__"] = io.TextIOWrapper(  # the screens write to the latter
         io.BufferedWriter(_StandardError(2, "w", closefd=False)),
