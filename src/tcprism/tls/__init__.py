@@ -1,0 +1,1 @@
+"""TLS libraries: which files have them, who uses them, where their functions are."""

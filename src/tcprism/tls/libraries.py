@@ -1,0 +1,230 @@
+"""Which files have TLS functions, and where: of running processes, and of those started later.
+
+A library is known by the symbols that it exports, never by its name: wheels rename theirs, and
+Node has OpenSSL in its own executable.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from tcprism.events.escape import escape
+from tcprism.tls.elf import ElfFile, Symbols, Unreadable
+from tcprism.tls.flavors import FLAVORS, FlavorName, find_version
+from tcprism.tls.linker import cached_libraries
+from tcprism.tls.mappings import Mapping, executable_mappings, running
+
+How = Literal["dynamic", "bundled", "static"]
+_FOLDERS = (b"/lib", b"/usr/lib", b"/usr/local/lib")
+_PACKAGES = (b"/site-packages/", b"/dist-packages/")
+
+
+@dataclass(frozen=True)
+class Library:
+    """A file with TLS functions.
+
+    `path` opens it from this process, while the process lives that uses it. `device` and `inode`
+    are those of stat(). `name` is its path as its users see it, escaped. `functions` has the offset
+    in the file, in bytes, at which a uprobe sits on each function. `how` tells where it comes from:
+    a folder of the linker, elsewhere (as in a wheel), or the program's own executable.
+    """
+
+    path: str
+    device: int
+    inode: int
+    name: str
+    flavor: FlavorName
+    version: str | None
+    functions: dict[str, int]
+    how: How
+
+
+@dataclass
+class Found:
+    """TLS libraries and their users.
+
+    `users` has the libraries of each process that has some. `reasons` says, for each process, of
+    which files we cannot tell and why; an empty name stands for all files of the process.
+    """
+
+    libraries: list[Library] = field(default_factory=list)
+    users: dict[int, list[Library]] = field(default_factory=dict)
+    reasons: dict[int, dict[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A file that has functions of a flavor: the `whole` of it, or only the companion's."""
+
+    library: Library
+    whole: bool
+
+
+def find(pids: Iterable[int] | None = None) -> Found:
+    """Return the libraries of these processes; without them, of all and of the linker.
+
+    Raises nothing: what cannot be read is in `reasons`, and a process that has ended has nothing.
+    """
+    return Search().find(pids)
+
+
+class Search:
+    """Finds libraries again and again; examines each file once."""
+
+    def __init__(self) -> None:
+        self._by_mapping: dict[tuple[int, int], list[_Part] | str] = {}
+        self._by_inode: dict[tuple[int, int], list[_Part] | str] = {}
+
+    def find(self, pids: Iterable[int] | None = None) -> Found:
+        """Return what find() does."""
+        found = Found()
+        known: dict[tuple[int, int, str], Library] = {}
+        for pid in running() if pids is None else pids:
+            libraries = self._libraries_of(pid, found.reasons)
+            if libraries:
+                found.users[pid] = libraries
+            for library in libraries:
+                known.setdefault((library.device, library.inode, library.flavor), library)
+        for library in self._of_linker() if pids is None else ():
+            known.setdefault((library.device, library.inode, library.flavor), library)
+        found.libraries = list(known.values())
+        return found
+
+    def _libraries_of(self, pid: int, reasons: dict[int, dict[str, str]]) -> list[Library]:
+        try:
+            mappings = executable_mappings(pid)
+        except PermissionError:
+            reasons[pid] = {"": "cannot read"}
+            return []
+        except OSError:
+            return []
+        parts: list[_Part] = []
+        for mapping in mappings:
+            examined = self._examine_mapping(mapping)
+            if isinstance(examined, str):
+                reasons.setdefault(pid, {})[mapping.name] = examined
+            else:
+                parts += examined
+        return _used(parts)
+
+    def _examine_mapping(self, mapping: Mapping) -> list[_Part] | str:
+        key = mapping.device, mapping.inode
+        if key not in self._by_mapping:
+            examined = self._open_and_examine(mapping)
+            if examined == "cannot read":
+                return examined  # another process's path to the same file may do
+            self._by_mapping[key] = examined
+        return self._by_mapping[key]
+
+    def _open_and_examine(self, mapping: Mapping) -> list[_Part] | str:
+        for path, compare in mapping.paths():
+            try:
+                descriptor, about = _open(path)
+            except OSError:
+                continue
+            try:
+                if not compare or (about.st_dev, about.st_ino) == (mapping.device, mapping.inode):
+                    return self._examine(descriptor, about, path, mapping.raw_name)
+            finally:
+                os.close(descriptor)
+        return "cannot read"
+
+    def _of_linker(self) -> list[Library]:
+        parts: list[_Part] = []
+        for path in cached_libraries():
+            try:
+                descriptor, about = _open(path)
+            except OSError:
+                continue
+            try:
+                examined = self._examine(descriptor, about, path, path)
+            finally:
+                os.close(descriptor)
+            if not isinstance(examined, str):
+                parts += examined
+        return _used(parts)
+
+    def _examine(
+        self, descriptor: int, about: os.stat_result, path: bytes, name: bytes
+    ) -> list[_Part] | str:
+        key = about.st_dev, about.st_ino
+        if key not in self._by_inode:
+            try:
+                self._by_inode[key] = list(_parts(ElfFile(descriptor), about, path, name))
+            except (Unreadable, OSError) as error:
+                self._by_inode[key] = str(error) if isinstance(error, Unreadable) else "cannot read"
+        return self._by_inode[key]
+
+
+def _open(path: bytes) -> tuple[int, os.stat_result]:
+    """Open a file to read. Raises OSError if it is a device or the like: opening one may act."""
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        about = os.fstat(place)
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError("not a file")
+        return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC), about
+    finally:
+        os.close(place)
+
+
+def _parts(file: ElfFile, about: os.stat_result, path: bytes, name: bytes) -> Iterator[_Part]:
+    tables = [table for table in (file.exported(), file.internal()) if table]
+    for flavor in FLAVORS:
+        offsets = _offsets(file, tables, flavor.mark, flavor.functions + flavor.companion)
+        whole = bool(offsets)
+        if not whole and flavor.companion_mark:
+            offsets = _offsets(file, tables, flavor.companion_mark, flavor.companion)
+        if offsets:
+            library = Library(
+                path=os.fsdecode(path),
+                device=about.st_dev,
+                inode=about.st_ino,
+                name=escape(name),
+                flavor=flavor.name,
+                version=find_version(file, flavor),
+                functions=offsets,
+                how="static" if file.is_program else _how(name),
+            )
+            yield _Part(library, whole)
+
+
+def _offsets(
+    file: ElfFile, tables: list[Symbols], mark: bytes, functions: tuple[bytes, ...]
+) -> dict[str, int]:
+    """Return the file offsets of functions, from the first table of symbols that has the mark."""
+    for table in tables:
+        if mark + b"\0" not in table.strings:
+            continue
+        addresses = table.addresses(functions)
+        if mark in addresses:
+            offsets = {name: file.code_offset(address) for name, address in addresses.items()}
+            return {name.decode(): at for name, at in sorted(offsets.items()) if at is not None}
+    return {}
+
+
+def _how(name: bytes) -> How:
+    system = name.startswith(_FOLDERS) and not any(part in name for part in _PACKAGES)
+    return "dynamic" if system else "bundled"
+
+
+def _used(parts: list[_Part]) -> list[Library]:
+    """Return the libraries that do TLS, and the companions of those."""
+    doing_tls = {part.library.flavor for part in parts if part.whole}
+    libraries = [part.library for part in parts if part.library.flavor in doing_tls]
+    return [_with_version(library, libraries) for library in libraries]
+
+
+def _with_version(library: Library, others: list[Library]) -> Library:
+    """Return a library that names no version, as libssl, with that of the libcrypto beside it."""
+    if library.version:
+        return library
+    folder = os.path.dirname(library.name)
+    for other in others:
+        if other.flavor == library.flavor and os.path.dirname(other.name) == folder:
+            library = replace(library, version=library.version or other.version)
+    return library

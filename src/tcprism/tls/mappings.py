@@ -1,0 +1,59 @@
+"""Files that running processes execute code of, from /proc/PID/maps."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from tcprism.events.escape import escape
+
+# Only what may be executed and has a file: the kernel writes 0 as the inode of all else.
+_LINE = re.compile(
+    rb"^([0-9a-f]+)-([0-9a-f]+) ..x. [0-9a-f]+ ([0-9a-f]+):([0-9a-f]+) ([1-9][0-9]*) +(.*)$", re.M
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """A file that a process maps to execute code; `device` and `inode` as in its maps."""
+
+    pid: int
+    start: int
+    end: int
+    device: int
+    inode: int
+    raw_name: bytes
+
+    @property
+    def name(self) -> str:
+        """Return the path as the process sees it, escaped."""
+        return escape(self.raw_name)
+
+    def paths(self) -> Iterator[tuple[bytes, bool]]:
+        """Return paths that may open the file from here, and whether it must be compared.
+
+        The last needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE. It is the mapped file itself, even
+        if it was deleted or its name holds what the kernel writes otherwise.
+        """
+        yield self.raw_name, True
+        yield b"/proc/%d/root%b" % (self.pid, self.raw_name), True
+        yield b"/proc/%d/map_files/%x-%x" % (self.pid, self.start, self.end), False
+
+
+def executable_mappings(pid: int) -> list[Mapping]:
+    """Return one mapping for each file of a process. Raises OSError."""
+    with open(f"/proc/{pid}/maps", "rb") as file:
+        text = file.read()
+    found: dict[tuple[int, int], Mapping] = {}
+    for line in _LINE.finditer(text):
+        start, end, major, minor = (int(number, 16) for number in line.groups()[:4])
+        device, inode = os.makedev(major, minor), int(line[5])
+        found.setdefault((device, inode), Mapping(pid, start, end, device, inode, line[6]))
+    return list(found.values())
+
+
+def running() -> Iterable[int]:
+    """Return the pids of all processes, kernel threads too."""
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
