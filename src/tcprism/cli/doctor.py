@@ -10,7 +10,9 @@ from typing import Any
 import click
 
 from tcprism import __version__, features
-from tcprism.errors import Error
+from tcprism.cli import doctor_tls
+from tcprism.errors import Error, UsageError
+from tcprism.events.escape import escape_text
 from tcprism.features import machine
 from tcprism.probes import Probe
 from tcprism.sources.plan import PROBES
@@ -19,16 +21,36 @@ from tcprism.sources.tracing import survey
 EPILOG = """\b
 Examples:
   sudo tcprism doctor          a report to read, or to attach to a bug report
-  sudo tcprism doctor --json   the same for programs; exit status 0 only if every kind works"""
+  sudo tcprism doctor --json   the same for programs; exit status 0 only if every kind works
+  sudo tcprism doctor --tls    which processes do TLS, and whether their library can be read"""
 
 
 @click.command(epilog=EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(as_json: bool) -> None:
+@click.option(
+    "--tls",
+    metavar="[PID]",
+    is_flag=False,
+    flag_value="all",
+    help="Report which processes do TLS (or whether this one does), by which library, and whether "
+    "tcprism knows its functions.",
+)
+def command(as_json: bool, tls: str | None) -> None:
     """Report what this machine can show, by which hook, and why not by a better one."""
-    report = examine()
-    print(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
+    if tls is None:
+        report = examine()
+        lines = _lines(report)
+    else:
+        report = doctor_tls.examine(None if tls == "all" else _pid(tls))
+        lines = doctor_tls.lines(report)
+    print(json.dumps(report, indent=2) if as_json else "\n".join(lines))
     sys.exit(0 if report["works"] else 1)
+
+
+def _pid(text: str) -> int:
+    if text.isascii() and text.isdecimal() and len(text) < 10:
+        return int(text)
+    raise UsageError(f"--tls takes a pid, not {escape_text(text)}")
 
 
 def examine() -> dict[str, Any]:

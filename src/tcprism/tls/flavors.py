@@ -13,7 +13,7 @@ FlavorName = Literal["openssl", "gnutls", "nss"]
 
 @dataclass(frozen=True)
 class Flavor:
-    """A family of TLS libraries.
+    """A family of TLS libraries; `title` is its name for people.
 
     `mark` is a function by which the library is known. Of its `functions` those are probed that it
     has. `companion` are functions of the same library that may be in a second file, which counts
@@ -21,6 +21,7 @@ class Flavor:
     """
 
     name: FlavorName
+    title: str
     mark: bytes
     functions: tuple[bytes, ...]
     companion_mark: bytes | None
@@ -33,6 +34,7 @@ FLAVORS = (
     # of them as well, above its own, but never this one.
     Flavor(
         "openssl",
+        "OpenSSL",
         b"SSL_do_handshake",
         (
             b"SSL_accept",
@@ -59,6 +61,7 @@ FLAVORS = (
     ),
     Flavor(
         "gnutls",
+        "GnuTLS",
         b"gnutls_record_send",
         (b"gnutls_deinit", b"gnutls_handshake", b"gnutls_record_recv", b"gnutls_record_send"),
         None,
@@ -67,6 +70,7 @@ FLAVORS = (
     ),
     Flavor(
         "nss",
+        "NSS",
         b"SSL_ImportFD",
         (b"SSL_ImportFD",),
         b"PR_Write",
@@ -85,5 +89,6 @@ def find_version(file: ElfFile, flavor: Flavor) -> str | None:
         for pattern in flavor.versions:  # each begins with its own text, for which search is fast
             match = pattern.search(chunk)
             if match:
-                return match[0].decode("ascii")
+                version = match[0].decode("ascii")
+                return f"{flavor.title} {version}" if version[0].isdigit() else version
     return None

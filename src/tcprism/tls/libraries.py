@@ -7,7 +7,6 @@ Node has OpenSSL in its own executable.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -16,7 +15,14 @@ from tcprism.events.escape import escape
 from tcprism.tls.elf import ElfFile, Symbols, Unreadable
 from tcprism.tls.flavors import FLAVORS, FlavorName, find_version
 from tcprism.tls.linker import cached_libraries
-from tcprism.tls.mappings import Mapping, executable_mappings, running
+from tcprism.tls.mappings import (
+    Mapping,
+    OpenFile,
+    executable_mappings,
+    open_file,
+    open_mapping,
+    running,
+)
 
 How = Literal["dynamic", "bundled", "static"]
 _FOLDERS = (b"/lib", b"/usr/lib", b"/usr/local/lib")
@@ -121,69 +127,49 @@ class Search:
         return self._by_mapping[key]
 
     def _open_and_examine(self, mapping: Mapping) -> list[_Part] | str:
-        for path, compare in mapping.paths():
-            try:
-                descriptor, about = _open(path)
-            except OSError:
-                continue
-            try:
-                if not compare or (about.st_dev, about.st_ino) == (mapping.device, mapping.inode):
-                    return self._examine(descriptor, about, path, mapping.raw_name)
-            finally:
-                os.close(descriptor)
-        return "cannot read"
+        try:
+            with open_mapping(mapping) as file:
+                return self._examine(file, mapping.raw_name)
+        except OSError:
+            return "cannot read"
 
     def _of_linker(self) -> list[Library]:
         parts: list[_Part] = []
         for path in cached_libraries():
             try:
-                descriptor, about = _open(path)
+                with open_file(path) as file:
+                    examined = self._examine(file, path)
             except OSError:
                 continue
-            try:
-                examined = self._examine(descriptor, about, path, path)
-            finally:
-                os.close(descriptor)
             if not isinstance(examined, str):
                 parts += examined
         return _used(parts)
 
-    def _examine(
-        self, descriptor: int, about: os.stat_result, path: bytes, name: bytes
-    ) -> list[_Part] | str:
-        key = about.st_dev, about.st_ino
+    def _examine(self, file: OpenFile, name: bytes) -> list[_Part] | str:
+        key = file.about.st_dev, file.about.st_ino
         if key not in self._by_inode:
             try:
-                self._by_inode[key] = list(_parts(ElfFile(descriptor), about, path, name))
-            except (Unreadable, OSError) as error:
-                self._by_inode[key] = str(error) if isinstance(error, Unreadable) else "cannot read"
+                self._by_inode[key] = list(_parts(file, name))
+            except Unreadable as error:
+                self._by_inode[key] = str(error)
         return self._by_inode[key]
 
 
-def _open(path: bytes) -> tuple[int, os.stat_result]:
-    """Open a file to read. Raises OSError if it is a device or the like: opening one may act."""
-    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
-        about = os.fstat(place)
-        if not stat.S_ISREG(about.st_mode):
-            raise OSError("not a file")
-        return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC), about
-    finally:
-        os.close(place)
-
-
-def _parts(file: ElfFile, about: os.stat_result, path: bytes, name: bytes) -> Iterator[_Part]:
-    tables = [table for table in (file.exported(), file.internal()) if table]
+def _parts(opened: OpenFile, name: bytes) -> Iterator[_Part]:
+    file = ElfFile(opened.descriptor)
+    exported, internal = file.exported(), file.internal()
     for flavor in FLAVORS:
-        offsets = _offsets(file, tables, flavor.mark, flavor.functions + flavor.companion)
+        offsets = _offsets(file, flavor.mark, flavor.functions + flavor.companion, exported)
+        if not offsets:
+            offsets = _offsets(file, flavor.mark, flavor.functions + flavor.companion, internal)
         whole = bool(offsets)
-        if not whole and flavor.companion_mark:
-            offsets = _offsets(file, tables, flavor.companion_mark, flavor.companion)
+        if not whole and flavor.companion_mark:  # internal ones serve no other file
+            offsets = _offsets(file, flavor.companion_mark, flavor.companion, exported)
         if offsets:
             library = Library(
-                path=os.fsdecode(path),
-                device=about.st_dev,
-                inode=about.st_ino,
+                path=os.fsdecode(opened.path),
+                device=opened.about.st_dev,
+                inode=opened.about.st_ino,
                 name=escape(name),
                 flavor=flavor.name,
                 version=find_version(file, flavor),
@@ -194,17 +180,16 @@ def _parts(file: ElfFile, about: os.stat_result, path: bytes, name: bytes) -> It
 
 
 def _offsets(
-    file: ElfFile, tables: list[Symbols], mark: bytes, functions: tuple[bytes, ...]
+    file: ElfFile, mark: bytes, functions: tuple[bytes, ...], symbols: Symbols | None
 ) -> dict[str, int]:
-    """Return the file offsets of functions, from the first table of symbols that has the mark."""
-    for table in tables:
-        if mark + b"\0" not in table.strings:
-            continue
-        addresses = table.addresses(functions)
-        if mark in addresses:
-            offsets = {name: file.code_offset(address) for name, address in addresses.items()}
-            return {name.decode(): at for name, at in sorted(offsets.items()) if at is not None}
-    return {}
+    """Return the file offsets of functions, none if the mark is not among them."""
+    if symbols is None or mark + b"\0" not in symbols.strings:
+        return {}
+    addresses = symbols.addresses(functions)
+    if mark not in addresses:
+        return {}
+    offsets = {name: file.code_offset(address) for name, address in addresses.items()}
+    return {name.decode(): at for name, at in sorted(offsets.items()) if at is not None}
 
 
 def _how(name: bytes) -> How:

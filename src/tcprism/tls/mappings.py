@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from tcprism.events.escape import escape
@@ -57,3 +59,45 @@ def executable_mappings(pid: int) -> list[Mapping]:
 def running() -> Iterable[int]:
     """Return the pids of all processes, kernel threads too."""
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A file that is open to read, and the path that opened it."""
+
+    descriptor: int
+    about: os.stat_result
+    path: bytes
+
+
+@contextmanager
+def open_file(path: bytes) -> Iterator[OpenFile]:
+    """Open a file. Raises OSError, also if it is a device or the like: opening one may act."""
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        about = os.fstat(place)
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError("not a file")
+        descriptor = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(place)
+    try:
+        yield OpenFile(descriptor, about, path)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def open_mapping(mapping: Mapping) -> Iterator[OpenFile]:
+    """Open the file that a process maps. Raises OSError."""
+    with ExitStack() as stack:
+        for path, compare in mapping.paths():
+            try:
+                file = stack.enter_context(open_file(path))
+            except OSError:
+                continue
+            found = file.about.st_dev, file.about.st_ino
+            if not compare or found == (mapping.device, mapping.inode):
+                yield file
+                return
+        raise OSError("cannot read")

@@ -1,0 +1,80 @@
+"""Why a process that does TLS has no functions to probe: by what its files prove, never a guess."""
+
+from __future__ import annotations
+
+import re
+
+from tcprism.tls.elf import ElfFile, Unreadable
+from tcprism.tls.mappings import Mapping, executable_mappings, open_mapping
+
+SMALLEST = 1 << 18  # bytes: code for TLS takes more
+
+# Paths of source files, which error messages and panics name.
+_SOURCES = (
+    (re.compile(rb"/rustls-[0-9]+\.[0-9]+\.[0-9]+[^/ ]{0,20}/src/"), "rustls"),
+    (re.compile(rb"ssl/(?:d1_lib|ssl_lib)\.cc?\0"), "no symbols"),  # OpenSSL, BoringSSL
+)
+_EXPORTED = {
+    b"JNI_CreateJavaVM": "Java",
+    b"mbedtls_ssl_write": "Mbed TLS",
+    b"s2n_send": "s2n-tls",
+    b"wolfSSL_write": "wolfSSL",
+}
+_GO = b"crypto/tls.(*Conn).Write"
+
+
+class Uncovered:
+    """Finds files that do TLS with functions that we do not know; examines each file once."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[tuple[int, int], str | None] = {}
+
+    def of(self, pid: int, covered: set[str]) -> dict[str, str]:
+        """Return the reason for each such file of a process, by its name as in maps, escaped.
+
+        `covered` has the names of files to leave out. Raises OSError if the process has ended or
+        may not be examined.
+        """
+        found = {
+            mapping.name: self._examine(mapping)
+            for mapping in executable_mappings(pid)
+            if mapping.name not in covered
+        }
+        return {name: why for name, why in found.items() if why}
+
+    def _examine(self, mapping: Mapping) -> str | None:
+        key = mapping.device, mapping.inode
+        if key not in self._reasons:
+            try:
+                with open_mapping(mapping) as file:
+                    large = file.about.st_size >= SMALLEST
+                    self._reasons[key] = _reason(file.descriptor) if large else None
+            except OSError:
+                return "cannot read"
+        return self._reasons[key]
+
+
+def _reason(descriptor: int) -> str | None:
+    try:
+        file = ElfFile(descriptor)
+        exported = file.exported()
+        names = exported.addresses(_EXPORTED) if exported else {}
+        for name in names:
+            return _EXPORTED[name]
+        return _reason_in_sources(file)
+    except Unreadable as error:
+        return "unsupported build" if str(error) == "not for x86-64" else None
+
+
+def _reason_in_sources(file: ElfFile) -> str | None:
+    if file.section(b".go.buildinfo"):
+        functions = file.section(b".gopclntab")
+        if functions and any(_GO in chunk for chunk in file.chunks(*functions)):
+            return "Go"
+    constants = file.section(b".rodata")
+    if constants:
+        for chunk in file.chunks(*constants):
+            for source, reason in _SOURCES:
+                if source.search(chunk):
+                    return reason
+    return None
