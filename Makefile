@@ -4,7 +4,9 @@
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 PY := $(VENV)/bin/python
-PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check
+# The pip beside $(PYTHON) sets up .venv, pip included: `python -m venv` takes 5 seconds for its own.
+PIP = $(shell if [ -x $(VENV)/bin/pip ]; then echo $(PY) -m pip; else echo $(PYTHON) -m pip --python $(PY); fi)
+PIP_INSTALL = $(PIP) install --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 DEVELOPMENT := $(VENV)/.development
 OBJECT := src/tcprism/kernel/tcprism.bpf.o
@@ -75,14 +77,16 @@ $(PY): | run-packages
 		exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "$(PYTHON) has no venv module: install the package python3-venv" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --without-pip $(VENV)
+	@$(PYTHON) -m pip --python $(PY) --version >/dev/null 2>&1 || $(PY) -m ensurepip --default-pip
 
 $(INSTALLED): $(BUILD_FILES) | $(PY)
 	@echo "setting up .venv: NumPy, click and, unless TCPRISM_CLANG names a clang, one of 100 MB"
 	@$(PY) tools/list_requirements.py >$(VENV)/requirements.txt
-	$(PIP_INSTALL) -r $(VENV)/requirements.txt
+	$(PIP_INSTALL) --no-compile -r $(VENV)/requirements.txt
 	@echo "compiling the BPF programs"
 	$(PIP_INSTALL) -q --no-build-isolation -e .
+	@$(PY) -c 'import tcprism.cli.trace' # leaves byte code, which root may not
 	touch $@
 
 $(DEVELOPMENT): $(INSTALLED)

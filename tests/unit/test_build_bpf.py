@@ -123,4 +123,4 @@ def test_a_compiler_that_is_there_is_not_installed() -> None:
         return {requirement.partition(">=")[0] for requirement in wanted}
 
     assert names(False) == names(True) | {"ziglang"}
-    assert names(True) == {"numpy", "click", "hatchling", "editables"}
+    assert names(True) == {"numpy", "click", "hatchling", "editables", "pip"}
