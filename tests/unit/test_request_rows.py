@@ -153,6 +153,16 @@ def test_what_a_pending_request_waits_for(
     assert BY_NAME["waiting_for"].to_list(part) == [expected]
 
 
+@pytest.mark.parametrize("end", [100, None])
+def test_a_request_that_is_not_whole_waits_for_its_client(end: int | None) -> None:
+    made = connection(client=True, server=True)
+    for marks, moment in ((made.timelines[0].written, 1), (made.timelines[0].read, 2)):
+        marks.add(60, moment * MS, 0)
+    made.conversation.directions[0].at = 60
+    part = row_of(made, Exchange("http", "POST", "/", 0, end))
+    assert BY_NAME["waiting_for"].to_list(part) == ["the client to send the rest"]
+
+
 def test_a_wait_for_a_retransmission_ends_when_the_server_has_read() -> None:
     """The timer ran out for bytes that had arrived: nobody waited for what it sent."""
     made = played(client=True, server=True)

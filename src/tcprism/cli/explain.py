@@ -20,9 +20,10 @@ from tcprism.diagnosis.explain import NOTHING, Explained
 from tcprism.diagnosis.explanation import Explanation, explain_recording
 from tcprism.diagnosis.inquiry import Inquiry
 from tcprism.diagnosis.measures import LEAST_SNAPSHOTS
+from tcprism.diagnosis.request_evidence import Server
 from tcprism.diagnosis.targets import both, find_target
 from tcprism.errors import UsageError
-from tcprism.events.units import counted
+from tcprism.events.units import counted, duration
 from tcprism.filter_texts import parse, parse_recorded
 from tcprism.filters import Criteria
 from tcprism.recording.reader import Recording
@@ -171,7 +172,25 @@ def summary(
         yield f"{len(those):>5}  {title}: {who}" + (f"; with {peers}" if peers else "")
     if silent:
         yield f"{len(silent):>5}  {NOTHING}"
+    yield from map(waited_for, found.servers[:WORST])
     yield ""
+
+
+def waited_for(servers: Sequence[Server]) -> str:
+    """Say how long a process waited for each of several servers, the longest first."""
+    told = "; ".join(map(_waited_for_one, servers[:TOP]))
+    more = f" and {len(servers) - TOP} more" if len(servers) > TOP else ""
+    return f"       {servers[0].process} waited for {told}{more}"
+
+
+def _waited_for_one(server: Server) -> str:
+    about = [counted(server.count, "request")] if server.count else []
+    if server.slowest:
+        took = f" {duration(server.slowest.took_ns / 1000)}" if server.count > 1 else ""
+        about.append(("the slowest " if took else "") + server.slowest.what + took)
+    if server.pending:
+        about.append(f"{len(server.pending)} without a response: {server.pending[0].what}")
+    return f"{server.at} {duration(server.waited_ns / 1000)} ({', '.join(about)})"
 
 
 def _most(names: Iterator[str]) -> str:
@@ -182,13 +201,30 @@ def _most(names: Iterator[str]) -> str:
 
 
 def write_json(found: Explanation, _everything: bool) -> None:
-    """Print a JSON object per connection, and one per destination that takes nearly all ports."""
+    """Print a JSON object per connection, and what else was found.
+
+    That is one per destination that takes nearly all ports, and one per process with its servers.
+    """
     for shortage in found.exhausted:
         print(json.dumps({"rule": "local-ports", **asdict(shortage)}))
+    for servers in found.servers:
+        told = [_server_fields(server) for server in servers]
+        print(json.dumps({"process": servers[0].process, "servers": told}))
     for one in found:
         rounded = [replace(verdict, share=round(verdict.share, 4)) for verdict in one.verdicts]
         fields = asdict(replace(one, verdicts=tuple(rounded)))
         print(json.dumps({name: fields[name] for name in fields if name not in _TEXT_ONLY}))
+
+
+def _server_fields(server: Server) -> dict[str, Any]:
+    return {
+        "server": server.at,
+        "requests": server.count,
+        "took_ns": server.took_ns,
+        "slowest": server.slowest and server.slowest.what,
+        "slowest_ns": server.slowest and server.slowest.took_ns,
+        "pending": [one.what for one in server.pending],
+    }
 
 
 _TEXT_ONLY = ("owner", "local", "remote")

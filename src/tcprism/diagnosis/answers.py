@@ -52,7 +52,7 @@ def due_us(change: Delta, side: str) -> Numbers:
 
     All that was sent was acknowledged, all that came was read, and both ends are there. Who goes
     on sending without an answer asks for none, and of a connection on which none has ever come
-    that is only told where it sent no more than a request.
+    that is only told where it sent no more than a request. Where requests are read, they tell.
     """
     rows = change.after
     way, out, back = ("sent", "out", "received") if side == "asked" else ("received", "in", "sent")
@@ -68,7 +68,11 @@ def due_us(change: Delta, side: str) -> Numbers:
     request = (rows[f"bytes_{back}"] > 1) | first | seen
     request &= (rows[f"bytes_{way}"] > 0) & (change.fact(f"{side}_alone") == 0)
     own = asks(change) if side == "asked" else ~asks(change)
-    return np.where(quiet & request & own, age, 0)
+    due = np.where(quiet & request & own, age, 0)
+    requests = change.facts.get(f"{side}_due_us")
+    if requests is None:
+        return due
+    return np.where(np.isnan(requests), due, np.where(quiet, requests, 0))
 
 
 def waited(change: Delta, side: str) -> Numbers:

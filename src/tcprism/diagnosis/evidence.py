@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tcprism.diagnosis.answers import last_word_us
 from tcprism.diagnosis.delta import ESTABLISHED, Rows
 from tcprism.diagnosis.ends import Numbers, ends_keys, own_keys, port_keys
+from tcprism.diagnosis.request_evidence import RequestEvidence
 from tcprism.diagnosis.waits import Waits
 from tcprism.events import Batch, Part
 from tcprism.events._wire import ELAPSED_UNKNOWN, EventKind
@@ -53,12 +54,14 @@ LOSS = np.dtype(
 class Evidence:
     """Takes events; holds CONNECTIONS_MAX connections and the latest LOSSES_MAX losses.
 
-    `refused` counts the connections that there was no room for, `forgotten` the losses.
+    `refused` counts the connections that there was no room for, `forgotten` the losses. `share` is
+    how much of the time reading requests may take, 0 for all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, share: float = 0.0) -> None:
         self.numbers = Numbers(CONNECTIONS_MAX)
         self.waits = Waits()
+        self.requests = RequestEvidence(share)
         self.accepts: Counter[int] = Counter()
         self.forgotten = 0
         self.first_ns = self.last_ns = 0
@@ -73,6 +76,7 @@ class Evidence:
 
     def add(self, batch: Batch) -> None:
         """Take the events of a batch."""
+        self.requests.add(batch)
         for part in batch.parts:
             if len(part) and part.family in _TAKERS:
                 moments = part.rows["ts_ns"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from tcprism.diagnosis.explain import Explained, explained
 from tcprism.diagnosis.facts import with_facts
 from tcprism.diagnosis.lives import Lives
 from tcprism.diagnosis.port_exhaustion import Exhaustion
+from tcprism.diagnosis.request_evidence import RequestEvidence, Server
+from tcprism.diagnosis.request_facts import Pending, pending_of
 from tcprism.diagnosis.survey import Pause, Survey, snapshots_of
 from tcprism.diagnosis.table import raw
 from tcprism.events import Part
@@ -22,6 +24,7 @@ from tcprism.events._wire import SNAPSHOT
 from tcprism.events.columns import BY_NAME
 from tcprism.recording.reader import Recording
 
+SLOW_PEER = "slow-peer"
 RECORDED_PACE = 1.0  # seconds between two snapshots, as `record` takes them
 
 
@@ -32,7 +35,8 @@ class Explanation:
     `states` counts the sockets by state. `snapshots` is the number of snapshots, and `pauses` are
     gaps between them. `exhausted` are destinations that take nearly all local ports. `lost` counts
     events that the verdicts could not use: lost in a ring, or beyond the memory limit. `trouble`
-    and `damaged` are those of the `Recording`.
+    and `damaged` are those of the `Recording`. `servers` are those that a process asked which is
+    slow for a peer, if they are several: what it asked each of them for, the slowest first.
     """
 
     connections: tuple[Explained, ...]
@@ -43,6 +47,7 @@ class Explanation:
     lost: int = 0
     trouble: tuple[str, ...] = ()
     damaged: bool = False
+    servers: tuple[tuple[Server, ...], ...] = ()
 
     def __iter__(self) -> Iterator[Explained]:
         return iter(self.connections)
@@ -66,15 +71,31 @@ def explain_recording(recording: Recording) -> Explanation:
                 survey.add(snapshot)
     part, change = _together(*survey.result(), *lives.result(_end(survey, evidence)))
     lost = recording.ledger.lost + evidence.refused + evidence.forgotten
+    whole = not lost and {"send", "recv"} <= {*recording.facts.kinds}
+    pending = pending_of(evidence.requests, part, whole)
+    connections = tuple(explained(part, with_facts(change, evidence, part, pending=pending)))
     return Explanation(
-        tuple(explained(part, with_facts(change, evidence, part))),
+        connections,
         states(part),
         survey.snapshots,
         tuple(survey.pauses(RECORDED_PACE)),
         lost=lost + survey.forgotten + lives.forgotten,
         trouble=tuple(recording.trouble),
         damaged=recording.damaged,
+        servers=asked_by(connections, evidence.requests, pending),
     )
+
+
+def asked_by(
+    connections: Sequence[Explained], found: RequestEvidence, pending: Pending
+) -> tuple[tuple[Server, ...], ...]:
+    """Return the servers of each process that waits for one, if it asked several."""
+    slow = {
+        one.pid
+        for one in connections
+        if one.pid and any(verdict.rule == SLOW_PEER for verdict in one.verdicts)
+    }
+    return tuple(map(tuple, found.servers(pending.requests, slow)))
 
 
 def _end(survey: Survey, evidence: Evidence) -> int:

@@ -15,7 +15,8 @@ from tcprism.diagnosis.delta import LISTEN, Delta, Numbers, Rows, microseconds
 from tcprism.diagnosis.ends import ends_keys, other_end_keys, own_keys, port_keys
 from tcprism.diagnosis.evidence import ACCEPTED, CONNECTED, Evidence, Grouped
 from tcprism.diagnosis.lost import Lost, causes_text, lost_of, overlap, waiting
-from tcprism.diagnosis.waits import ASKED, SERVED, answers
+from tcprism.diagnosis.request_facts import SIDES, Pending, request_facts
+from tcprism.diagnosis.waits import ASKED, answers
 from tcprism.events import Part
 from tcprism.events._wire import EventKind
 
@@ -23,12 +24,17 @@ Facts = dict[str, NDArray[Any]]
 
 
 def with_facts(
-    change: Delta, found: Evidence, machine: Part, cpu_us: Mapping[int, int] | None = None
+    change: Delta,
+    found: Evidence,
+    machine: Part,
+    cpu_us: Mapping[int, int] | None = None,
+    pending: Pending | None = None,
 ) -> Delta:
     """Return the change with what events tell of each connection.
 
     `machine` has the records of all sockets of the host, as far as they are known.
-    `cpu_us` is how long processes ran during the watch.
+    `cpu_us` is how long processes ran during the watch, `pending` the requests without a response
+    at its end.
     """
     rows = change.after
     numbers = found.numbers.find(own_keys(rows))
@@ -38,6 +44,8 @@ def with_facts(
     facts |= _opening(found, numbers, rows, lost)
     facts |= _answer_facts(change, found, numbers, lost)
     facts |= _queued(rows, machine)
+    if pending is not None:
+        facts |= request_facts(change, found.requests, facts, pending)
     ran = cpu_us or {}
     facts["cpu_us"] = np.array([ran.get(pid, np.nan) for pid in rows["pid"].tolist()], np.float64)
     return replace(change, facts=facts)
@@ -130,18 +138,13 @@ def _answer_facts(
     state[known] = found.waits.state[numbers[known]]
     ages = _ages(rows, state)
     trip = np.nan_to_num(microseconds(rows, "srtt_us"))
-    place_of = np.full(max(len(found.numbers), 1), -1)
-    place_of[numbers[known]] = np.flatnonzero(known)
     facts: Facts = {}
-    for side, name in ((ASKED, "asked"), (SERVED, "served")):
-        waits = found.waits.intervals(side)
-        waits = waits[np.argsort(place_of[waits["number"]], kind="stable")]
-        waits["number"] = place_of[waits["number"]]
-        waits = waits[waits["number"] >= 0]
+    for side, name in SIDES:
+        waits, short = found.waits.of(side, numbers)
         stalled = np.zeros(len(waits), np.int64)
         if side == ASKED:
             _take_out(waits, lost, stalled)
-        took = answers(count, state["short"][:, side], waits, stalled, trip * (side == ASKED))
+        took = answers(count, short, waits, stalled, trip * (side == ASKED))
         facts |= {f"{name}_{field}": getattr(took, field) for field in took.__slots__}
         facts[f"{name}_pending_us"] = ages[side]
         facts[f"{name}_alone"] = state["alone"][:, side].astype(np.float64)

@@ -10,11 +10,13 @@ from typing import Self
 from tcprism.diagnosis.cpu_time import cpu_times
 from tcprism.diagnosis.evidence import Evidence
 from tcprism.diagnosis.explain import explained
-from tcprism.diagnosis.explanation import Explanation, states
+from tcprism.diagnosis.explanation import Explanation, asked_by, states
 from tcprism.diagnosis.facts import with_facts
 from tcprism.diagnosis.port_exhaustion import exhausted
+from tcprism.diagnosis.request_facts import pending_of
 from tcprism.diagnosis.survey import Survey
 from tcprism.events import Batch, Part
+from tcprism.events.requests import PAYLOAD
 from tcprism.filters import Criteria
 from tcprism.pipeline import Stop, run
 from tcprism.sinks import Sink
@@ -23,10 +25,11 @@ from tcprism.sources.snapshots import Snapshots
 from tcprism.sources.together import Together
 from tcprism.sources.tracing import Tracing
 
-KINDS = ("send", "recv", "connect", "accept")  # of the connections that are asked about
+KINDS = ("send", "recv", "connect", "accept", "close")  # of the connections that are asked about
 LOSSES = ("retransmit", "undo", "drop")  # of all: the peer may be on this host, too
 PACE = 0.1  # seconds between two snapshots
 SHARE = 0.05  # of the time at most: many sockets are looked at less often
+REQUESTS_SHARE = 0.5  # of the time at most, for reading requests: other evidence must not suffer
 
 
 class Inquiry(Sink):
@@ -37,7 +40,7 @@ class Inquiry(Sink):
 
     def __init__(self, chosen: Criteria) -> None:
         self._chosen = chosen
-        self._survey, self._evidence = Survey(), Evidence()
+        self._survey, self._evidence = Survey(), Evidence(REQUESTS_SHARE)
         self._cpu_before: dict[int, int] = {}
         self._stack = ExitStack()
 
@@ -49,8 +52,11 @@ class Inquiry(Sink):
             if self._chosen != Criteria():
                 self._machine = stack.enter_context(Snapshots(Criteria()))
             tracings = [
-                stack.enter_context(Tracing(Request(kinds, chosen, payload=0)))
-                for kinds, chosen in ((KINDS, self._chosen), (LOSSES, Criteria()))
+                stack.enter_context(Tracing(Request(kinds, chosen, payload)))
+                for kinds, chosen, payload in (
+                    (KINDS, self._chosen, PAYLOAD),
+                    (LOSSES, Criteria(), 0),
+                )
             ]
             self._source = Together(self._snapshots, *tracings)
             self._stack = stack.pop_all()
@@ -90,13 +96,17 @@ class Inquiry(Sink):
         (machine,) = self._machine.take().parts
         lost = self._source.ledger().lost
         lost += self._evidence.refused + self._evidence.forgotten + self._survey.forgotten
+        pending = pending_of(self._evidence.requests, part, not lost)
+        facts = with_facts(change, self._evidence, machine, cpu_us, pending)
+        connections = tuple(explained(part, facts))
         return Explanation(
-            tuple(explained(part, with_facts(change, self._evidence, machine, cpu_us))),
+            connections,
             states(part),
             self._survey.snapshots,
             tuple(self._survey.pauses(self._snapshots.pace)),
             tuple(exhausted(_homes(part))),
             lost,
+            servers=asked_by(connections, self._evidence.requests, pending),
         )
 
 

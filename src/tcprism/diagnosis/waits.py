@@ -65,7 +65,7 @@ class Waits:
             ((EventKind.SEND, EventKind.RECV), (EventKind.RECV, EventKind.SEND))
         ):
             answers = known & (before_kind == first) & (kinds == second)
-            self._keep(side, numbers[answers], before_ns[answers], ready[answers])
+            self.keep(side, numbers[answers], before_ns[answers], ready[answers])
             alone = known & (before_kind == first) & (kinds == first)
             alone &= moments - before_ns > PAUSE_NS
             np.add.at(self.state["alone"][:, side], numbers[alone], 1)
@@ -89,13 +89,17 @@ class Waits:
             more = np.zeros(max(size, 2 * len(self.state)) - len(self.state), _STATE)
             self.state = np.concatenate([self.state, more])
 
-    def _keep(
+    def keep(
         self,
         side: int,
         numbers: NDArray[np.intp],
         start: NDArray[np.int64],
         end: NDArray[np.int64],
     ) -> None:
+        """Take waits of one side, nanoseconds, with the number of each one's connection."""
+        if not len(numbers):
+            return
+        self._grow(int(numbers.max()) + 1)
         long = end - start >= SHORT_NS
         np.add.at(self.state["short"][:, side], numbers[~long], 1)
         intervals = np.zeros(int(long.sum()), _INTERVAL)
@@ -122,6 +126,24 @@ class Waits:
         every = np.concatenate([np.zeros(0, _INTERVAL), *self._intervals])
         chosen: NDArray[np.void] = every[every["side"] == side]
         return chosen
+
+    def of(
+        self, side: int, numbers: NDArray[np.intp]
+    ) -> tuple[NDArray[np.void], NDArray[np.int64]]:
+        """Return the waits of some connections, and how many short ones each of them had.
+
+        The waits' `number` is the place of the connection, in whose order they come. A number
+        below 0 has none.
+        """
+        known = (numbers >= 0) & (numbers < len(self.state))
+        short = np.zeros(len(numbers), np.int64)
+        short[known] = self.state["short"][numbers[known], side]
+        place_of = np.full(max(len(self.state), 1), -1)
+        place_of[numbers[known]] = np.flatnonzero(known)
+        waits = self.intervals(side)
+        waits["number"] = place_of[waits["number"]]
+        waits = waits[waits["number"] >= 0]
+        return waits[np.argsort(waits["number"], kind="stable")], short
 
 
 def _inside(rows: Rows) -> NDArray[np.int64]:

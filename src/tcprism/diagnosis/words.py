@@ -23,18 +23,24 @@ def answer_words(change: Delta, index: int, side: str) -> str:
     if not count:
         return ""
     median, longest = (change.fact(f"{side}_{n}_us")[index] for n in ("median", "longest"))
+    slowest = change.words(f"{side}_slowest", index)
+    which = f" ({slowest})" if slowest else ""
     many = f"{count} answers, half of them after {duration(median)} or more"
     return (
-        f"{many}, the slowest after {duration(longest)}"
+        f"{many}, the slowest after {duration(longest)}{which}"
         if count > 1
-        else (f"an answer after {duration(longest)}")
+        else (f"an answer after {duration(longest)}{which}")
     )
 
 
 def peer_words(change: Delta, index: int) -> str:
     since = due_us(change, "asked")[index]
     due = f"has waited {duration(since)} for an answer to what it sent"
+    if request := change.words("asked_due", index):
+        due = f"{request} has waited {duration(since)} for its response"
     due += ", acknowledged" if change.after["sndbuf"][index] else ""  # else rebuilt from events
+    if reader := change.words("asked_reader", index):
+        due += f" {reader}"
     words = [due] if since >= SLOW_US else []
     if answered := answer_words(change, index, "asked"):
         trip = known_duration(microseconds(change.after, "srtt_us")[index])
@@ -49,9 +55,11 @@ def peer_words(change: Delta, index: int) -> str:
 
 def here_words(change: Delta, index: int) -> str:
     since = due_us(change, "served")[index]
-    due = f"read a request {duration(since)} ago and has not answered"
+    request = change.words("served_due", index) or "a request"
+    due = f"read {request} {duration(since)} ago and has not answered"
     words = [due] if since >= SLOW_US else []
     words += filter(None, [answer_words(change, index, "served")])
+    words += filter(None, [change.words("served_meanwhile", index)])
     ran = change.facts.get("cpu_us")
     if ran is not None and not np.isnan(ran[index]) and change.elapsed_us[index] > 0:
         share = percent(float(ran[index] / change.elapsed_us[index]))

@@ -36,7 +36,13 @@ UNKNOWN_BYTES = 2**64 - 1
 
 VIEWS = ("", "both", "client", "server")
 SERVER_SOURCES = ("", "server", "client")
-WAITING_FOR = ("", "acknowledgement", "the server to read it", "response")
+WAITING_FOR = (
+    "",
+    "acknowledgement",
+    "the server to read it",
+    "response",
+    "the client to send the rest",
+)
 STATES = ("", "complete", "partial", "gap", "pending", "no response")
 
 # The parts of a request's time, in their order; together they are its duration.
@@ -235,7 +241,7 @@ _COLUMNS = (
         "waiting_for",
         "pending: what it waits for, if known: acknowledgement: it is being sent again; the server"
         " to read it: it lies there; response: it was read, or acknowledged where only the client"
-        " is seen",
+        " is seen; the client to send the rest: it is not whole yet",
         WAITING_FOR,
     ),
     _name_column("view", "which end's process was seen: both, client, server", VIEWS),

@@ -60,6 +60,7 @@ class Answered(NamedTuple):
     client: View | None
     server: View | None
     ended: bool  # whether its connection has, without a response
+    whole: bool  # whether all of the request was sent
     wait_ns: int
     repeats: int
     causes: str
@@ -75,7 +76,9 @@ def answered(connection: Connection, exchange: Exchange, ended: bool = False) ->
     waits = (0, 0, "")
     if request.repeats or response.repeats:
         waits = _waits(exchange, request, response, at)
-    return Answered(exchange, at, client, server, ended, *waits)
+    reached = connection.conversation.directions[side].at
+    whole = exchange.end is not None and not 0 <= reached < exchange.end
+    return Answered(exchange, at, client, server, ended, whole, *waits)
 
 
 def _moments(
@@ -217,7 +220,8 @@ def request_part(found: Sequence[Answered], parts: Iterable[Part], now_ns: int =
     waits = rows["request_state"] == STATES.index("pending")
     _fill_ages(rows, at["begun"], waits & (at["begun"] != _NEVER), now_ns)
     repeated = rows["retransmissions"] > 0
-    rows["waiting_for"] = np.where(waits, _waiting_for(at, server, repeated), 0)
+    whole = np.array([one.whole for one in found])
+    rows["waiting_for"] = np.where(waits, _waiting_for(at, server, repeated, whole), 0)
     rows["view"] = np.where(
         client & server, VIEWS.index("both"), np.where(client, VIEWS.index("client"), 3)
     )
@@ -316,16 +320,17 @@ def _states(found: Sequence[Answered], at: Table) -> list[int]:
     return [STATES.index(name) for name in names]
 
 
-def _waiting_for(at: Table, server: Mask, repeated: Mask) -> NDArray[np.intp]:
+def _waiting_for(at: Table, server: Mask, repeated: Mask, whole: Mask) -> NDArray[np.intp]:
     """Return what pending requests wait for, as far as that is proven.
 
     That an acknowledgement was not noted proves nothing: some hooks note the last one when the next
     segment comes.
     """
-    there = np.where(server, WAITING_FOR.index("the server to read it"), len(WAITING_FOR) - 1)
+    response, rest = map(WAITING_FOR.index, ("response", "the client to send the rest"))
+    there = np.where(server, WAITING_FOR.index("the server to read it"), response)
     lost = np.where(repeated, WAITING_FOR.index("acknowledgement"), 0)
     unread = np.where(at["left"] == _NEVER, lost, there)
-    return np.where(at["taken"] == _NEVER, unread, WAITING_FOR.index("response"))
+    return np.where(whole, np.where(at["taken"] == _NEVER, unread, response), rest)
 
 
 def _texts(values: list[str]) -> np.ma.MaskedArray[Any, Any]:
