@@ -12,6 +12,7 @@ import tcprism
 from tcprism.api import Batches
 from tcprism.diagnosis.explain import Explained, Verdict
 from tcprism.diagnosis.explanation import Explanation
+from tcprism.diagnosis.request_evidence import Asked, Server
 from tcprism.diagnosis.survey import Pause
 from tcprism.events.column import Column
 from tcprism.events.facts import Facts
@@ -77,7 +78,7 @@ command line through entry points of an installed package:
 SECTIONS: dict[str, tuple[Any, ...]] = {
     "Tracing": (tcprism.Monitor, Batches, tcprism.Filter),
     "Recordings": (tcprism.open, tcprism.Recording, Facts, Gap),
-    "Explaining": (tcprism.explain, Explanation, Explained, Verdict, Pause),
+    "Explaining": (tcprism.explain, Explanation, Explained, Verdict, Server, Asked, Pause),
     "Events": (tcprism.Event, tcprism.Batch),
     "The account": (Ledger, Entry, Account),
     "Stages and sinks": (StatefulStage, Sink),

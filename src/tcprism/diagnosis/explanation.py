@@ -35,8 +35,8 @@ class Explanation:
     `states` counts the sockets by state. `snapshots` is the number of snapshots, and `pauses` are
     gaps between them. `exhausted` are destinations that take nearly all local ports. `lost` counts
     events that the verdicts could not use: lost in a ring, or beyond the memory limit. `trouble`
-    and `damaged` are those of the `Recording`. `servers` are those that a process asked which is
-    slow for a peer, if they are several: what it asked each of them for, the slowest first.
+    and `damaged` are those of the `Recording`. `servers` has, of each process that waits for a slow
+    peer and asks several servers, what it asked each of them for; the one that took longest first.
     """
 
     connections: tuple[Explained, ...]
