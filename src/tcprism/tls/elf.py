@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+NOT_X86_64 = "not for x86-64"
+
 MOST_HEADERS = 512
 MOST_DYNAMIC = 1 << 16
 MOST_STRINGS = 1 << 26
@@ -74,6 +76,15 @@ class Unreadable(Exception):
     """A file that is no ELF file of this machine, or a damaged one; says why in a few words."""
 
 
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Where a section is, in memory and in the file."""
+
+    address: int
+    offset: int
+    size: int
+
+
 @dataclass(frozen=True)
 class Symbols:
     """A table of symbols with its strings."""
@@ -119,7 +130,7 @@ class ElfFile:
         if magic != b"\x7fELF":
             raise Unreadable("not an ELF file")
         if (width, order, machine) != (_CLASS_64, _LITTLE_ENDIAN, _X86_64):
-            raise Unreadable("not for x86-64")
+            raise Unreadable(NOT_X86_64)
         *_, entry_size, count, section_size, self._section_count, self._names = fields
         if entry_size != _SEGMENT.itemsize or count > MOST_HEADERS:
             raise Unreadable("damaged ELF file")
@@ -169,24 +180,36 @@ class ElfFile:
                 return offset
         return None
 
-    def section(self, name: bytes) -> tuple[int, int] | None:
-        """Return the file offset and the size of a section."""
+    def section(self, name: bytes) -> Section | None:
+        """Return where a section is."""
         sections = self._section_headers()
         if self._names >= len(sections):
             return None
         table = sections[self._names]
         names = self._read(int(table["offset"]), int(table["size"]), most=MOST_DYNAMIC)
-        for section in sections:
-            start = int(section["name"])
+        for start, address, offset, size in sections[
+            ["name", "address", "offset", "size"]
+        ].tolist():
             if names[start : start + len(name) + 1] == name + b"\0":
-                return int(section["offset"]), int(section["size"])
+                return Section(address, offset, size)
         return None
 
-    def chunks(self, start: int, size: int) -> Iterator[bytes]:
-        """Return a part of the file, piece by piece; each begins with the end of the one before."""
+    def read(self, section: Section, most: int = MOST_STRINGS) -> bytes:
+        """Return what is in a section."""
+        return self._read(section.offset, section.size, most=most)
+
+    def chunks(self, section: Section) -> Iterator[bytes]:
+        """Return what is in a section, piece by piece; each goes on into the next."""
         overlap = 256
-        for offset in range(start, min(start + size, self.size), CHUNK):
+        for offset in range(section.offset, min(section.offset + section.size, self.size), CHUNK):
             yield os.pread(self._descriptor, CHUNK + overlap, offset)
+
+    def code(self, start: int, end: int) -> bytes:
+        """Return the code between two addresses."""
+        offset = self.code_offset(start)
+        if offset is None:
+            raise Unreadable("damaged ELF file")
+        return self._read(offset, end - start, most=CHUNK)
 
     def _section_headers(self) -> NDArray[np.void]:
         if not self._has_sections or self._section_count > MOST_HEADERS:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from tcprism.tls.elf import ElfFile
 
-FlavorName = Literal["openssl", "gnutls", "nss"]
+FlavorName = Literal["openssl", "gnutls", "nss", "go"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def find_version(file: ElfFile, flavor: Flavor) -> str | None:
     section = file.section(b".rodata")
     if section is None:
         return None
-    for chunk in file.chunks(*section):
+    for chunk in file.chunks(section):
         for pattern in flavor.versions:  # each begins with its own text, for which search is fast
             match = pattern.search(chunk)
             if match:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from tcprism.events.escape import escape
 from tcprism.tls.elf import ElfFile, Symbols, Unreadable
 from tcprism.tls.flavors import FLAVORS, FlavorName, find_version
+from tcprism.tls.golang import go_program
 from tcprism.tls.linker import cached_libraries
 from tcprism.tls.mappings import (
     Mapping,
@@ -36,7 +38,8 @@ class Library:
     `path` opens it from this process, while the process lives that uses it. `device` and `inode`
     are those of stat(). `name` is its path as its users see it, escaped. `functions` has the offset
     in the file, in bytes, at which a uprobe sits on each function. `how` tells where it comes from:
-    a folder of the linker, elsewhere (as in a wheel), or the program's own executable.
+    a folder of the linker, elsewhere (as in a wheel), or the program's own executable. `returns`
+    has the offsets of all RETs of Go's functions, which bear no return probe.
     """
 
     path: str
@@ -47,6 +50,7 @@ class Library:
     version: str | None
     functions: dict[str, int]
     how: How
+    returns: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -157,6 +161,14 @@ class Search:
 
 def _parts(opened: OpenFile, name: bytes) -> Iterator[_Part]:
     file = ElfFile(opened.descriptor)
+    library = partial(
+        Library,
+        path=os.fsdecode(opened.path),
+        device=opened.about.st_dev,
+        inode=opened.about.st_ino,
+        name=escape(name),
+        how="static" if file.is_program else _how(name),
+    )
     exported, internal = file.exported(), file.internal()
     for flavor in FLAVORS:
         offsets = _offsets(file, flavor.mark, flavor.functions + flavor.companion, exported)
@@ -166,17 +178,13 @@ def _parts(opened: OpenFile, name: bytes) -> Iterator[_Part]:
         if not whole and flavor.companion_mark:  # internal ones serve no other file
             offsets = _offsets(file, flavor.companion_mark, flavor.companion, exported)
         if offsets:
-            library = Library(
-                path=os.fsdecode(opened.path),
-                device=opened.about.st_dev,
-                inode=opened.about.st_ino,
-                name=escape(name),
-                flavor=flavor.name,
-                version=find_version(file, flavor),
-                functions=offsets,
-                how="static" if file.is_program else _how(name),
-            )
-            yield _Part(library, whole)
+            version = find_version(file, flavor)
+            yield _Part(library(flavor=flavor.name, version=version, functions=offsets), whole)
+    program = go_program(file)
+    if program:
+        functions, returns = program.entries, program.returns
+        found = library(flavor="go", version=program.version, functions=functions, returns=returns)
+        yield _Part(found, whole=True)
 
 
 def _offsets(

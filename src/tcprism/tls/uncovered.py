@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tcprism.tls.elf import ElfFile, Unreadable
+from tcprism.tls.elf import NOT_X86_64, ElfFile, Unreadable
+from tcprism.tls.golang import NEEDS_EXTRA, UNSUPPORTED, go_program
 from tcprism.tls.mappings import Mapping, executable_mappings, open_mapping
 
 SMALLEST = 1 << 18  # bytes: code for TLS takes more
@@ -14,13 +15,13 @@ _SOURCES = (
     (re.compile(rb"/rustls-[0-9]+\.[0-9]+\.[0-9]+[^/ ]{0,20}/src/"), "rustls"),
     (re.compile(rb"ssl/(?:d1_lib|ssl_lib)\.cc?\0"), "no symbols"),  # OpenSSL, BoringSSL
 )
+_REASONS = {NOT_X86_64: UNSUPPORTED, UNSUPPORTED: UNSUPPORTED, NEEDS_EXTRA: NEEDS_EXTRA}
 _EXPORTED = {
     b"JNI_CreateJavaVM": "Java",
     b"mbedtls_ssl_write": "Mbed TLS",
     b"s2n_send": "s2n-tls",
     b"wolfSSL_write": "wolfSSL",
 }
-_GO = b"crypto/tls.(*Conn).Write"
 
 
 class Uncovered:
@@ -57,23 +58,20 @@ class Uncovered:
 def _reason(descriptor: int) -> str | None:
     try:
         file = ElfFile(descriptor)
+        go_program(file)
         exported = file.exported()
         names = exported.addresses(_EXPORTED) if exported else {}
         for name in names:
             return _EXPORTED[name]
         return _reason_in_sources(file)
     except Unreadable as error:
-        return "unsupported build" if str(error) == "not for x86-64" else None
+        return _REASONS.get(str(error))
 
 
 def _reason_in_sources(file: ElfFile) -> str | None:
-    if file.section(b".go.buildinfo"):
-        functions = file.section(b".gopclntab")
-        if functions and any(_GO in chunk for chunk in file.chunks(*functions)):
-            return "Go"
     constants = file.section(b".rodata")
     if constants:
-        for chunk in file.chunks(*constants):
+        for chunk in file.chunks(constants):
             for source, reason in _SOURCES:
                 if source.search(chunk):
                     return reason

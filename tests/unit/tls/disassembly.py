@@ -18,7 +18,7 @@ def offsets(path: str, *names: str, dynamic: bool = True) -> dict[str, int]:
         capture_output=True,
         text=True,
     )
-    found = re.findall(r"^([0-9a-f]+) [TtW] (\w+)", listed.stdout, re.M)
+    found = re.findall(r"^([0-9a-f]+) [TtW] ([^@\n]+)", listed.stdout, re.M)
     addresses = {name: int(address, 16) for address, name in found}
     return {name: _offset(path, addresses[name]) for name in names if name in addresses}
 
