@@ -16,6 +16,7 @@
 #include "probes/owner.bpf.c"
 #include "probes/pids.bpf.c"
 #include "probes/snapshot.bpf.c"
+#include "probes/tls.bpf.c"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -27,11 +28,13 @@ struct wire {
 	enum owner_source owner_source;
 	enum cause cause;
 	enum ending ending;
+	enum socket_source socket_source;
 	struct message message;
 	struct delivery delivery;
 	struct segment segment;
 	struct loss loss;
 	struct connection_event connection_event;
 	struct snapshot snapshot;
+	struct tls_message tls_message;
 };
 const struct wire *const volatile wire = 0;

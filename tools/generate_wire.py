@@ -19,9 +19,17 @@ HEADER = ROOT / "bpf/include/tcprism/events.h"
 OUTPUT = ROOT / "src/tcprism/events/_wire.py"
 OBJECT = ROOT / "src/tcprism/kernel/tcprism.bpf.o"
 
-RECORDS = ("message", "delivery", "segment", "loss", "connection_event", "snapshot")
+RECORDS = ("message", "delivery", "segment", "loss", "connection_event", "snapshot", "tls_message")
 STRUCTS = ("event", "totals", *RECORDS, "counters", "lane", "config")
-ENUMS = ("event_kind", "message_flag", "payload_reason", "owner_source", "cause", "ending")
+ENUMS = (
+    "event_kind",
+    "message_flag",
+    "payload_reason",
+    "owner_source",
+    "cause",
+    "ending",
+    "socket_source",
+)
 FLAGS = {"message_flag"}
 
 BTF_MAGIC = 0xEB9F

@@ -29,6 +29,9 @@ CLOCK_OFFSET_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
 EVENT = "<QQQ IIII 16s 16s 16s HH BBB x H 2x II i I 4x"
 # struct message: requested unread_us, duration_ns, payload_length, payload_unavailable, reserved
 MESSAGE_END = "<II Q I B 3x"
+# struct tls_message: session, duration_ns, requested encrypted_bytes payload_length,
+# payload_unavailable socket_source, reserved
+TLS_END = "<Q Q III BB 2x"
 # struct delivery: send_ts_ns, unsent_us unacked_us
 DELIVERY_END = "<Q II"
 # struct segment: end_seq ack window cwnd srtt_us packets_out, segs, ca_state cause, reserved
@@ -44,16 +47,18 @@ CONNECTION_END = "<Q I BBBB"
 TOTALS = "<QQQQQQQQ IIIIIIIIII 16s"
 
 SEND, RECV, ACKED, TRANSMIT, PROBE, RETRANSMIT, UNDO, DROP = range(8)
-CONNECT, ACCEPT, CLOSE, RESET, STATE = range(8, 13)
+CONNECT, ACCEPT, CLOSE, RESET, STATE, TLS_SEND, TLS_RECV = range(8, 15)
 UNKNOWN_32 = 0xFFFFFFFF
 UNKNOWN_64 = 0xFFFFFFFFFFFFFFFF
 
 CURL = (4711, 5123, 2841, 2842, 1000, 4026531840, b"curl", 1)
 CURLS_SOCKET = (*CURL[:-1], 2)
 NGINX = (4712, 0x1234567890ABCDEF, 900, 900, 33, 4026532200, b"nginx: \x1b]0;hi", 3)
+NO_SOCKET = (0, *CURL[1:5], 0, *CURL[6:])
 NOBODY = (0, 0, 0, 0, 0, 0, b"", 0)
 
 IPV4 = (4, "192.0.2.10", 45678, "198.51.100.7", 80)
+NOWHERE = (0, "::", 0, "::", 0)
 IPV6 = (6, "2001:db8::10", 443, "2001:db8::dead:beef", 50000)
 
 Who = tuple[int, int, int, int, int, int, bytes, int]
@@ -97,6 +102,14 @@ def message(
     return head + end + payload.ljust(PAYLOAD_CLASS, b"\xee")  # what the ring held before
 
 
+def tls(
+    head: bytes, session: int, duration_ns: int, requested: int, encrypted: int, source: int,
+    payload: bytes,
+) -> bytes:  # fmt: skip
+    end = (session, duration_ns, requested, encrypted, len(payload), 0, source)
+    return head + struct.pack(TLS_END, *end) + payload.ljust(PAYLOAD_CLASS, b"\xee")
+
+
 def delivery(head: bytes, *end: int) -> bytes:
     return head + struct.pack(DELIVERY_END, *end)
 
@@ -128,6 +141,14 @@ MESSAGES = [
             ODD),
     message(event(1_002_000_001, SEND, NGINX, IPV6, 65536, 14), UNKNOWN_32, UNKNOWN_32, 5_000,
             b"", 1),
+]  # fmt: skip
+TLS = [
+    tls(event(1_490_000_000, TLS_SEND, CURL, IPV4, 44, 4_294_967_290), 0x55D0C0FFEE00, 21_000, 44,
+        66, 1, REQUEST),
+    tls(event(1_490_100_000, TLS_RECV, CURL, IPV4, 9, 0, flags=0x8000), 0x55D0C0FFEE00, 900, 20,
+        0, 2, ODD),
+    tls(event(1_490_200_000, TLS_SEND, NO_SOCKET, NOWHERE, 65536, 0, flags=0x8000), 0x7F0000001000,
+        5_000, 70_000, 0, 0, LONG),
 ]  # fmt: skip
 DELIVERIES = [
     delivery(event(1_040_100_000, ACKED, CURLS_SOCKET, IPV4, 44, 4_294_967_290),
@@ -228,18 +249,22 @@ def part(family: str, records: list[bytes]) -> Part:
     return Part(np.frombuffer(b"".join(records), RECORDS[family]), context=CONTEXT)
 
 
+def part_with_payload(family: str, records: list[bytes]) -> Part:
+    raw = np.frombuffer(b"".join(records), np.uint8).reshape(len(records), -1)
+    size = RECORDS[family].itemsize
+    return replace(part(family, [raw[:, :size].tobytes()]), payload=raw[:, size:])
+
+
 @pytest.fixture
 def batch() -> Batch:
-    raw = np.frombuffer(b"".join(MESSAGES), np.uint8).reshape(len(MESSAGES), -1)
-    size = RECORDS["message"].itemsize
-    heads = part("message", [raw[:, :size].tobytes()])
     losses = part("loss", LOSSES)
     parts = [
-        replace(heads, payload=raw[:, size:]),
+        part_with_payload("message", MESSAGES),
         part("delivery", DELIVERIES),
         part("segment", SEGMENTS),
         losses.derive(**{name: derived(values) for name, values in MESSAGES_OF_LOSSES.items()}),
         part("connection", CONNECTIONS),
+        part_with_payload("tls", TLS),
     ]
     return Batch(parts, CLOCK_OFFSET_NS)
 

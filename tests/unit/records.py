@@ -80,7 +80,7 @@ def snapshots(*events: Fields) -> Part:
     return Part(rows_of("snapshot", events))
 
 
-def messages(*events: Fields, payload_class: int = 64) -> Part:
+def messages(*events: Fields, payload_class: int = 64, family: str = "message") -> Part:
     """Return a part of messages; the field `payload` has the bytes that were captured."""
     payload = np.full((len(events), payload_class), 0xA5, np.uint8)  # old bytes, as in a ring
     fields = [dict(event) for event in events]
@@ -89,7 +89,12 @@ def messages(*events: Fields, payload_class: int = 64) -> Part:
         payload[index, : len(captured)] = list(captured)
         event.setdefault("payload_length", len(captured))
         event.setdefault("bytes", len(captured))
-    return Part(rows_of("message", fields), payload)
+    return Part(rows_of(family, fields), payload)
+
+
+def tls_messages(*events: Fields, payload_class: int = 64) -> Part:
+    """Return a part of TLS messages, with `payload` as messages() has."""
+    return messages(*events, payload_class=payload_class, family="tls")
 
 
 MAKERS = {
@@ -98,4 +103,5 @@ MAKERS = {
     "segment": segments,
     "loss": losses,
     "connection": connections,
+    "tls": tls_messages,
 }

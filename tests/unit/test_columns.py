@@ -45,6 +45,11 @@ FAMILY_KEYS = {
         *("data_segs_out", "data_segs_in", "total_retrans", "dsack_dups", "reord_seen"),
         *("min_rtt_us", "delivery_rate", "congestion"),
     ],
+    "tls": [
+        *("flags", "requested", "duration_ns", "seq", "payload", "payload_text"),
+        *("payload_truncated", "payload_unavailable", "session", "encrypted_bytes"),
+        "socket_source",
+    ],
 }
 
 
@@ -158,15 +163,16 @@ def test_segment_flags(flags: int, shown: str | None) -> None:
 
 
 def test_message_flags_and_unknown_seq() -> None:
-    peek, zerocopy, unknown = wire.MessageFlag
+    peek, zerocopy, encrypted, unknown = wire.MessageFlag
     part = messages(
         {"flags": 0, "seq": 5},
         {"flags": peek | zerocopy, "seq": 6},
         {"flags": unknown, "seq": 7},
         {"flags": unknown | peek, "seq": 8},
+        {"flags": encrypted, "seq": 9},
     )
-    assert values("flags", part) == [None, "PEEK|ZEROCOPY", None, "PEEK"]
-    assert values("seq", part) == [5, 6, None, None]
+    assert values("flags", part) == [None, "PEEK|ZEROCOPY", None, "PEEK", "ENCRYPTED"]
+    assert values("seq", part) == [5, 6, None, None, 9]
 
 
 def test_seq_of_a_segment_is_always_known() -> None:
@@ -270,7 +276,7 @@ def test_payload() -> None:
 
 def test_payload_reasons_are_those_of_the_documentation() -> None:
     part = messages(*({"payload_unavailable": reason} for reason in wire.PayloadReason))
-    named = "spliced, kernel, io_uring, fault, discarded, syscall"
+    named = "spliced, kernel, io_uring, fault, discarded, syscall, encrypted"
     assert values("payload_unavailable", part) == [None, *named.split(", ")]
     assert named in wire.DOCS["message.payload_unavailable"]
 

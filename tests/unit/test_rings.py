@@ -87,6 +87,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
         ({"recv"}, 1, {"message_0": 16, "message_64": 64}),
         ({"send", "recv"}, 64, {"message_0": 16, "message_64": 64}),
         ({"send"}, 65, {"message_0": 16, "message_64": 64, "message_256": 64}),
+        ({"tls_recv"}, 64, {"tls_0": 16, "tls_64": 64}),
         ({"transmit"}, 64, {"segment": 64}),
         ({"probe"}, 64, {"segment": 64}),
         ({"acked"}, 64, {"delivery": 64}),
@@ -101,9 +102,10 @@ def test_only_the_rings_in_use_are_large(
 ) -> None:
     sizes = rings.sizes(kinds, payload, 64 << 20)
     assert {name: size >> 20 for name, size in sizes.items() if size} == used
-    assert set(sizes) == {f"message_{limit}" for limit in (0, *PAYLOAD_CLASSES)} | (
-        FAMILIES.keys() - {"message"}
-    )
+    with_payload = {"message", "tls"}
+    assert set(sizes) == FAMILIES.keys() - with_payload | {
+        f"{family}_{limit}" for family in with_payload for limit in (0, *PAYLOAD_CLASSES)
+    }
 
 
 def test_the_longest_payload_uses_every_ring_of_messages() -> None:

@@ -32,8 +32,10 @@ enum event_kind {
 	KIND_CLOSE = 10,
 	KIND_RESET = 11,
 	KIND_STATE = 12,
-	KIND_SNAPSHOT = 13, /* no hook: read by an iterator */
-	KIND_COUNT = 14,
+	KIND_TLS_SEND = 13,
+	KIND_TLS_RECV = 14,
+	KIND_SNAPSHOT = 15, /* no hook: read by an iterator */
+	KIND_COUNT = 16,
 };
 
 /* How the owner of an event is known. */
@@ -61,7 +63,7 @@ struct event {
 	u8 kind DOC("what happened");
 	u8 owner_source DOC("how the owner is known: task (the caller), socket (its last user), iterator (had it open at the start), none");
 	u8 family DOC("4 or 6: the IP version of the packets, whatever the socket's family");
-	u16 flags DOC("messages: PEEK, ZEROCOPY; segments: the TCP header's flags");
+	u16 flags DOC("messages: PEEK, ZEROCOPY, ENCRYPTED (the records of a tls_send or tls_recv); segments: the TCP header's flags");
 	u32 bytes DOC("messages, deliveries: bytes sent or received; segments, losses: TCP payload bytes; connections: 0");
 	u32 seq DOC("sequence number of the first byte; null when the hook cannot tell, as for urgent data or when another thread uses the socket at the same time");
 	s32 error DOC("errno of the call, the attempt or the socket, as a name; null when there is none");
@@ -72,6 +74,7 @@ struct event {
 enum message_flag {
 	MESSAGE_PEEK = 1,
 	MESSAGE_ZEROCOPY = 2,
+	MESSAGE_ENCRYPTED = 4, /* inside a call into a TLS library */
 	MESSAGE_SEQ_UNKNOWN = 0x8000,
 };
 
@@ -84,6 +87,7 @@ enum payload_reason {
 	PAYLOAD_FAULT = 4,     /* the user page was not resident when it was read */
 	PAYLOAD_DISCARDED = 5, /* MSG_TRUNC: TCP discarded the bytes */
 	PAYLOAD_SYSCALL = 6,   /* a system call whose arguments the hook does not know */
+	PAYLOAD_ENCRYPTED = 7, /* TLS records: their plaintext is in a tls_send or tls_recv */
 };
 
 #define DURATION_UNKNOWN 0xffffffffffffffffULL
@@ -97,8 +101,29 @@ struct message {
 	u32 unread_us DOC("recv: how long its last byte waited in the receive queue, microseconds; null without the kind acked, or when unknown");
 	u64 duration_ns DOC("time inside the call, nanoseconds; null when the hook cannot tell");
 	u32 payload_length DOC("bytes of payload captured");
-	u8 payload_unavailable DOC("why there is no payload (spliced, kernel, io_uring, fault, discarded, syscall), or null");
+	u8 payload_unavailable DOC("why there is no payload (spliced, kernel, io_uring, fault, discarded, syscall, encrypted), or null");
 	u8 reserved[3];
+};
+
+/* How it is known which connection a TLS session uses. */
+enum socket_source {
+	SOCKET_NONE = 0,       /* it is not */
+	SOCKET_CALL = 1,       /* this call into the library called into TCP, with TLS records */
+	SOCKET_SESSION = 2,    /* an earlier call of the session did */
+	SOCKET_CIPHERTEXT = 3, /* what the session encrypted was sent there */
+};
+
+/* A process called into a TLS library. The plaintext, if any is captured, follows in the record. */
+struct tls_message {
+	struct event event;
+	u64 session DOC("the library's object of the session (SSL *), an address in the process");
+	u64 duration_ns DOC("time inside the call, nanoseconds; null when the hook cannot tell");
+	u32 requested DOC("bytes the caller asked for; null when the hook cannot tell");
+	u32 encrypted_bytes DOC("bytes that TCP moved for the call, from seq on; 0: none, the library had or kept them");
+	u32 payload_length DOC("bytes of payload captured");
+	u8 payload_unavailable DOC("why there is no payload (spliced, kernel, io_uring, fault, discarded, syscall, encrypted), or null");
+	u8 socket_source DOC("how the connection of a TLS message is known: call (the call itself used it), session (an earlier call did), ciphertext (its records were sent there); none: it is not, the addresses are :: and the ports 0");
+	u8 reserved[2];
 };
 
 #define CA_STATE_UNKNOWN 0xff
@@ -300,6 +325,8 @@ struct config {
 	u8 can_cast; /* it has bpf_rdonly_cast() */
 	u8 recvmsg_arguments; /* parameters of tcp_recvmsg() in this kernel */
 	u8 accept_arguments; /* parameters of inet_csk_accept() */
+	u8 tls; /* TLS messages are traced */
+	u8 tls_records; /* and so is the payload of those of TCP that carry them */
 	u32 tick_ns; /* a jiffy */
 	u32 last_lane; /* of a ring: their number is a power of two */
 	u16 lowest_port, highest_port; /* of by_port and by_local_port */

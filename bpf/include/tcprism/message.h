@@ -8,6 +8,7 @@
 
 #include "call.h"
 #include "delivery.h"
+#include "tls.h"
 
 /* A read that reaches the peer's FIN also consumes the FIN's sequence number. */
 INLINE u32 taken_fin(struct tcp_sock *tp, u32 copied_seq, enum reads reads)
@@ -305,6 +306,9 @@ INLINE void message_returned(const struct caller *caller, struct call *call, str
 	struct moved moved;
 
 	read_moved(&moved, call, sk, kind, result, reads);
+	if (config.tls && tls_carried(&caller->thread, sk, &moved, &caller->connection, kind, &call->buffer) &&
+	    !config.tls_records)
+		buffer_none(&call->buffer, PAYLOAD_ENCRYPTED);
 	if (kind_wanted(KIND_ACKED) && moved.bytes)
 		follow_bytes(&moved, sk, kind, reads);
 	message_record(caller, &moved, call, kind);

@@ -83,15 +83,19 @@ INLINE enum admission lane_enter(struct lane *lane)
 	}
 
 /* Messages: one ring for each payload class. Losses and connections have their own rings, which user space empties first. */
-#define MESSAGE_RING(size)                                                                         \
-	struct message_##size {                                                                    \
-		struct message message;                                                            \
+#define PAYLOAD_RING(name, record_type, size)                                                      \
+	struct name##_##size {                                                                     \
+		record_type message;                                                               \
 		u8 payload[size];                                                                  \
 	};                                                                                         \
-	RING(message_##size, struct message_##size)
+	RING(name##_##size, struct name##_##size)
+#define MESSAGE_RING(size) PAYLOAD_RING(message, struct message, size)
+#define TLS_RING(size) PAYLOAD_RING(tls, struct tls_message, size)
 
 RING(message_0, struct message)
 PAYLOAD_CLASSES(MESSAGE_RING)
+RING(tls_0, struct tls_message)
+PAYLOAD_CLASSES(TLS_RING)
 RING(delivery, struct delivery)
 RING(segment, struct segment)
 RING(loss, struct loss)

@@ -13,6 +13,7 @@ import click
 from tcprism.errors import UsageError
 from tcprism.events import KINDS
 from tcprism.events._wire import PAYLOAD_MAX
+from tcprism.events.kinds import TLS_KINDS
 from tcprism.filter_texts import OPTIONS, parse
 from tcprism.filters import Criteria
 from tcprism.stages import Stage, stage_for
@@ -189,9 +190,12 @@ def to_filter(given: dict[str, Any], command_pid: int | None = None) -> Criteria
 
 
 def parse_kinds(text: str, known: Sequence[str] = KINDS) -> tuple[str, ...]:
-    """Parse "send,retransmit" or "all" of the kinds that are known. Raises UsageError."""
+    """Parse "send,retransmit" or "all" of the kinds that are known. Raises UsageError.
+
+    Plaintext must be asked for by name where it is not recorded already.
+    """
     if text == "all":
-        return tuple(known)
+        return tuple(kind for kind in known if known is not KINDS or kind not in TLS_KINDS)
     chosen = {part.strip() for part in text.split(",")}
     if unknown := sorted(chosen - set(known)):
         raise UsageError(

@@ -13,10 +13,12 @@ from tcprism.cli import options
 from tcprism.cli.command import Command
 from tcprism.cli.output import create, print_ledger
 from tcprism.cli.session import Limits, Stop, run, started
+from tcprism.cli.tls_options import tls_option, with_tls
 from tcprism.cli.trace import announce
 from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
 from tcprism.errors import UsageError
 from tcprism.events import KINDS, Batch
+from tcprism.events.kinds import TLS_KINDS
 from tcprism.events.ledger import Ledger
 from tcprism.events.optional import pyarrow
 from tcprism.pipeline import account
@@ -32,6 +34,7 @@ EPILOG = """\b
 Examples:
   tcprism record -o run.tcpr                       everything, until Ctrl-C
   tcprism record -o run.tcpr --port 443 -- curl https://host/
+  tcprism record -o run.tcpr --tls                 also what is inside TLS
   tcprism record -o run.tcpr --max-size 1G         stops at that size
   tcprism record -o run.tcpr --rotate 100M --keep 10
                                                    a directory with the latest 1000 MB
@@ -54,6 +57,7 @@ It holds payload, so only the owner of the file can read it."""
     "--rotate", metavar="BYTES", help="Start a new file at this size; FILE is a directory."
 )
 @click.option("--keep", type=click.IntRange(1), metavar="N", help="Keep only the latest N files.")
+@tls_option
 @options.count_option
 @options.duration_option
 @tracing_options
@@ -85,7 +89,7 @@ def _limit(given: dict[str, Any]) -> Limit:
 def _request(given: dict[str, Any]) -> dict[str, Any]:
     options.parse_duration(given["duration"])
     return {
-        "kinds": options.parse_kinds(given.pop("kinds")),
+        "kinds": with_tls(given, options.parse_kinds(given.pop("kinds"))),
         "payload": options.parse_payload(given.pop("payload")),
         **parse_tracing(given),
     }
@@ -101,7 +105,7 @@ def _record(
     with ExitStack() as stack:
         tracing = stack.enter_context(Tracing(request))
         source: Source = tracing
-        if request.kinds == KINDS:
+        if {*KINDS} - {*TLS_KINDS} <= {*request.kinds}:
             source = Together(tracing, stack.enter_context(Snapshots(request.filter)))
         path = options.parse_output(given["output"])
         pipe = None if path else sys.stdout.buffer

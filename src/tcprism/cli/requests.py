@@ -14,6 +14,7 @@ from tcprism.cli import options
 from tcprism.cli.output import make_sink, wants_color
 from tcprism.cli.presets import REQUESTS, request_sinks
 from tcprism.cli.session import started
+from tcprism.cli.tls_options import tls_option, with_tls
 from tcprism.cli.trace import trace
 from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
 from tcprism.errors import UsageError
@@ -34,6 +35,7 @@ Examples:
   tcprism requests --slower 100ms                  only slow ones
   tcprism requests --status 5xx,error              only failed ones
   tcprism requests --summary --duration 60         per route: count, errors, rate, percentiles
+  tcprism requests --tls --port 443                requests inside TLS
   tcprism requests --protocol redis --by server
   tcprism requests --pending --duration 5          also those without a response after 5 seconds
   tcprism requests --where "method = 'POST' and response_bytes > 1e6"
@@ -66,6 +68,7 @@ of the time; a summary goes to standard error at the end."""
     help="What to sum up by.",
 )
 @click.option("--show-values", is_flag=True, help="Show values, which may be secrets.")
+@tls_option
 @payload_option(PAYLOAD)
 @click.option(
     "--format",
@@ -87,10 +90,11 @@ def command(**given: Any) -> None:
     preset = replace(REQUESTS, stages=lambda: stages, make=_sinks)
     options.parse_duration(given["duration"])
     tracing = {"payload": options.parse_payload(given.pop("payload")), **parse_tracing(given)}
+    kinds = with_tls(given, preset.kinds or ())
     given |= {"count_only": False, "packets": None, "payload_style": "none"}
     with started(given["command"], given["verbose"]) as child:
         chosen = options.to_filter(given, child.pid if child else None)
-        request = Request(kinds=preset.kinds or (), filter=chosen, **tracing)
+        request = Request(kinds=kinds, filter=chosen, **tracing)
         status = trace(request, given, child, preset)
     sys.exit(status)
 

@@ -13,6 +13,7 @@ from tcprism.cli.command import Command
 from tcprism.cli.output import opened, print_ledger
 from tcprism.cli.presets import TRACE, Preset
 from tcprism.cli.session import Limits, Stop, run, started
+from tcprism.cli.tls_options import tls_options, with_tls, without_encrypted
 from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
 from tcprism.features import machine
 from tcprism.filters import Criteria
@@ -30,6 +31,7 @@ Examples:
   tcprism trace --kinds all --host 10.0.0.0/8      also segments, for one network
   tcprism trace --format json --output tcp.json    one JSON object per line (docs/events.md)
   tcprism trace --payload 200 -- curl http://host/ one command, from its first byte
+  tcprism trace --tls --port 443                   what is inside TLS (docs/tls.md)
   tcprism trace --count-only                       rates per second, at the lowest cost
 
 An event must match every filter option given, and any one of the values of each. All filters run in
@@ -41,6 +43,7 @@ the kernel. Ctrl-C stops and reports any loss; -v prints the full ledger (docs/l
 @options.kinds_option(",".join(DEFAULT_KINDS))
 @payload_option(DEFAULT_PAYLOAD)
 @options.view_options
+@tls_options
 @options.count_option
 @options.duration_option
 @tracing_options
@@ -49,7 +52,10 @@ def command(**given: Any) -> None:
     """Show sends and receives with their bytes, losses, and how connections begin and end."""
     arguments: tuple[str, ...] = given.pop("command")
     request_options = _check(given)
-    stages = options.parse_stages(given)
+    stages = (
+        *without_encrypted(given, request_options["kinds"]),
+        *options.parse_stages(given),
+    )
     with started(arguments, given["verbose"]) as child:
         chosen = options.to_filter(given, child.pid if child else None)
         status = trace(_request(request_options, chosen), given, child, TRACE, stages)
@@ -58,10 +64,11 @@ def command(**given: Any) -> None:
 
 def _check(given: dict[str, Any]) -> dict[str, Any]:
     """Parse what needs no kernel, before anything is started."""
-    kinds = options.parse_kinds(given.pop("kinds"))
+    kinds = with_tls(given, options.parse_kinds(given.pop("kinds")))
     options.parse_duration(given["duration"])
     return {
         "kinds": kinds,
+        "tls_records": given["layers"] == "all",
         "payload": _payload(given),
         **parse_tracing(given),
         "ordered": not given["count_only"],
@@ -116,6 +123,8 @@ def announce(tracing: Tracing, given: dict[str, Any]) -> None:
     kinds = ", ".join(tracing.request.kinds)
     say_whose_pids(tracing.request.filter.pids)
     print(f"tracing {kinds}; Ctrl-C stops", file=sys.stderr, flush=True)
+    for line in tracing.reads:
+        print(line, file=sys.stderr, flush=True)
     for choice in tracing.choices if verbose else ():
         hook = choice.hook.name if choice.hook else "nothing"
         print(f"  {choice.probe.family}: {hook}", file=sys.stderr)

@@ -45,6 +45,9 @@ class Attributes:
     payload_text: str | None
     payload_truncated: bool | None
     payload_unavailable: str | None
+    session: int | None
+    encrypted_bytes: int | None
+    socket_source: str | None
     send_ts_ns: int | None
     unsent_us: int | None
     unacked_us: int | None

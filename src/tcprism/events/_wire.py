@@ -61,10 +61,12 @@ class EventKind(IntEnum):
     CLOSE = 10
     RESET = 11
     STATE = 12
-    SNAPSHOT = 13
+    TLS_SEND = 13
+    TLS_RECV = 14
+    SNAPSHOT = 15
 
 
-KIND_COUNT = 14
+KIND_COUNT = 16
 
 
 class MessageFlag(IntFlag):
@@ -72,6 +74,7 @@ class MessageFlag(IntFlag):
 
     PEEK = 1
     ZEROCOPY = 2
+    ENCRYPTED = 4
     SEQ_UNKNOWN = 0x8000
 
 
@@ -85,6 +88,7 @@ class PayloadReason(IntEnum):
     FAULT = 4
     DISCARDED = 5
     SYSCALL = 6
+    ENCRYPTED = 7
 
 
 class OwnerSource(IntEnum):
@@ -118,6 +122,15 @@ class Ending(IntEnum):
     TIMEOUT = 4
     ERROR = 5
     ABORTED = 6
+
+
+class SocketSource(IntEnum):
+    """enum socket_source."""
+
+    NONE = 0
+    CALL = 1
+    SESSION = 2
+    CIPHERTEXT = 3
 
 
 _EVENT: Fields = {
@@ -259,6 +272,18 @@ _SNAPSHOT: Fields = {
 }
 SNAPSHOT = _dtype(_SNAPSHOT, 344)
 
+_TLS_MESSAGE: Fields = {
+    **_at(0, _EVENT),
+    "session": ("<u8", 120),
+    "duration_ns": ("<u8", 128),
+    "requested": ("<u4", 136),
+    "encrypted_bytes": ("<u4", 140),
+    "payload_length": ("<u4", 144),
+    "payload_unavailable": ("u1", 148),
+    "socket_source": ("u1", 149),
+}
+TLS_MESSAGE = _dtype(_TLS_MESSAGE, 152)
+
 _COUNTERS: Fields = {
     "seen": ("<u8", 0),
     "filtered": ("<u8", 8),
@@ -301,10 +326,12 @@ _CONFIG: Fields = {
     "can_cast": ("u1", 29),
     "recvmsg_arguments": ("u1", 30),
     "accept_arguments": ("u1", 31),
-    "tick_ns": ("<u4", 32),
-    "last_lane": ("<u4", 36),
-    "lowest_port": ("<u2", 40),
-    "highest_port": ("<u2", 42),
+    "tls": ("u1", 32),
+    "tls_records": ("u1", 33),
+    "tick_ns": ("<u4", 36),
+    "last_lane": ("<u4", 40),
+    "lowest_port": ("<u2", 44),
+    "highest_port": ("<u2", 46),
     "cgroup_ids": ("(16,)<u8", 48),
     "port": ("(1024,)<u8", 176),
     "local_port": ("(1024,)<u8", 8368),
@@ -328,7 +355,7 @@ DOCS = {
     "event.kind": "what happened",
     "event.owner_source": "how the owner is known: task (the caller), socket (its last user), iterator (had it open at the start), none",
     "event.family": "4 or 6: the IP version of the packets, whatever the socket's family",
-    "event.flags": "messages: PEEK, ZEROCOPY; segments: the TCP header's flags",
+    "event.flags": "messages: PEEK, ZEROCOPY, ENCRYPTED (the records of a tls_send or tls_recv); segments: the TCP header's flags",
     "event.bytes": "messages, deliveries: bytes sent or received; segments, losses: TCP payload bytes; connections: 0",
     "event.seq": "sequence number of the first byte; null when the hook cannot tell, as for urgent data or when another thread uses the socket at the same time",
     "event.error": "errno of the call, the attempt or the socket, as a name; null when there is none",
@@ -356,7 +383,7 @@ DOCS = {
     "message.unread_us": "recv: how long its last byte waited in the receive queue, microseconds; null without the kind acked, or when unknown",
     "message.duration_ns": "time inside the call, nanoseconds; null when the hook cannot tell",
     "message.payload_length": "bytes of payload captured",
-    "message.payload_unavailable": "why there is no payload (spliced, kernel, io_uring, fault, discarded, syscall), or null",
+    "message.payload_unavailable": "why there is no payload (spliced, kernel, io_uring, fault, discarded, syscall, encrypted), or null",
     "delivery.send_ts_ns": "ts_ns of the send",
     "delivery.unsent_us": "how long its last byte waited in the send queue after the send returned, microseconds; 0: it left before that; null when unknown",
     "delivery.unacked_us": "time from when its last byte first left until its acknowledgement, microseconds; null when unknown",
@@ -410,6 +437,13 @@ DOCS = {
     "snapshot.icsk_retransmits": "consecutive timeouts",
     "snapshot.probes_out": "consecutive zero-window probes that were not answered with an open window",
     "snapshot.nodelay": "whether TCP_NODELAY has turned Nagle's algorithm off",
+    "tls_message.session": "the library's object of the session (SSL *), an address in the process",
+    "tls_message.duration_ns": "time inside the call, nanoseconds; null when the hook cannot tell",
+    "tls_message.requested": "bytes the caller asked for; null when the hook cannot tell",
+    "tls_message.encrypted_bytes": "bytes that TCP moved for the call, from seq on; 0: none, the library had or kept them",
+    "tls_message.payload_length": "bytes of payload captured",
+    "tls_message.payload_unavailable": "why there is no payload (spliced, kernel, io_uring, fault, discarded, syscall, encrypted), or null",
+    "tls_message.socket_source": "how the connection of a TLS message is known: call (the call itself used it), session (an earlier call did), ciphertext (its records were sent there); none: it is not, the addresses are :: and the ports 0",
     "counters.seen": "events that reached the hook",
     "counters.filtered": "rejected by the filters",
     "counters.submitted": "written to a ring",

@@ -28,13 +28,15 @@ from tcprism.events.part import Part, row_bytes
 
 ALL = kinds.RECORDS.keys()  # those that are registered later, too
 MESSAGE = ("message",)
+TLS = ("tls",)
+MESSAGES = ("message", "tls")
 DELIVERY = ("delivery",)
 LOSS = ("loss",)
 SEGMENT = ("segment", "loss")
 CONNECTION = ("connection",)
 SNAPSHOT = ("snapshot",)
 TOTALS = ("connection", "snapshot")
-WITH_SEQ = ("message", "delivery", "segment", "loss")
+WITH_SEQ = ("message", "delivery", "segment", "loss", "tls")
 
 _INFINITE_SSTHRESH = 0x7FFFFFFF  # TCP_INFINITE_SSTHRESH, include/net/tcp.h
 
@@ -62,7 +64,7 @@ def _empty(field: str) -> Missing:
 
 
 def _flags(part: Part) -> Values:
-    text = names.message_flags_text if part.family == "message" else names.tcp_flags_text
+    text = names.message_flags_text if part.family in MESSAGES else names.tcp_flags_text
     return named("flags", text)(part)
 
 
@@ -73,7 +75,7 @@ def _no_flags(part: Part) -> Mask:
 
 
 def _seq_unknown(part: Part) -> Mask:
-    if part.family != "message":
+    if part.family not in MESSAGES:
         return np.zeros(len(part), bool)
     bit = np.uint16(_wire.MessageFlag.SEQ_UNKNOWN)
     mask: Mask = np.equal(part.rows["flags"] & bit, bit)
@@ -144,18 +146,18 @@ COLUMNS = [
     wire_column("remote_port", ALL, "integer"),
     wire_column("bytes", ALL, "integer"),
     wire_column("error", ALL, "string", named("error", names.errno_name), equal("error", 0)),
-    wire_column("flags", ("message", *SEGMENT), "string", _flags, _no_flags),
+    wire_column("flags", (*MESSAGES, *SEGMENT), "string", _flags, _no_flags),
     wire_column(
-        "requested", MESSAGE, "integer", missing=equal("requested", _wire.REQUESTED_UNKNOWN)
+        "requested", MESSAGES, "integer", missing=equal("requested", _wire.REQUESTED_UNKNOWN)
     ),
     wire_column(
-        "duration_ns", MESSAGE, "integer", missing=equal("duration_ns", _wire.DURATION_UNKNOWN)
+        "duration_ns", MESSAGES, "integer", missing=equal("duration_ns", _wire.DURATION_UNKNOWN)
     ),
     wire_column("unread_us", MESSAGE, "integer", missing=equal("unread_us", *_no_time)),
     wire_column("seq", WITH_SEQ, "integer", missing=_seq_unknown),
     Column(
         "payload",
-        MESSAGE,
+        MESSAGES,
         "string",
         "the payload captured, base64; null when there is none",
         None,
@@ -164,7 +166,7 @@ COLUMNS = [
     ),
     Column(
         "payload_text",
-        MESSAGE,
+        MESSAGES,
         "string",
         r"the payload as text: printable ASCII unchanged, a backslash as `\\`, all else as `\xNN`",
         None,
@@ -173,7 +175,7 @@ COLUMNS = [
     ),
     Column(
         "payload_truncated",
-        MESSAGE,
+        MESSAGES,
         "boolean",
         "whether payload holds only the first of the bytes",
         None,
@@ -181,11 +183,14 @@ COLUMNS = [
     ),
     wire_column(
         "payload_unavailable",
-        MESSAGE,
+        MESSAGES,
         "string",
         named("payload_unavailable", names.reason_name),
         equal("payload_unavailable", _wire.PayloadReason.AVAILABLE),
     ),
+    wire_column("session", TLS, "integer"),
+    wire_column("encrypted_bytes", TLS, "integer"),
+    wire_column("socket_source", TLS, "string", named("socket_source", names.socket_source_name)),
     wire_column("send_ts_ns", DELIVERY, "integer"),
     wire_column("unsent_us", DELIVERY, "integer", missing=equal("unsent_us", *_no_time)),
     wire_column("unacked_us", DELIVERY, "integer", missing=equal("unacked_us", *_no_time)),

@@ -193,8 +193,10 @@ def family_of(dtype: np.dtype[np.void]) -> str | None:
 
 
 _CALLED = "a process called into TCP: who, which bytes, how long"
+_PLAINTEXT = "a process called into a TLS library: which bytes before they were encrypted, or after"
 _GREEN, _YELLOW, _BLUE, _MAGENTA, _CYAN = "32", "33", "34", "35", "36"
 _RED, _BOLD_RED, _DIM_GREEN, _DIM_MAGENTA = "31", "1;31", "2;32", "2;35"
+_BOLD_GREEN, _BOLD_CYAN = "1;32", "1;36"
 
 for _family in (
     Family(
@@ -302,6 +304,17 @@ for _family in (
         struct="connection_event",
     ),
     Family(
+        "tls",
+        _wire.TLS_MESSAGE,
+        (
+            Kind("tls_send", _PLAINTEXT, _BOLD_GREEN),
+            Kind("tls_recv", _PLAINTEXT, _BOLD_CYAN, incoming=True),
+        ),
+        ring="busy",
+        payload=True,
+        struct="tls_message",
+    ),
+    Family(
         "snapshot",
         _wire.SNAPSHOT,
         (Kind("snapshot", "a connection as it stands", text=wording.snapshot),),
@@ -316,3 +329,4 @@ FAMILIES = {
     if family.ring
 }
 KINDS = tuple(kind for kinds in FAMILIES.values() for kind in kinds)
+TLS_KINDS = FAMILIES["tls"]  # they are traced only where a user asks for them

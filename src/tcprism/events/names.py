@@ -5,7 +5,14 @@ import socket
 from enum import IntEnum, IntFlag
 from functools import lru_cache
 
-from tcprism.events._wire import Cause, Ending, MessageFlag, OwnerSource, PayloadReason
+from tcprism.events._wire import (
+    Cause,
+    Ending,
+    MessageFlag,
+    OwnerSource,
+    PayloadReason,
+    SocketSource,
+)
 
 # include/net/tcp_states.h
 STATES = (
@@ -73,6 +80,11 @@ def reason_name(reason: int) -> str | None:
 def owner_source_name(source: int) -> str:
     """Return how an owner is known."""
     return _member_name(OwnerSource, source)
+
+
+def socket_source_name(source: int) -> str:
+    """Return how the connection of a TLS session is known."""
+    return _member_name(SocketSource, source)
 
 
 def cause_name(cause: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tcprism.errors import KernelRefused
-from tcprism.features.kernel import fentry_error
+from tcprism.features.kernel import fentry_error, has_uprobe_multi
 from tcprism.kernel.object import LoadError
 from tcprism.kernel.types import KernelTypes
 from tcprism.probes import Hook, Probe, Program
@@ -107,6 +107,8 @@ def _known_to_be_missing(hook: Hook) -> str:
         return f"{error.strerror} (errno {error.errno})"
     if hook.mechanism == "kprobe" and not any(path.exists() for path in _KPROBES):
         return "this kernel has no kprobes (CONFIG_KPROBES)"
+    if hook.mechanism == "uprobe_multi" and not has_uprobe_multi():
+        return "this kernel has no uprobe_multi links (6.6)"
     return ""
 
 

@@ -67,3 +67,9 @@ def packets_have_process() -> bool:
     """Tell whether a cgroup_skb program may ask for the current process (6.12 may, 6.1 not)."""
     asked = (_CGROUP_SKB, _CURRENT_TASK_UNDER_CGROUP, None)
     return bool(libbpf.load().call("libbpf_probe_bpf_helper", *asked) == 1)
+
+
+@cache
+def has_uprobe_multi() -> bool:
+    """Tell whether this kernel has uprobe_multi links, which came with 6.6 (89ae89f53d20)."""
+    return bool(kernel_types().function_id("bpf_uprobe_multi_link_attach"))

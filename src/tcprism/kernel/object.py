@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from ctypes import byref, c_size_t, c_uint32, c_uint64
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from tcprism import interrupts
 from tcprism.errors import MachineError
 from tcprism.events import _wire
 from tcprism.events.escape import escape_text
-from tcprism.kernel import libbpf
+from tcprism.kernel import libbpf, uprobe
 
 OBJECT = Path(__file__).with_name("tcprism.bpf.o")
 
@@ -50,6 +51,7 @@ class BpfObject:
         except LoadError as error:
             raise self._unfit(f"libbpf cannot open it: {error}") from error
         self._links: list[int] = []
+        self._descriptors: list[int] = []  # links that libbpf does not know
         self.loaded: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
@@ -102,6 +104,15 @@ class BpfObject:
         for name, count in entries.items():
             self._library.checked("bpf_map__set_max_entries", self._map(name), count)
 
+    def for_uprobe_multi(self, programs: Iterable[str]) -> None:
+        """Say that programs will be attached by links that have many places (6.6+)."""
+        for name in programs:
+            self._library.checked(
+                "bpf_program__set_expected_attach_type",
+                self._program(name),
+                uprobe.TRACE_UPROBE_MULTI,
+            )
+
     def without_storage(self) -> None:
         """Leave out the socket and task storage maps, for a kernel that does not know them."""
         for name in ("notes", "deliveries", "calls", "batches"):
@@ -122,7 +133,27 @@ class BpfObject:
         """Attach a program to the cgroup behind a descriptor. Raises LoadError."""
         self._link(name, "bpf_program__attach_cgroup", cgroup)
 
-    def _link(self, name: str, function: str, *where: int) -> None:
+    def attach_to_functions(
+        self, name: str, path: str, offsets: Sequence[int], *, returns: bool, multi: bool
+    ) -> None:
+        """Attach a program to functions at offsets of a file, or to their returns, in any process.
+
+        Raises LoadError.
+        """
+        if not multi:
+            for offset in offsets:
+                where = (returns, -1, os.fsencode(path), offset)
+                self._link(name, "bpf_program__attach_uprobe", *where)
+            return
+        interrupts.check()
+        try:
+            with interrupts.deferred():
+                program = self.program_fd(name)
+                self._descriptors.append(uprobe.link(program, os.fsencode(path), offsets, returns))
+        except OSError as error:
+            raise LoadError(f"attach {name}", error, self._library.log.take()) from error
+
+    def _link(self, name: str, function: str, *where: object) -> None:
         interrupts.check()
         program = self._program(name)
         self._links.append(self._try(f"attach {name}", function, program, *where))
@@ -143,6 +174,8 @@ class BpfObject:
 
     def detach(self) -> None:
         """Take every hook off; what is in the maps and rings stays readable."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
         while self._links:
             self._library.call("bpf_link__destroy", self._links.pop())
 

@@ -8,8 +8,9 @@ from typing import Literal
 MECHANISMS = ("fentry", "kprobe", "tracepoint")
 
 # How a program gets to its place: by the kernel's BTF (fentry, fexit, tp_btf), by a kprobe, at the
-# cgroup v2 root, or as an iterator that runs once over what is there when tracing begins.
-Attach = Literal["btf", "kprobe", "cgroup", "iterator"]
+# cgroup v2 root, as an iterator that runs once over what is there when tracing begins, or where
+# functions of a library begin or return.
+Attach = Literal["btf", "kprobe", "cgroup", "iterator", "uprobe", "uretprobe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,8 @@ class Program:
 
     `kinds` are the events that it makes. It is left out on a kernel without the `function` or the
     `tracepoint`. `order` is its place among the programs of all probes: lower ones go first. One
-    that is `late` waits until somebody uses io_uring, since it costs each send.
+    that is `late` waits until somebody uses io_uring, since it costs each send. `symbols` are the
+    functions of libraries that a uprobe is for.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Program:
     tracepoint: str | None = None
     order: int = 0
     late: bool = False
+    symbols: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

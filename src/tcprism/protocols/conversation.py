@@ -60,9 +60,15 @@ class Conversation:
             return seq + _SEQ
         return at + ((seq - at + _HALF) & _MASK) - _HALF
 
-    def feed(self, side: int, offset: int, size: int, data: bytes, ts_ns: int) -> None:
-        """Take `size` bytes at an offset, of which the first are `data`. Known ones are no news."""
+    def feed(self, side: int, offset: int, size: int, data: bytes | None, ts_ns: int) -> None:
+        """Take `size` bytes at an offset, of which the first are `data`. Known ones are no news.
+
+        None: they are for no parser.
+        """
         direction = self.directions[side]
+        if data is None:
+            direction.at = max(direction.at, offset + size)
+            return
         if direction.at < 0:
             direction.at = offset
         ahead = offset - direction.at

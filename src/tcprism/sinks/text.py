@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from tcprism.events import Part
 from tcprism.events.columns import BY_NAME as COLUMN
+from tcprism.events.columns import MESSAGES
 from tcprism.events.escape import escape_payloads_in_lines
 from tcprism.events.kinds import BY_NAME, Kind, kind_name, numbers_of
 from tcprism.events.names import endpoint, process
@@ -56,7 +57,7 @@ class Text(LineSink):
         line.texts(self._identified(part))
         line.texts(details(part, clock))
         self._end_line(line, part)
-        if part.family == "message":
+        if part.family in MESSAGES:
             self._add_payload(line, part)
         return line.lines()
 

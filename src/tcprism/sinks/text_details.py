@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Part
-from tcprism.events._wire import EventKind
+from tcprism.events._wire import EventKind, SocketSource
 from tcprism.events.columns import BY_NAME as COLUMN
-from tcprism.events.columns import columns_of
+from tcprism.events.columns import MESSAGES, TLS, columns_of
 from tcprism.events.kinds import BY_NAME, FAMILY_OF_KIND, kind_name
 from tcprism.events.names import process
 from tcprism.events.scopes import shown
@@ -27,6 +27,7 @@ from tcprism.events.units import duration
 # Takes moments of CLOCK_MONOTONIC in nanoseconds, returns the time of day.
 Clock = Callable[[NDArray[np.uint64]], list[str]]
 
+_SENDS = (EventKind.SEND, EventKind.TLS_SEND)
 TEXT_CHARACTERS = 40  # of the first bytes of a message
 _BYTE = re.compile(r"\\\\|\\x..|[^\\]")  # as escape() writes it
 _BYTES = re.compile(f"(?:{_BYTE.pattern})*")
@@ -34,7 +35,7 @@ _BYTES = re.compile(f"(?:{_BYTE.pattern})*")
 
 def details(part: Part, clock: Clock) -> list[str]:
     """Return the end of the line of each event of a part."""
-    if part.family == "message":
+    if part.family in MESSAGES:
         return _message_texts(part)
     if part.family == "segment":
         return _sent_texts(part)
@@ -86,6 +87,9 @@ def _message_texts(part: Part) -> list[str]:
     requested = part.rows["requested"]
     for index in np.flatnonzero(_partly_sent(part)).tolist():
         texts[index] += f" of {requested[index]}"
+    if part.family in TLS:
+        for index in np.flatnonzero(part.rows["socket_source"] == SocketSource.NONE).tolist():
+            texts[index] += " connection unknown"
     _append(texts, part, "unread_us", lambda unread_us: f"unread {duration(unread_us)}")
     _append(texts, part, "flags")
     _append(texts, part, "error")
@@ -94,7 +98,7 @@ def _message_texts(part: Part) -> list[str]:
 
 def _partly_sent(part: Part) -> NDArray[np.bool_]:
     """Return which calls sent less than asked. To receive less than the buffer holds is usual."""
-    sent = (part.rows["kind"] == EventKind.SEND) & (part.rows["error"] == 0)
+    sent = np.isin(part.rows["kind"], _SENDS) & (part.rows["error"] == 0)
     less = part.rows["bytes"] < part.rows["requested"]
     partly: NDArray[np.bool_] = sent & less & ~COLUMN["requested"].mask(part)
     return partly

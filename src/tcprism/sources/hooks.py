@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from tcprism import features
 from tcprism.errors import KernelRefused
@@ -21,6 +21,9 @@ from tcprism.ring.buffer import Layout
 from tcprism.sources import plan
 from tcprism.sources.host_pids import host_pids, on_host
 from tcprism.sources.request import Request
+
+if TYPE_CHECKING:
+    from tcprism.tls.libraries import Found, Library
 
 _MPTCP = (
     "MPTCP sockets were used, and what they send and receive is not shown: --hooks tracepoint can,"
@@ -40,6 +43,7 @@ class Hooks:
         self._layouts = layouts
         self._root = root
         self._late: list[Program] = []
+        self.reads: list[str] = []
 
     def __enter__(self) -> Self:
         probes = plan.probes_for(self._request.kinds)
@@ -59,6 +63,7 @@ class Hooks:
 
     def _load(self, choices: Sequence[features.Choice]) -> BpfObject:
         self._programs = plan.programs_for(self._request, choices)
+        self._multi = any(c.hook and c.hook.mechanism == "uprobe_multi" for c in choices)
         bpf = BpfObject()
         try:
             self._prepare(bpf)
@@ -73,6 +78,8 @@ class Hooks:
         # A kprobe cannot use the storage of the task that it interrupts.
         storage = has_task_storage() and all(p.attach != "kprobe" for p in self._programs)
         bpf.select(program.name for program in self._programs)
+        if self._multi:
+            bpf.for_uprobe_multi(p.name for p in self._programs if p.symbols)
         entries = rings.entries(self._layouts) | plan.table_sizes(self._request, storage)
         bpf.configure(plan.configuration(self._request, storage, self._layouts), entries)
         if not has_task_storage():
@@ -94,10 +101,34 @@ class Hooks:
         self._put_on(bpf, (program for program in now if program.order <= 0))
         self._follow_descendants(bpf)
         self._put_on(bpf, (program for program in now if program.order > 0))
+        if plan.traces_tls(self._request):
+            self._attach_to_libraries(bpf)
         self._attach_late(bpf)
+
+    def _attach_to_libraries(self, bpf: BpfObject) -> None:
+        from tcprism.tls.libraries import find  # not before: most runs do without
+
+        found = find()
+        for library in found.libraries:
+            self._attach_to_library(bpf, library)
+        self.reads = _whose(found)
+
+    def _attach_to_library(self, bpf: BpfObject, library: Library) -> None:
+        for program in self._programs:
+            places = [library.functions[s] for s in program.symbols if s in library.functions]
+            if places:
+                bpf.attach_to_functions(
+                    program.name,
+                    library.path,
+                    places,
+                    returns=program.attach == "uretprobe",
+                    multi=self._multi,
+                )
 
     def _put_on(self, bpf: BpfObject, programs: Iterable[Program]) -> None:
         for program in programs:
+            if program.symbols:
+                continue
             if program.attach == "iterator":
                 bpf.iterate(program.name)
             elif program.attach == "cgroup":
@@ -154,3 +185,17 @@ class Hooks:
         """Take every hook off; what they recorded can still be read."""
         self._late = []
         self._object.detach()
+
+
+def _whose(found: Found) -> list[str]:
+    """Say whose plaintext is read."""
+    if not found.libraries:
+        return ["no TLS library is here whose plaintext can be read: `tcprism doctor --tls`"]
+    users = Counter(file for files in found.users.values() for file in {one.path for one in files})
+    return [
+        "reading the plaintext of TLS, now and of processes that start later:",
+        *(
+            f"  {one.name} ({one.version or one.flavor}): {users[one.path]} processes"
+            for one in found.libraries
+        ),
+    ]

@@ -8,7 +8,7 @@ from tcprism.events.kinds import BY_NAME, NUMBERS
 from tcprism.features import Choice, machine, programs_of
 from tcprism.features.kernel import packets_have_process
 from tcprism.kernel.types import kernel_types
-from tcprism.probes import Probe, Program, connection, loss, message, owner, segment
+from tcprism.probes import Probe, Program, connection, loss, message, owner, segment, tls
 from tcprism.ring.buffer import Layout
 from tcprism.sources.host_pids import own_pid
 from tcprism.sources.request import Request
@@ -22,7 +22,11 @@ PROBES = (
     segment.DELIVERY,
     connection.CONNECTION,
     connection.RESET,
+    tls.PROBE,
 )
+
+_TLS_CALLS = 16_384  # threads that are in a TLS library
+_TLS_CIPHERTEXTS = 4_096  # under way from a library to a socket
 
 
 def owners_from(kinds: Sequence[str]) -> Probe | None:
@@ -73,10 +77,22 @@ def programs_for(request: Request, choices: Sequence[Choice]) -> list[Program]:
 def table_sizes(request: Request, storage: bool) -> dict[str, int]:
     """Return the entries of the tables by socket address, which stand in for storage."""
     room = 1 if storage else request.max_connections
-    return {
+    sizes = {
         "notes_by_address": room,
         "deliveries_by_address": room if "acked" in request.kinds else 1,
     }
+    if traces_tls(request):
+        sizes |= {
+            "tls_calls": _TLS_CALLS,
+            "tls_sessions": request.max_connections,
+            "tls_ciphertexts": _TLS_CIPHERTEXTS,
+        }
+    return sizes
+
+
+def traces_tls(request: Request) -> bool:
+    """Tell whether plaintext is asked for."""
+    return bool(set(request.kinds) & set(tls.PROBE.kinds))
 
 
 def configuration(request: Request, storage: bool, layouts: dict[str, Layout]) -> dict[str, object]:
@@ -91,6 +107,8 @@ def configuration(request: Request, storage: bool, layouts: dict[str, Layout]) -
         "can_cast": bool(kernel_types().function_id("bpf_rdonly_cast")),
         "recvmsg_arguments": kernel_types().parameters("tcp_recvmsg"),
         "accept_arguments": kernel_types().parameters("inet_csk_accept"),
+        "tls": traces_tls(request),
+        "tls_records": request.tls_records,
         "tick_ns": machine.tick_ns(),
         "last_lane": max(layout.lanes for layout in layouts.values()) - 1,
         **request.filter.switches(),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from tcprism.errors import UsageError
 from tcprism.events._wire import PAYLOAD_MAX
+from tcprism.events.kinds import TLS_KINDS
 from tcprism.filters import Criteria
 from tcprism.ring import rings
 
@@ -20,6 +21,7 @@ class Request:
 
     `mechanism` forces "fentry", "kprobe" or "tracepoint". `ordered=False` gives up the time order.
     `max_connections` bounds what is remembered where the kernel has no storage at the socket.
+    `tls_records`: messages that carry what tls_send and tls_recv show have their payload, too.
     Raises UsageError when the kinds make no sense together, or a size is out of its bounds.
     """
 
@@ -31,10 +33,16 @@ class Request:
     include_self: bool = False
     ordered: bool = True
     max_connections: int = DEFAULT_MAX_CONNECTIONS
+    tls_records: bool = False
 
     def __post_init__(self) -> None:
         if "acked" in self.kinds and "send" not in self.kinds:
             raise UsageError("--kinds: acked tells what became of each send: add send to the kinds")
+        if set(self.kinds) & set(TLS_KINDS) and not {"send", "recv"} <= set(self.kinds):
+            raise UsageError(
+                "--kinds: the messages that carry TLS tell which connection it uses:"
+                " add send and recv to the kinds"
+            )
         _check_bounds("payload", self.payload, 0, PAYLOAD_MAX)
         _check_bounds("ring size", self.ring_size, rings.SMALLEST, rings.LARGEST)
 

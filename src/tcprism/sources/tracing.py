@@ -90,6 +90,11 @@ class Tracing:
         return self._hooks.choices
 
     @property
+    def reads(self) -> list[str]:
+        """Whose plaintext is read, in lines; none unless it was asked for."""
+        return self._hooks.reads
+
+    @property
     def facts(self) -> Facts:
         """What is true of this machine and this run."""
         hooks = {choice.probe.family: choice.hook.name for choice in self.choices if choice.hook}

@@ -26,7 +26,7 @@ class View:
 class Connection:
     """A connection of which one or both ends are seen."""
 
-    __slots__ = ("_ends", "conversation", "ends", "finished", "timelines", "views")
+    __slots__ = ("_ends", "conversation", "ends", "finished", "plaintext", "timelines", "views")
 
     def __init__(self, ends: Ends, conversation: Conversation) -> None:
         self.ends = ends
@@ -35,6 +35,7 @@ class Connection:
         self.views: list[View | None] = [None, None]
         self._ends = [0, 0]  # of the latest exchange's request and response
         self.finished: list[Exchange] = []  # that the client has not read to the end, if it is seen
+        self.plaintext: Connection | None = None  # of TLS, if it is seen
 
     def pass_on(self) -> None:
         """Take what the conversation has found."""
@@ -43,19 +44,48 @@ class Connection:
             self._ends = [found[-1].end or 0, found[-1].response_end or 0]
             found.clear()
 
+    def end(self, side: int) -> None:
+        """Take note that a direction has ended."""
+        self.conversation.end(side)
+        if self.plaintext:
+            self.plaintext.end(side)
+
+    def in_tcp(self, exchange: Exchange) -> Exchange:
+        """Return an exchange with offsets in the stream of TCP."""
+        return exchange
+
+    def shown(self, exchange: Exchange) -> Exchange:
+        """Return an exchange as users see it."""
+        return exchange
+
+    def end_in_tcp(self, side: int, offset: int) -> int:
+        """Return an offset in the stream of TCP, before which are bytes up to another."""
+        return offset
+
     def forget(self) -> None:
-        """Forget the moments of bytes that no request needs any more.
+        """Forget the moments of bytes that no request needs any more."""
+        if self.plaintext:
+            self.plaintext.forget()
+            return
+        for timeline, needed in zip(self.timelines, self.needed(), strict=True):
+            timeline.forget(needed)
+
+    def needed(self) -> list[int]:
+        """Return, of each direction, the offset before which no request needs anything.
 
         A parser may be in the middle of a request or a response that it has not told of: that
         begins behind the last one that it has.
         """
         talk = self.conversation
         left = [*self.finished, *talk.done, *talk.pending()]
-        for side, timeline in enumerate(self.timelines):
-            is_request = side == talk.client
-            needed = [self._ends[not is_request]]
-            begins = [one.begin if is_request else one.response_begin for one in left]
-            needed += [begin for begin in begins if begin is not None]
-            if not left and not talk.directions[side].rest:
-                needed = [talk.directions[side].at]
-            timeline.forget(min(needed) if talk.client >= 0 else 0)
+        return [self._needed(side, left) for side in (0, 1)]
+
+    def _needed(self, side: int, left: list[Exchange]) -> int:
+        talk = self.conversation
+        if talk.client < 0:
+            return 0
+        if not left and not talk.directions[side].rest:
+            return talk.directions[side].at
+        is_request = side == talk.client
+        begins = [one.begin if is_request else one.response_begin for one in left]
+        return min([self._ends[not is_request], *(one for one in begins if one is not None)])

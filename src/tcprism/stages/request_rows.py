@@ -72,13 +72,14 @@ def answered(connection: Connection, exchange: Exchange, ended: bool = False) ->
     views, timelines = connection.views, connection.timelines
     client, server = views[side], views[1 - side]
     request, response = timelines[side], timelines[1 - side]
-    at = _moments(exchange, request, response, client is not None, server is not None)
+    placed = connection.in_tcp(exchange)
+    at = _moments(placed, request, response, client is not None, server is not None)
     waits = (0, 0, "")
     if request.repeats or response.repeats:
-        waits = _waits(exchange, request, response, at)
+        waits = _waits(placed, request, response, at)
     reached = connection.conversation.directions[side].at
     whole = exchange.end is not None and not 0 <= reached < exchange.end
-    return Answered(exchange, at, client, server, ended, whole, *waits)
+    return Answered(connection.shown(exchange), at, client, server, ended, whole, *waits)
 
 
 def _moments(

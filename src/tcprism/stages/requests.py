@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
-from tcprism.events._wire import DURATION_UNKNOWN, EVENT, EventKind, MessageFlag
+from tcprism.events._wire import (
+    DURATION_UNKNOWN,
+    EVENT,
+    EventKind,
+    MessageFlag,
+    PayloadReason,
+    SocketSource,
+)
 from tcprism.events.connection import connection_keys
 from tcprism.events.ledger import Account, Entry
 from tcprism.protocols import Protocol
@@ -22,6 +29,7 @@ from tcprism.protocols.conversation import Conversation
 from tcprism.protocols.known import PROTOCOLS
 from tcprism.stages import StatefulStage
 from tcprism.stages.ends import Connection, Ends, View
+from tcprism.stages.plaintext import Plaintext
 from tcprism.stages.request_rows import Answered, answered, request_part
 
 CONNECTIONS_MAX = 65_536
@@ -29,7 +37,8 @@ _NEAR = 1 << 26  # bytes: more than the buffers of both ends hold
 
 _NO_STREAM = int(MessageFlag.SEQ_UNKNOWN | MessageFlag.PEEK)
 # What happened. The first two say which direction it is about, beside the end that it happened at.
-_WRITTEN, _READ, _ACKED, _REPEATED, _CLOSED, _NOTHING = range(6)
+_WRITTEN, _READ, _ACKED, _REPEATED, _CLOSED, _ENCRYPTED, _DECRYPTED, _NOTHING = range(8)
+_UNSEEN = -1  # length of a payload that is not wanted: its plaintext is
 
 _SEQ, _HALF, _MASK = 1 << 32, 1 << 31, (1 << 32) - 1
 
@@ -87,7 +96,7 @@ class Requests(StatefulStage):
         Those of connections that were seen first come first.
         """
         found: list[Answered] = []
-        for connection in self._connections.values():
+        for connection in self._streams():
             found += [
                 answered(connection, exchange)
                 for exchange in connection.conversation.pending()
@@ -99,7 +108,7 @@ class Requests(StatefulStage):
 
     def account(self) -> Account:
         """Return how many requests were made, and what was not understood."""
-        missing = self._gaps + sum(one.conversation.gaps for one in self._connections.values())
+        missing = self._gaps + sum(one.conversation.gaps for one in self._streams())
         counts = {"request_gaps": missing, "connections_evicted": self._evicted}
         remarks = []
         if missing:
@@ -113,6 +122,13 @@ class Requests(StatefulStage):
                 f" {CONNECTIONS_MAX:,} were open: use a filter"
             )
         return Account((Entry.of_stage("request", self._made),), counts, tuple(remarks))
+
+    def _streams(self) -> Iterator[Connection]:
+        """Yield connections, and the plaintext of those with TLS."""
+        for connection in self._connections.values():
+            yield connection
+            if connection.plaintext:
+                yield connection.plaintext
 
     def _with_requests(self, batch: Batch) -> Batch:
         parts = [] if self._alone else list(batch.parts)
@@ -142,27 +158,67 @@ class Requests(StatefulStage):
                     view.head = parts[place].rows[row].tobytes()[: EVENT.itemsize]
                 connection = view.connection
                 conversation, side = connection.conversation, view.side ^ what
-                if conversation.unknown and not connection.finished:
+                if conversation.unknown and not (connection.finished or connection.plaintext):
                     continue
                 at = conversation.directions[side].at
                 end = size + (seq + _SEQ if at < 0 else at + ((seq - at + _HALF) & _MASK) - _HALF)
                 if not size:
-                    conversation.end(side)
+                    connection.end(side)
                 elif _mark(connection, side, what, (end, ts_ns, second)) > at:
-                    payload = parts[place].payload
-                    data = payload[row, :length].tobytes() if length else b""
+                    data = _payload(parts[place], row, length)
                     conversation.feed(side, end - size, size, data, ts_ns)
-                if conversation.done or connection.finished:
+                if conversation.done or connection.finished or connection.plaintext:
                     self._let_go(connection)
-            elif view is not None and what != _NOTHING:
-                self._more(view, what, seq, size, second, length, parts[place].rows[row])
+            elif what != _NOTHING:
+                self._besides(what, view, key, (seq, size, second, length), parts[place], row)
+
+    def _besides(
+        self,
+        what: int,
+        view: View | None,
+        key: int,
+        told: tuple[int, int, int, int],
+        part: Part,
+        row: int,
+    ) -> None:
+        """Take what is known of a connection besides its messages."""
+        seq, size, second, third = told
+        if what in (_ENCRYPTED, _DECRYPTED):
+            view = view or self._view(part.rows[row], key)
+            self._take_plaintext(view, what - _ENCRYPTED, (seq, second), part, row)
+        elif view is not None:
+            self._more(view, what, seq, size, second, third, part.rows[row])
+
+    def _take_plaintext(
+        self, view: View, what: int, at_tcp: tuple[int, int], part: Part, row: int
+    ) -> None:
+        """Take what a TLS library encrypted or decrypted; `at_tcp`: from where, how many bytes."""
+        carrier, record, side = view.connection, part.rows[row], view.side ^ what
+        plaintext = carrier.plaintext
+        if not isinstance(plaintext, Plaintext):
+            talk = Conversation(self._protocols, self._show_values)
+            joined = record["socket_source"] != SocketSource.CIPHERTEXT
+            carrier.plaintext = plaintext = Plaintext(carrier, talk, joined)
+        if not plaintext.takes(side, view.side):
+            return
+        size, ts_ns = int(record["bytes"]), int(record["ts_ns"])
+        seq, encrypted = at_tcp
+        places = plaintext.places[side]
+        begin = places.at
+        places.add(size, carrier.conversation.offset(side, seq), encrypted)
+        if not plaintext.joined:
+            plaintext.mark(side, what, places.at, ts_ns, ts_ns - int(record["duration_ns"]))
+        data = _payload(part, row, int(record["payload_length"])) or b""
+        plaintext.conversation.feed(side, begin, size, data, ts_ns)
+        if plaintext.conversation.done or plaintext.finished:
+            self._let_go(plaintext)
 
     def _more(
         self, view: View, what: int, seq: int, size: int, unsent: int, unacked: int, row: np.void
     ) -> None:
-        """Take what is known of a connection besides its messages."""
+        """Take what became of the bytes of messages."""
         connection = view.connection
-        if connection.conversation.unknown and what != _CLOSED:
+        if connection.conversation.unknown and what != _CLOSED and not connection.plaintext:
             return
         offset = connection.conversation.offset(view.side, seq)
         timeline = connection.timelines[view.side]
@@ -181,11 +237,17 @@ class Requests(StatefulStage):
         """Let go the exchanges whose response the client has read, or the server written."""
         connection.pass_on()
         finished, client = connection.finished, connection.conversation.client
-        timeline = connection.timelines[1 - client]
-        marks = timeline.read if connection.views[client] else timeline.written
-        reached = marks.ends[-1] if marks.ends else -1
-        while finished and (finished[0].response_end or 0) <= reached:
-            self._answered.append(answered(connection, finished.pop(0)))
+        if finished:
+            timeline = connection.timelines[1 - client]
+            marks = timeline.read if connection.views[client] else timeline.written
+            reached = marks.ends[-1] if marks.ends else -1
+            while finished:
+                end = connection.end_in_tcp(1 - client, finished[0].response_end or 0)
+                if end > reached:
+                    break
+                self._answered.append(answered(connection, finished.pop(0)))
+        if connection.plaintext:
+            self._let_go(connection.plaintext)
 
     def _view(self, record: np.void, key: int) -> View:
         """Find the connection that an end belongs to, which the other end may have begun."""
@@ -211,12 +273,13 @@ class Requests(StatefulStage):
 
     def _over(self, connection: Connection, ended: bool = True) -> None:
         """Let go what is left of a connection, and forget it; `ended`: there is no more of it."""
-        conversation = connection.conversation
         for side in (0, 1):
-            conversation.end(side)
-        for exchange in (*connection.finished, *conversation.done, *conversation.pending()):
-            self._answered.append(answered(connection, exchange, ended))
-        self._gaps += conversation.gaps
+            connection.end(side)
+        for stream in filter(None, (connection, connection.plaintext)):
+            conversation = stream.conversation
+            for exchange in (*stream.finished, *conversation.done, *conversation.pending()):
+                self._answered.append(answered(stream, exchange, ended))
+            self._gaps += conversation.gaps
         self._connections.pop(id(connection), None)
         known = self._by_ends[connection.ends]
         known.remove(connection)
@@ -237,6 +300,13 @@ def _mark(connection: Connection, side: int, what: int, mark: tuple[int, int, in
     return mark[0]
 
 
+def _payload(part: Part, row: int, length: int) -> bytes | None:
+    """Return the payload of a message; None where its plaintext is seen instead."""
+    if length < 0:
+        return None
+    return part.payload[row, :length].tobytes() if length and part.payload is not None else b""
+
+
 def requests_of(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Yield the requests in all batches of a run."""
     stage = Requests(alone=True)
@@ -248,7 +318,7 @@ def _table(part: Part) -> list[NDArray[Any]]:
     """Return what happened, and of which connection, bytes, when, and by whom, in columns."""
     rows = part.rows
     what, second, third = _WHAT[part.family](part)
-    pids = rows["pid"] if part.family == "message" else np.zeros(len(rows), np.uint32)
+    pids = rows["pid"] if part.family in ("message", "tls") else np.zeros(len(rows), np.uint32)
     moments = rows["ts_ns"]
     columns = [what, connection_keys(rows), rows["seq"], rows["bytes"], moments, second, pids]
     return [column.astype(np.int64, copy=False) for column in (*columns, third)]
@@ -264,11 +334,18 @@ def _messages(part: Part) -> Columns:
     durations = np.where(rows["duration_ns"] == DURATION_UNKNOWN, 0, rows["duration_ns"])
     what = np.where(sends, _WRITTEN, _READ)
     what[((rows["flags"] & _NO_STREAM) != 0) | (rows["error"] != 0)] = _NOTHING
-    return (
-        what,
-        np.where(sends, rows["ts_ns"] - durations, rows["unread_us"]),
-        part.payload_lengths(),
-    )
+    lengths = part.payload_lengths()
+    lengths[rows["payload_unavailable"] == PayloadReason.ENCRYPTED] = _UNSEEN
+    return what, np.where(sends, rows["ts_ns"] - durations, rows["unread_us"]), lengths
+
+
+def _tls(part: Part) -> Columns:
+    """Tell plaintext, with how many bytes of TCP carry it, if it is known which."""
+    rows = part.rows
+    what = np.where(rows["kind"] == EventKind.TLS_SEND, _ENCRYPTED, _DECRYPTED)
+    what[rows["socket_source"] == SocketSource.NONE] = _NOTHING
+    placed = (rows["flags"] & MessageFlag.SEQ_UNKNOWN) == 0
+    return what, np.where(placed, rows["encrypted_bytes"], 0), part.payload_lengths()
 
 
 def _deliveries(part: Part) -> Columns:
@@ -290,6 +367,7 @@ def _ends(part: Part) -> Columns:
 
 _WHAT: dict[str, Callable[[Part], Columns]] = {
     "message": _messages,
+    "tls": _tls,
     "delivery": _deliveries,
     "loss": _losses,
     "connection": _ends,

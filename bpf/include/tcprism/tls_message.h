@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* A call into a TLS library from entry to exit: what it moved, in plaintext, becomes a record. */
+#ifndef TCPRISM_TLS_MESSAGE_H
+#define TCPRISM_TLS_MESSAGE_H
+
+#include "message.h"
+#include "tls.h"
+
+INLINE void tls_enter(u32 kind, u64 session, u64 buffer, u64 length, u64 moved_at)
+{
+	struct thread thread;
+	struct tls_call *call;
+
+	read_thread(&thread);
+	if (!task_passes(thread.pid))
+		return;
+	call = tls_call_create(&thread);
+	if (!call)
+		return;
+	if (call->kind != TLS_NO_CALL && call->session == session) {
+		call->depth++;
+		return;
+	}
+	call->session = session;
+	call->buffer = buffer;
+	call->moved_at = moved_at;
+	call->requested = MIN(length, REQUESTED_UNKNOWN);
+	call->depth = 0;
+	call->seq = 0;
+	call->encrypted = 0;
+	call->start_ns = bpf_ktime_get_ns();
+	call->kind = kind;
+}
+
+/* The connection of a session; all zero where it is not known. Returns how it is known. */
+INLINE u32 tls_connection(struct connection *to, u64 *socket, const struct tls_call *call, u32 pid)
+{
+	struct tls_session_key key = { .session = call->session, .pid = pid };
+	struct tls_session *session = bpf_map_lookup_elem(&tls_sessions, &key);
+	const struct connection unknown = {};
+
+	*socket = 0;
+	*to = unknown;
+	if (!session)
+		return SOCKET_NONE;
+	session->messages = true;
+	*socket = session->socket;
+	*to = session->connection;
+	return call->encrypted || session->source == SOCKET_CIPHERTEXT ? session->source : SOCKET_SESSION;
+}
+
+struct tls_caller {
+	struct thread thread;
+	struct counters *counters;
+	struct connection connection;
+	struct owner current;
+	u64 socket;
+	u32 source;
+	u32 bytes;
+};
+
+INLINE bool tls_passes(const struct tls_caller *caller)
+{
+	if (caller->source == SOCKET_NONE)
+		return !FILTERS_BY_PORT() && !FILTERS_BY_CONNECTION();
+	return ports_pass(caller->connection.local_port, caller->connection.remote_port) &&
+	       connection_passes(&caller->connection);
+}
+
+INLINE void tls_fill(struct tls_message *m, const struct tls_caller *caller, const struct tls_call *call, u64 now_ns,
+		     u32 payload_length)
+{
+	event_at(&m->event, now_ns, call->kind, &caller->connection, &caller->current);
+	m->event.socket = caller->socket;
+	m->event.bytes = caller->bytes;
+	m->event.error = 0;
+	m->event.seq = call->seq;
+	m->event.flags = call->seq ? 0 : MESSAGE_SEQ_UNKNOWN;
+	m->session = call->session;
+	m->duration_ns = now_ns - call->start_ns;
+	m->requested = call->requested;
+	m->encrypted_bytes = call->encrypted;
+	m->payload_length = payload_length;
+	m->payload_unavailable = payload_length || !config.payload_limit ? PAYLOAD_AVAILABLE : PAYLOAD_FAULT;
+	m->socket_source = caller->source;
+}
+
+/* As SUBMIT_CLASS() of messages. */
+#define SUBMIT_TLS_CLASS(size)                                                                     \
+	if (config.payload_limit <= size || length <= size) {                                      \
+		u32 bounded = length;                                                              \
+                                                                                                   \
+		barrier_var(bounded);                                                              \
+		if (bounded > size)                                                                \
+			bounded = size;                                                            \
+		SUBMIT(tls_##size, struct tls_message, caller->counters, {                         \
+			if (bpf_probe_read_user(record + 1, bounded, (void *)call->buffer))        \
+				bounded = 0;                                                       \
+			tls_fill(record, caller, call, now_ns, bounded);                           \
+		});                                                                                \
+		return;                                                                            \
+	}
+
+INLINE void tls_submit(const struct tls_caller *caller, const struct tls_call *call)
+{
+	u64 now_ns = bpf_ktime_get_ns();
+	u32 length = config.payload_limit ? payload_wanted(caller->bytes, BUFFER_FLAT) : 0;
+
+	if (config.payload_limit && length < caller->bytes)
+		COUNT(caller->counters->payload_cut, caller->bytes - length);
+	if (!length) {
+		SUBMIT(tls_0, struct tls_message, caller->counters, tls_fill(record, caller, call, now_ns, 0));
+		return;
+	}
+	PAYLOAD_CLASSES(SUBMIT_TLS_CLASS)
+}
+
+INLINE void tls_record(const struct thread *thread, const struct tls_call *call, u32 bytes)
+{
+	struct tls_caller caller = { .thread = *thread, .bytes = bytes, .counters = counters_of(call->kind) };
+
+	if (!caller.counters)
+		return;
+	COUNT(caller.counters->seen, 1);
+	caller.source = tls_connection(&caller.connection, &caller.socket, call, thread->pid);
+	if (!tls_passes(&caller)) {
+		COUNT(caller.counters->filtered, 1);
+		return;
+	}
+	read_current(&caller.current, thread, true);
+	tls_submit(&caller, call);
+}
+
+INLINE struct tls_call *tls_ending(struct thread *thread)
+{
+	struct tls_call *call;
+
+	read_thread(thread);
+	call = tls_call_of(thread);
+	if (!call || call->kind == TLS_NO_CALL)
+		return NULL;
+	if (call->depth) {
+		call->depth--;
+		return NULL;
+	}
+	return call;
+}
+
+INLINE void tls_leave(const struct thread *thread, struct tls_call *call, s32 bytes)
+{
+	if (call->kind != TLS_HANDSHAKE && bytes > 0 && kind_wanted(call->kind))
+		tls_record(thread, call, bytes);
+	call->kind = TLS_NO_CALL;
+}
+
+#endif

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* tls_send and tls_recv by uprobes of TLS libraries. User space knows which function each program is for. */
+#include "tcprism/tls_message.h"
+
+/* int SSL_write(ssl, buffer, length), ssize_t gnutls_record_send(session, data, size) */
+SEC("uprobe") int tls_write(struct pt_regs *ctx)
+{
+	tls_enter(KIND_TLS_SEND, ctx->di, ctx->si, ctx->dx, 0);
+	return 0;
+}
+
+SEC("uprobe") int tls_read(struct pt_regs *ctx)
+{
+	tls_enter(KIND_TLS_RECV, ctx->di, ctx->si, ctx->dx, 0);
+	return 0;
+}
+
+/* int SSL_write_ex(ssl, buffer, length, &written), SSL_read_early_data() */
+SEC("uprobe") int tls_write_ex(struct pt_regs *ctx)
+{
+	tls_enter(KIND_TLS_SEND, ctx->di, ctx->si, ctx->dx, ctx->cx);
+	return 0;
+}
+
+SEC("uprobe") int tls_read_ex(struct pt_regs *ctx)
+{
+	tls_enter(KIND_TLS_RECV, ctx->di, ctx->si, ctx->dx, ctx->cx);
+	return 0;
+}
+
+/* int SSL_write_ex2(ssl, buffer, length, flags, &written) */
+SEC("uprobe") int tls_write_ex2(struct pt_regs *ctx)
+{
+	tls_enter(KIND_TLS_SEND, ctx->di, ctx->si, ctx->dx, ctx->r8);
+	return 0;
+}
+
+/* SSL_do_handshake(ssl), SSL_shutdown(ssl): they tell the connection before there is plaintext. */
+SEC("uprobe") int tls_handshake(struct pt_regs *ctx)
+{
+	tls_enter(TLS_HANDSHAKE, ctx->di, 0, 0, 0);
+	return 0;
+}
+
+/* The bytes moved are the result, which is an int, or a small ssize_t. */
+SEC("uretprobe") int tls_returned(struct pt_regs *ctx)
+{
+	struct thread thread;
+	struct tls_call *call = tls_ending(&thread);
+
+	if (call)
+		tls_leave(&thread, call, (s32)ctx->ax);
+	return 0;
+}
+
+/* The result is 1 where any were moved. */
+SEC("uretprobe") int tls_returned_ex(struct pt_regs *ctx)
+{
+	struct thread thread;
+	struct tls_call *call = tls_ending(&thread);
+	u64 moved = 0;
+
+	if (!call)
+		return 0;
+	if ((s32)ctx->ax == 1 && call->moved_at)
+		bpf_probe_read_user(&moved, sizeof(moved), (void *)call->moved_at);
+	tls_leave(&thread, call, MIN(moved, 0x7fffffff));
+	return 0;
+}
+
+/* void SSL_free(ssl): its address may become another's. */
+SEC("uprobe") int tls_free(struct pt_regs *ctx)
+{
+	struct tls_session_key key = { .session = ctx->di };
+	struct thread thread;
+
+	read_thread(&thread);
+	key.pid = thread.pid;
+	bpf_map_delete_elem(&tls_sessions, &key);
+	return 0;
+}
+
+/* int BIO_write(bio, data, length): inside a call of a session without a connection, this is what it encrypted. */
+SEC("uprobe") int tls_encrypted(struct pt_regs *ctx)
+{
+	struct tls_session_key key = {};
+	struct tls_call *call;
+	struct thread thread;
+	u64 hash;
+
+	read_thread(&thread);
+	call = tls_call_of(&thread);
+	if (!call || call->kind == TLS_NO_CALL || (s32)ctx->dx < FINGERPRINT_END)
+		return 0;
+	key.session = call->session;
+	key.pid = thread.pid;
+	if (bpf_map_lookup_elem(&tls_sessions, &key))
+		return 0;
+	hash = fingerprint(ctx->si);
+	if (!hash)
+		return 0;
+	bpf_map_update_elem(&tls_ciphertexts, &hash, &key, 0);
+	WRITE_ONCE(tls_ciphertext_ns, bpf_ktime_get_ns());
+	return 0;
+}

@@ -1,0 +1,74 @@
+"""The options that ask for the plaintext of TLS, and what follows from them."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from tcprism.cli.options import with_options
+from tcprism.errors import UsageError
+from tcprism.events.kinds import KINDS, TLS_KINDS
+from tcprism.stages import Stage
+from tcprism.stages.encrypted import WithoutEncrypted
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_CARRIERS = ("send", "recv")
+
+_OPTIONS = (
+    click.option("--tls", is_flag=True, help="Also read the plaintext of TLS (docs/tls.md)."),
+    click.option(
+        "--layers",
+        type=click.Choice(["plaintext", "all"]),
+        default="plaintext",
+        show_default=True,
+        help="With --tls, whether to show the encrypted messages beside their plaintext.",
+    ),
+)
+
+
+def tls_option(command: Decorated) -> Decorated:
+    """Add --tls, without a choice of what is shown."""
+    return with_options(_OPTIONS[:1], command)
+
+
+def tls_options(command: Decorated) -> Decorated:
+    """Add --tls and --layers."""
+    return with_options(_OPTIONS, command)
+
+
+def with_tls(given: dict[str, Any], kinds: Sequence[str]) -> tuple[str, ...]:
+    """Return the kinds to trace, with those of TLS if the options say so.
+
+    Raises UsageError where others could read it.
+    """
+    wanted = {*kinds}
+    if given.pop("tls"):
+        wanted |= {*TLS_KINDS, *_CARRIERS}
+    if wanted & {*TLS_KINDS}:
+        _refuse_readers(given.get("output"))
+    return tuple(kind for kind in KINDS if kind in wanted)
+
+
+def without_encrypted(given: dict[str, Any], kinds: Sequence[str]) -> tuple[Stage, ...]:
+    """Return the stage that leaves out what is shown as plaintext, unless all is to be shown."""
+    if given["layers"] == "all" or not set(kinds) & set(TLS_KINDS):
+        return ()
+    return (WithoutEncrypted(),)
+
+
+def _refuse_readers(output: str | None) -> None:
+    """Raise UsageError if standard output is a file that others may read; ours are private."""
+    if output not in (None, "-"):
+        return
+    found = os.fstat(sys.stdout.fileno())
+    if stat.S_ISREG(found.st_mode) and found.st_mode & 0o077:
+        raise UsageError(
+            "--tls: standard output is a file that others may read, and plaintext has passwords:"
+            " use --output FILE, which only its owner can read"
+        )

@@ -1,0 +1,60 @@
+"""TLS messages: a process calls into a TLS library (bpf/probes/tls.bpf.c)."""
+
+from tcprism.probes import Hook, Probe, Program
+
+_KINDS = ("tls_send", "tls_recv")
+
+_WRITE = ("SSL_write", "gnutls_record_send")
+_READ = ("SSL_read", "gnutls_record_recv")
+_WRITE_EX = ("SSL_write_ex", "SSL_write_early_data")
+_WRITE_EX2 = ("SSL_write_ex2",)
+_READ_EX = ("SSL_read_ex", "SSL_read_early_data")
+_OTHERS = (
+    "SSL_do_handshake",
+    "SSL_connect",
+    "SSL_accept",
+    "SSL_shutdown",
+    "gnutls_handshake",
+    "gnutls_bye",
+)
+
+# Returns first: a call whose entry is seen is then seen to return.
+_PROGRAMS = (
+    Program("tls_returned", _KINDS, "uretprobe", symbols=(*_WRITE, *_READ, *_OTHERS)),
+    Program("tls_returned_ex", _KINDS, "uretprobe", symbols=(*_WRITE_EX, *_WRITE_EX2, *_READ_EX)),
+    Program("tls_free", _KINDS, "uprobe", symbols=("SSL_free", "gnutls_deinit")),
+    Program("tls_handshake", _KINDS, "uprobe", symbols=_OTHERS),
+    Program("tls_encrypted", _KINDS, "uprobe", symbols=("BIO_write",)),
+    Program("tls_write", _KINDS, "uprobe", symbols=_WRITE),
+    Program("tls_write_ex", _KINDS, "uprobe", symbols=_WRITE_EX),
+    Program("tls_write_ex2", _KINDS, "uprobe", symbols=_WRITE_EX2),
+    Program("tls_read", _KINDS, "uprobe", symbols=_READ),
+    Program("tls_read_ex", _KINDS, "uprobe", symbols=_READ_EX),
+)
+
+_CANNOT_TELL = (
+    "what programs with other libraries send, or without symbols: `tcprism doctor --tls`",
+    "seq of sessions that encrypt into memory, such as those of Node and asyncio",
+    "the connection of such a session until it has sent something since tracing began",
+)
+
+PROBE = Probe(
+    family="tls",
+    kinds=_KINDS,
+    hooks=(
+        Hook(
+            mechanism="uprobe_multi",
+            name="uprobe_multi links at the functions of TLS libraries",
+            programs=_PROGRAMS,
+            since="6.6",
+            cannot_tell=_CANNOT_TELL,
+        ),
+        Hook(
+            mechanism="uprobe",
+            name="perf uprobes at the functions of TLS libraries",
+            programs=_PROGRAMS,
+            since="4.17",
+            cannot_tell=_CANNOT_TELL,
+        ),
+    ),
+)

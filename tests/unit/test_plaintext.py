@@ -1,0 +1,171 @@
+"""Requests inside TLS: plaintext joined to the stream that carries it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tcprism.events import Batch, Event, Part
+from tcprism.events import _wire as wire
+from tcprism.stages.encrypted import WithoutEncrypted
+from tcprism.stages.plaintext import Places
+from tcprism.stages.requests import Requests
+
+from .records import losses, messages, tls_messages
+
+ENDS = {
+    "netns": 7,
+    "local_ip": "10.0.0.1",
+    "local_port": 40000,
+    "remote_ip": "10.0.0.2",
+    "remote_port": 443,
+    "pid": 11,
+}
+MS = 1_000_000
+REQUEST = b"GET /pay HTTP/1.1\r\nHost: a\r\n\r\n"
+RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+OVERHEAD = 22  # a record of TLS 1.3: header, type, tag
+
+SEND, RECV = wire.EventKind.SEND, wire.EventKind.RECV
+TLS_SEND, TLS_RECV = wire.EventKind.TLS_SEND, wire.EventKind.TLS_RECV
+
+
+def encrypted(kind: int, ts_ns: int, seq: int, size: int, **more: Any) -> dict[str, Any]:
+    return {
+        **ENDS,
+        "kind": kind,
+        "ts_ns": ts_ns,
+        "seq": seq,
+        "bytes": size,
+        "flags": wire.MessageFlag.ENCRYPTED,
+        "payload_unavailable": wire.PayloadReason.ENCRYPTED,
+        **more,
+    }
+
+
+def plain(kind: int, ts_ns: int, payload: bytes, carried: tuple[int, int] | None) -> dict[str, Any]:
+    seq, size = carried or (0, 0)
+    return {
+        **ENDS,
+        "kind": kind,
+        "ts_ns": ts_ns,
+        "payload": payload,
+        "seq": seq,
+        "encrypted_bytes": size,
+        "flags": 0 if carried else wire.MessageFlag.SEQ_UNKNOWN,
+        "socket_source": wire.SocketSource.CALL if carried else wire.SocketSource.SESSION,
+        "duration_ns": 1000,
+    }
+
+
+def requests_in(*parts: Part) -> list[Event]:
+    """Return the requests that are found in some events."""
+    stage = Requests(alone=True)
+    return [*stage(Batch(parts)), *stage.close()]
+
+
+def test_a_request_has_the_times_and_bytes_of_its_records() -> None:
+    there, back = len(REQUEST) + OVERHEAD, len(RESPONSE) + OVERHEAD
+    (one,) = requests_in(
+        messages(
+            encrypted(SEND, 10 * MS, 1000, there, duration_ns=MS),
+            encrypted(RECV, 50 * MS, 9000, back, unread_us=3_000),
+        ),
+        tls_messages(
+            plain(TLS_SEND, 11 * MS, REQUEST, (1000, there)),
+            plain(TLS_RECV, 51 * MS, RESPONSE, (9000, back)),
+        ),
+    )
+    assert (one["kind"], one["method"], one["resource"], one["status"]) == (
+        *("request", "GET", "/pay", "200"),
+    )
+    assert (one["request_bytes"], one["response_bytes"]) == (len(REQUEST), len(RESPONSE))
+    assert (one["request_seq"], one["response_seq"]) == (1000, 9000)
+    assert one["start_ts_ns"] == 9 * MS
+    assert one["request_ns"] == 41 * MS
+    assert one["unread_ns"] == 3 * MS
+
+
+def test_a_retransmission_of_its_records_is_its_own() -> None:
+    there, back = len(REQUEST) + OVERHEAD, len(RESPONSE) + OVERHEAD
+    repeated = {
+        **ENDS,
+        "kind": wire.EventKind.RETRANSMIT,
+        "ts_ns": 40 * MS,
+        "seq": 1000,
+        "bytes": there,
+        "cause": wire.Cause.TLP,
+        "rto_us": 200_000,
+    }
+    (one,) = requests_in(
+        messages(
+            encrypted(SEND, 10 * MS, 1000, there),
+            encrypted(RECV, 50 * MS, 9000, back),
+        ),
+        tls_messages(
+            plain(TLS_SEND, 11 * MS, REQUEST, (1000, there)),
+            plain(TLS_RECV, 51 * MS, RESPONSE, (9000, back)),
+        ),
+        losses(repeated),
+    )
+    assert (one["retransmissions"], one["retransmission_causes"]) == (1, "tlp")
+    assert one["retransmission_wait_ns"] == 30 * MS
+
+
+def test_what_the_library_had_kept_belongs_to_the_records_before() -> None:
+    """A program reads a response in two calls, of which the second needs none of TCP."""
+    there, back = len(REQUEST) + OVERHEAD, len(RESPONSE) + OVERHEAD
+    (one,) = requests_in(
+        messages(
+            encrypted(SEND, 10 * MS, 1000, there),
+            encrypted(RECV, 50 * MS, 9000, back),
+        ),
+        tls_messages(
+            plain(TLS_SEND, 11 * MS, REQUEST, (1000, there)),
+            plain(TLS_RECV, 51 * MS, RESPONSE[:20], (9000, back)),
+            plain(TLS_RECV, 52 * MS, RESPONSE[20:], None),
+        ),
+    )
+    assert (one["status"], one["response_bytes"]) == ("200", len(RESPONSE))
+    assert one["ts_ns"] == 50 * MS
+
+
+def test_the_records_of_one_call_are_told_apart() -> None:
+    whole = 1 << 14
+    places = Places()
+    places.add(3 * whole, 1000, 3 * (whole + OVERHEAD))
+    assert places.begin(1) == 1000
+    assert places.end(2) == 1000 + whole + OVERHEAD
+    assert places.begin(1 + whole) == 1000 + whole + OVERHEAD
+    assert places.end(1 + 3 * whole) == 1000 + 3 * (whole + OVERHEAD)
+
+
+def test_records_of_unknown_size_are_taken_together() -> None:
+    places = Places()
+    places.add(100, 1000, 100 + 2 * OVERHEAD + 1000)
+    assert (places.begin(50), places.end(50)) == (1000, 1000 + 100 + 2 * OVERHEAD + 1000)
+
+
+def test_nothing_is_said_of_bytes_whose_records_were_not_seen() -> None:
+    places = Places()
+    places.add(10, 0, 0)
+    places.add(10, 1000, 32)
+    assert places.begin(1) > 1 << 60
+    assert places.begin(11) == 1000
+
+
+@pytest.mark.parametrize("source", [wire.SocketSource.CALL, wire.SocketSource.CIPHERTEXT])
+def test_encrypted_messages_are_left_out(source: int) -> None:
+    others = {**ENDS, "kind": SEND, "socket": 5}
+    batch = Batch(
+        [
+            messages(encrypted(SEND, 1, 1, 50, socket=3), {**others, "flags": 0}),
+            tls_messages({**ENDS, "socket": 5, "socket_source": source, "payload": b"x"}),
+        ]
+    )
+    left = WithoutEncrypted()(batch)
+    kept = [] if source == wire.SocketSource.CIPHERTEXT else [5]
+    assert left.parts[0].rows["socket"].tolist() == kept
+    assert np.unique(left.parts[1].rows["socket"]).tolist() == [5]
