@@ -12,6 +12,7 @@ import os
 import struct
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,7 +155,7 @@ class ElfFile:
 
     def internal(self) -> Symbols | None:
         """Return the symbols for debuggers; None in a stripped file."""
-        sections = self._section_headers()
+        sections = self._section_headers
         tables = sections[sections["type"] == _SHT_SYMTAB]
         if not len(tables) or tables["link"][0] >= len(sections):
             return None
@@ -182,11 +183,13 @@ class ElfFile:
 
     def section(self, name: bytes) -> Section | None:
         """Return where a section is."""
-        sections = self._section_headers()
+        sections = self._section_headers
         if self._names >= len(sections):
             return None
         table = sections[self._names]
         names = self._read(int(table["offset"]), int(table["size"]), most=MOST_DYNAMIC)
+        if name + b"\0" not in names:
+            return None
         for start, address, offset, size in sections[
             ["name", "address", "offset", "size"]
         ].tolist():
@@ -211,6 +214,7 @@ class ElfFile:
             raise Unreadable("damaged ELF file")
         return self._read(offset, end - start, most=CHUNK)
 
+    @cached_property
     def _section_headers(self) -> NDArray[np.void]:
         if not self._has_sections or self._section_count > MOST_HEADERS:
             return np.empty(0, _SECTION)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Literal
 
 from tcprism.events.escape import escape
 from tcprism.tls.elf import ElfFile, Symbols, Unreadable
 from tcprism.tls.flavors import FLAVORS, FlavorName, find_version
 from tcprism.tls.golang import go_program
+from tcprism.tls.identity import Identity, identify
 from tcprism.tls.linker import cached_libraries
 from tcprism.tls.mappings import (
     Mapping,
@@ -27,6 +27,8 @@ from tcprism.tls.mappings import (
 )
 
 How = Literal["dynamic", "bundled", "static"]
+CANNOT_READ = "cannot read"
+MOST_REMEMBERED = 1 << 16  # files
 _FOLDERS = (b"/lib", b"/usr/lib", b"/usr/local/lib")
 _PACKAGES = (b"/site-packages/", b"/dist-packages/")
 
@@ -35,22 +37,25 @@ _PACKAGES = (b"/site-packages/", b"/dist-packages/")
 class Library:
     """A file with TLS functions.
 
-    `path` opens it from this process, while the process lives that uses it. `device` and `inode`
-    are those of stat(). `name` is its path as its users see it, escaped. `functions` has the offset
-    in the file, in bytes, at which a uprobe sits on each function. `how` tells where it comes from:
-    a folder of the linker, elsewhere (as in a wheel), or the program's own executable. `returns`
-    has the offsets of all RETs of Go's functions, which bear no return probe.
+    `path` opens it from this process, while the process lives that uses it. `name` is its path as
+    its users see it, escaped. `functions` has the offset in the file, in bytes, at which a uprobe
+    sits on each function. `how` tells where it comes from: a folder of the linker, elsewhere (as in
+    a wheel), or the program's own executable. `returns` has the offsets of all RETs of Go's
+    functions, which bear no return probe.
     """
 
     path: str
-    device: int
-    inode: int
+    identity: Identity
     name: str
     flavor: FlavorName
     version: str | None
     functions: dict[str, int]
     how: How
     returns: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def same_as(self, other: Library) -> bool:
+        """Say whether both are the same library in the same file."""
+        return self.flavor == other.flavor and self.identity.same_as(other.identity)
 
 
 @dataclass
@@ -67,8 +72,20 @@ class Found:
 
 
 @dataclass(frozen=True)
+class _Contents:
+    """What a file has of a flavor: the `whole` of it, or only the companion's functions."""
+
+    flavor: FlavorName
+    version: str | None
+    functions: dict[str, int]
+    returns: dict[str, tuple[int, ...]]
+    whole: bool
+    program: bool
+
+
+@dataclass(frozen=True)
 class _Part:
-    """A file that has functions of a flavor: the `whole` of it, or only the companion's."""
+    """A library, or only the companion of one."""
 
     library: Library
     whole: bool
@@ -86,89 +103,118 @@ class Search:
     """Finds libraries again and again; examines each file once."""
 
     def __init__(self) -> None:
-        self._by_mapping: dict[tuple[int, int], list[_Part] | str] = {}
-        self._by_inode: dict[tuple[int, int], list[_Part] | str] = {}
+        self._examined: dict[tuple[int, ...], list[_Contents] | str] = {}
 
     def find(self, pids: Iterable[int] | None = None) -> Found:
         """Return what find() does."""
         found = Found()
-        known: dict[tuple[int, int, str], Library] = {}
+        files: dict[tuple[int, int], list[_Part] | str] = {}  # by device and inode in maps
         for pid in running() if pids is None else pids:
-            libraries = self._libraries_of(pid, found.reasons)
+            libraries = self._libraries_of(pid, files, found.reasons)
             if libraries:
                 found.users[pid] = libraries
-            for library in libraries:
-                known.setdefault((library.device, library.inode, library.flavor), library)
-        for library in self._of_linker() if pids is None else ():
-            known.setdefault((library.device, library.inode, library.flavor), library)
-        found.libraries = list(known.values())
+        used = [library for libraries in found.users.values() for library in libraries]
+        found.libraries = distinct(used + (self._of_linker() if pids is None else []))
         return found
 
-    def _libraries_of(self, pid: int, reasons: dict[int, dict[str, str]]) -> list[Library]:
+    def examine(self, mapping: Mapping) -> list[Library] | None:
+        """Return the libraries in one file that a process maps; None if it cannot be read."""
+        parts = self._open_and_examine(mapping)
+        if isinstance(parts, str):
+            return None if parts == CANNOT_READ else []
+        return _used(parts)
+
+    def _libraries_of(
+        self,
+        pid: int,
+        files: dict[tuple[int, int], list[_Part] | str],
+        reasons: dict[int, dict[str, str]],
+    ) -> list[Library]:
         try:
             mappings = executable_mappings(pid)
         except PermissionError:
-            reasons[pid] = {"": "cannot read"}
+            reasons[pid] = {"": CANNOT_READ}
             return []
         except OSError:
             return []
         parts: list[_Part] = []
         for mapping in mappings:
-            examined = self._examine_mapping(mapping)
+            key = mapping.device, mapping.inode
+            # What one process's path does not open, that of another may.
+            if files.get(key, CANNOT_READ) == CANNOT_READ:
+                files[key] = self._open_and_examine(mapping)
+            examined = files[key]
             if isinstance(examined, str):
                 reasons.setdefault(pid, {})[mapping.name] = examined
             else:
                 parts += examined
         return _used(parts)
 
-    def _examine_mapping(self, mapping: Mapping) -> list[_Part] | str:
-        key = mapping.device, mapping.inode
-        if key not in self._by_mapping:
-            examined = self._open_and_examine(mapping)
-            if examined == "cannot read":
-                return examined  # another process's path to the same file may do
-            self._by_mapping[key] = examined
-        return self._by_mapping[key]
-
     def _open_and_examine(self, mapping: Mapping) -> list[_Part] | str:
         try:
             with open_mapping(mapping) as file:
-                return self._examine(file, mapping.raw_name)
+                return self._examine(file, mapping.raw_name, mapping.pid)
         except OSError:
-            return "cannot read"
+            return CANNOT_READ
 
     def _of_linker(self) -> list[Library]:
         parts: list[_Part] = []
         for path in cached_libraries():
             try:
                 with open_file(path) as file:
-                    examined = self._examine(file, path)
+                    examined = self._examine(file, path, None)
             except OSError:
                 continue
             if not isinstance(examined, str):
                 parts += examined
         return _used(parts)
 
-    def _examine(self, file: OpenFile, name: bytes) -> list[_Part] | str:
-        key = file.about.st_dev, file.about.st_ino
-        if key not in self._by_inode:
-            try:
-                self._by_inode[key] = list(_parts(file, name))
-            except Unreadable as error:
-                self._by_inode[key] = str(error)
-        return self._by_inode[key]
+    def _examine(self, file: OpenFile, name: bytes, pid: int | None) -> list[_Part] | str:
+        about = file.about
+        key = about.st_dev, about.st_ino, about.st_size, about.st_ctime_ns
+        if key not in self._examined:
+            if len(self._examined) >= MOST_REMEMBERED:
+                self._examined.clear()
+            self._examined[key] = _contents(file.descriptor)
+        contents = self._examined[key]
+        if isinstance(contents, str):
+            return contents
+        return [_part(each, file, name, pid) for each in contents]
 
 
-def _parts(opened: OpenFile, name: bytes) -> Iterator[_Part]:
-    file = ElfFile(opened.descriptor)
-    library = partial(
-        Library,
-        path=os.fsdecode(opened.path),
-        device=opened.about.st_dev,
-        inode=opened.about.st_ino,
+def distinct(libraries: Iterable[Library]) -> list[Library]:
+    """Return each library once."""
+    found: list[Library] = []
+    for library in libraries:
+        if not any(library.same_as(other) for other in found):
+            found.append(library)
+    return found
+
+
+def _part(contents: _Contents, file: OpenFile, name: bytes, pid: int | None) -> _Part:
+    library = Library(
+        path=os.fsdecode(file.path),
+        identity=identify(file.descriptor, pid),
         name=escape(name),
-        how="static" if file.is_program else _how(name),
+        flavor=contents.flavor,
+        version=contents.version,
+        functions=contents.functions,
+        how="static" if contents.program else _how(name),
+        returns=contents.returns,
     )
+    return _Part(library, contents.whole)
+
+
+def _contents(descriptor: int) -> list[_Contents] | str:
+    """Return what a file has, or why we cannot tell."""
+    try:
+        file = ElfFile(descriptor)
+        return [*_in_symbols(file), *_in_go(file)]
+    except Unreadable as error:
+        return str(error)
+
+
+def _in_symbols(file: ElfFile) -> Iterator[_Contents]:
     exported, internal = file.exported(), file.internal()
     for flavor in FLAVORS:
         offsets = _offsets(file, flavor.mark, flavor.functions + flavor.companion, exported)
@@ -179,12 +225,13 @@ def _parts(opened: OpenFile, name: bytes) -> Iterator[_Part]:
             offsets = _offsets(file, flavor.companion_mark, flavor.companion, exported)
         if offsets:
             version = find_version(file, flavor)
-            yield _Part(library(flavor=flavor.name, version=version, functions=offsets), whole)
-    program = go_program(file)
-    if program:
-        functions, returns = program.entries, program.returns
-        found = library(flavor="go", version=program.version, functions=functions, returns=returns)
-        yield _Part(found, whole=True)
+            yield _Contents(flavor.name, version, offsets, {}, whole, file.is_program)
+
+
+def _in_go(file: ElfFile) -> Iterator[_Contents]:
+    go = go_program(file)
+    if go:
+        yield _Contents("go", go.version, go.entries, go.returns, True, file.is_program)
 
 
 def _offsets(

@@ -19,7 +19,10 @@ _LINE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """A file that a process maps to execute code; `device` and `inode` as in its maps."""
+    """A file that a process maps to execute code; `device` and `inode` as in its maps.
+
+    An inode number is used again for another file, with another `generation`, where that is known.
+    """
 
     pid: int
     start: int
@@ -27,6 +30,7 @@ class Mapping:
     device: int
     inode: int
     raw_name: bytes
+    generation: int = 0
 
     @property
     def name(self) -> str:

@@ -104,7 +104,7 @@ def test_library_of_the_linker(stem: str, flavor: str) -> None:
     (library,) = (
         library
         for library in find().libraries
-        if (library.device, library.inode) == (about.st_dev, about.st_ino)
+        if (library.identity.device, library.identity.inode) == (about.st_dev, about.st_ino)
     )
     assert (library.flavor, library.how) == (flavor, "dynamic")
     functions_agree(library)
@@ -147,7 +147,10 @@ def test_a_copy_with_any_name(name: str, tmp_path: Path) -> None:
         copy.unlink()
         (deleted,) = find([pid]).libraries
         assert deleted.path.startswith(f"/proc/{pid}/map_files/")
-        assert (deleted.inode, deleted.functions) == (library.inode, library.functions)
+        assert (deleted.identity.inode, deleted.functions) == (
+            library.identity.inode,
+            library.functions,
+        )
         os.close(os.open(deleted.path, os.O_RDONLY))
 
 
@@ -189,7 +192,7 @@ def test_node() -> None:
     exports = offsets(node, *NAMES["openssl"])
     if not exports:
         pytest.skip("this node has OpenSSL in a library")
-    (library,) = (each for each in libraries if each.inode == about.st_ino)
+    (library,) = (each for each in libraries if each.identity.inode == about.st_ino)
     assert (library.functions, library.how) == (exports, "static")
 
 
