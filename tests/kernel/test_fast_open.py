@@ -4,9 +4,11 @@ The truth: PassiveOpens, what accept() returns, and the segments that a raw sock
 """
 
 import socket
+import struct
+import threading
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,9 @@ import pytest
 from tests.support import segments
 from tests.support.netns import Netns, Pair
 from tests.support.segments import ACK, RST, SYN
-from tests.support.tracer import tracing
+from tests.support.tracer import Tracer, tracing
+
+from .ways import await_true
 
 pytestmark = pytest.mark.native
 
@@ -43,6 +47,14 @@ class Stranger:
     def send(self, port: int, seq: int, ack: int, flags: int, payload: bytes = b"") -> None:
         packet = segments.segment((CLIENT, port), (SERVER, PORT), seq, ack, flags, payload)
         self._raw.sendto(packet, (SERVER, 0))
+
+    def await_data(self, seq: int) -> None:
+        """Wait for the segment whose payload starts at a sequence number."""
+        while True:
+            packet = self._answers.recv(1 << 16)
+            header = 20 + (packet[32] >> 4) * 4
+            if struct.unpack_from(">I", packet, 24)[0] == seq and len(packet) > header:
+                return
 
     def open(self, port: int, payload: bytes) -> int:
         """Send data with the SYN; return the sequence number of the answer."""
@@ -126,3 +138,43 @@ def test_each_has_its_events(pair: Pair, tmp_path: Path) -> None:
         assert (found["accept", port], found["close", port], answered[port]) == (1, 1, 1), port
     accepted = {e["remote_port"]: e["pid"] for e in tracer.events if e["kind"] == "accept"}
     assert None not in accepted.values()
+
+
+def test_a_send_from_before_the_end_of_the_handshake(pair: Pair, tmp_path: Path) -> None:
+    """It has not returned when its first byte is sent again: its offset is right, or unknown."""
+    port, size = FORGED.start, 1 << 20
+    pair.server.configure("net/ipv4/tcp_fastopen", WITHOUT_COOKIES)
+    pair.client.run("nft", QUIET)
+    with (
+        tracing(
+            tmp_path / "events", "--kinds", "send,retransmit", "--netns", pair.server.path
+        ) as tracer,
+        closing(listener(pair.server)) as listening,
+        segments.raw_socket(pair.client) as raw,
+        segments.receiving(pair.client) as answers,
+    ):
+        stranger = Stranger(raw, answers)
+        first = stranger.open(port, b"hi") + 1
+        accepted, _ = listening.accept()
+        with accepted:
+            accepted.settimeout(None)
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+            sender = threading.Thread(target=send_until_reset, args=(accepted, size))
+            sender.start()
+            stranger.await_data(first)
+            stranger.send(port, ISN + 3, first, ACK)
+            await_true(lambda: offsets_of(tracer, first))
+            stranger.send(port, ISN + 3, first, RST | ACK)
+            sender.join()
+    assert {*offsets_of(tracer, first)} <= {0, None}
+
+
+def offsets_of(tracer: Tracer, seq: int) -> list[int | None]:
+    """Return what has been told of the retransmissions of the bytes from `seq` on."""
+    again = [e for e in tracer.events if e["kind"] == "retransmit" and e["seq"] == seq]
+    return [event["message_offset"] for event in again if event["bytes"]]
+
+
+def send_until_reset(end: socket.socket, size: int) -> None:
+    with suppress(ConnectionResetError):
+        end.sendall(bytes(size))

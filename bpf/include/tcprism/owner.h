@@ -24,7 +24,7 @@ struct owner {
 struct note {
 	struct owner owner;
 	u64 began_ns;      /* SYN sent, then established; 0: not seen */
-	u32 first_seq;     /* write_seq as the connection was established */
+	u32 first_seq;     /* write_seq as the connection was established, before it sent anything */
 	u32 undo_marker;   /* the kernel's, at the first retransmission that it may undo; 0: none */
 	u32 undo_end;      /* end of what has been retransmitted since */
 	u32 undo_segs;

@@ -54,7 +54,7 @@ INLINE void note_establishes(struct sock *sk, struct note *note)
 		count_mptcp(tp);
 		note->first_seq = tp->write_seq;
 		note->reset = ENDING_NONE; /* to a segment of an earlier connection */
-		note->established = true;
+		note->established = !tp->bytes_sent && tp->snd_nxt == tp->write_seq; /* not where Fast Open has sent */
 	}
 }
 
