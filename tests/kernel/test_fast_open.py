@@ -163,7 +163,7 @@ def test_a_send_from_before_the_end_of_the_handshake(pair: Pair, tmp_path: Path)
             sender.start()
             stranger.await_data(first)
             stranger.send(port, ISN + 3, first, ACK)
-            await_true(lambda: offsets_of(tracer, first))
+            await_true(lambda: bool(offsets_of(tracer, first)))
             stranger.send(port, ISN + 3, first, RST | ACK)
             sender.join()
     assert {*offsets_of(tracer, first)} <= {0, None}

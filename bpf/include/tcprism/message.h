@@ -60,7 +60,8 @@ INLINE u32 peeked_ahead(struct sock *sk, u32 bytes, enum reads reads)
 
 /*
  * Exact if the sequence number advanced by what this call moved: then no other thread was in between. Without the
- * entry, only a thread that still holds the socket is noticed, not one that came and went since the call ended.
+ * entry, only a thread that still holds the socket is noticed, not one that came and went while the call waited or since
+ * it ended.
  */
 INLINE void set_sequence(struct moved *to, const struct call *call, struct sock *sk, u32 kind, enum reads reads)
 {
