@@ -89,5 +89,8 @@ def _summary(ledger: Ledger) -> Iterator[str]:
     counts = {entry.kind: entry.received for entry in ledger.entries}
     yield "seen: " + ", ".join(f"{count} {kind}" for kind, count in counts.items())
     if counts.get("retransmit"):
-        yield "each retransmit is a segment whose packet, or the answer to it, got lost"
+        yield (
+            "each retransmit repeats a segment that was not acknowledged yet:"
+            " it or the answer was lost, or is late"
+        )
     yield "next: `tcprism trace --help`; `tcprism doctor` tells what this machine can show"
