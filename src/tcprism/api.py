@@ -17,7 +17,7 @@ from tcprism import filter_texts
 from tcprism.errors import UsageError
 from tcprism.events import KINDS, Batch, Event
 from tcprism.events.ledger import Ledger
-from tcprism.events.requests import NEEDS, PAYLOAD
+from tcprism.events.requests import NEEDS, PAYLOAD, READS
 from tcprism.filters import Criteria
 from tcprism.pipeline import Flow, account, flow
 from tcprism.recording.framing import DEFAULT_MEMORY
@@ -115,20 +115,23 @@ def requests(
     protocols: Iterable[str] | None = None,
     show_values: bool = False,
     payload: int = PAYLOAD,
+    tls: bool = False,
 ) -> Monitor | Replayed:
     """Return requests as events of the kind `request` (docs/requests.md): iterate over them.
 
     Those in a recording, or without `path` those on this machine, inside a `with` block as with
     Monitor. `protocols` are names of those to look for, None: all. With `show_values`, resources
     keep the values in them, which may be secrets. Live, `payload` is the number of bytes to capture
-    per message. Raises UsageError, RecordingError and the errors of Monitor.
+    per message, and with `tls` the plaintext of TLS is read, too. Raises UsageError, RecordingError
+    and the errors of Monitor.
     """
     from tcprism.protocols.known import protocols as known
     from tcprism.stages.requests import Requests
 
     stage = Requests(known(protocols), show_values=show_values, alone=True)
     if path is None:
-        return Monitor(NEEDS, filters, payload, stages=(stage,))
+        kinds = READS if tls else NEEDS
+        return Monitor(kinds, filters, payload, stages=(stage,))
     return Replayed(open(path, filters=filters), (stage,))
 
 
@@ -205,6 +208,7 @@ class Monitor:
         *,
         ring_size: int | None = None,
         include_self: bool = False,
+        redact: Iterable[str] | None = None,
         stages: Iterable[Stage] = (),
     ) -> None:
         self._options: dict[str, Any] = {
@@ -212,6 +216,7 @@ class Monitor:
             "payload": payload,
             "ring_size": ring_size,
             "include_self": include_self,
+            "redact": None if redact is None else tuple(redact),
         }
         self._filter = filters or Filter()
         self._stages = tuple(stages)

@@ -186,6 +186,9 @@ INLINE bool tls_carried(const struct thread *thread, struct sock *sk, struct mov
 	}
 	moved->flags |= MESSAGE_ENCRYPTED;
 	if (call->kind == (kind == KIND_SEND ? KIND_TLS_SEND : KIND_TLS_RECV)) {
+		/* A header by itself: what was read before was of another record, such as a session ticket. */
+		if (kind == KIND_RECV && moved->bytes == RECORD_HEADER && is_record(bytes))
+			call->encrypted = 0;
 		if (!call->encrypted)
 			call->seq = moved->flags & MESSAGE_SEQ_UNKNOWN ? 0 : moved->seq;
 		call->encrypted += moved->bytes;

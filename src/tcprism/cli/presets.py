@@ -12,7 +12,7 @@ from tcprism.errors import ExtraMissing
 from tcprism.events import Batch
 from tcprism.events._wire import EventKind
 from tcprism.events.names import STATES
-from tcprism.events.requests import NEEDS
+from tcprism.events.requests import READS
 from tcprism.sinks import Sink
 from tcprism.stages import Stage
 
@@ -107,7 +107,7 @@ TRACE = Preset(None, _all, _events)
 CONNECTIONS = Preset(("connect", "close"), lambda: (ended,), _connections)
 RETRANSMITS = Preset(("send", "retransmit", "undo", "drop"), lambda: (without_sends,), _retransmits)
 REQUESTS = Preset(
-    NEEDS,
+    READS,
     _request_stages,
     _requests,
 )

@@ -18,7 +18,7 @@ from tcprism.cli.tls_options import tls_option, with_tls
 from tcprism.cli.trace import trace
 from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
 from tcprism.errors import UsageError
-from tcprism.events.requests import PAYLOAD
+from tcprism.events.requests import NEEDS, PAYLOAD
 from tcprism.protocols.known import protocols
 from tcprism.sinks import Sink
 from tcprism.sinks.request_summary import BY, RequestSummary
@@ -90,7 +90,7 @@ def command(**given: Any) -> None:
     preset = replace(REQUESTS, stages=lambda: stages, make=_sinks)
     options.parse_duration(given["duration"])
     tracing = {"payload": options.parse_payload(given.pop("payload")), **parse_tracing(given)}
-    kinds = with_tls(given, preset.kinds or ())
+    kinds = with_tls(given, NEEDS)
     given |= {"count_only": False, "packets": None, "payload_style": "none"}
     with started(given["command"], given["verbose"]) as child:
         chosen = options.to_filter(given, child.pid if child else None)

@@ -16,6 +16,7 @@ from tcprism.cli import options
 from tcprism.cli.output import silence
 from tcprism.cli.recordings import print_trouble
 from tcprism.cli.session import Limits, Stop
+from tcprism.cli.tls_options import tls_option
 from tcprism.diagnosis.connections import COLUMNS
 from tcprism.diagnosis.feeds import Feed, Live, Recorded
 from tcprism.errors import MachineError, UsageError
@@ -52,6 +53,7 @@ Hooks are attached only while a view shows events. See docs/top.md."""
     show_default=True,
     help="Column to sort by.",
 )
+@tls_option
 @click.option("--plain", is_flag=True, help="Print a table per snapshot instead of the screens.")
 @options.memory_option
 @click.option(
@@ -89,7 +91,7 @@ def open_recording(given: dict[str, Any]) -> Recording | None:
 def open_feed(recording: Recording | None, given: dict[str, Any], interval: float) -> Feed:
     """Return what is to be shown: a recording, or this machine."""
     if recording is None:
-        return Live(options.to_filter(given))
+        return Live(options.to_filter(given), given["tls"])
     return Recorded(recording, interval, recording.memory // 2)
 
 

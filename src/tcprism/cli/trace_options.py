@@ -50,6 +50,17 @@ _TRACING_OPTIONS = (
         type=click.Choice(MECHANISMS),
         help="Use only this hook type (for troubleshooting).",
     ),
+    click.option(
+        "--redact",
+        is_flag=True,
+        help="Overwrite credentials, cookies and card numbers in payload.",
+    ),
+    click.option(
+        "--redact-also",
+        multiple=True,
+        metavar="REGEX",
+        help="Also overwrite what a regular expression matches, or its first group.",
+    ),
     click.option("--include-self", is_flag=True, help="Also trace tcprism's own connections."),
     verbose_option,
     quiet_option,
@@ -63,7 +74,9 @@ def tracing_options(command: Decorated) -> Decorated:
 
 def parse_tracing(given: dict[str, Any]) -> dict[str, Any]:
     """Take the values of the options that say how to trace, except --verbose, out of `given`."""
+    redact, also = given.pop("redact"), given.pop("redact_also")
     return {
+        "redact": also if redact or also else None,
         "ring_size": parse_ring_size(given.pop("ring_size")),
         "mechanism": given.pop("hooks"),
         "include_self": given.pop("include_self"),

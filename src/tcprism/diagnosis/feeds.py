@@ -15,6 +15,7 @@ from tcprism.diagnosis.rebuild import rebuild
 from tcprism.diagnosis.survey import snapshots_of
 from tcprism.diagnosis.table import HISTORY, Table, advance, empty
 from tcprism.events import Batch, Part
+from tcprism.events.kinds import TLS_KINDS
 from tcprism.events.ledger import Ledger
 from tcprism.features import Choice
 from tcprism.filters import Criteria
@@ -88,10 +89,14 @@ class _Never:
 
 
 class Live:
-    """This machine. Hooks are on only for the kinds of events that are wanted."""
+    """This machine. Hooks are on only for the kinds of events that are wanted.
 
-    def __init__(self, chosen: Criteria) -> None:
+    With `tls`, the plaintext of messages is among them.
+    """
+
+    def __init__(self, chosen: Criteria, tls: bool = False) -> None:
         self.filters = chosen
+        self._tls = tls
         self._snapshots = Snapshots(chosen).__enter__()
         self._tracing: Tracing | None = None
         self._flow: Flow | None = None
@@ -104,6 +109,8 @@ class Live:
 
     def want(self, kinds: tuple[str, ...], chosen: Criteria, payload: int) -> None:
         """Take hooks off and put others on, where others are wanted."""
+        if self._tls and {"send", "recv"} <= {*kinds}:
+            kinds = (*kinds, *TLS_KINDS)
         request = Request(kinds=kinds, filter=chosen, payload=payload) if kinds else None
         if request == self._request:
             return

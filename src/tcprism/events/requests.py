@@ -20,7 +20,7 @@ from tcprism.events.column import (
     texts,
 )
 from tcprism.events.escape import escape
-from tcprism.events.kinds import Family, Kind, record
+from tcprism.events.kinds import TLS_KINDS, Family, Kind, record
 from tcprism.events.names import process
 from tcprism.events.part import Part
 from tcprism.events.registration import register
@@ -28,6 +28,7 @@ from tcprism.events.units import duration, size
 
 # The kinds of events that requests are made of.
 NEEDS = ("send", "recv", "acked", "retransmit", "connect", "accept", "close")
+READS = (*NEEDS, *TLS_KINDS)  # if they are recorded
 
 PAYLOAD = 4096  # bytes of each message, unless the user says otherwise
 

@@ -22,6 +22,7 @@ class Request:
     `mechanism` forces "fentry", "kprobe" or "tracepoint". `ordered=False` gives up the time order.
     `max_connections` bounds what is remembered where the kernel has no storage at the socket.
     `tls_records`: messages that carry what tls_send and tls_recv show have their payload, too.
+    `redact`: overwrite secrets in payload, and what these regular expressions match; None: do not.
     Raises UsageError when the kinds make no sense together, or a size is out of its bounds.
     """
 
@@ -34,6 +35,7 @@ class Request:
     ordered: bool = True
     max_connections: int = DEFAULT_MAX_CONNECTIONS
     tls_records: bool = False
+    redact: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if "acked" in self.kinds and "send" not in self.kinds:

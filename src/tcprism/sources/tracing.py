@@ -25,6 +25,7 @@ from tcprism.ring import rings
 from tcprism.sources.hooks import Hooks
 from tcprism.sources.request import Request
 from tcprism.stages import Stage
+from tcprism.stages.redact import Redact
 from tcprism.stages.retransmits import Retransmits
 from tcprism.version import __version__
 
@@ -46,7 +47,7 @@ class Tracing:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.ended = False
-        self.stages: Sequence[Stage] = ()
+        self.stages: Sequence[Stage] = () if request.redact is None else (Redact(request.redact),)
         self._received = Received()
         self._latest = 0
         self._clock_offset_ns = _clock_offset_ns()
@@ -71,7 +72,7 @@ class Tracing:
             stack.callback(self._rings.close)
             self._context = machine_context(root)
             if request.ordered and "retransmit" in request.kinds:
-                self.stages = (Retransmits(self._all_sends),)
+                self.stages = (*self.stages, Retransmits(self._all_sends))
             self._started = datetime.now(UTC).isoformat()
             self._stack = stack.pop_all()
         return self

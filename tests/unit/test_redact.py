@@ -1,0 +1,85 @@
+"""Secrets in payload are overwritten, also where a message ends amid one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tcprism.errors import UsageError
+from tcprism.events import Batch
+from tcprism.stages.redact import Redact
+
+from .records import messages
+
+
+def shown(*payloads: bytes, also: tuple[str, ...] = (), cut: int = 0) -> list[bytes]:
+    """Return what is left of messages of one stream; `cut`: bytes of each that are not captured."""
+    stage = Redact(also)
+    return [
+        part.payloads()[0]
+        for payload in payloads
+        for part in stage(
+            Batch([messages({"payload": payload, "bytes": len(payload) + cut}, payload_class=256)])
+        ).parts
+    ]
+
+
+@pytest.mark.parametrize(
+    ("payload", "secret"),
+    [
+        (b"GET / HTTP/1.1\r\nAuthorization: Basic dTpw\r\nHost: a\r\n", b"Basic dTpw"),
+        (b"GET / HTTP/1.1\r\ncookie: a=b; c=d\r\n\r\n", b"a=b; c=d"),
+        (b"HTTP/1.1 200 OK\r\nSet-Cookie:sid=38; Path=/\r\n\r\n", b"sid=38; Path=/"),
+        (b"X-Api-Key: 0123\r\n", b"0123"),
+        (b"user=me&password=hunter2&x=1", b"hunter2"),
+        (b"GET /?access_token=ab.cd HTTP/1.1", b"ab.cd"),
+        (b'{"user": "me", "password" : "hun\\"ter2", "x": 1}', b'hun\\"ter2'),
+        (b"ALTER ROLE me PASSWORD 'hunter2' LOGIN", b"hunter2"),
+        (b"*2\r\n$4\r\nAUTH\r\n$7\r\nhunter2\r\n*1\r\n", b"hunter2"),
+        (b"card=4111 1111 1111 1111;", b"4111 1111 1111 1111"),
+        (b"card: 4111111111111111.", b"4111111111111111"),
+    ],
+)
+def test_secrets(payload: bytes, secret: bytes) -> None:
+    if payload.endswith(b"."):
+        payload = payload[:-1]
+    assert shown(payload) == [payload.replace(secret, b"*" * len(secret))]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"GET /authorization: HTTP/1.1",
+        b"the password is secret, she said",
+        b"4111111111111112",  # the check digit is wrong
+        b"0000000000000000",
+        b"1764423032.858179 123456789",
+    ],
+)
+def test_all_else_stays(payload: bytes) -> None:
+    assert shown(payload) == [payload]
+
+
+def test_a_secret_in_two_messages() -> None:
+    first, second = b"GET / HTTP/1.1\r\nCookie: sid=", b"12345; a=b\r\nHost: a\r\n"
+    assert shown(first, second) == [
+        b"GET / HTTP/1.1\r\nCookie: ****",
+        b"**********\r\nHost: a\r\n",
+    ]
+
+
+def test_a_name_in_two_messages() -> None:
+    assert shown(b"x=1&passw", b"ord=hunter2&y=2") == [b"x=1&passw", b"ord=*******&y=2"]
+
+
+def test_what_comes_behind_bytes_that_were_not_captured_is_read_by_itself() -> None:
+    assert shown(b"password=hun", b"ter2&x=1", cut=10) == [b"password=***", b"ter2&x=1"]
+
+
+def test_what_a_user_adds() -> None:
+    also = ("badge ([0-9]+)", "(?i)top secret")
+    assert shown(b"badge 42, Top Secret", also=also) == [b"badge **, **********"]
+
+
+def test_an_expression_that_is_none() -> None:
+    with pytest.raises(UsageError, match=r"--redact-also: '\(' is no regular expression"):
+        Redact(["("])
