@@ -35,6 +35,8 @@ def _escaped_byte(value: int) -> bytes:
 
 def escape(data: bytes) -> str:
     """Return the bytes as text."""
+    if data.isascii() and b"\\" not in data and (text := data.decode("ascii")).isprintable():
+        return text
     return b"".join(map(_escaped_byte, data)).decode("ascii")
 
 

@@ -168,7 +168,9 @@ def _name_column(name: str, doc: str, names: tuple[str, ...]) -> Column:
 
 def _bytes_column(name: str, doc: str) -> Column:
     def values(part: Part) -> Values:
-        return texts([escape(value) for value in part.rows[name].tolist()])
+        found = part.rows[name].tolist()
+        shown = {value: escape(value) for value in set(found)}  # few, of many
+        return texts([shown[value] for value in found])
 
     def missing(part: Part) -> Mask:
         mask: Mask = np.equal(part.rows[name], b"")

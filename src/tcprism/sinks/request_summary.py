@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ _LINE = "{:>9} {:>7} {:>9} {:>8} {:>8} {:>8} {:>8} {:>7}  {:<15} "
 _TITLES = ("count", "failed", "rate/s", "p50", "p90", "p99", "max", "retrans", "mostly")
 
 
+@lru_cache(GROUPS_MAX)
 def route(protocol: str, method: str | None, resource: str | None) -> str:
     """Return what requests have in common that differ by a number in their resource only."""
     pieces = _SEPARATORS.split(resource or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache, lru_cache
 from typing import BinaryIO
 
 from tcprism.events import Part
@@ -19,6 +20,7 @@ HEADER = (
     " request, status, where the time went\n"
 )
 _LEAST_SHARE = 0.05  # of the time: smaller parts are not worth a word
+_REMEMBERED = 4_096  # texts of what comes again and again: ends, routes, sizes
 
 
 class RequestLines(LineSink):
@@ -35,13 +37,14 @@ class RequestLines(LineSink):
         """Return the lines of a part's events."""
         line = self._time.begin(part.rows["ts_ns"], clock_offset_ns)
         line.text(" ")
-        line.texts(map(_ENDS.format, each(client, part), each(server, part)))
+        line.texts(each(_ends, part))
         line.text(" ")
         line.texts(each(_numbers, part))
         line.text(" ")
         line.texts(map(self._colored, each(what, part), part.rows["failed"].tolist()))
         line.texts(each(where_time_went, part))
-        line.texts(each(sent_again, part))
+        if part.rows["retransmissions"].any():
+            line.texts(each(sent_again, part))
         line.text("\n")
         return line.lines()
 
@@ -62,12 +65,34 @@ def server(
     return f"{process(server_comm, server_pid)} {at}" if server_pid else at
 
 
+@lru_cache(_REMEMBERED)
+def _ends(
+    comm: str | None,
+    pid: int | None,
+    local_ip: str,
+    server_comm: str | None,
+    server_pid: int | None,
+    remote_ip: str,
+    remote_port: int,
+) -> str:
+    asker = client(comm, pid, local_ip)
+    return _ENDS.format(asker, server(server_comm, server_pid, remote_ip, remote_port))
+
+
 def _numbers(request_ns: int | None, request_bytes: int | None, response_bytes: int | None) -> str:
     took = "-" if request_ns is None else duration(request_ns / 1000)
-    sizes = ("-" if count is None else size(count) for count in (request_bytes, response_bytes))
-    return _NUMBERS.format(took, *sizes)
+    return f"{took:>8} {_sizes(request_bytes, response_bytes)}"
 
 
+@lru_cache(_REMEMBERED)
+def _sizes(request_bytes: int | None, response_bytes: int | None) -> str:
+    there, back = (
+        "-" if count is None else size(count) for count in (request_bytes, response_bytes)
+    )
+    return f"{there:>8} {back:>8}"
+
+
+@lru_cache(_REMEMBERED)
 def what(
     protocol: str,
     method: str | None,
@@ -106,20 +131,22 @@ def where_time_went(
         unread_ns,
         transfer_ns,
     )
+    least = _LEAST_SHARE * request_ns
     told = [
         f"{name} {duration(span / 1000)}"
         for name, span in zip(part_names(server_source), spans, strict=True)
-        if span and span >= _LEAST_SHARE * request_ns
+        if span and span >= least
     ]
     return f"  {', '.join(told)}" if told else ""
 
 
-def part_names(server_source: str | None) -> list[str]:
+@cache
+def part_names(server_source: str | None) -> tuple[str, ...]:
     """Return what the parts of SPLIT are called."""
     names = {name: name.replace("_", " ") for name in SPLIT}
     if server_source == "client":
         names["server"] = "server and network"
-    return list(names.values())
+    return tuple(names.values())
 
 
 def sent_again(
