@@ -43,7 +43,7 @@ def test_redis(netns: Netns, tmp_path: Path) -> None:
     server = ("redis-server", "--bind", ADDRESS, "--save", "", "--dir", str(tmp_path))
     with serving(netns, tmp_path / "log", *server):
         with tracing(tmp_path / "out", "--netns", netns.path, view="requests") as tracer:
-            load = ("-n", "3000", "-P", "16", "-c", "10", "-q", "-t", "set,incr,lrange_100")
+            load = ("-n", "3000", "-P", "16", "-c", "10", "-q", "-t", "set,incr,mset,lrange_100")
             netns.run("redis-benchmark", *load)
             netns.run("redis-benchmark", "-n", "300", "-c", "3", "-q", "-t", "get,hset")
             netns.run("redis-cli", "EVAL", SPIN, "0")

@@ -1,7 +1,11 @@
 """Records of requests: moments of both ends, the split of the time, what others overtake."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tcprism.events import Part
 from tcprism.events._wire import EVENT, MICROSECONDS_UNKNOWN
@@ -10,7 +14,7 @@ from tcprism.events.requests import SPLIT, asked
 from tcprism.protocols import Exchange
 from tcprism.protocols.conversation import Conversation
 from tcprism.stages.ends import Connection, View
-from tcprism.stages.request_rows import answered, request_part
+from tcprism.stages.request_rows import answered, answered_together, request_part
 
 PUSH = Exchange("websocket", "text", "", None, None, 5000, 5100, answered=False)
 GET = Exchange("http", "GET", "/", 0, 100, 5000, 5100, "200")
@@ -26,6 +30,13 @@ def connection(client: bool, server: bool) -> Connection:
             head = np.zeros(1, EVENT)
             head["pid"] = view.pid = side + 1
             view.head = head.tobytes()
+    return made
+
+
+def a_repeat(ts_ns: int = 0) -> np.void:
+    record = np.zeros(1, [(name, "<u8") for name in ("ts_ns", "cause", "rto_us", "srtt_us")])[0]
+    record["ts_ns"], record["cause"], record["rto_us"] = ts_ns, 3, 200_000
+    made: np.void = record
     return made
 
 
@@ -166,8 +177,7 @@ def test_a_request_that_is_not_whole_waits_for_its_client(end: int | None) -> No
 def test_a_wait_for_a_retransmission_ends_when_the_server_has_read() -> None:
     """The timer ran out for bytes that had arrived: nobody waited for what it sent."""
     made = played(client=True, server=True)
-    record = np.zeros(1, [(name, "<u8") for name in ("ts_ns", "cause", "rto_us", "srtt_us")])[0]
-    record["cause"], record["rto_us"] = 3, 200_000
+    record = a_repeat()
     for moment, wait in ((10, 9), (20, 0)):
         record["ts_ns"] = moment * MS
         request = made.timelines[0]
@@ -199,8 +209,31 @@ def test_a_statement_says_its_method_itself(
 def test_a_pending_request_that_is_sent_again_waits_for_its_acknowledgement() -> None:
     made = connection(client=True, server=True)
     made.timelines[0].written.add(100, 2 * MS, 1 * MS)
-    record = np.zeros(1, [(name, "<u8") for name in ("ts_ns", "cause", "rto_us", "srtt_us")])[0]
-    record["ts_ns"], record["cause"], record["rto_us"] = 10 * MS, 3, 200_000
-    made.timelines[0].repeat(0, 100, record)
+    made.timelines[0].repeat(0, 100, a_repeat(10 * MS))
     part = row_of(made, Exchange("http", "GET", "/", 0, 100))
     assert BY_NAME["waiting_for"].to_list(part) == ["acknowledgement"]
+
+
+CUTS = st.sets(st.integers(1, 40), max_size=20).map(sorted)
+
+
+SEEN = st.sampled_from([(True, False), (False, True), (True, True)])
+
+
+@given(CUTS, st.tuples(*[CUTS] * 5), SEEN, st.booleans())
+def test_many_at_once_have_the_moments_of_each(
+    cuts: list[int], marked: tuple[list[int], ...], seen: tuple[bool, bool], repeated: bool
+) -> None:
+    """Whether a write, a read or an acknowledgement ends amid a request, or behind several."""
+    made = connection(*seen)
+    request, response = made.timelines
+    every = (request.written, request.read, request.left, response.written, response.read)
+    for marks, ends in zip(every, marked, strict=True):
+        for end in ends:
+            marks.add(end, end * MS, end)
+    if repeated:
+        request.repeat(50, 60, a_repeat())
+    spans = [*pairwise([0, *cuts])]
+    asked_for = [Exchange("redis", "GET", "k", *span, *span, "OK") for span in spans]
+    for some in (asked_for, asked_for[::-1]):
+        assert answered_together(made, some) == [answered(made, one) for one in some]

@@ -265,7 +265,7 @@ struct snapshot {
 };
 
 /* Payload bytes a record can hold. Each class has its own ring, so that all records of a ring have the same size. */
-#define PAYLOAD_CLASSES(X) X(64) X(256) X(1024) X(2048) X(4096) X(16384)
+#define PAYLOAD_CLASSES(X) X(64) X(256) X(768) X(2048) X(6144) X(16384)
 #define PAYLOAD_MAX 16384
 
 /* The ledger: per CPU and kind. seen = filtered + submitted + ring_full + ring_busy + map_full. */

@@ -30,7 +30,7 @@ from tcprism.events.units import duration, size
 NEEDS = ("send", "recv", "acked", "retransmit", "connect", "accept", "close")
 READS = (*NEEDS, *TLS_KINDS)  # if they are recorded
 
-PAYLOAD = 4096  # bytes of each message, unless the user says otherwise
+PAYLOAD = 16_384  # bytes of each message, unless the user says otherwise
 
 UNKNOWN_NS = 2**64 - 1
 UNKNOWN_BYTES = 2**64 - 1

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from tcprism.protocols import Exchange
-from tcprism.protocols.conversation import Conversation
-from tcprism.stages.timeline import Timeline
+from tcprism.protocols.conversation import Conversation, Direction
+from tcprism.stages.timeline import Marks, Timeline
 
 Ends = tuple[bytes, bytes]
+Flow = tuple[int, Direction, Timeline, Marks]  # the direction, and where its moments go
 
 
 class View:
     """One end of a connection, as its process uses it; `side` is the direction that it sends."""
 
-    __slots__ = ("closed", "connection", "head", "key", "pid", "side")
+    __slots__ = ("closed", "connection", "flows", "head", "key", "pid", "side")
 
     def __init__(self, connection: Connection, side: int, key: int) -> None:
         self.connection = connection
@@ -21,6 +22,12 @@ class View:
         self.closed = False
         self.pid = -1
         self.head = b""  # of its latest message from another process than before
+        self.flows = self._flow(side, 0), self._flow(1 - side, 1)  # what it writes, and reads
+
+    def _flow(self, side: int, which: int) -> Flow:
+        timeline = self.connection.timelines[side]
+        direction = self.connection.conversation.directions[side]
+        return side, direction, timeline, timeline.marks[which]
 
 
 class Connection:
@@ -36,6 +43,11 @@ class Connection:
         self._ends = [0, 0]  # of the latest exchange's request and response
         self.finished: list[Exchange] = []  # that the client has not read to the end, if it is seen
         self.plaintext: Connection | None = None  # of TLS, if it is seen
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more can come of its messages."""
+        return self.conversation.unknown and not (self.finished or self.plaintext)
 
     def pass_on(self) -> None:
         """Take what the conversation has found."""

@@ -77,9 +77,42 @@ def answered(connection: Connection, exchange: Exchange, ended: bool = False) ->
     waits = (0, 0, "")
     if request.repeats or response.repeats:
         waits = _waits(placed, request, response, at)
-    reached = connection.conversation.directions[side].at
-    whole = exchange.end is not None and not 0 <= reached < exchange.end
+    whole = _is_whole(connection, exchange)
     return Answered(connection.shown(exchange), at, client, server, ended, whole, *waits)
+
+
+def _is_whole(connection: Connection, exchange: Exchange) -> bool:
+    """Whether a request has been sent to its end."""
+    conversation = connection.conversation
+    reached = conversation.directions[conversation.client].at
+    return exchange.end is not None and not 0 <= reached < exchange.end
+
+
+def answered_together(connection: Connection, exchanges: Sequence[Exchange]) -> list[Answered]:
+    """Gather what is known of exchanges; those written and read together share their moments."""
+    if len(exchanges) == 1:
+        return [answered(connection, exchanges[0])]
+    side = connection.conversation.client
+    request, response = connection.timelines[side], connection.timelines[1 - side]
+    share = not (request.repeats or response.repeats)
+    found: list[Answered] = []
+    there = back = (0, 0)
+    for exchange in exchanges:
+        placed = connection.in_tcp(exchange)
+        first, answer = placed.begin, placed.response_begin
+        if _lies(first, placed.end, there) and _lies(answer, placed.response_end, back):
+            same, whole = found[-1], _is_whole(connection, exchange)
+            found.append(same._replace(exchange=connection.shown(exchange), whole=whole))
+            continue
+        found.append(answered(connection, exchange))
+        if share and first is not None and answer is not None:
+            there, back = request.around(first), response.around(answer)
+    return found
+
+
+def _lies(begin: int | None, end: int | None, span: tuple[int, int]) -> bool:
+    """Say whether bytes lie between two offsets."""
+    return begin is not None and end is not None and span[0] <= begin < end <= span[1]
 
 
 def _moments(

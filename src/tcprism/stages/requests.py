@@ -24,15 +24,17 @@ from tcprism.events._wire import (
 )
 from tcprism.events.connection import connection_keys
 from tcprism.events.ledger import Account, Entry
+from tcprism.events.part import Rows
 from tcprism.protocols import Protocol
 from tcprism.protocols.conversation import Conversation
 from tcprism.protocols.known import PROTOCOLS
 from tcprism.stages import StatefulStage
 from tcprism.stages.ends import Connection, Ends, View
 from tcprism.stages.plaintext import Plaintext
-from tcprism.stages.request_rows import Answered, answered, request_part
+from tcprism.stages.request_rows import Answered, answered, answered_together, request_part
 
 CONNECTIONS_MAX = 65_536
+_NARROW = 1_024  # bytes
 _NEAR = 1 << 26  # bytes: more than the buffers of both ends hold
 
 _NO_STREAM = int(MessageFlag.SEQ_UNKNOWN | MessageFlag.PEEK)
@@ -114,7 +116,7 @@ class Requests(StatefulStage):
         if missing:
             remarks.append(
                 f"{missing:,} bytes were not captured in which requests may begin: some are missing"
-                " (a larger --payload takes more of each message)"
+                " (--payload 16384 takes most of each message)"
             )
         if self._evicted:
             remarks.append(
@@ -145,32 +147,52 @@ class Requests(StatefulStage):
         starts = np.cumsum([0, *map(len, parts)])
         places = np.searchsorted(starts, order, side="right") - 1
         happened = [*columns, places, order - starts[places]]
+        payloads = [_payloads(part) for part in parts]
         find = self._views.get
         for what, key, seq, size, ts_ns, second, pid, length, place, row in zip(
             *(column.tolist() for column in happened), strict=True
         ):
             view = find(key)
-            if what <= _READ:
-                if view is None:
-                    view = self._view(parts[place].rows[row], key)
-                if view.pid != pid:
-                    view.pid = pid
-                    view.head = parts[place].rows[row].tobytes()[: EVENT.itemsize]
-                connection = view.connection
-                conversation, side = connection.conversation, view.side ^ what
-                if conversation.unknown and not (connection.finished or connection.plaintext):
-                    continue
-                at = conversation.directions[side].at
-                end = size + (seq + _SEQ if at < 0 else at + ((seq - at + _HALF) & _MASK) - _HALF)
-                if not size:
-                    connection.end(side)
-                elif _mark(connection, side, what, (end, ts_ns, second)) > at:
-                    data = _payload(parts[place], row, length)
-                    conversation.feed(side, end - size, size, data, ts_ns)
-                if conversation.done or connection.finished or connection.plaintext:
-                    self._let_go(connection)
-            elif what != _NOTHING:
-                self._besides(what, view, key, (seq, size, second, length), parts[place], row)
+            if what > _READ:
+                if what != _NOTHING:
+                    self._besides(what, view, key, (seq, size, second, length), parts[place], row)
+                continue
+            if view is None:
+                view = self._view(parts[place].rows[row], key)
+            if view.pid != pid:
+                view.pid = pid
+                view.head = parts[place].rows[row].tobytes()[: EVENT.itemsize]
+            if not view.connection.is_over:
+                moment = (ts_ns, second)
+                self._message(view, what, (seq, size), moment, payloads[place], (row, length))
+
+    def _message(
+        self,
+        view: View,
+        what: int,
+        stretch: tuple[int, int],
+        moment: tuple[int, int],
+        payload: Payloads,
+        where: tuple[int, int],
+    ) -> None:
+        """Take bytes that were written or read; those of a body need not be seen."""
+        connection, (seq, size) = view.connection, stretch
+        conversation = connection.conversation
+        side, direction, timeline, marks = view.flows[what]
+        if size:
+            at = direction.at
+            begin = seq + _SEQ if at < 0 else at + ((seq - at + _HALF) & _MASK) - _HALF
+            marks.add(begin + size, *moment)
+            if len(marks.ends) > timeline.many:
+                connection.forget()
+            if begin + size > at:
+                body = at == begin and size <= direction.skip and not direction.held
+                data = b"" if body else payload(*where)
+                conversation.feed(side, begin, size, data, moment[0])
+        else:
+            connection.end(side)
+        if conversation.done or connection.finished or connection.plaintext:
+            self._let_go(connection)
 
     def _besides(
         self,
@@ -187,7 +209,7 @@ class Requests(StatefulStage):
             view = view or self._view(part.rows[row], key)
             self._take_plaintext(view, what - _ENCRYPTED, (seq, second), part, row)
         elif view is not None:
-            self._more(view, what, seq, size, second, third, part.rows[row])
+            self._more(view, what, (seq, size), (second, third), part.rows, row)
 
     def _take_plaintext(
         self, view: View, what: int, at_tcp: tuple[int, int], part: Part, row: int
@@ -208,26 +230,33 @@ class Requests(StatefulStage):
         places.add(size, carrier.conversation.offset(side, seq), encrypted)
         if not plaintext.joined:
             plaintext.mark(side, what, places.at, ts_ns, ts_ns - int(record["duration_ns"]))
-        data = _payload(part, row, int(record["payload_length"])) or b""
+        data = _payload(part, row, int(record["payload_length"]))
         plaintext.conversation.feed(side, begin, size, data, ts_ns)
         if plaintext.conversation.done or plaintext.finished:
             self._let_go(plaintext)
 
     def _more(
-        self, view: View, what: int, seq: int, size: int, unsent: int, unacked: int, row: np.void
+        self,
+        view: View,
+        what: int,
+        stretch: tuple[int, int],
+        waited: tuple[int, int],
+        rows: Rows,
+        row: int,
     ) -> None:
         """Take what became of the bytes of messages."""
-        connection = view.connection
-        if connection.conversation.unknown and what != _CLOSED and not connection.plaintext:
-            return
-        offset = connection.conversation.offset(view.side, seq)
-        timeline = connection.timelines[view.side]
+        connection, (seq, size) = view.connection, stretch
+        conversation, side = connection.conversation, view.side
+        unseen = conversation.unknown and not connection.plaintext
         if what == _ACKED:
             # Of responses nobody asks when they left.
-            if connection.conversation.client in (view.side, -1):
-                timeline.left.add(offset + size, unsent, unacked)
+            if conversation.client in (side, -1) and not unseen:
+                end = conversation.offset(side, seq) + size
+                connection.timelines[side].left.add(end, *waited)
         elif what == _REPEATED:
-            timeline.repeat(offset, offset + size, row)
+            if not unseen:
+                offset = conversation.offset(side, seq)
+                connection.timelines[side].repeat(offset, offset + size, rows[row])
         elif self._views.pop(view.key, None):
             view.closed = True
             if all(other is None or other.closed for other in connection.views):
@@ -241,11 +270,14 @@ class Requests(StatefulStage):
             timeline = connection.timelines[1 - client]
             marks = timeline.read if connection.views[client] else timeline.written
             reached = marks.ends[-1] if marks.ends else -1
-            while finished:
-                end = connection.end_in_tcp(1 - client, finished[0].response_end or 0)
-                if end > reached:
+            over = 0
+            for exchange in finished:
+                if connection.end_in_tcp(1 - client, exchange.response_end or 0) > reached:
                     break
-                self._answered.append(answered(connection, finished.pop(0)))
+                over += 1
+            if over:
+                self._answered += answered_together(connection, finished[:over])
+                del finished[:over]
         if connection.plaintext:
             self._let_go(connection.plaintext)
 
@@ -290,20 +322,22 @@ class Requests(StatefulStage):
                 self._views.pop(view.key, None)
 
 
-def _mark(connection: Connection, side: int, what: int, mark: tuple[int, int, int]) -> int:
-    """Remember when bytes were written or read; return the offset behind them."""
-    timeline = connection.timelines[side]
-    marks = timeline.marks[what]
-    marks.add(*mark)
-    if len(marks.ends) > timeline.many:
-        connection.forget()
-    return mark[0]
+Payloads = Callable[[int, int], "bytes | None"]
 
 
-def _payload(part: Part, row: int, length: int) -> bytes | None:
-    """Return the payload of a message; None where its plaintext is seen instead."""
-    if length < 0:
-        return None
+def _payloads(part: Part) -> Payloads:
+    """Return what gives the payload of a row; None where its plaintext is seen instead.
+
+    Of a narrow table, one copy of all costs less than NumPy's view of each row.
+    """
+    payload = part.payload
+    if payload is None or payload.shape[1] > _NARROW:
+        return lambda row, length: None if length < 0 else _payload(part, row, length)
+    width, copied = payload.shape[1], payload.tobytes()
+    return lambda row, length: None if length < 0 else copied[row * width : row * width + length]
+
+
+def _payload(part: Part, row: int, length: int) -> bytes:
     return part.payload[row, :length].tobytes() if length and part.payload is not None else b""
 
 

@@ -12,6 +12,7 @@ from tcprism.events.names import cause_name
 
 MARKS_MAX = 8_192  # of one sort; of a longer response the middle goes first
 REPEATS_MAX = 256
+_FOR_EVER = 1 << 62
 _FEW = 64  # marks that need not be forgotten
 
 Mark = tuple[int, int]
@@ -53,6 +54,12 @@ class Marks:
         mark = self.marks[place]
         return mark, mark if last < self.ends[place] else self.of(last)
 
+    def around(self, offset: int) -> tuple[int, int]:
+        """Return between which offsets all bytes have the mark of the one at an offset."""
+        place = bisect_right(self.ends, offset)
+        low = self.ends[place - 1] if place else 0
+        return low, self.ends[place] if place < len(self.ends) else _FOR_EVER
+
     def forget(self, offset: int) -> None:
         """Forget what is before an offset."""
         place = bisect_right(self.ends, offset)
@@ -92,6 +99,11 @@ class Timeline:
             del self.repeats[0]
         cause = cause_name(int(record["cause"]))
         self.repeats.append(Repeat(begin, end, int(record["ts_ns"]), cause, _bound(record, cause)))
+
+    def around(self, offset: int) -> tuple[int, int]:
+        """Return between which offsets all bytes have the marks of the one at an offset."""
+        spans = [marks.around(offset) for marks in (self.written, self.read, self.left)]
+        return max(low for low, _ in spans), min(high for _, high in spans)
 
     def forget(self, offset: int) -> None:
         """Forget what is before an offset, and set when it is worth doing again."""
