@@ -33,6 +33,9 @@ _BYTES_MAX = 2**32 - 1
 # Who the process at the head is: not the client's where only the server's is seen.
 _OWNER = ("pid", "tid", "uid", "cgroup_id", "owner_source", "comm")
 
+Span = tuple[int, int]
+_NOWHERE: Span = (0, 0)
+
 Times = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Table = dict[str, Times]  # of each moment, in an array
@@ -96,23 +99,29 @@ def answered_together(connection: Connection, exchanges: Sequence[Exchange]) -> 
     request, response = connection.timelines[side], connection.timelines[1 - side]
     share = not (request.repeats or response.repeats)
     found: list[Answered] = []
-    there = back = (0, 0)
+    there = back = _NOWHERE
     for exchange in exchanges:
         placed = connection.in_tcp(exchange)
-        first, answer = placed.begin, placed.response_begin
-        if _lies(first, placed.end, there) and _lies(answer, placed.response_end, back):
+        if _lies(placed, there, back):
             same, whole = found[-1], _is_whole(connection, exchange)
             found.append(same._replace(exchange=connection.shown(exchange), whole=whole))
             continue
         found.append(answered(connection, exchange))
+        first, answer = placed.begin, placed.response_begin
         if share and first is not None and answer is not None:
             there, back = request.around(first), response.around(answer)
+        if not _lies(placed, there, back):  # its ends differ
+            there = back = _NOWHERE
     return found
 
 
-def _lies(begin: int | None, end: int | None, span: tuple[int, int]) -> bool:
-    """Say whether bytes lie between two offsets."""
-    return begin is not None and end is not None and span[0] <= begin < end <= span[1]
+def _lies(exchange: Exchange, there: Span, back: Span) -> bool:
+    """Say whether a request and its response lie between offsets."""
+    first, end = exchange.begin, exchange.end
+    answer, answer_end = exchange.response_begin, exchange.response_end
+    if first is None or end is None or answer is None or answer_end is None:
+        return False
+    return there[0] <= first < end <= there[1] and back[0] <= answer < answer_end <= back[1]
 
 
 def _moments(

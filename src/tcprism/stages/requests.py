@@ -7,22 +7,13 @@ When bytes were written, left, were acknowledged, sent again and read follows fr
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
-from tcprism.events._wire import (
-    DURATION_UNKNOWN,
-    EVENT,
-    EventKind,
-    MessageFlag,
-    PayloadReason,
-    SocketSource,
-)
-from tcprism.events.connection import connection_keys
+from tcprism.events._wire import EVENT, EventKind, SocketSource
 from tcprism.events.ledger import Account, Entry
 from tcprism.events.part import Rows
 from tcprism.protocols import Protocol
@@ -30,18 +21,24 @@ from tcprism.protocols.conversation import Conversation
 from tcprism.protocols.known import PROTOCOLS
 from tcprism.stages import StatefulStage
 from tcprism.stages.ends import Connection, Ends, View
+from tcprism.stages.happened import (
+    ACKED,
+    DECRYPTED,
+    ENCRYPTED,
+    NOTHING,
+    READ,
+    REPEATED,
+    WHAT,
+    Payloads,
+    payload,
+    payloads,
+    table,
+)
 from tcprism.stages.plaintext import Plaintext
 from tcprism.stages.request_rows import Answered, answered, answered_together, request_part
 
 CONNECTIONS_MAX = 65_536
-_NARROW = 1_024  # bytes
 _NEAR = 1 << 26  # bytes: more than the buffers of both ends hold
-
-_NO_STREAM = int(MessageFlag.SEQ_UNKNOWN | MessageFlag.PEEK)
-# What happened. The first two say which direction it is about, beside the end that it happened at.
-_WRITTEN, _READ, _ACKED, _REPEATED, _CLOSED, _ENCRYPTED, _DECRYPTED, _NOTHING = range(8)
-_UNSEEN = -1  # length of a payload that is not wanted: its plaintext is
-
 _SEQ, _HALF, _MASK = 1 << 32, 1 << 31, (1 << 32) - 1
 
 
@@ -76,7 +73,7 @@ class Requests(StatefulStage):
     def __call__(self, batch: Batch) -> Batch:
         """Return the batch with the requests that have ended by now."""
         self._clock_offset_ns = batch.clock_offset_ns or self._clock_offset_ns
-        chosen = [part for part in batch.parts if part.family in _WHAT and len(part)]
+        chosen = [part for part in batch.parts if part.family in WHAT and len(part)]
         if chosen:
             self._take(chosen, Batch(chosen).permutation)
         return self._with_requests(batch)
@@ -142,19 +139,19 @@ class Requests(StatefulStage):
 
     def _take(self, parts: Sequence[Part], order: NDArray[np.intp]) -> None:
         """Follow what happened, in its order."""
-        tables = [_table(part) for part in parts]
+        tables = [table(part) for part in parts]
         columns = [np.concatenate(column)[order] for column in zip(*tables, strict=True)]
         starts = np.cumsum([0, *map(len, parts)])
         places = np.searchsorted(starts, order, side="right") - 1
         happened = [*columns, places, order - starts[places]]
-        payloads = [_payloads(part) for part in parts]
+        said = [payloads(part) for part in parts]
         find = self._views.get
         for what, key, seq, size, ts_ns, second, pid, length, place, row in zip(
             *(column.tolist() for column in happened), strict=True
         ):
             view = find(key)
-            if what > _READ:
-                if what != _NOTHING:
+            if what > READ:
+                if what != NOTHING:
                     self._besides(what, view, key, (seq, size, second, length), parts[place], row)
                 continue
             if view is None:
@@ -164,7 +161,7 @@ class Requests(StatefulStage):
                 view.head = parts[place].rows[row].tobytes()[: EVENT.itemsize]
             if not view.connection.is_over:
                 moment = (ts_ns, second)
-                self._message(view, what, (seq, size), moment, payloads[place], (row, length))
+                self._message(view, what, (seq, size), moment, said[place], (row, length))
 
     def _message(
         self,
@@ -172,7 +169,7 @@ class Requests(StatefulStage):
         what: int,
         stretch: tuple[int, int],
         moment: tuple[int, int],
-        payload: Payloads,
+        said: Payloads,
         where: tuple[int, int],
     ) -> None:
         """Take bytes that were written or read; those of a body need not be seen."""
@@ -187,7 +184,7 @@ class Requests(StatefulStage):
                 connection.forget()
             if begin + size > at:
                 body = at == begin and size <= direction.skip and not direction.held
-                data = b"" if body else payload(*where)
+                data = b"" if body else said(*where)
                 conversation.feed(side, begin, size, data, moment[0])
         else:
             connection.end(side)
@@ -205,9 +202,9 @@ class Requests(StatefulStage):
     ) -> None:
         """Take what is known of a connection besides its messages."""
         seq, size, second, third = told
-        if what in (_ENCRYPTED, _DECRYPTED):
+        if what in (ENCRYPTED, DECRYPTED):
             view = view or self._view(part.rows[row], key)
-            self._take_plaintext(view, what - _ENCRYPTED, (seq, second), part, row)
+            self._take_plaintext(view, what - ENCRYPTED, (seq, second), part, row)
         elif view is not None:
             self._more(view, what, (seq, size), (second, third), part.rows, row)
 
@@ -230,7 +227,7 @@ class Requests(StatefulStage):
         places.add(size, carrier.conversation.offset(side, seq), encrypted)
         if not plaintext.joined:
             plaintext.mark(side, what, places.at, ts_ns, ts_ns - int(record["duration_ns"]))
-        data = _payload(part, row, int(record["payload_length"]))
+        data = payload(part, row, int(record["payload_length"]))
         plaintext.conversation.feed(side, begin, size, data, ts_ns)
         if plaintext.conversation.done or plaintext.finished:
             self._let_go(plaintext)
@@ -248,12 +245,12 @@ class Requests(StatefulStage):
         connection, (seq, size) = view.connection, stretch
         conversation, side = connection.conversation, view.side
         unseen = conversation.unknown and not connection.plaintext
-        if what == _ACKED:
+        if what == ACKED:
             # Of responses nobody asks when they left.
             if conversation.client in (side, -1) and not unseen:
                 end = conversation.offset(side, seq) + size
                 connection.timelines[side].left.add(end, *waited)
-        elif what == _REPEATED:
+        elif what == REPEATED:
             if not unseen:
                 offset = conversation.offset(side, seq)
                 connection.timelines[side].repeat(offset, offset + size, rows[row])
@@ -322,90 +319,11 @@ class Requests(StatefulStage):
                 self._views.pop(view.key, None)
 
 
-Payloads = Callable[[int, int], "bytes | None"]
-
-
-def _payloads(part: Part) -> Payloads:
-    """Return what gives the payload of a row; None where its plaintext is seen instead.
-
-    Of a narrow table, one copy of all costs less than NumPy's view of each row.
-    """
-    payload = part.payload
-    if payload is None or payload.shape[1] > _NARROW:
-        return lambda row, length: None if length < 0 else _payload(part, row, length)
-    width, copied = payload.shape[1], payload.tobytes()
-    return lambda row, length: None if length < 0 else copied[row * width : row * width + length]
-
-
-def _payload(part: Part, row: int, length: int) -> bytes:
-    return part.payload[row, :length].tobytes() if length and part.payload is not None else b""
-
-
 def requests_of(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Yield the requests in all batches of a run."""
     stage = Requests(alone=True)
     yield from map(stage, batches)
     yield stage.close()
-
-
-def _table(part: Part) -> list[NDArray[Any]]:
-    """Return what happened, and of which connection, bytes, when, and by whom, in columns."""
-    rows = part.rows
-    what, second, third = _WHAT[part.family](part)
-    pids = rows["pid"] if part.family in ("message", "tls") else np.zeros(len(rows), np.uint32)
-    moments = rows["ts_ns"]
-    columns = [what, connection_keys(rows), rows["seq"], rows["bytes"], moments, second, pids]
-    return [column.astype(np.int64, copy=False) for column in (*columns, third)]
-
-
-Columns = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
-
-
-def _messages(part: Part) -> Columns:
-    """Tell writes and reads, with when they began or how long bytes lay unread, and payload."""
-    rows = part.rows
-    sends = rows["kind"] == EventKind.SEND
-    durations = np.where(rows["duration_ns"] == DURATION_UNKNOWN, 0, rows["duration_ns"])
-    what = np.where(sends, _WRITTEN, _READ)
-    what[((rows["flags"] & _NO_STREAM) != 0) | (rows["error"] != 0)] = _NOTHING
-    lengths = part.payload_lengths()
-    lengths[rows["payload_unavailable"] == PayloadReason.ENCRYPTED] = _UNSEEN
-    return what, np.where(sends, rows["ts_ns"] - durations, rows["unread_us"]), lengths
-
-
-def _tls(part: Part) -> Columns:
-    """Tell plaintext, with how many bytes of TCP carry it, if it is known which."""
-    rows = part.rows
-    what = np.where(rows["kind"] == EventKind.TLS_SEND, _ENCRYPTED, _DECRYPTED)
-    what[rows["socket_source"] == SocketSource.NONE] = _NOTHING
-    placed = (rows["flags"] & MessageFlag.SEQ_UNKNOWN) == 0
-    return what, np.where(placed, rows["encrypted_bytes"], 0), part.payload_lengths()
-
-
-def _deliveries(part: Part) -> Columns:
-    rows = part.rows
-    return np.full(len(rows), _ACKED), rows["unsent_us"], rows["unacked_us"]
-
-
-def _losses(part: Part) -> Columns:
-    rows = part.rows
-    repeated = (rows["kind"] == EventKind.RETRANSMIT) & (rows["error"] == 0)
-    nothing = np.zeros(len(rows), np.int64)
-    return np.where(repeated, _REPEATED, _NOTHING), nothing, nothing
-
-
-def _ends(part: Part) -> Columns:
-    nothing = np.zeros(len(part), np.int64)
-    return np.where(part.rows["kind"] == EventKind.CLOSE, _CLOSED, _NOTHING), nothing, nothing
-
-
-_WHAT: dict[str, Callable[[Part], Columns]] = {
-    "message": _messages,
-    "tls": _tls,
-    "delivery": _deliveries,
-    "loss": _losses,
-    "connection": _ends,
-}
 
 
 def _near(connection: Connection, record: np.void, side: int) -> bool:
