@@ -132,6 +132,32 @@ def test_what_the_library_had_kept_belongs_to_the_records_before() -> None:
     assert one["ts_ns"] == 50 * MS
 
 
+def test_a_server_that_answers_before_the_call_of_the_client_returns() -> None:
+    there, back = len(REQUEST) + OVERHEAD, len(RESPONSE) + OVERHEAD
+    other = {
+        "local_ip": ENDS["remote_ip"],
+        "local_port": ENDS["remote_port"],
+        "remote_ip": ENDS["local_ip"],
+        "remote_port": ENDS["local_port"],
+        "pid": 12,
+    }
+    (one,) = requests_in(
+        messages(
+            encrypted(SEND, 10 * MS, 1000, there),
+            encrypted(RECV, 11 * MS, 1000, there, **other),
+            encrypted(SEND, 13 * MS, 9000, back, **other),
+            encrypted(RECV, 16 * MS, 9000, back),
+        ),
+        tls_messages(
+            {**plain(TLS_RECV, 12 * MS, REQUEST, (1000, there)), **other},
+            {**plain(TLS_SEND, 14 * MS, RESPONSE, (9000, back)), **other},
+            plain(TLS_SEND, 15 * MS, REQUEST, (1000, there)),
+            plain(TLS_RECV, 17 * MS, RESPONSE, (9000, back)),
+        ),
+    )
+    assert (one["status"], one["view"], one["ts_ns"]) == ("200", "both", 16 * MS)
+
+
 def test_the_records_of_one_call_are_told_apart() -> None:
     whole = 1 << 14
     places = Places()

@@ -92,13 +92,17 @@ class Plaintext(Connection):
             self.timelines = carrier.timelines
         self.joined = joined
         self.places = (Places(), Places())
-        self._told_by = [-1, -1]
+        self._told_by = -1
 
-    def takes(self, side: int, end: int) -> bool:
-        """Tell whether a direction is taken from an end: the first of the two that has it."""
-        if self._told_by[side] < 0:
-            self._told_by[side] = end
-        return self._told_by[side] == end
+    def takes(self, end: int) -> bool:
+        """Tell whether the plaintext is taken from an end: the first that shows some.
+
+        A process reads a request before it writes the response, or the other way round; what the
+        other end's process does may be seen in another order.
+        """
+        if self._told_by < 0:
+            self._told_by = end
+        return self._told_by == end
 
     def mark(self, side: int, what: int, end: int, ts_ns: int, began_ns: int) -> None:
         """Take the moments of a call, where those of TCP are not known; `what`: as marks are."""

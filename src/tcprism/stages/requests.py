@@ -218,7 +218,7 @@ class Requests(StatefulStage):
             talk = Conversation(self._protocols, self._show_values)
             joined = record["socket_source"] != SocketSource.CIPHERTEXT
             carrier.plaintext = plaintext = Plaintext(carrier, talk, joined)
-        if not plaintext.takes(side, view.side):
+        if not plaintext.takes(view.side):
             return
         size, ts_ns = int(record["bytes"]), int(record["ts_ns"])
         seq, encrypted = at_tcp
