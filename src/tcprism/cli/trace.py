@@ -123,7 +123,7 @@ def announce(tracing: Tracing, given: dict[str, Any]) -> None:
     kinds = ", ".join(tracing.request.kinds)
     say_whose_pids(tracing.request.filter.pids)
     print(f"tracing {kinds}; Ctrl-C stops", file=sys.stderr, flush=True)
-    for line in tracing.reads:
+    for line in tracing.libraries.lines if tracing.libraries else ():
         print(line, file=sys.stderr, flush=True)
     for choice in tracing.choices if verbose else ():
         hook = choice.hook.name if choice.hook else "nothing"

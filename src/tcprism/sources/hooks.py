@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -23,7 +24,8 @@ from tcprism.sources.host_pids import host_pids, on_host
 from tcprism.sources.request import Request
 
 if TYPE_CHECKING:
-    from tcprism.tls.libraries import Found, Library
+    from tcprism.sources.tls_libraries import TlsLibraries
+    from tcprism.tls.libraries import Library
 
 _MPTCP = (
     "MPTCP sockets were used, and what they send and receive is not shown: --hooks tracepoint can,"
@@ -43,7 +45,7 @@ class Hooks:
         self._layouts = layouts
         self._root = root
         self._late: list[Program] = []
-        self.reads: list[str] = []
+        self.libraries: TlsLibraries | None = None
 
     def __enter__(self) -> Self:
         probes = plan.probes_for(self._request.kinds)
@@ -59,6 +61,8 @@ class Hooks:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self.libraries:
+            self.libraries.close()
         self._object.close()
 
     def _load(self, choices: Sequence[features.Choice]) -> BpfObject:
@@ -69,6 +73,9 @@ class Hooks:
             self._prepare(bpf)
             self._attach(bpf)
         except BaseException:
+            if self.libraries:
+                self.libraries.close()
+                self.libraries = None
             bpf.close()
             raise
         return bpf
@@ -106,17 +113,16 @@ class Hooks:
         self._attach_late(bpf)
 
     def _attach_to_libraries(self, bpf: BpfObject) -> None:
-        from tcprism.tls.libraries import find  # not before: most runs do without
+        from tcprism.sources.tls_libraries import TlsLibraries  # not before: most runs do without
 
-        found = find()
-        for library in found.libraries:
-            self._attach_to_library(bpf, library)
-        self.reads = _whose(found)
+        self.libraries = TlsLibraries(partial(self._attach_to_library, bpf))
 
-    def _attach_to_library(self, bpf: BpfObject, library: Library) -> None:
+    def _attach_to_library(self, bpf: BpfObject, library: Library) -> bool:
+        attached = False
         for program in self._programs:
             places = [library.functions[s] for s in program.symbols if s in library.functions]
             if places:
+                attached = True
                 bpf.attach_to_functions(
                     program.name,
                     library.path,
@@ -124,6 +130,7 @@ class Hooks:
                     returns=program.attach == "uretprobe",
                     multi=self._multi,
                 )
+        return attached
 
     def _put_on(self, bpf: BpfObject, programs: Iterable[Program]) -> None:
         for program in programs:
@@ -148,7 +155,9 @@ class Hooks:
                 bpf.put("pids", key, value)
 
     def attach_late(self) -> None:
-        """Attach what would cost each send, as soon as somebody needs it."""
+        """Attach what would cost each send, as soon as somebody needs it, and to new libraries."""
+        if self.libraries:
+            self.libraries.look()
         self._attach_late(self._object)
 
     def _attach_late(self, bpf: BpfObject) -> None:
@@ -185,17 +194,3 @@ class Hooks:
         """Take every hook off; what they recorded can still be read."""
         self._late = []
         self._object.detach()
-
-
-def _whose(found: Found) -> list[str]:
-    """Say whose plaintext is read."""
-    if not found.libraries:
-        return ["no TLS library is here whose plaintext can be read: `tcprism doctor --tls`"]
-    users = Counter(file for files in found.users.values() for file in {one.path for one in files})
-    return [
-        "reading the plaintext of TLS, now and of processes that start later:",
-        *(
-            f"  {one.name} ({one.version or one.flavor}): {users[one.path]} processes"
-            for one in found.libraries
-        ),
-    ]

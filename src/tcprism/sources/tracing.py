@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from tcprism.errors import KernelRefused
 from tcprism.events import Batch, Part
@@ -27,7 +27,11 @@ from tcprism.sources.request import Request
 from tcprism.stages import Stage
 from tcprism.stages.redact import Redact
 from tcprism.stages.retransmits import Retransmits
+from tcprism.stages.uncovered import Uncovered
 from tcprism.version import __version__
+
+if TYPE_CHECKING:
+    from tcprism.sources.tls_libraries import TlsLibraries
 
 _CLOCK_STEP_NS = 1_000_000
 
@@ -71,6 +75,8 @@ class Tracing:
                 ) from error
             stack.callback(self._rings.close)
             self._context = machine_context(root)
+            if libraries := self._hooks.libraries:
+                self.stages = (*self.stages, Uncovered(libraries.covers))
             if request.ordered and "retransmit" in request.kinds:
                 self.stages = (*self.stages, Retransmits(self._all_sends))
             self._started = datetime.now(UTC).isoformat()
@@ -91,9 +97,9 @@ class Tracing:
         return self._hooks.choices
 
     @property
-    def reads(self) -> list[str]:
-        """Whose plaintext is read, in lines; none unless it was asked for."""
-        return self._hooks.reads
+    def libraries(self) -> TlsLibraries | None:
+        """The TLS libraries whose plaintext is read, if it was asked for."""
+        return self._hooks.libraries
 
     @property
     def facts(self) -> Facts:
