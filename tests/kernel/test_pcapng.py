@@ -7,10 +7,10 @@ import pytest
 
 from tests.support import hooks
 from tests.support.capture import capturing
-from tests.support.conversation import hang_up
+from tests.support.conversation import hang_up, receive
 from tests.support.tracer import Tracer
 from tests.support.tshark import fields
-from tests.support.wire import Wire, lose_flagged, wired
+from tests.support.wire import Wire, lose_data, lose_flagged, wired
 
 pytestmark = [
     pytest.mark.native,
@@ -45,3 +45,59 @@ def test_a_syn_ack_is_one_packet_each_time(tmp_path: Path) -> None:
         packets = [fields(path, "tcp.srcport", "tcp.seq_raw", only=only) for path in (ours, theirs)]
         assert packets[0] == packets[1]
     assert len(fields(theirs, "tcp.srcport", only=f"{SYN_ACKS} && {AGAIN}")) >= 3
+
+
+ITEMS = 6
+LOST = 3
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+
+
+def ask(wire: Wire) -> None:
+    """Make requests on one connection; the first segment of one of them is lost."""
+    wire.rule = lose_data(LOST)
+    client, server = wire.connection(4, 5711)
+    with closing(client), closing(server):
+        for number in range(ITEMS):
+            request = b"GET /item/%d HTTP/1.1\r\nHost: a\r\n\r\n" % number
+            client.sendall(request)
+            receive(server, len(request))
+            server.sendall(OK)
+            receive(client, len(OK))
+        hang_up(client, server)
+
+
+def comments(path: Path, only: str, *names: str) -> list[list[str]]:
+    """Return what comments say of requests, behind the process, and some fields."""
+    rows = fields(path, "frame.comment", *names, only=f"tcp.len > 0 && {only}")
+    return [[row[0].partition(", ")[2], *row[1:]] for row in rows]
+
+
+def test_comments_name_the_requests_and_what_is_repeated_of_them(tmp_path: Path) -> None:
+    """In the order in which the client made them; tshark reads the same paths off the messages."""
+    kinds = ("--kinds", "send,recv,transmit,retransmit", "--port", "5711", "--payload", "4096")
+    made = {name: tmp_path / f"{name}.pcapng" for name in ("segments", "messages")}
+    with wired() as wire:
+        tracers = [
+            Tracer(path, *kinds, "--packets", name, written=("--format", "pcapng"))
+            for name, path in made.items()
+        ]
+        with closing(tracers[0]), closing(tracers[1]):
+            for tracer in tracers:
+                tracer.await_attached()
+            ask(wire)
+            assert [tracer.stop() for tracer in tracers] == [0, 0]
+    names = [f"http GET /item/{number} (request {number + 1})" for number in range(ITEMS)]
+    responses = [[f"the response to {name}: 200"] for name in names]
+    length = len("GET /item/0 HTTP/1.1\r\nHost: a\r\n\r\n")
+    asked = comments(made["segments"], "tcp.dstport == 5711")
+    repeated = [row for row in asked if "repeats" in row[0]]
+    assert [row for row in asked if row not in repeated] == [[name] for name in names]
+    assert repeated
+    for (text,) in repeated:
+        assert text.startswith("cause ")
+        assert text.endswith(f", repeats bytes 0-{length - 1} of {names[LOST]}")
+    said = comments(made["segments"], "tcp.srcport == 5711")
+    assert [row for row in said if "repeats" not in row[0]] == responses
+    read = comments(made["messages"], "tcp.dstport == 5711", "http.request.uri")
+    assert read == [[name, f"/item/{number}"] for number, name in enumerate(names)]
+    assert comments(made["messages"], "tcp.srcport == 5711") == responses

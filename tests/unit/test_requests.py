@@ -143,6 +143,21 @@ def test_a_request_ends_when_the_client_has_read_it() -> None:
     assert part.rows["ts_ns"].tolist() == [late.events[0]["ts_ns"]]
 
 
+def test_a_client_that_is_not_seen_to_read_fills_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where its receives are not traced."""
+    monkeypatch.setattr("tcprism.stages.requests.FINISHED_MAX", 5)
+    talk = Talk()
+    for number in range(20):
+        talk.exchange(number)
+    talk.events = [e for e in talk.events if (e["pid"], e["kind"]) != (7, EventKind.RECV)]
+    stage = Requests(alone=True)
+    (part,) = stage(talk.batch).parts
+    assert len(part) == 15
+    assert len([*stage.under_way()]) == 5
+
+
 def test_what_is_never_answered_is_pending_and_chosen_on_demand() -> None:
     talk = Talk()
     talk.add(AT_CLIENT, EventKind.SEND, FIRST, GET)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from tcprism.cli import options
-from tcprism.cli.output import format_sink, opened
+from tcprism.cli.output import format_sink, naming, opened
 from tcprism.cli.recordings import open_recording, parse_output, play, print_trouble
 from tcprism.cli.session import Limits, Stop
 
@@ -46,5 +46,5 @@ def command(**given: Any) -> None:
         Stop(Limits(), output, None) as stop,
     ):
         sink = format_sink(given["form"], given["packets"], recording.facts.kinds, output)
-        play(recording, 0, (*stages, wanted), [sink], output, stop)
+        play(recording, 0, (*stages, *naming(given["form"]), wanted), [sink], output, stop)
     print_trouble(recording)

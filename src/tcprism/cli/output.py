@@ -17,6 +17,7 @@ from tcprism.interrupts import cleaning
 from tcprism.private_file import PrivateFile
 from tcprism.sinks import Sink
 from tcprism.sinks.formats import BINARY, sink_for
+from tcprism.stages import Stage
 
 
 class Output(Protocol):
@@ -90,6 +91,16 @@ def format_sink(form: str, packets: str | None, kinds: Sequence[str], output: Bi
     if form == "pcapng":
         make = partial(make, source=packets or ("segments" if "transmit" in kinds else "messages"))
     return make(output)
+
+
+def naming(form: str) -> tuple[Stage, ...]:
+    """Return the stages that a format needs: pcapng has the names of requests in its comments."""
+    if form != "pcapng":
+        return ()
+    from tcprism.protocols.known import protocols
+    from tcprism.stages.request_names import RequestNames
+
+    return (RequestNames(protocols()),)
 
 
 def wants_color(choice: str, output: BinaryIO) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tcprism.cli import options
-from tcprism.cli.output import opened
+from tcprism.cli.output import naming, opened
 from tcprism.cli.presets import PRESETS, Preset
 from tcprism.cli.recordings import open_recording, parse_output, play, print_account
 from tcprism.cli.session import Limits, Stop
@@ -66,7 +66,7 @@ def command(**given: Any) -> None:
         raise UsageError("name a recording, or give --sample for the one that comes with tcprism")
     given["file"] = given["file"] or str(files("tcprism").joinpath(SAMPLE))
     preset = PRESETS[given["preset"]]
-    stages = options.parse_stages(given)
+    stages = (*options.parse_stages(given), *naming(given["form"]))
     recording, wanted = open_recording(given, preset.kinds)
     try:
         _show(preset, recording, speed, (*stages, wanted, *preset.stages()), given)

@@ -10,7 +10,7 @@ import click
 
 from tcprism.cli import options
 from tcprism.cli.command import Command
-from tcprism.cli.output import opened, print_ledger
+from tcprism.cli.output import naming, opened, print_ledger
 from tcprism.cli.presets import TRACE, Preset
 from tcprism.cli.session import Limits, Stop, run, started
 from tcprism.cli.tls_options import tls_options, with_tls, without_encrypted
@@ -55,6 +55,7 @@ def command(**given: Any) -> None:
     stages = (
         *without_encrypted(given, request_options["kinds"]),
         *options.parse_stages(given),
+        *naming(given["form"]),
     )
     with started(arguments, given["verbose"]) as child:
         chosen = options.to_filter(given, child.pid if child else None)

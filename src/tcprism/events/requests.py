@@ -59,6 +59,20 @@ SPLIT = {
 }
 
 
+NAMES = "requests"  # a derived column of messages, segments and losses: tuples of Said
+
+
+class Said(NamedTuple):
+    """A request or response: where it begins and ends, counted from the first byte of an event.
+
+    `end` is None where it is not known, or where bytes of others lie between.
+    """
+
+    begin: int
+    end: int | None
+    text: str
+
+
 class Attribute(NamedTuple):
     """An attribute of OpenTelemetry: of which protocols, and which column has it."""
 

@@ -38,6 +38,7 @@ from tcprism.stages.plaintext import Plaintext
 from tcprism.stages.request_rows import Answered, answered, answered_together, request_part
 
 CONNECTIONS_MAX = 65_536
+FINISHED_MAX = 4_096  # responses of a connection that its client was not seen to read
 _NEAR = 1 << 26  # bytes: more than the buffers of both ends hold
 _SEQ, _HALF, _MASK = 1 << 32, 1 << 31, (1 << 32) - 1
 
@@ -73,16 +74,21 @@ class Requests(StatefulStage):
     def __call__(self, batch: Batch) -> Batch:
         """Return the batch with the requests that have ended by now."""
         self._clock_offset_ns = batch.clock_offset_ns or self._clock_offset_ns
+        return self._with_requests(batch, self.follow(batch))
+
+    def follow(self, batch: Batch) -> list[Answered]:
+        """Take a batch; return the requests that have ended by now."""
         chosen = [part for part in batch.parts if part.family in WHAT and len(part)]
         if chosen:
             self._take(chosen, Batch(chosen).permutation)
-        return self._with_requests(batch)
+        ended, self._answered = self._answered, []
+        return ended
 
     def close(self) -> Batch:
         """Return the requests that nobody has answered or read to the end."""
         for connection in list(self._connections.values()):
             self._over(connection, ended=False)
-        return self._with_requests(Batch((), self._clock_offset_ns))
+        return self._with_requests(Batch((), self._clock_offset_ns), self.follow(Batch(())))
 
     def tick(self, now_ns: int) -> Batch:
         """Take note of the time: the age of what is pending in the end follows from it."""
@@ -129,12 +135,18 @@ class Requests(StatefulStage):
             if connection.plaintext:
                 yield connection.plaintext
 
-    def _with_requests(self, batch: Batch) -> Batch:
+    def under_way(self) -> Iterator[Answered]:
+        """Yield the requests that have not ended."""
+        for connection in self._streams():
+            talk = connection.conversation
+            for exchange in (*connection.finished, *talk.done, *talk.pending()):
+                yield answered(connection, exchange)
+
+    def _with_requests(self, batch: Batch, ended: list[Answered]) -> Batch:
         parts = [] if self._alone else list(batch.parts)
-        if self._answered:
-            parts.append(request_part(self._answered, batch.parts, self._now_ns))
-            self._made += len(self._answered)
-            self._answered = []
+        if ended:
+            parts.append(request_part(ended, batch.parts, self._now_ns))
+            self._made += len(ended)
         return Batch(parts, batch.clock_offset_ns)
 
     def _take(self, parts: Sequence[Part], order: NDArray[np.intp]) -> None:
@@ -267,8 +279,8 @@ class Requests(StatefulStage):
             timeline = connection.timelines[1 - client]
             marks = timeline.read if connection.views[client] else timeline.written
             reached = marks.ends[-1] if marks.ends else -1
-            over = 0
-            for exchange in finished:
+            over = max(0, len(finished) - FINISHED_MAX)
+            for exchange in finished[over:]:
                 if connection.end_in_tcp(1 - client, exchange.response_end or 0) > reached:
                     break
                 over += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,16 @@ from tcprism.events import Batch, Part
 from tcprism.events._wire import EventKind, MessageFlag
 from tcprism.events.columns import BY_NAME
 from tcprism.events.part import Rows, joined_rows
-from tcprism.sinks.pcapng.packets import ACK, LARGEST, PSH, WINDOW_UNKNOWN, Packets, heads
+from tcprism.events.requests import NAMES
+from tcprism.sinks.pcapng.packets import (
+    ACK,
+    LARGEST,
+    PSH,
+    WINDOW_UNKNOWN,
+    Packets,
+    heads,
+    request_notes,
+)
 
 _STREAMS = 1 << 16  # remembered at most
 
@@ -83,7 +93,17 @@ def _in_one(batch: Batch) -> Part | None:
     payload = np.concatenate([_padded(part, width) for part in parts])
     rows = joined_rows(parts)
     rows["payload_length"] = np.concatenate([part.payload_lengths() for part in parts])
-    return Part(rows, payload).take(Batch(parts).permutation)
+    names = {NAMES: _names(parts)} if any(NAMES in part.derived for part in parts) else {}
+    return Part(rows, payload, names).take(Batch(parts).permutation)
+
+
+def _names(parts: Sequence[Part]) -> np.ma.MaskedArray[Any, Any]:
+    """Return which requests each message carries."""
+    none = [np.ma.MaskedArray(np.full(len(part), None, object), True) for part in parts]
+    columns = [part.derived.get(NAMES, blank) for part, blank in zip(parts, none, strict=True)]
+    concatenate: Any = np.ma.concatenate
+    joined: np.ma.MaskedArray[Any, Any] = concatenate(columns)
+    return joined
 
 
 def _padded(part: Part, width: int) -> NDArray[np.uint8]:
@@ -125,17 +145,19 @@ def _packets(part: Part, numbers: Sequence[_Number]) -> Packets:
     acked = np.array([number.ack is not None for number in numbers])
     payload = np.zeros((0, 0), np.uint8) if part.payload is None else part.payload
     first = piece == 0  # less is captured than the first piece holds
+    begins = piece * LARGEST
+    sizes = np.minimum(length[whole] - begins, LARGEST)
     return Packets(
         event=heads(part)[whole],
         outgoing=(part.rows["kind"] == EventKind.SEND)[whole],
-        seq=(seq[whole] + piece * LARGEST).astype(np.uint32),
+        seq=(seq[whole] + begins).astype(np.uint32),
         ack=acks[whole],
         flags=np.where(acked[whole], PSH | ACK, PSH).astype(np.uint16),
         window=np.full(len(whole), WINDOW_UNKNOWN, np.uint16),
-        length=np.minimum(length[whole] - piece * LARGEST, LARGEST),
+        length=sizes,
         payload=payload[whole],
         captured=np.where(first, part.payload_lengths()[whole], 0),
         piece=piece + 1,
         pieces=pieces[whole],
-        note=np.full(len(whole), "", object),
+        note=request_notes(part, whole, begins, sizes),
     )

@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Part
-from tcprism.events._wire import EVENT
+from tcprism.events._wire import EVENT, EventKind
 from tcprism.events.part import Rows
+from tcprism.events.requests import NAMES, Said
 
 LARGEST = 65_495  # payload bytes: what 16 bits of IPv4's total length leave
+
+NAMED_MAX = 3  # requests in one packet
 
 WINDOW_UNKNOWN = 65_535  # 0 would say that the window is closed
 
@@ -83,3 +86,49 @@ def heads(part: Part) -> Rows:
     for name in HEAD.names or ():
         rows[name] = part.rows[name]
     return rows
+
+
+def request_notes(
+    part: Part, whole: NDArray[np.intp], first: Numbers, length: Numbers
+) -> NDArray[np.object_]:
+    """Return which requests and responses begin in each packet, or which bytes of them it repeats.
+
+    `whole` is the place of each packet's event, `first` where its bytes begin in the event's.
+    """
+    notes = np.full(len(whole), "", object)
+    names = part.derived.get(NAMES)
+    if names is None:
+        return notes
+    those, told = names.tolist(), ~np.ma.getmaskarray(names)
+    again = part.rows["kind"] == EventKind.RETRANSMIT
+    for packet in np.flatnonzero(told[whole]).tolist():
+        event = int(whole[packet])
+        begin, end = int(first[packet]), int(first[packet] + length[packet])
+        say = _repeated if again[event] else _begun
+        said = [text for one in those[event] if (text := say(one, begin, end))]
+        notes[packet] = _listed(said)
+    return notes
+
+
+def _begun(one: Said, begin: int, end: int) -> str:
+    return one.text if begin <= one.begin < end else ""
+
+
+def _repeated(one: Said, begin: int, end: int) -> str:
+    """Say which bytes of a request are repeated; of one that others lie between, only the first."""
+    if one.end is None:
+        return f"repeats the first byte of {one.text}" if begin <= one.begin < end else ""
+    first, last = max(begin, one.begin) - one.begin, min(end, one.end) - one.begin
+    return f"repeats bytes {first}-{last - 1} of {one.text}" if first < last else ""
+
+
+def _listed(said: Sequence[str]) -> str:
+    more = f", {len(said) - NAMED_MAX} more requests" if len(said) > NAMED_MAX else ""
+    return f"{', '.join(said[:NAMED_MAX])}{more}"
+
+
+def both(notes: NDArray[np.object_], more: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Return two notes of each packet as one."""
+    commas = np.where((notes != "") & (more != ""), ", ", "").astype(object)
+    joined: NDArray[np.object_] = notes + commas + more
+    return joined

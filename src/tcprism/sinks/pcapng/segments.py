@@ -16,8 +16,10 @@ from tcprism.sinks.pcapng.packets import (
     WINDOW_UNKNOWN,
     Numbers,
     Packets,
+    both,
     concatenated,
     heads,
+    request_notes,
 )
 
 KINDS = (EventKind.TRANSMIT, EventKind.PROBE, EventKind.RETRANSMIT)
@@ -55,20 +57,22 @@ def _packets(part: Part) -> Packets:
     piece = np.arange(len(whole)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     step = -(-length // pieces)[whole]
     rows, last = part.rows[whole], piece == pieces[whole] - 1
+    first = piece * step
+    sizes = np.clip(length[whole] - first, 0, step)
     window = np.where(BY_NAME["window"].mask(part), WINDOW_UNKNOWN, part.rows["window"])
     return Packets(
         event=heads(part)[whole],
         outgoing=np.ones(len(whole), np.bool_),
-        seq=(rows["seq"] + piece * step).astype(np.uint32),
+        seq=(rows["seq"] + first).astype(np.uint32),
         ack=rows["ack"],
         flags=_flags(rows["flags"], piece, last),
         window=window[whole].astype(np.uint16),
-        length=np.clip(length[whole] - piece * step, 0, step),
+        length=sizes,
         payload=np.zeros((len(whole), 0), np.uint8),
         captured=np.zeros(len(whole), np.int64),
         piece=piece + 1,
         pieces=pieces[whole],
-        note=_notes(part)[whole],
+        note=both(_notes(part)[whole], request_notes(part, whole, first, sizes)),
     )
 
 
