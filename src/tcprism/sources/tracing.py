@@ -181,7 +181,8 @@ def survey(probe: Probe) -> Choice:
     Loads and attaches it for a moment, with a filter that no event passes. Raises KernelRefused.
     """
     nobody = Criteria(ports=((1, 1),), local_ports=((2, 2),), remote_ports=((3, 3),))
-    kinds = ("send", *probe.kinds) if "acked" in probe.kinds else probe.kinds
+    others = {"acked": ("send",), "tls_send": ("send", "recv")}  # which they cannot do without
+    kinds = (*others.get(probe.kinds[0], ()), *probe.kinds)
     request = Request(kinds=kinds, filter=nobody, ring_size=rings.SMALLEST)
     with Tracing(request) as tracing:
         return next(choice for choice in tracing.choices if choice.probe is probe)

@@ -24,12 +24,17 @@ class Identity:
     modified_ns: int
     overlay: bool
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Return the device and the inode number."""
+        return self.device, self.inode
+
     def same_as(self, other: Identity) -> bool:
         """Say whether both are the same file, provided that one of them has not been deleted since.
 
         A probe keeps a file, and so its inode number, even if its name is deleted.
         """
-        if (self.device, self.inode) == (other.device, other.inode):
+        if self.place == other.place:
             return True
         return (self.overlay or other.overlay) and self._content() == other._content()
 
