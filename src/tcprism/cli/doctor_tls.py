@@ -8,9 +8,15 @@ from typing import Any
 from tcprism import __version__
 from tcprism.errors import UnknownTarget
 from tcprism.events.escape import escape
+from tcprism.probes.tls import PROBE
+from tcprism.tls.flavors import TITLES
 from tcprism.tls.libraries import Library, find
 from tcprism.tls.mappings import running
 from tcprism.tls.uncovered import Uncovered
+
+_PROBED = {
+    symbol for hook in PROBE.hooks for program in hook.programs for symbol in program.symbols
+}
 
 
 def examine(pid: int | None) -> dict[str, Any]:
@@ -34,8 +40,9 @@ def examine(pid: int | None) -> dict[str, Any]:
             if pid is None:
                 continue
             raise UnknownTarget(f"there is no process {pid}") from error
-        if libraries or reasons:
-            processes.append(_process(each, name, libraries, reasons))
+        known, unknown = _split(libraries)
+        if known or unknown or reasons:
+            processes.append(_process(each, name, known, unknown | reasons))
     return {
         "tcprism": __version__,
         "processes": processes,
@@ -47,6 +54,14 @@ def examine(pid: int | None) -> dict[str, Any]:
 def _name(pid: int) -> str:
     with open(f"/proc/{pid}/comm", "rb") as file:
         return escape(file.read().removesuffix(b"\n"))
+
+
+def _split(libraries: list[Library]) -> tuple[list[Library], dict[str, str]]:
+    """Return the libraries that have functions to probe, and the flavors of other files."""
+    known = [library for library in libraries if _PROBED & library.functions.keys()]
+    files = {library.name for library in known}
+    unknown = {each.name: TITLES[each.flavor] for each in libraries if each.name not in files}
+    return known, unknown
 
 
 def _process(
@@ -61,7 +76,7 @@ def _process(
                 "flavor": library.flavor,
                 "version": library.version,
                 "how": library.how,
-                "functions": sorted(library.functions),
+                "functions": sorted(_PROBED & library.functions.keys()),
             }
             for library in libraries
         ],

@@ -79,6 +79,8 @@ FLAVORS = (
     ),
 )
 
+TITLES = {flavor.name: flavor.title for flavor in FLAVORS} | {"go": "Go"}
+
 
 def find_version(file: ElfFile, flavor: Flavor) -> str | None:
     """Return the version that the read-only data names, such as OpenSSL 3.0.17, or None."""

@@ -94,6 +94,15 @@ def test_java() -> None:
     assert process["not_covered"] == [{"path": str(libraries[0].resolve()), "reason": "Java"}]
 
 
+def test_functions_that_are_known_but_not_traced() -> None:
+    path = linked("libssl3")
+    with mapping(path) as pid:
+        process, status = report(pid)
+    assert process["libraries"] == []
+    assert process["not_covered"] == [{"path": os.path.realpath(path), "reason": "NSS"}]
+    assert status == 1
+
+
 def test_another_architecture(tmp_path: Path) -> None:
     foreign = bytearray(Path(linked("libssl")).read_bytes())
     foreign[4], foreign[18] = 1, 3  # 32 bit, Intel 80386
