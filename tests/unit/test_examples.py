@@ -94,6 +94,43 @@ def test_a_recording_of_events_that_a_package_makes(tmp_path: Path) -> None:
     assert str(len(lines)) in counted
 
 
+SAY_ECHO = """if True:
+    import sys
+    from tcprism.events import Batch
+    from tcprism.events.facts import Facts
+    from tcprism.recording.writer import Writer
+    from tests.unit.test_requests import ANSWERS, AT_CLIENT, AT_SERVER, EventKind, Talk
+    talk = Talk()
+    for who, kind in ((AT_CLIENT, EventKind.SEND), (AT_SERVER, EventKind.RECV)):
+        talk.add(who, kind, 100, b"ECHO hello\\r\\n")
+    for who, kind in ((AT_SERVER, EventKind.SEND), (AT_CLIENT, EventKind.RECV)):
+        talk.add(who, kind, ANSWERS, b"SAID hello\\r\\n")
+    with open(sys.argv[1], "wb") as file:
+        writer = Writer(file, Facts(("send", "recv"), payload=64))
+        writer.write(talk.batch)
+        writer.close()
+"""
+SHOW_IN_TOP = """if True:
+    import sys, tcprism
+    from tcprism.diagnosis.request_history import RequestHistory
+    history = RequestHistory()
+    for batch in tcprism.open(sys.argv[1]).batches():
+        history.add(batch)
+    print(*history.routes)
+"""
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_protocol_that_a_package_reads_is_read_wherever_requests_are(tmp_path: Path) -> None:
+    path, root = str(tmp_path / "echo.tcpr"), Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", SAY_ECHO, path], check=True, cwd=root)
+    shown = tcprism("replay", path, "--as", "requests", "--format", "json")
+    assert [json.loads(line)["protocol"] for line in shown.splitlines()] == ["echo"]
+    pytest.importorskip("ddsketch")
+    command = [sys.executable, "-c", SHOW_IN_TOP, path]
+    assert subprocess.check_output(command, text=True) == "echo ECHO ?\n"
+
+
 @pytest.mark.usefixtures("installed")
 def test_a_sink_by_its_name() -> None:
     for command in (["replay", "--sample", "--format", "per-peer"],

@@ -9,9 +9,9 @@ from tcprism.diagnosis.request_history import RequestHistory, concerns, proved
 from tcprism.diagnosis.table import advance, empty
 from tcprism.events import Part
 from tcprism.events.columns import BY_NAME
-from tcprism.sinks.request_summary import grouped
+from tcprism.sinks.request_summary import ACCURACY, Group, grouped
 
-from .asked import CLIENT, COUNT, asked
+from .asked import CLIENT, COUNT, MS, asked
 from .records import requests as request_records
 from .records import snapshots
 
@@ -120,3 +120,26 @@ def test_bytes_that_are_not_known_are_nobodys() -> None:
     assert not any(concerns(row, part).any() for part in asked()[0].parts)
     row["request_bytes"] = 1
     assert any(concerns(row, part).any() for part in asked()[0].parts)
+
+
+@pytest.mark.parametrize(
+    ("took_ms", "expected"),
+    [
+        ([7], ["7 ms", "7 ms", "7 ms", "7 ms"]),
+        ([1, 100], ["1 ms", "100 ms", "100 ms", "100 ms"]),
+        ([10, 20, 30], ["20 ms", "30 ms", "30 ms", "30 ms"]),
+        ([*range(1, 11)], ["5 ms", "9 ms", "10 ms", "10 ms"]),
+    ],
+)
+def test_percentiles_of_few_requests_are_of_the_nearest_rank(
+    took_ms: list[int], expected: list[str]
+) -> None:
+    """As the standard has them: the smallest time that so many did not exceed."""
+    sketch = pytest.importorskip("ddsketch").DDSketch
+    group = Group(sketch(ACCURACY))
+    group.add(request_records(*({"request_ns": ms * MS} for ms in took_ms)).rows)
+    *_, p50, p90, p99, most, _, _ = group.cells(1.0)
+    for shown, wanted in zip((p50, p90, p99, most), expected, strict=True):
+        value, unit = shown.split()
+        assert float(value) == pytest.approx(float(wanted.split()[0]), rel=0.011)
+        assert unit == "ms"

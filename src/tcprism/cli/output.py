@@ -97,10 +97,9 @@ def naming(form: str) -> tuple[Stage, ...]:
     """Return the stages that a format needs: pcapng has the names of requests in its comments."""
     if form != "pcapng":
         return ()
-    from tcprism.protocols.known import protocols
     from tcprism.stages.request_names import RequestNames
 
-    return (RequestNames(protocols()),)
+    return (RequestNames(),)
 
 
 def wants_color(choice: str, output: BinaryIO) -> bool:

@@ -17,7 +17,6 @@ from tcprism.events import Batch, Part
 from tcprism.events.columns import BY_NAME
 from tcprism.events.names import endpoint, process
 from tcprism.events.requests import SERVER_SOURCES, STATES, UNKNOWN_NS, VIEWS, WAITING_FOR, asked
-from tcprism.protocols.known import protocols
 from tcprism.stages.requests import Requests
 
 CONNECTIONS_MAX = 65_536
@@ -79,7 +78,7 @@ class RequestEvidence:
     """
 
     def __init__(self, share: float = 0.0) -> None:
-        self._stage = Requests(protocols(), alone=True)
+        self._stage = Requests(alone=True)
         self._share = share
         self._began, self._spent = time.monotonic(), 0.0
         self.numbers = Numbers(CONNECTIONS_MAX)

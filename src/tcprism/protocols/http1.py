@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -258,4 +259,31 @@ def _response_match(data: bytes) -> Match:
     return Match.MORE if begun else Match.NO
 
 
+class Upgrades(Http1):
+    """Reads only up to an upgrade, and nothing of what comes before it."""
+
+    protocol = "websocket"
+
+    def parse(self, side: int, data: bytes, at: int) -> int:
+        """Read heads, and leave their requests out."""
+        place = super().parse(side, data, at)
+        self.done.clear()
+        return place
+
+    def lost(self, side: int, begin: int, end: int) -> None:
+        """Take note that bytes are missing."""
+        super().lost(side, begin, end)
+        self.done.clear()
+
+    def ended(self, side: int, at: int) -> None:
+        """Take note that a direction has ended."""
+        super().ended(side, at)
+        self.done.clear()
+
+    def pending(self) -> Iterator[Exchange]:
+        """Yield nothing."""
+        return iter(())
+
+
 HTTP1 = Protocol("http", Http1, _request_match, _response_match, alone=True)
+WEBSOCKET = Protocol("websocket", Upgrades, _request_match, _response_match)  # HTTP1 finds both

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 from tcprism.errors import UsageError
 from tcprism.events.optional import plugin, plugins
@@ -10,7 +11,7 @@ from tcprism.protocols import GROUP, Protocol
 from tcprism.protocols.amqp import AMQP
 from tcprism.protocols.cassandra import CASSANDRA
 from tcprism.protocols.dns import DNS
-from tcprism.protocols.http1 import HTTP1
+from tcprism.protocols.http1 import HTTP1, WEBSOCKET
 from tcprism.protocols.http2 import GRPC, HTTP2
 from tcprism.protocols.kafka import KAFKA
 from tcprism.protocols.memcached import MEMCACHED
@@ -24,6 +25,7 @@ from tcprism.protocols.tls import TLS
 
 PROTOCOLS: tuple[Protocol, ...] = (
     HTTP1,
+    WEBSOCKET,
     HTTP2,
     GRPC,
     AMQP,
@@ -41,6 +43,25 @@ PROTOCOLS: tuple[Protocol, ...] = (
 )
 
 
+_ALSO_CALLED = {
+    "http1": "http",
+    "https": "tls",
+    "h2": "http2",
+    "ssl": "tls",
+    "mariadb": "mysql",
+    "psql": "postgresql",
+    "pg": "postgresql",
+    "cql": "cassandra",
+    "rabbitmq": "amqp",
+    "ws": "websocket",
+}
+
+
+def _instead(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(_ALSO_CALLED.get(name.lower(), name.lower()), known, 1)
+    return f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
+
+
 def protocols(names: Iterable[str] | None = None) -> Sequence[Protocol]:
     """Return the protocols with these names, None: all, installed ones too. Raises UsageError."""
     known = {protocol.name: protocol for protocol in PROTOCOLS}
@@ -50,7 +71,5 @@ def protocols(names: Iterable[str] | None = None) -> Sequence[Protocol]:
     chosen = tuple(names)
     for name in chosen:
         if name not in known:
-            raise UsageError(
-                f"--protocol: {name!r} is not a protocol; choose from {', '.join(known)}"
-            )
+            raise UsageError(f"--protocol: {name!r} is not a protocol; {_instead(name, known)}")
     return tuple(known[name] for name in known if name in chosen)

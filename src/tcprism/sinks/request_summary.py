@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -79,7 +80,7 @@ class Group:
         self.count = 0
         self.failed = 0
         self.retransmissions = 0
-        self.most = 0
+        self.least, self.most = UNKNOWN_NS, 0
         self.parts = np.zeros(len(SPLIT), np.uint64)
 
     def add(self, rows: np.ndarray[Any, np.dtype[np.void]]) -> None:
@@ -91,6 +92,7 @@ class Group:
         times = rows["request_ns"][known]
         for value in times.tolist():
             self.sketch.add(value)
+        self.least = min(self.least, int(times.min(initial=UNKNOWN_NS)))
         self.most = max(self.most, int(times.max(initial=0)))
         for place, name in enumerate(SPLIT):
             spans = rows[f"{name}_ns"]
@@ -102,12 +104,25 @@ class Group:
         yield f"{self.failed}"
         yield f"{self.count / seconds:,.1f}" if seconds else "-"
         for share in (0.5, 0.9, 0.99):
-            value = self.sketch.get_quantile_value(share)
-            yield "-" if value is None else duration(min(value, self.most) / 1000)
+            value = self._percentile(share)
+            yield "-" if value is None else duration(value / 1000)
         yield duration(self.most / 1000) if self.sketch.count else "-"
         yield f"{self.retransmissions}"
         largest = list(SPLIT)[int(self.parts.argmax())].replace("_", " ")
         yield largest if self.parts.any() else "-"
+
+    def _percentile(self, share: float) -> float | None:
+        """Return the time that a share of the requests did not exceed: that of the nearest rank.
+
+        DDSketch takes ranks from 0 to the count less 1 and rounds them down: of two requests its
+        99th percentile is the faster one.
+        """
+        count = int(self.sketch.count)
+        if not count:
+            return None
+        rank = math.ceil(share * count - 1e-9) - 0.5
+        value: float = self.sketch.get_quantile_value(min(1, rank / max(count - 1, 1)))
+        return min(max(value, self.least), self.most)
 
 
 class RequestSummary(Sink):

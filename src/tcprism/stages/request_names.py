@@ -15,7 +15,7 @@ from tcprism.events._wire import EventKind, MessageFlag
 from tcprism.events.batch import joined
 from tcprism.events.escape import escape_text
 from tcprism.events.requests import NAMES, Said, asked
-from tcprism.protocols import REQUEST, RESPONSE, Exchange, Protocol
+from tcprism.protocols import REQUEST, RESPONSE, Exchange
 from tcprism.stages import StatefulStage
 from tcprism.stages.ends import Ends
 from tcprism.stages.request_rows import Answered
@@ -44,8 +44,8 @@ class RequestNames(StatefulStage):
     It needs send and recv with payload: events pass at once as long as none has any.
     """
 
-    def __init__(self, protocols: Sequence[Protocol] | None = None) -> None:
-        self._stage = Requests(protocols)
+    def __init__(self) -> None:
+        self._stage = Requests()
         self._connections: OrderedDict[Ends, _Connection] = OrderedDict()
         self._ended: list[Answered] = []
         self._held: list[Batch] = []

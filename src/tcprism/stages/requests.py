@@ -18,7 +18,7 @@ from tcprism.events.ledger import Account, Entry
 from tcprism.events.part import Rows
 from tcprism.protocols import Protocol
 from tcprism.protocols.conversation import Conversation
-from tcprism.protocols.known import PROTOCOLS
+from tcprism.protocols.known import protocols as known_protocols
 from tcprism.stages import StatefulStage
 from tcprism.stages.ends import Connection, Ends, View
 from tcprism.stages.happened import (
@@ -46,9 +46,9 @@ _SEQ, _HALF, _MASK = 1 << 32, 1 << 31, (1 << 32) - 1
 class Requests(StatefulStage):
     """A stage that makes `request` events of messages; all other events pass.
 
-    `protocols` are those to look for, None: all that are known. With `alone`, other events are left
-    out. Of the kinds in `events.requests.NEEDS`, it must have send and recv, with payload; the
-    others say more.
+    `protocols` are those to look for, None: all that are known, installed ones too. With `alone`,
+    other events are left out. Of the kinds in `events.requests.NEEDS`, it must have send and recv,
+    with payload; the others say more.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Requests(StatefulStage):
         show_values: bool = False,
         alone: bool = False,
     ) -> None:
-        self._protocols = PROTOCOLS if protocols is None else tuple(protocols)
+        self._protocols = known_protocols() if protocols is None else tuple(protocols)
         self._show_values = show_values
         self._alone = alone
         self._views: dict[int, View] = {}

@@ -27,6 +27,16 @@ def test_names_are_chosen_in_the_order_in_which_they_are_tried() -> None:
         known.protocols(["gopher"])
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("postgres", "postgresql"), ("memcache", "memcached"), ("h2", "http2"), ("HTTP", "http"),
+     ("mariadb", "mysql"), ("websockets", "websocket")],
+)  # fmt: skip
+def test_a_name_that_is_nearly_one_is_suggested(typed: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=f"did you mean {meant}\\?"):
+        known.protocols([typed])
+
+
 def test_a_protocol_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(ROOT / "examples/plugin"), *sys.path])
     echo = import_module("tcprism_echo").ECHO

@@ -3,6 +3,7 @@
 import pytest
 
 from tcprism.protocols import Exchange
+from tcprism.protocols.known import protocols
 
 from .talk import CLIENT, SERVER, Said, Talk, exchanges, recorded
 
@@ -106,3 +107,15 @@ def test_a_gap_ends_at_the_next_frame() -> None:
     talk.say(CLIENT, frame(CLIENT, 0x80, b"ended"), frame(CLIENT, 0x81, b"next"))
     found = messages(talk.end(), CLIENT)
     assert [(one.method, one.gap) for one in found] == [("text", True), ("text", False)]
+
+
+def test_it_can_be_chosen_alone() -> None:
+    """Then the upgrade is read and not shown."""
+    said = [*UPGRADE, (CLIENT, frame(CLIENT, 0x81, b"hi")), (SERVER, frame(SERVER, 0x81, b"ho"))]
+    found = exchanges(said, protocols(["websocket"]))
+    assert [(one.protocol, one.method, one.resource) for one in found] == [
+        ("websocket", "text", "/chat")
+    ] * 2
+    plain = [(CLIENT, b"GET / HTTP/1.1\r\n\r\n"), (SERVER, b"HTTP/1.0 200 OK\r\n\r\nbody")]
+    for cut in (0, 1, 2):
+        assert exchanges(plain[:cut], protocols(["websocket"])) == []
