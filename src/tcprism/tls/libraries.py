@@ -16,8 +16,10 @@ from tcprism.tls.elf import ElfFile, Symbols, Unreadable
 from tcprism.tls.flavors import FLAVORS, FlavorName, find_version
 from tcprism.tls.golang import go_program
 from tcprism.tls.identity import Identity, identify
-from tcprism.tls.linker import cached_libraries
+from tcprism.tls.linker import linked_libraries
 from tcprism.tls.mappings import (
+    MOST_FILES,
+    TOO_MANY,
     Mapping,
     OpenFile,
     executable_mappings,
@@ -137,8 +139,10 @@ class Search:
             return []
         except OSError:
             return []
+        if len(mappings) > MOST_FILES:
+            reasons[pid] = {"": TOO_MANY}
         parts: list[_Part] = []
-        for mapping in mappings:
+        for mapping in mappings[:MOST_FILES]:
             key = mapping.device, mapping.inode
             # What one process's path does not open, that of another may.
             if files.get(key, CANNOT_READ) == CANNOT_READ:
@@ -159,7 +163,7 @@ class Search:
 
     def _of_linker(self) -> list[Library]:
         parts: list[_Part] = []
-        for path in cached_libraries():
+        for path in linked_libraries():
             try:
                 with open_file(path) as file:
                     examined = self._examine(file, path, None)

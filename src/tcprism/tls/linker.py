@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterable
+
 import numpy as np
 
 _CACHE = "/etc/ld.so.cache"
+_FOLDERS = (b"/lib", b"/usr/lib", b"/usr/local/lib")
+_LIBRARY = re.compile(rb"\.so(?:\.|\Z)")
 _MAGIC = b"glibc-ld.so.cache1.1"  # since glibc 2.2; glibc up to 2.31 writes an older form before it
 _MOST = 1 << 24
 _HEADER_SIZE = 48
@@ -13,13 +19,24 @@ _ENTRY = np.dtype(
 )
 
 
-def cached_libraries(cache: str = _CACHE) -> list[bytes]:
-    """Return the paths in the linker's cache; none where there is no cache (musl) or no glibc's."""
+def linked_libraries(cache: str = _CACHE, folders: Iterable[bytes] = _FOLDERS) -> list[bytes]:
+    """Return the paths in the linker's cache; without one, as with musl, of its usual folders."""
     try:
         with open(cache, "rb") as file:
-            data = file.read(_MOST)
+            return _cached(file.read(_MOST))
+    except OSError:
+        return [path for folder in folders for path in _in_folder(folder)]
+
+
+def _in_folder(folder: bytes) -> list[bytes]:
+    try:
+        names = sorted(os.listdir(folder))
     except OSError:
         return []
+    return [os.path.join(folder, name) for name in names if _LIBRARY.search(name)]
+
+
+def _cached(data: bytes) -> list[bytes]:
     start = data.find(_MAGIC)
     if start < 0 or len(data) < start + _HEADER_SIZE:
         return []

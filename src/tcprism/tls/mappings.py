@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from tcprism.events.escape import escape
 
+MOST_FILES = 4096  # of a process that are examined; browsers have hundreds
+TOO_MANY = f"more than {MOST_FILES} files"
+
 # Only what may be executed and has a file: the kernel writes 0 as the inode of all else.
 _LINE = re.compile(
     rb"^([0-9a-f]+)-([0-9a-f]+) ..x. [0-9a-f]+ ([0-9a-f]+):([0-9a-f]+) ([1-9][0-9]*) +(.*)$", re.M

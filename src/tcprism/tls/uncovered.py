@@ -6,7 +6,7 @@ import re
 
 from tcprism.tls.elf import NOT_X86_64, ElfFile, Unreadable
 from tcprism.tls.golang import NEEDS_EXTRA, UNSUPPORTED, go_program
-from tcprism.tls.mappings import Mapping, executable_mappings, open_mapping
+from tcprism.tls.mappings import MOST_FILES, TOO_MANY, Mapping, executable_mappings, open_mapping
 
 SMALLEST = 1 << 18  # bytes: code for TLS takes more
 
@@ -36,11 +36,14 @@ class Uncovered:
         `covered` has the names of files to leave out. Raises OSError if the process has ended or
         may not be examined.
         """
+        mappings = executable_mappings(pid)
         found = {
             mapping.name: self._examine(mapping)
-            for mapping in executable_mappings(pid)
+            for mapping in mappings[:MOST_FILES]
             if mapping.name not in covered
         }
+        if len(mappings) > MOST_FILES:
+            found["other files"] = TOO_MANY
         return {name: why for name, why in found.items() if why}
 
     def _examine(self, mapping: Mapping) -> str | None:

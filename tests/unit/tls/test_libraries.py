@@ -14,7 +14,8 @@ import pytest
 
 from tcprism.tls.flavors import FLAVORS
 from tcprism.tls.libraries import Found, Library, Search, find
-from tcprism.tls.linker import cached_libraries
+from tcprism.tls.linker import linked_libraries
+from tcprism.tls.mappings import TOO_MANY
 from tests.unit.tls.disassembly import offsets
 
 NAMES = {
@@ -111,17 +112,26 @@ def test_library_of_the_linker(stem: str, flavor: str) -> None:
 
 
 def test_the_linkers_own_list() -> None:
-    assert linked("libc").encode() in cached_libraries()
+    assert linked("libc").encode() in linked_libraries()
 
 
 def test_a_cache_that_is_damaged(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    assert cached_libraries(str(cache)) == []
     for content in (b"", b"glibc-ld.so.cache1.1", b"\xff" * 4096):
         cache.write_bytes(content)
-        assert cached_libraries(str(cache)) == []
+        assert linked_libraries(str(cache)) == []
     cache.write_bytes(b"glibc-ld.so.cache1.1" + b"\xff" * 1000)
-    assert cached_libraries(str(cache)) == []
+    assert linked_libraries(str(cache)) == []
+
+
+def test_without_a_cache(tmp_path: Path) -> None:
+    """musl has none: its linker looks into folders."""
+    names = [b"libssl.so.3", b"libz.so", b"libx.so.1\xff"]
+    for name in (*names, b"libssl.a", b"libso"):
+        open(os.fsencode(tmp_path) + b"/" + name, "wb").close()
+    folders = [os.fsencode(tmp_path), b"/nonexistent"]
+    found = linked_libraries(str(tmp_path / "cache"), folders)
+    assert {os.path.basename(path) for path in found} == {*names}
 
 
 def test_a_crypto_library_without_tls_is_left_out() -> None:
@@ -226,3 +236,13 @@ def test_damaged_files(tmp_path: Path) -> None:
             assert all(offset < len(content) for offset in library.functions.values())
         for reasons in found.reasons.values():
             assert set(reasons.values()) <= {"not an ELF file", "damaged ELF file"}
+
+
+def test_a_process_that_maps_too_many_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcprism.tls.libraries.MOST_FILES", 3)
+    found = mapped(*(shutil.copy(linked("libssl"), tmp_path / name) for name in "abcd"))
+    (reasons,) = found.reasons.values()
+    assert reasons[""] == TOO_MANY
+    assert len(found.libraries) <= 3
