@@ -19,7 +19,7 @@ from tcprism.sinks.pcapng.sink import Source
 from tests.support.tshark import fields, marked, tshark, wrong
 
 from .recordings import batches, random_part
-from .records import losses, messages, segments
+from .records import losses, messages, segments, tls_messages
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 CLOCK_OFFSET_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
@@ -190,6 +190,26 @@ def test_messages_as_tshark_reads_them(tmp_path: Path) -> None:
     followed = tshark(path, "-q", "-z", "follow,tcp,raw,0")
     assert REQUEST.hex() in followed
     assert ANSWER.hex() in followed
+
+
+def test_plaintext_as_tshark_reads_it(tmp_path: Path) -> None:
+    """HTTP is read as if nobody had encrypted it, and what has no connection is left out."""
+    plain = tls_messages(
+        message(1, CLIENT, EventKind.TLS_SEND, 100, REQUEST),
+        message(2, SERVER, EventKind.TLS_RECV, 100, REQUEST),
+        message(3, SERVER, EventKind.TLS_SEND, 8_001, ANSWER),
+        message(4, CLIENT, EventKind.TLS_RECV, 8_001, ANSWER),
+        {"kind": EventKind.TLS_SEND, "family": 0, "payload": b"whose?"},
+    )
+    path = packets(tmp_path / "run.pcapng", Batch([plain]), "plaintext")
+    assert wrong(path) == []
+    assert marked(path) == []
+    assert fields(path, "tcp.seq_raw")[0] == ["1"]
+    assert fields(path, "http.response.code", only="http.response") == [["200"]]
+    followed = tshark(path, "-q", "-z", "follow,tcp,raw,0")
+    assert REQUEST.hex() in followed
+    assert ANSWER.hex() in followed
+    assert b"whose?".hex() not in followed
 
 
 def test_a_long_message(tmp_path: Path) -> None:

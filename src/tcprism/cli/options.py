@@ -119,8 +119,9 @@ _SELECTION_OPTIONS = (
 
 packets_option = click.option(
     "--packets",
-    type=click.Choice(["segments", "messages"]),
-    help="Packets in pcapng: the segments that left (if traced), or a stream made from messages.",
+    type=click.Choice(["segments", "messages", "plaintext"]),
+    help="Packets in pcapng: the segments that left (if traced), or a stream made from messages, or"
+    " from the plaintext of TLS.",
 )
 
 stage_option = click.option(

@@ -28,6 +28,7 @@ from tcprism.sinks.pcapng.packets import (
     request_notes,
 )
 
+_SENDS = (EventKind.SEND, EventKind.TLS_SEND)
 _STREAMS = 1 << 16  # remembered at most
 
 
@@ -49,27 +50,32 @@ class _Number:
 
 
 class Messages:
-    """Makes packets of sends and receives, with the sequence numbers that the bytes had."""
+    """Makes packets of sends and receives, with the sequence numbers that the bytes had.
 
-    def __init__(self) -> None:
+    Of the family tls, these are plaintext: a stream of its own, whose bytes are numbered from 1.
+    """
+
+    def __init__(self, family: str = "message") -> None:
+        self._family = family
         self._streams: dict[tuple[bytes, bytes], _Stream] = {}
 
     def __call__(self, batch: Batch) -> Packets | None:
         """Return the packets of a batch in time order, None when there are none."""
-        whole = _in_one(batch)
+        whole = _in_one(batch, self._family)
         numbers = [] if whole is None else list(self._number(whole))
         return _packets(whole, numbers) if whole is not None and numbers else None
 
     def _number(self, part: Part) -> Iterable[_Number]:
         """Number the messages in turn, leaving out those that the other end has shown."""
         rows = part.rows
-        unknown = BY_NAME["seq"].mask(part).tolist()
+        numbered = self._family == "message"  # the numbers of TLS messages are those of records
+        unknown = (BY_NAME["seq"].mask(part) | (not numbered)).tolist()
         ends = _ends(rows, "local"), _ends(rows, "remote")
         facts = (*ends, _sent(rows), rows["seq"].tolist(), rows["bytes"].tolist())
         for place, (local, remote, sent, seq, size) in enumerate(zip(*facts, strict=True)):
             stream = self._stream(local, remote)
             if stream.view == local:
-                first = stream.next_seq.get(sent, 0) if unknown[place] else seq
+                first = stream.next_seq.get(sent, int(not numbered)) if unknown[place] else seq
                 yield _Number(place, first, stream.next_seq.get(not sent))
                 stream.next_seq[sent] = (first + size) % (1 << 32)
 
@@ -83,9 +89,9 @@ class Messages:
         return stream
 
 
-def _in_one(batch: Batch) -> Part | None:
+def _in_one(batch: Batch, family: str) -> Part | None:
     """Return the messages that move bytes, in time order; None when there are none."""
-    parts = [part.take(_moves_bytes(part)) for part in batch.parts if part.family == "message"]
+    parts = [part.take(_moves_bytes(part)) for part in batch.parts if part.family == family]
     parts = [part for part in parts if len(part)]
     if not parts:
         return None
@@ -114,9 +120,10 @@ def _padded(part: Part, width: int) -> NDArray[np.uint8]:
 
 
 def _moves_bytes(part: Part) -> NDArray[np.bool_]:
-    """Leave out failed calls, and bytes that were only looked at."""
+    """Leave out failed calls, bytes that were only looked at, and those of no known connection."""
     peeked = part.rows["flags"] & np.uint16(MessageFlag.PEEK) != 0
     moves: NDArray[np.bool_] = (part.rows["bytes"] > 0) & (part.rows["error"] == 0) & ~peeked
+    moves &= part.rows["family"] != 0
     return moves
 
 
@@ -130,7 +137,7 @@ def _ends(rows: Rows, side: str) -> list[bytes]:
 
 
 def _sent(rows: Rows) -> list[bool]:
-    sent: list[bool] = (rows["kind"] == EventKind.SEND).tolist()
+    sent: list[bool] = np.isin(rows["kind"], _SENDS).tolist()
     return sent
 
 
@@ -149,7 +156,7 @@ def _packets(part: Part, numbers: Sequence[_Number]) -> Packets:
     sizes = np.minimum(length[whole] - begins, LARGEST)
     return Packets(
         event=heads(part)[whole],
-        outgoing=(part.rows["kind"] == EventKind.SEND)[whole],
+        outgoing=np.isin(part.rows["kind"], _SENDS)[whole],
         seq=(seq[whole] + begins).astype(np.uint32),
         ack=acks[whole],
         flags=np.where(acked[whole], PSH | ACK, PSH).astype(np.uint16),

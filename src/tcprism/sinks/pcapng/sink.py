@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import BinaryIO, Literal
 
 import numpy as np
@@ -16,11 +17,12 @@ from tcprism.sinks.pcapng.messages import Messages
 from tcprism.sinks.pcapng.packets import Numbers, Packets
 from tcprism.sinks.pcapng.segments import Segments
 
-Source = Literal["segments", "messages"]
+Source = Literal["segments", "messages", "plaintext"]
 
 _SOURCES: dict[Source, Callable[[], Callable[[Batch], Packets | None]]] = {
     "segments": Segments,
     "messages": Messages,
+    "plaintext": partial(Messages, "tls"),
 }
 _EVENTS_AT_ONCE = 4096
 _BYTES_AT_ONCE = 4 << 20  # of the tables that packets are put together in
@@ -33,7 +35,7 @@ class Pcapng(Sink):
     """Writes packets to a binary file as pcapng, at once for each batch.
 
     `source` says what they are: the segments that left this machine, or packets made of the
-    messages of both directions, which carry payload.
+    messages of both directions, which carry payload, or of the plaintext of TLS.
     """
 
     def __init__(self, file: BinaryIO, source: Source = "segments") -> None:
