@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tcprism.events import Batch, Part
@@ -255,3 +256,29 @@ def test_what_nobody_asks_for_is_not_remembered(said: bytes) -> None:
     (connection,) = stage._connections.values()
     kept = [len(m.ends) for line in connection.timelines for m in (line.written, line.read)]
     assert max(kept) <= 130
+
+
+def test_what_is_not_whole_yet_is_bounded_over_all_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The oldest go first, are counted, and are read again from their next message on."""
+    monkeypatch.setattr("tcprism.stages.requests.KEPT_MAX", 2_000)
+    stage = Requests(alone=True)
+    ports = range(10_000, 10_200)
+    ends = [{**AT_CLIENT, "local_port": port} for port in ports]
+    half = GET[:-2] + b"x: " + b"y" * 20
+    for client in ends:
+        talk = Talk(client)
+        talk.add(client, EventKind.SEND, FIRST, half)
+        stage(talk.batch)
+        assert sum(one.kept for one in stage._connections.values()) <= 2_000
+    kept = {connection.ends[0][-2:] for connection in stage._connections.values()}
+    assert len(kept) >= 2_000 // len(half) // 2
+    assert kept == {np.uint16(port).tobytes() for port in ports[-len(kept) :]}
+    account = stage.account()
+    assert account.counts["connections_evicted"] == 200 - len(kept)
+    assert "forgotten" in account.remarks[-1]
+    talk = Talk(ends[0])
+    talk.exchange(10, "client")
+    (part,) = stage(talk.batch).parts
+    assert column(part, "request_state") == ["complete"]

@@ -108,6 +108,14 @@ class Conversation:
             self.done.extend(self.parser.done)
             self.parser.done.clear()
 
+    @property
+    def kept(self) -> int:
+        """How many bytes are kept until more of them come."""
+        kept = self._opening.kept if self._opening else 0
+        for direction in self.directions:
+            kept += len(direction.rest) + sum(len(data) for _, _, data, _ in direction.held)
+        return kept
+
     def pending(self) -> list[Exchange]:
         """Return the requests without a response."""
         if self.parser:

@@ -21,6 +21,11 @@ class Opening:
         self._pieces: list[Said] = []
         self._kept = [0, 0]
 
+    @property
+    def kept(self) -> int:
+        """How many bytes are kept."""
+        return sum(self._kept)
+
     def add(self, side: int, at: int, data: bytes, missing: int) -> None:
         """Take bytes that are next, behind which some are missing."""
         if self._kept[side] >= KEPT_MAX:

@@ -49,6 +49,11 @@ class Connection:
         """Whether nothing more can come of its messages."""
         return self.conversation.unknown and not (self.finished or self.plaintext)
 
+    @property
+    def kept(self) -> int:
+        """How many bytes are kept until more of them come."""
+        return self.conversation.kept + (self.plaintext.kept if self.plaintext else 0)
+
     def pass_on(self) -> None:
         """Take what the conversation has found."""
         if found := self.conversation.done:

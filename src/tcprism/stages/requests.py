@@ -39,6 +39,7 @@ from tcprism.stages.request_rows import Answered, answered, answered_together, r
 
 CONNECTIONS_MAX = 65_536
 FINISHED_MAX = 4_096  # responses of a connection that its client was not seen to read
+KEPT_MAX = 64 << 20  # bytes of all connections that are not whole frames yet
 _NEAR = 1 << 26  # bytes: more than the buffers of both ends hold
 _SEQ, _HALF, _MASK = 1 << 32, 1 << 31, (1 << 32) - 1
 
@@ -70,6 +71,7 @@ class Requests(StatefulStage):
         self._made = 0
         self._gaps = 0
         self._evicted = 0
+        self._room = KEPT_MAX  # for bytes, at least
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the batch with the requests that have ended by now."""
@@ -81,6 +83,9 @@ class Requests(StatefulStage):
         chosen = [part for part in batch.parts if part.family in WHAT and len(part)]
         if chosen:
             self._take(chosen, Batch(chosen).permutation)
+            self._room -= sum(int(part.payload_lengths().sum()) for part in chosen)
+            if self._room < 0:
+                self._make_room()
         ended, self._answered = self._answered, []
         return ended
 
@@ -124,7 +129,8 @@ class Requests(StatefulStage):
         if self._evicted:
             remarks.append(
                 f"{self._evicted:,} connections were forgotten, because more than"
-                f" {CONNECTIONS_MAX:,} were open: use a filter"
+                f" {CONNECTIONS_MAX:,} were open, or {KEPT_MAX >> 20} MB of them waited for more:"
+                " use a filter"
             )
         return Account((Entry.of_stage("request", self._made),), counts, tuple(remarks))
 
@@ -305,12 +311,30 @@ class Requests(StatefulStage):
             known.append(connection)
             self._connections[id(connection)] = connection
             if len(self._connections) > CONNECTIONS_MAX:
-                self._evicted += 1
-                self._over(next(iter(self._connections.values())))
+                self._evict(next(iter(self._connections.values())))
         view = View(connection, side, key)
         connection.views[side] = view
         self._views[key] = view
         return view
+
+    def _make_room(self) -> None:
+        """Forget the oldest of the connections that keep bytes, if all keep too many."""
+        kept = [(connection, connection.kept) for connection in self._connections.values()]
+        total = sum(size for _, size in kept)
+        if total > KEPT_MAX * 3 // 4:  # so that the next look is far
+            for connection, size in kept:
+                if size and total > KEPT_MAX // 2:
+                    self._evict(connection)
+                    total -= size
+        self._room = KEPT_MAX - total
+
+    def _evict(self, connection: Connection) -> None:
+        """Forget a connection that goes on: it is joined again at its next message."""
+        self._evicted += 1
+        for stream in filter(None, (connection, connection.plaintext)):
+            for exchange in stream.conversation.pending():
+                exchange.gap = True
+        self._over(connection, ended=False)
 
     def _over(self, connection: Connection, ended: bool = True) -> None:
         """Let go what is left of a connection, and forget it; `ended`: there is no more of it."""
