@@ -35,10 +35,17 @@ SEC("uprobe") int tls_write_ex2(struct pt_regs *ctx)
 	return 0;
 }
 
-/* SSL_do_handshake(ssl), SSL_shutdown(ssl): they tell the connection before there is plaintext. */
+/* SSL_do_handshake(ssl): it tells the connection before there is plaintext. */
 SEC("uprobe") int tls_handshake(struct pt_regs *ctx)
 {
 	tls_enter(TLS_HANDSHAKE, ctx->di, 0, 0, 0);
+	return 0;
+}
+
+/* SSL_shutdown(ssl), SSL_peek(ssl, buffer, length): records are moved, but what is peeked at will be read. */
+SEC("uprobe") int tls_other(struct pt_regs *ctx)
+{
+	tls_enter(TLS_OTHER, ctx->di, 0, 0, 0);
 	return 0;
 }
 

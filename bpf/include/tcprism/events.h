@@ -119,7 +119,7 @@ struct tls_message {
 	u64 session DOC("the library's object of the session (SSL *), an address in the process");
 	u64 duration_ns DOC("time inside the call, nanoseconds; null when the hook cannot tell");
 	u32 requested DOC("bytes the caller asked for; null when the hook cannot tell");
-	u32 encrypted_bytes DOC("bytes that TCP moved for the call, from seq on; 0: none, the library had or kept them");
+	u32 encrypted_bytes DOC("bytes of the TLS records that carry it, from seq on; 0: those of the call before, or not known");
 	u32 payload_length DOC("bytes of payload captured");
 	u8 payload_unavailable DOC("why there is no payload (spliced, kernel, io_uring, fault, discarded, syscall, encrypted), or null");
 	u8 socket_source DOC("how the connection of a TLS message is known: call (the call itself used it), session (an earlier call did), ciphertext (its records were sent there); none: it is not, the addresses are :: and the ports 0");

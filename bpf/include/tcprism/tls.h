@@ -9,10 +9,12 @@
 
 #include "buffer.h"
 #include "delivery.h"
+#include "tls_stream.h"
 
 enum tls_kind {
 	TLS_NO_CALL = 0,
-	TLS_HANDSHAKE = KIND_COUNT, /* what moves no plaintext; else the event's kind */
+	TLS_HANDSHAKE = KIND_COUNT, /* else the event's kind */
+	TLS_OTHER,                  /* what else moves records, but no plaintext */
 };
 
 struct tls_call {
@@ -22,9 +24,8 @@ struct tls_call {
 	u64 moved_at; /* where the library says how many bytes it moved; 0: in its result */
 	u32 requested;
 	u32 kind;
-	u32 depth; /* of calls that the library makes of itself */
-	u32 seq;   /* of the first of its records */
-	u32 encrypted;
+	u32 depth;   /* of calls that the library makes of itself */
+	u32 carried; /* bytes that TCP has moved inside */
 };
 
 /* By thread. Uprobes can be preempted, and a call into TCP comes inside: neither a per-CPU buffer nor calls would do. */
@@ -48,6 +49,7 @@ struct tls_session {
 	struct connection connection;
 	u32 source;
 	u32 messages; /* whether it has moved plaintext */
+	struct tls_stream streams[2]; /* sent, received */
 };
 
 struct {
@@ -68,7 +70,6 @@ struct {
 u64 tls_ciphertext_ns; /* when the latest of them was put there */
 
 #define CIPHERTEXT_NS 1000000000ULL /* it is not looked for any longer */
-#define RECORD_HEADER 5
 #define FINGERPRINT_WORDS 4
 
 INLINE struct tls_call *tls_call_of(const struct thread *thread)
@@ -101,16 +102,6 @@ __noinline u64 buffer_begin(u64 base, u32 shape, u32 offset)
 	return read_segment(&segment, base, shape, 0) ? 0 : (u64)segment.iov_base + offset;
 }
 
-/* RFC 8446, 5.1: a type from change_cipher_spec to heartbeat, and the version 3.x. */
-INLINE bool is_record(u64 bytes)
-{
-	u8 header[2] = {};
-
-	if (!bytes || bpf_probe_read_user(header, sizeof(header), (void *)bytes))
-		return false;
-	return header[0] >= 20 && header[0] <= 24 && header[1] == 3;
-}
-
 /* Multiplicative hashing of bytes behind a record's header: random in a hello, encrypted in what follows. 0: unreadable. */
 INLINE u64 fingerprint(u64 bytes)
 {
@@ -125,29 +116,41 @@ INLINE u64 fingerprint(u64 bytes)
 
 #define FINGERPRINT_END (RECORD_HEADER + FINGERPRINT_WORDS * 8)
 
-INLINE void tls_session_uses(const struct tls_session_key *key, struct sock *sk, u64 socket,
-			     const struct connection *connection, u32 source)
+INLINE bool tls_session_has(const struct tls_session *session, const struct sock *sk)
 {
-	struct tls_session session = {
-		.sk = (u64)sk, .socket = socket, .connection = *connection, .source = source,
-	};
+	u16 remote_port = 0;
 
-	bpf_map_update_elem(&tls_sessions, key, &session, 0);
+	if (!session || session->sk != (u64)sk)
+		return false;
+	READ(READS_PROBED, remote_port, sk->__sk_common.skc_dport);
+	return session->connection.remote_port == bpf_ntohs(remote_port) &&
+	       session->connection.local_port == local_port_of(&sk->__sk_common, READS_PROBED);
 }
 
-INLINE bool tls_session_has(const struct tls_session *session, const struct sock *sk, const struct connection *connection)
+const struct tls_session tls_session_new = {};
+
+INLINE struct tls_session *tls_session_uses(const struct tls_session_key *key, struct sock *sk, u32 source)
 {
-	return session && session->sk == (u64)sk && session->connection.local_port == connection->local_port &&
-	       session->connection.remote_port == connection->remote_port;
+	struct tls_session *session;
+
+	bpf_map_update_elem(&tls_sessions, key, &tls_session_new, 0);
+	session = bpf_map_lookup_elem(&tls_sessions, key);
+	if (!session)
+		return NULL;
+	session->sk = (u64)sk;
+	session->socket = cookie_of(sk, READS_PROBED);
+	session->source = source;
+	read_connection(&session->connection, &sk->__sk_common, READS_PROBED);
+	return session;
 }
 
 /* Something is sent outside of a TLS library: perhaps what one has encrypted into memory. */
-INLINE void tls_sent_elsewhere(struct sock *sk, const struct moved *moved, const struct connection *connection, u64 bytes)
+INLINE void tls_sent_elsewhere(struct sock *sk, u64 bytes, u32 length)
 {
 	struct tls_session_key *found, key;
 	u64 hash;
 
-	if (moved->bytes < FINGERPRINT_END || moved->ts_ns - READ_ONCE(tls_ciphertext_ns) > CIPHERTEXT_NS)
+	if (length < FINGERPRINT_END || bpf_ktime_get_ns() - READ_ONCE(tls_ciphertext_ns) > CIPHERTEXT_NS)
 		return;
 	hash = fingerprint(bytes);
 	found = hash ? bpf_map_lookup_elem(&tls_ciphertexts, &hash) : NULL;
@@ -155,45 +158,89 @@ INLINE void tls_sent_elsewhere(struct sock *sk, const struct moved *moved, const
 		return;
 	key = *found;
 	bpf_map_delete_elem(&tls_ciphertexts, &hash);
-	tls_session_uses(&key, sk, moved->socket, connection, SOCKET_CIPHERTEXT);
+	tls_session_uses(&key, sk, SOCKET_CIPHERTEXT);
+}
+
+/* What tls_moved() returns. */
+#define TLS_CARRIES MESSAGE_ENCRYPTED
+#define TLS_PAYLOAD_OF_NO_USE 0x10000
+
+/* How bytes were moved. */
+#define MOVED_SEQ_UNKNOWN MESSAGE_SEQ_UNKNOWN
+#define MOVED_RECV 1
+#define MOVED_SCATTERED 2 /* only the first of them are at the address */
+
+/* A step through records. A global function, which the verifier checks once; in 5.10 these take only numbers. */
+__noinline int tls_step(u64 session, u64 pid_and_direction, u64 bytes, u32 length, u32 seq)
+{
+	struct tls_session_key key = { .session = session, .pid = pid_and_direction >> 32 };
+	struct tls_session *found = bpf_map_lookup_elem(&tls_sessions, &key);
+
+	return found ? stream_step(&found->streams[pid_and_direction & 1], bytes, length, seq) : 0;
+}
+
+INLINE void tls_stream_moves(const struct tls_session_key *key, struct tls_session *session, u64 bytes, u32 length,
+			     u32 seq, u32 how)
+{
+	struct tls_stream *stream = &session->streams[how & MOVED_RECV];
+	u32 at = 0, taken;
+
+	seq = stream_moves(stream, bytes, seq, how & MOVED_SEQ_UNKNOWN);
+	for (u32 i = 0; bytes && !(how & MOVED_SCATTERED) && i < STEPS_MAX; i++) {
+		taken = tls_step(key->session, (u64)key->pid << 32 | (how & MOVED_RECV), bytes + at, length - at, seq + at);
+		at += taken;
+		if (!taken || at >= length)
+			break;
+	}
+	stream_moved(stream, seq + length, at >= length);
 }
 
 /*
- * A call into TCP has returned. If the thread is in a TLS library, this is what the library encrypted or will decrypt:
- * say so in the message. Returns whether its payload is of no use.
+ * TCP has moved bytes. If the thread is in a TLS library, this is what the library encrypted or will decrypt. A global
+ * function, as tls_step() is.
  */
-INLINE bool tls_carried(const struct thread *thread, struct sock *sk, struct moved *moved,
-			const struct connection *connection, u32 kind, const struct buffer *buffer)
+__noinline int tls_moved(u64 sk, u64 bytes, u32 length, u32 seq, u32 how)
 {
-	struct tls_call *call = tls_call_of(thread);
-	u64 bytes = buffer_begin(buffer->base, buffer->shape, buffer->offset);
-	struct tls_session_key key = { .pid = thread->pid };
+	struct tls_session_key key = {};
 	struct tls_session *session;
+	struct tls_call *call;
+	struct thread thread;
+
+	read_thread(&thread);
+	call = tls_call_of(&thread);
+	if (!call || call->kind == TLS_NO_CALL) {
+		if (!(how & MOVED_RECV))
+			tls_sent_elsewhere((struct sock *)sk, bytes, length);
+		return 0;
+	}
+	key.session = call->session;
+	key.pid = thread.pid;
+	session = bpf_map_lookup_elem(&tls_sessions, &key);
+	if (!tls_session_has(session, (struct sock *)sk)) {
+		if (!is_record(bytes))
+			return 0;
+		session = tls_session_uses(&key, (struct sock *)sk, SOCKET_CALL);
+		if (!session)
+			return 0;
+	}
+	call->carried += length;
+	tls_stream_moves(&key, session, bytes, length, seq, how);
+	return session->messages ? TLS_CARRIES | TLS_PAYLOAD_OF_NO_USE : TLS_CARRIES;
+}
+
+/* A call into TCP has returned: say so in the message, if it carries TLS. Returns whether its payload is of no use. */
+INLINE bool tls_carried(struct sock *sk, struct moved *moved, u32 kind, const struct buffer *buffer)
+{
+	u64 bytes = buffer_begin(buffer->base, buffer->shape, buffer->offset);
+	u32 how = moved->flags & MESSAGE_SEQ_UNKNOWN, result;
 
 	if (!moved->bytes || moved->flags & MESSAGE_PEEK)
 		return false;
-	if (!call || call->kind == TLS_NO_CALL) {
-		if (kind == KIND_SEND)
-			tls_sent_elsewhere(sk, moved, connection, bytes);
-		return false;
-	}
-	key.session = call->session;
-	session = bpf_map_lookup_elem(&tls_sessions, &key);
-	if (!tls_session_has(session, sk, connection)) {
-		if (!is_record(bytes))
-			return false;
-		tls_session_uses(&key, sk, moved->socket, connection, SOCKET_CALL);
-	}
-	moved->flags |= MESSAGE_ENCRYPTED;
-	if (call->kind == (kind == KIND_SEND ? KIND_TLS_SEND : KIND_TLS_RECV)) {
-		/* A header by itself: what was read before was of another record, such as a session ticket. */
-		if (kind == KIND_RECV && moved->bytes == RECORD_HEADER && is_record(bytes))
-			call->encrypted = 0;
-		if (!call->encrypted)
-			call->seq = moved->flags & MESSAGE_SEQ_UNKNOWN ? 0 : moved->seq;
-		call->encrypted += moved->bytes;
-	}
-	return session && session->messages;
+	how |= kind == KIND_RECV ? MOVED_RECV : 0;
+	how |= buffer->shape != BUFFER_FLAT && buffer->segments != 1 ? MOVED_SCATTERED : 0;
+	result = tls_moved(untyped(sk), bytes, moved->bytes, moved->seq, how);
+	moved->flags |= result & TLS_CARRIES;
+	return result & TLS_PAYLOAD_OF_NO_USE;
 }
 
 #endif

@@ -26,27 +26,9 @@ INLINE void tls_enter(u32 kind, u64 session, u64 buffer, u64 length, u64 moved_a
 	call->moved_at = moved_at;
 	call->requested = MIN(length, REQUESTED_UNKNOWN);
 	call->depth = 0;
-	call->seq = 0;
-	call->encrypted = 0;
+	call->carried = 0;
 	call->start_ns = bpf_ktime_get_ns();
 	call->kind = kind;
-}
-
-/* The connection of a session; all zero where it is not known. Returns how it is known. */
-INLINE u32 tls_connection(struct connection *to, u64 *socket, const struct tls_call *call, u32 pid)
-{
-	struct tls_session_key key = { .session = call->session, .pid = pid };
-	struct tls_session *session = bpf_map_lookup_elem(&tls_sessions, &key);
-	const struct connection unknown = {};
-
-	*socket = 0;
-	*to = unknown;
-	if (!session)
-		return SOCKET_NONE;
-	session->messages = true;
-	*socket = session->socket;
-	*to = session->connection;
-	return call->encrypted || session->source == SOCKET_CIPHERTEXT ? session->source : SOCKET_SESSION;
 }
 
 struct tls_caller {
@@ -57,7 +39,34 @@ struct tls_caller {
 	u64 socket;
 	u32 source;
 	u32 bytes;
+	u32 encrypted, seq;
+	u32 flags;
 };
+
+/* The connection of a session, all zero where it is not known, and the records whose plaintext has been moved. */
+INLINE void tls_find(struct tls_caller *caller, const struct tls_call *call)
+{
+	struct tls_session_key key = { .session = call->session, .pid = caller->thread.pid };
+	struct tls_session *session = bpf_map_lookup_elem(&tls_sessions, &key);
+	u32 direction = call->kind == KIND_TLS_RECV;
+
+	caller->flags = MESSAGE_SEQ_UNKNOWN;
+	if (!session)
+		return;
+	session->messages = true;
+	caller->socket = session->socket;
+	caller->connection = session->connection;
+	caller->source = session->source;
+	if (session->source != SOCKET_CALL)
+		return;
+	caller->encrypted = stream_take(&session->streams[direction], !direction, &caller->seq);
+	if (!caller->encrypted)
+		caller->source = SOCKET_SESSION;
+	if (!caller->encrypted || !session->streams[direction].known)
+		caller->seq = 0;
+	else
+		caller->flags = 0;
+}
 
 INLINE bool tls_passes(const struct tls_caller *caller)
 {
@@ -74,12 +83,12 @@ INLINE void tls_fill(struct tls_message *m, const struct tls_caller *caller, con
 	m->event.socket = caller->socket;
 	m->event.bytes = caller->bytes;
 	m->event.error = 0;
-	m->event.seq = call->seq;
-	m->event.flags = call->seq ? 0 : MESSAGE_SEQ_UNKNOWN;
+	m->event.seq = caller->seq;
+	m->event.flags = caller->flags;
 	m->session = call->session;
 	m->duration_ns = now_ns - call->start_ns;
 	m->requested = call->requested;
-	m->encrypted_bytes = call->encrypted;
+	m->encrypted_bytes = caller->encrypted;
 	m->payload_length = payload_length;
 	m->payload_unavailable = payload_length || !config.payload_limit ? PAYLOAD_AVAILABLE : PAYLOAD_FAULT;
 	m->socket_source = caller->source;
@@ -122,7 +131,7 @@ INLINE void tls_record(const struct thread *thread, const struct tls_call *call,
 	if (!caller.counters)
 		return;
 	COUNT(caller.counters->seen, 1);
-	caller.source = tls_connection(&caller.connection, &caller.socket, call, thread->pid);
+	tls_find(&caller, call);
 	if (!tls_passes(&caller)) {
 		COUNT(caller.counters->filtered, 1);
 		return;
@@ -146,10 +155,26 @@ INLINE struct tls_call *tls_ending(struct thread *thread)
 	return call;
 }
 
+/* SSL_do_handshake() says 1 in the end, gnutls_handshake() 0. */
+INLINE void tls_handshaken(const struct thread *thread, const struct tls_call *call)
+{
+	struct tls_session_key key = { .session = call->session, .pid = thread->pid };
+	struct tls_session *session = call->carried ? bpf_map_lookup_elem(&tls_sessions, &key) : NULL;
+
+	if (!session)
+		return;
+	for (u32 i = 0; i < 2; i++)
+		stream_handshaken(&session->streams[i], session->streams[0].is_client);
+}
+
 INLINE void tls_leave(const struct thread *thread, struct tls_call *call, s32 bytes)
 {
-	if (call->kind != TLS_HANDSHAKE && bytes > 0 && kind_wanted(call->kind))
+	if (call->kind == TLS_HANDSHAKE) {
+		if (bytes >= 0)
+			tls_handshaken(thread, call);
+	} else if (call->kind != TLS_OTHER && bytes > 0 && kind_wanted(call->kind)) {
 		tls_record(thread, call, bytes);
+	}
 	call->kind = TLS_NO_CALL;
 }
 

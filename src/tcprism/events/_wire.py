@@ -440,7 +440,7 @@ DOCS = {
     "tls_message.session": "the library's object of the session (SSL *), an address in the process",
     "tls_message.duration_ns": "time inside the call, nanoseconds; null when the hook cannot tell",
     "tls_message.requested": "bytes the caller asked for; null when the hook cannot tell",
-    "tls_message.encrypted_bytes": "bytes that TCP moved for the call, from seq on; 0: none, the library had or kept them",
+    "tls_message.encrypted_bytes": "bytes of the TLS records that carry it, from seq on; 0: those of the call before, or not known",
     "tls_message.payload_length": "bytes of payload captured",
     "tls_message.payload_unavailable": "why there is no payload (spliced, kernel, io_uring, fault, discarded, syscall, encrypted), or null",
     "tls_message.socket_source": "how the connection of a TLS message is known: call (the call itself used it), session (an earlier call did), ciphertext (its records were sent there); none: it is not, the addresses are :: and the ports 0",

@@ -9,21 +9,16 @@ _READ = ("SSL_read", "gnutls_record_recv")
 _WRITE_EX = ("SSL_write_ex", "SSL_write_early_data")
 _WRITE_EX2 = ("SSL_write_ex2",)
 _READ_EX = ("SSL_read_ex", "SSL_read_early_data")
-_OTHERS = (
-    "SSL_do_handshake",
-    "SSL_connect",
-    "SSL_accept",
-    "SSL_shutdown",
-    "gnutls_handshake",
-    "gnutls_bye",
-)
+_HANDSHAKE = ("SSL_do_handshake", "SSL_connect", "SSL_accept", "gnutls_handshake")
+_OTHERS = ("SSL_peek", "SSL_peek_ex", "SSL_shutdown", "gnutls_bye")
 
 # Returns first: a call whose entry is seen is then seen to return.
 _PROGRAMS = (
-    Program("tls_returned", _KINDS, "uretprobe", symbols=(*_WRITE, *_READ, *_OTHERS)),
+    Program("tls_returned", _KINDS, "uretprobe", symbols=(*_WRITE, *_READ, *_HANDSHAKE, *_OTHERS)),
     Program("tls_returned_ex", _KINDS, "uretprobe", symbols=(*_WRITE_EX, *_WRITE_EX2, *_READ_EX)),
     Program("tls_free", _KINDS, "uprobe", symbols=("SSL_free", "gnutls_deinit")),
-    Program("tls_handshake", _KINDS, "uprobe", symbols=_OTHERS),
+    Program("tls_handshake", _KINDS, "uprobe", symbols=_HANDSHAKE),
+    Program("tls_other", _KINDS, "uprobe", symbols=_OTHERS),
     Program("tls_encrypted", _KINDS, "uprobe", symbols=("BIO_write",)),
     Program("tls_write", _KINDS, "uprobe", symbols=_WRITE),
     Program("tls_write_ex", _KINDS, "uprobe", symbols=_WRITE_EX),
