@@ -6,7 +6,7 @@ import base64
 import json
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,10 +88,16 @@ def see(netns: Netns, folder: Path, ways: Iterable[str]) -> dict[str, Seen]:
 def check_records(seen: Seen) -> None:
     """Check that each message names the records that carry it, and all that it should."""
     assert {event["socket_source"] for event in seen.events} <= {"call", "session"}
+    surplus: Counter[tuple[int, int]] = Counter()
     for event in seen.events:
         if event["kind"] == "tls_send":
             count = -(-event["bytes"] // RECORD)
             assert records_of(event, seen.wire) == [DATA] * count
             assert event["encrypted_bytes"] == event["bytes"] + count * OVERHEAD
-        elif event["encrypted_bytes"]:
-            assert set(records_of(event, seen.wire)) == {DATA}
+            continue
+        ports = (event["local_port"], event["remote_port"])
+        if event["encrypted_bytes"]:
+            assert records_of(event, seen.wire) == [DATA]
+            surplus[ports] += event["encrypted_bytes"] - OVERHEAD
+        surplus[ports] -= event["bytes"]
+    assert not any(surplus.values()), surplus

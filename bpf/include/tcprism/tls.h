@@ -185,7 +185,7 @@ INLINE void tls_stream_moves(const struct tls_session_key *key, struct tls_sessi
 	struct tls_stream *stream = &session->streams[how & MOVED_RECV];
 	u32 at = 0, taken;
 
-	seq = stream_moves(stream, bytes, seq, how & MOVED_SEQ_UNKNOWN);
+	seq = stream_moves(stream, bytes, seq, how & MOVED_RECV, how & MOVED_SEQ_UNKNOWN);
 	for (u32 i = 0; bytes && !(how & MOVED_SCATTERED) && i < STEPS_MAX; i++) {
 		taken = tls_step(key->session, (u64)key->pid << 32 | (how & MOVED_RECV), bytes + at, length - at, seq + at);
 		at += taken;

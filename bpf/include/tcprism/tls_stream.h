@@ -120,10 +120,13 @@ INLINE u32 stream_step(struct tls_stream *s, u64 bytes, u32 length, u32 seq)
 
 /*
  * TCP has moved bytes: before the steps through them. Returns where they begin. Where TCP cannot tell, they follow
- * those before: what others sent or read in between would break the session.
+ * those before: what others sent or read in between would break the session. A library that reads on had no plaintext in
+ * what it has read: a handshake's messages, session tickets.
  */
-INLINE u32 stream_moves(struct tls_stream *s, u64 bytes, u32 seq, bool unsure)
+INLINE u32 stream_moves(struct tls_stream *s, u64 bytes, u32 seq, bool received, bool unsure)
 {
+	if (received)
+		s->begin = s->whole;
 	if (unsure) {
 		seq = s->next;
 	} else if (!s->known || seq != s->next) {
