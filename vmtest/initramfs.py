@@ -7,9 +7,11 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import in_memory
+from cpio import END, entry
 from debian_kernels import Kernel
 
 BUSYBOX = Path("/bin/busybox")
@@ -17,17 +19,18 @@ MODULES = ("virtio_pci", "virtio_console", "9p", "9pnet_virtio", "overlay")  # a
 # A larger msize (512 KiB) is half as fast in 5.10.
 P9_OPTIONS = "trans=virtio,version=9p2000.L,access=any,msize=65536"
 
-# Run twice: as /init of the initramfs it builds the root (the host's files below a tmpfs overlay)
-# and switches to it; there it mounts what a booted system has, runs the command and reports.
+# Run twice: as /init of the initramfs it builds the root (below a tmpfs the files that are in
+# memory, below these the host's) and goes there, without switch_root, which would remove the
+# former; there it mounts what a booted system has, runs the command and reports.
 INIT = """#!/bin/busybox sh
 B=/bin/busybox
 if [ ! -e /run/init ]; then
     for m in {modules}; do $B insmod /mod/$m; done
     $B mount -t 9p -o ro,cache=loose,{p9} root /host
     $B mount -t tmpfs -o size=75% up /up; $B mkdir /up/u /up/w
-    $B mount -t overlay -o lowerdir=/host,upperdir=/up/u,workdir=/up/w root /new
+    $B mount -t overlay -o lowerdir=/memory:/host,upperdir=/up/u,workdir=/up/w root /new
     $B mount -t tmpfs run /new/run; $B cp /init /cmd /new/run/
-    exec $B switch_root /new $B sh /run/init
+    cd /new; $B mount --move . /; exec $B chroot . $B sh /run/init
 fi
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
 $B mkdir -p /dev/pts /dev/shm /lib/modules/{release}
@@ -45,35 +48,27 @@ echo $? >$rc; $B sync; $B reboot -f
 """
 
 
-def initramfs(kernel: Kernel, command: Sequence[str], writable: Sequence[Path]) -> bytes:
-    """Return a cpio archive that boots `kernel` and runs `command` in the current directory."""
+def initramfs(
+    kernel: Kernel, command: Sequence[str], writable: Sequence[Path], files: Iterable[Path]
+) -> bytes:
+    """Return a cpio archive that boots `kernel` and runs `command` in the current directory.
+
+    The guest has `files` in memory.
+    """
     modules = dict(module_files(kernel))
     init = init_script(kernel, modules, writable)
-    directories = ("bin", "dev", "host", "mod", "new", "run", "up")
+    directories = ("bin", "dev", "host", "memory", "mod", "new", "run", "up")
     entries = [
-        *(cpio_entry(name, mode=0o40755) for name in directories),
-        cpio_entry("dev/console", mode=0o20600, device=(5, 1)),
-        *(cpio_entry(f"mod/{name}", data) for name, data in modules.items()),
-        cpio_entry("bin/busybox", BUSYBOX.read_bytes()),
-        cpio_entry("init", init.encode()),
-        cpio_entry("cmd", command_script(command).encode()),
-        cpio_entry("TRAILER!!!"),
+        *(entry(name, mode=0o40755) for name in directories),
+        entry("dev/console", mode=0o20600, device=(5, 1)),
+        *(entry(f"mod/{name}", data) for name, data in modules.items()),
+        entry("bin/busybox", BUSYBOX.read_bytes()),
+        entry("init", init.encode()),
+        entry("cmd", command_script(command).encode()),
+        *in_memory.entries("memory", files),
+        entry(END),
     ]
     return b"".join(entries)
-
-
-def cpio_entry(
-    name: str, data: bytes = b"", mode: int = 0o100755, device: tuple[int, int] = (0, 0)
-) -> bytes:
-    """Return one file in cpio's `newc` format, owned by root."""
-    path = name.encode() + b"\0"
-    fields = (0, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(path), 0)
-    head = b"070701" + b"".join(b"%08X" % field for field in fields) + path
-    return padded(head) + padded(data)
-
-
-def padded(data: bytes) -> bytes:
-    return data + b"\0" * (-len(data) % 4)
 
 
 def module_files(kernel: Kernel) -> Iterator[tuple[str, bytes]]:

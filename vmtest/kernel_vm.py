@@ -61,16 +61,18 @@ def run(
     silence: float = SILENCE,
     writable: Sequence[Path] = (),
     show_console: bool = False,
+    files: Sequence[Path] = (),
 ) -> int:
     """Run `command` under `kernel` and return its exit status, STUCK or MACHINE_FAILED.
 
     A machine is stuck when it has printed nothing for `silence` seconds: how long it may take in
-    all depends on what else the host does. `writable` are directories that the guest may change.
+    all depends on what else the host does. `writable` are directories that the guest may change;
+    it has `files` in its memory, where they open sooner.
     """
     writable = [path.resolve() for path in writable]
     with tempfile.TemporaryDirectory(prefix="kernel-vm-") as name:
         scratch = Path(name)
-        (scratch / "initrd").write_bytes(initramfs(kernel, command, writable))
+        (scratch / "initrd").write_bytes(initramfs(kernel, command, writable, files))
         qemu = qemu_command(kernel, scratch, writable)
         stuck = not boot(qemu, scratch / "console", silence)
         status = (scratch / "status").read_text() if not stuck else ""
@@ -172,6 +174,10 @@ def argument_parser() -> argparse.ArgumentParser:
         help=f"end the machine when it has printed nothing for so long ({SILENCE:g})",
     )  # fmt: skip
     running.add_argument("--rw", action="append", default=[], type=Path, metavar="DIR")
+    running.add_argument(
+        "--in-memory", type=Path, metavar="LIST",
+        help="a file that names, one a line, the files that the guest has in its memory",
+    )  # fmt: skip
     running.add_argument("--console", action="store_true", help="show the kernel's messages")
     return parser
 
@@ -186,7 +192,11 @@ def perform(arguments: argparse.Namespace) -> int:
         raise KernelError(missing)
     if not kernel.present:
         raise KernelError(f"{kernel.base} is missing: kernel_vm.py fetch {kernel.name}")
-    return run(kernel, arguments.command, arguments.silence, arguments.rw, arguments.console)
+    files = arguments.in_memory.read_text().splitlines() if arguments.in_memory else []
+    return run(
+        kernel, arguments.command, arguments.silence, arguments.rw, arguments.console,
+        [Path(name) for name in files],
+    )  # fmt: skip
 
 
 def stop(number: int, _: object) -> None:

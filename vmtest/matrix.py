@@ -18,11 +18,13 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import in_memory
 from debian_kernels import Kernel, KernelError, fetch
 from kernel_vm import SILENCE, missing_requirement
 
@@ -33,8 +35,17 @@ PYTEST = (
     *("-m", "pytest", "tests/kernel", "-p", "no:cacheprovider", "-m", "not native"),
     *("-o", f"faulthandler_timeout={DUMP_AFTER:g}"),
 )
-# Without plugins pytest starts in 9 s rather than 24 there.
-GUEST_ENVIRONMENT = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+# Commands of tcprism that tests start, and what these import while they run.
+MODULES = (
+    *(f"tcprism.cli.{name}" for name in ("connections", "demo", "doctor", "retransmits", "trace")),
+    *("tcprism.sources.tracing", "tcprism.sinks.json_lines", "runpy"),
+)
+# There pytest starts in 9 s without plugins, rather than 24, and tcprism is not started but forked.
+GUEST_ENVIRONMENT = {
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    "TCPRISM_TESTS_FORK": "1",
+    "OPENBLAS_NUM_THREADS": "1",  # no threads in what is forked
+}
 
 
 @dataclass(frozen=True)
@@ -52,17 +63,26 @@ class Outcome:
         return f"{self.kernel.name} ({self.kernel.release}): {lines[-1].strip('= ')}"
 
 
-def test_command(kernel: Kernel, pytest_arguments: Sequence[str]) -> list[str]:
+@dataclass(frozen=True)
+class Run:
+    """What to run in each machine: pytest's arguments, and a list of files to have in memory."""
+
+    pytest_arguments: Sequence[str]
+    in_memory: Path
+
+
+def test_command(kernel: Kernel, run: Run) -> list[str]:
     """Return the command that runs the kernel tests under `kernel`."""
-    machine = (sys.executable, str(ROOT / "vmtest/kernel_vm.py"), "run", kernel.name)
-    return [*machine, "--", sys.executable, *PYTEST, *pytest_arguments]
+    machine = (sys.executable, str(ROOT / "vmtest/kernel_vm.py"), "run")
+    options = ("--in-memory", str(run.in_memory), kernel.name)
+    return [*machine, *options, "--", sys.executable, *PYTEST, *run.pytest_arguments]
 
 
-async def run_tests(kernel: Kernel, pytest_arguments: Sequence[str]) -> Outcome:
+async def run_tests(kernel: Kernel, run: Run) -> Outcome:
     """Run the kernel tests under `kernel` and wait for their end."""
     start = time.monotonic()
     process = await asyncio.create_subprocess_exec(
-        *test_command(kernel, pytest_arguments),
+        *test_command(kernel, run),
         cwd=ROOT,
         env=os.environ | GUEST_ENVIRONMENT,
         stdout=asyncio.subprocess.PIPE,
@@ -98,15 +118,13 @@ def percent_done(output: bytes | bytearray) -> int:
     return int(marks[-1]) if marks else 0
 
 
-async def run_matrix(
-    kernels: Iterable[Kernel], jobs: int, pytest_arguments: Sequence[str]
-) -> list[Outcome]:
+async def run_matrix(kernels: Iterable[Kernel], jobs: int, run: Run) -> list[Outcome]:
     """Test all kernels, `jobs` at once, and print each outcome as it comes."""
     slots = asyncio.Semaphore(jobs)
 
     async def run_one(kernel: Kernel) -> Outcome:
         async with slots:
-            outcome = await run_tests(kernel, pytest_arguments)
+            outcome = await run_tests(kernel, run)
         print_outcome(outcome)
         return outcome
 
@@ -127,6 +145,16 @@ def prepare(kernels: Iterable[Kernel]) -> None:
         raise KernelError(missing)
     if absent := [kernel.name for kernel in kernels if not kernel.present]:
         fetch(absent)
+
+
+def files_in_memory() -> list[Path]:
+    """Return the files that the tests open again and again."""
+    tests = ROOT / "tests"
+    return [
+        *in_memory.loaded_by_tests(tests / "kernel", MODULES),
+        *in_memory.loaded_by_tools(),
+        *in_memory.below(ROOT / "src", tests, ROOT / "build/programs"),
+    ]
 
 
 def required(arguments: argparse.Namespace) -> bool:
@@ -150,11 +178,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-async def run_until_stopped(
-    kernels: Sequence[Kernel], jobs: int, pytest_arguments: Sequence[str]
-) -> int:
+async def run_until_stopped(kernels: Sequence[Kernel], jobs: int, run: Run) -> int:
     """Run the matrix and return the exit status; Ctrl-C and SIGTERM stop its machines too."""
-    matrix = asyncio.create_task(run_matrix(kernels, jobs, pytest_arguments))
+    matrix = asyncio.create_task(run_matrix(kernels, jobs, run))
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, matrix.cancel, number)
     try:
@@ -175,7 +201,10 @@ def main() -> int:
     except KernelError as error:
         print(f"virtual machines: {error}", file=sys.stderr)
         return 1 if required(arguments) else 0
-    return asyncio.run(run_until_stopped(kernels, arguments.jobs, pytest_arguments))
+    with tempfile.NamedTemporaryFile("w", prefix="in-memory-") as file:
+        print(*files_in_memory(), sep="\n", file=file, flush=True)
+        run = Run(pytest_arguments, Path(file.name))
+        return asyncio.run(run_until_stopped(kernels, arguments.jobs, run))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import forked
 from tests.support import netns as namespaces
 
 ALL_NATIVE = "\npytestmark = pytest.mark.native"
+
+
+def pytest_sessionstart() -> None:
+    if forked.WANTED:
+        forked.prepare()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

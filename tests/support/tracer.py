@@ -11,6 +11,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from . import forked
+from .forked import Forked
+
 TCPRISM = str(Path(sys.executable).with_name("tcprism"))
 PATIENCE = 600.0  # seconds; generous for machines that are emulated, less than what vmtest allows
 
@@ -47,6 +50,14 @@ def bpf_of(pid: int) -> dict[str, set[int]]:
     return kinds
 
 
+def start(arguments: list[str], prefix: tuple[str, ...]) -> subprocess.Popen[str] | Forked:
+    """Start tcprism with a pipe for its stderr; only a command can have a prefix."""
+    if forked.WANTED and not prefix:
+        return Forked(arguments)
+    command = [*prefix, TCPRISM, *arguments]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
 class Tracer:
     """One run of tcprism; `prefix` runs it, `written` chooses how it writes what it sees."""
 
@@ -59,10 +70,7 @@ class Tracer:
         written: tuple[str, ...] = ("--format", "json"),
     ) -> None:
         self.output = output
-        command = [TCPRISM, view, "-v", *written, "--output", str(output), *arguments]
-        self.process = subprocess.Popen(
-            [*prefix, *command], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        self.process = start([view, "-v", *written, "--output", str(output), *arguments], prefix)
         self.stderr: list[str] = []
         self.failure: str | None = None
         self.fdinfo = ""  # what the kernel tells of its programs and maps

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import cpio
+import in_memory
 import initramfs
 import kernel_vm
 import matrix
@@ -50,14 +52,51 @@ def test_busybox_unpacks_the_archive(tmp_path: Path) -> None:
     if shutil.which("busybox") is None:
         pytest.skip("needs busybox")
     entries = (
-        initramfs.cpio_entry("bin", mode=0o40755),
-        initramfs.cpio_entry("bin/odd", b"five!"),
-        initramfs.cpio_entry("TRAILER!!!"),
+        cpio.entry("bin", mode=0o40755),
+        cpio.entry("bin/odd", b"five!"),
+        cpio.entry(cpio.END),
     )
     unpack = ["busybox", "cpio", "-i"]
     subprocess.run(unpack, input=b"".join(entries), cwd=tmp_path, check=True, capture_output=True)
     assert (tmp_path / "bin/odd").read_bytes() == b"five!"
     assert (tmp_path / "bin/odd").stat().st_mode == 0o100755
+
+
+def test_files_in_memory_are_where_the_host_has_them(tmp_path: Path) -> None:
+    """With the links on the way, and as old: Python trusts compiled files of the same age."""
+    if shutil.which("busybox") is None:
+        pytest.skip("needs busybox")
+    host, guest = tmp_path / "host", tmp_path / "guest"
+    (host / "real").mkdir(parents=True)
+    guest.mkdir()
+    file = host / "real/file"
+    file.write_bytes(b"old")
+    os.utime(file, (1e9, 1e9))
+    (host / "far").symlink_to(host / "real")
+    (host / "real/near").symlink_to("../far/file")
+    entries = [cpio.entry("m", mode=0o40755), *in_memory.entries("m", [host / "far/near"])]
+    archive = b"".join([*entries, cpio.entry(cpio.END)])
+    unpack = ["busybox", "cpio", "-i", "-m"]
+    subprocess.run(unpack, input=archive, cwd=guest, check=True, capture_output=True)
+    there = Path(f"{guest}/m{host}")
+    assert {path.relative_to(there).as_posix() for path in there.rglob("*")} == {
+        *("real", "real/file", "real/near", "far"),
+    }
+    assert (os.readlink(there / "far"), os.readlink(there / "real/near")) == (
+        str(host / "real"),
+        "../far/file",
+    )
+    assert (there / "real/file").read_bytes() == b"old"
+    assert (there / "real/file").stat().st_mtime == 1e9
+
+
+def test_files_in_memory_are_what_tests_load(tmp_path: Path) -> None:
+    """Python itself, what the tests import, and the libraries of that."""
+    (tmp_path / "test_x.py").write_text("import colorsys\n")
+    found = in_memory.loaded_by_tests(tmp_path, ["ctypes"])
+    assert Path(sys.executable) in found
+    for part in ("/_pytest/main.py", "/colorsys.py", "/ctypes/__init__.py", "/libffi.so"):
+        assert any(part in str(path) for path in found), part
 
 
 def test_the_guest_has_directory_environment_and_words_as_given(
@@ -143,7 +182,7 @@ FAKE_MATRIX = """
 import asyncio, sys, types, matrix
 matrix.test_command = lambda *_: ["sh", "-c", sys.argv[1]]
 kernel = types.SimpleNamespace(name="6.1", release="6.1.0-fake")
-sys.exit(asyncio.run(matrix.run_until_stopped([kernel], 1, [])))
+sys.exit(asyncio.run(matrix.run_until_stopped([kernel], 1, None)))
 """
 
 
