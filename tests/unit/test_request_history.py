@@ -35,7 +35,7 @@ def fifth(history: RequestHistory) -> Part:
 
 
 def test_routes_have_sums_and_the_latest_and_slowest(history: RequestHistory) -> None:
-    assert [name for name, _ in history.ordered()] == [ROUTE]
+    assert [*history.routes] == [ROUTE]
     route = history.routes[ROUTE]
     cells = list(route.sums.cells(3.0))
     assert cells[:3] == [str(COUNT), "1", "3.0"]
@@ -100,7 +100,14 @@ def test_the_events_of_a_request_are_its_own(history: RequestHistory) -> None:
     for batch in asked():
         found.add(batch)
     (batch,) = found.batches()
-    assert batch["kind"].tolist() == ["send", "recv", "send", "retransmit", "recv"]
+    assert batch["kind"].tolist() == [
+        "send",
+        "recv",
+        "acked",
+        "send",
+        "retransmit",
+        "recv",
+    ]
 
 
 def test_events_are_forgotten_when_they_take_too_much(monkeypatch: pytest.MonkeyPatch) -> None:

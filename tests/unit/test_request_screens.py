@@ -7,8 +7,10 @@ pytest.importorskip("ddsketch")
 from textual.pilot import Pilot
 
 from tcprism.diagnosis.feeds import Recorded
-from tcprism.diagnosis.request_history import RequestHistory
+from tcprism.diagnosis.request_history import RequestHistory, Route
+from tcprism.diagnosis.search import Search
 from tcprism.errors import ExtraMissing
+from tcprism.sinks.request_summary import Group
 from tcprism.tui.app import Top
 from tcprism.tui.views.requests import RequestsView
 
@@ -63,6 +65,67 @@ def test_the_slowest_or_the_latest(drive: Drive) -> None:
 
     drive("6", "enter", script=turn, feed=feed())
     assert ["/item/9" in first[0], "/item/3" in first[1]] == [True, True]
+
+
+def test_its_events_are_on_a_time_axis_from_its_first_byte(drive: Drive) -> None:
+    """Those of `asked`: a millisecond there, 50 in the server, two back, sent again amid them."""
+    lines: list[list[str]] = []
+
+    async def look(app: Top, _pilot: Pilot[None]) -> None:
+        lines.extend(app.query_one(RequestsView).grid._lines(0, 6))
+
+    drive("6", "enter", *("down",) * 4, "enter", script=look, feed=feed())
+    assert [line[:2] for line in lines] == [
+        ["+0 us", "send"], ["+1 ms", "recv"], ["+1 ms", "acked"], ["+51 ms", "send"],
+        ["+52 ms", "retransmit"], ["+53 ms", "recv"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("search", "routes", "requests"),
+    [
+        ("item/5", 1, 1),
+        ("status:503", 1, 1),
+        ("nginx http", 1, 9),
+        ("status:404", 0, 0),
+        ("pid:812 /item/", 1, 9),
+    ],
+)
+def test_the_filter_chooses_routes_and_requests(
+    drive: Drive, search: str, routes: int, requests: int
+) -> None:
+    counts: list[int] = []
+
+    async def look(app: Top, pilot: Pilot[None]) -> None:
+        app.model.look_for(Search(search))
+        for key in ("x", "enter"):
+            await pilot.press(key)
+            app.view.update_view()
+            await settle(pilot)
+            counts.append(app.query_one(RequestsView).grid.count)
+
+    drive("6", script=look, feed=feed())
+    assert counts == ([routes, requests] if routes else [0, 0])
+
+
+def test_routes_are_ordered_by_any_column(drive: Drive) -> None:
+    """Two routes: one has more time, the other more failures."""
+    batches = asked()
+    shown: list[list[str]] = []
+
+    async def turn(app: Top, pilot: Pilot[None]) -> None:
+        history, view = app.model.requests(), app.query_one(RequestsView)
+        history.routes["fails"] = Route(Group(history._sketch(0.01)))
+        history.routes["fails"].sums.failed = 5
+        for column in (None, "failed", "failed", "count"):
+            if column:
+                view.sort_by(column)
+            view.update_view()
+            shown.append([line[-1] for line in view.grid._lines(0, 2)])
+
+    drive("6", script=turn, feed=Recorded(Session(batches), 1.0))
+    item = "http GET /item/?"
+    assert shown == [[item, "fails"], ["fails", item], [item, "fails"], ["fails", item]]
 
 
 def test_a_connection_shows_its_requests(drive: Drive) -> None:

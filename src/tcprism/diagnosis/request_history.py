@@ -76,10 +76,6 @@ class RequestHistory:
             self.routes[name] = Route(Group(self._sketch(ACCURACY)))
         return self.routes[name]
 
-    def ordered(self) -> list[tuple[str, Route]]:
-        """Return the routes, those with the most time in all first."""
-        return sorted(self.routes.items(), key=lambda item: -item[1].sums.sketch.sum)
-
     def pending(self) -> Part | None:
         """Return the requests without a response, the oldest first."""
         return pending(self._stage)
@@ -130,12 +126,17 @@ def _joined(part: Part, more: Part | None) -> Part:
 
 
 def concerns(request: np.void, part: Part) -> Mask:
-    """Tell which messages and retransmissions carry bytes of a request or of its response."""
+    """Tell which events are about bytes of a request or of its response.
+
+    That are messages, their acknowledgements and retransmissions.
+    """
     rows = part.rows
     found = np.zeros(len(rows), np.bool_)
     if part.family == "message":
         outgoing = rows["kind"] == EventKind.SEND
         known = (rows["flags"] & int(MessageFlag.SEQ_UNKNOWN)) == 0
+    elif part.family == "delivery":
+        outgoing = known = np.ones(len(rows), np.bool_)
     elif part.family == "loss":
         outgoing = known = rows["kind"] == EventKind.RETRANSMIT
     else:

@@ -19,7 +19,8 @@ _TERM = re.compile(r'(?:(\w+):)?("[^"]*"?|\S*)', re.ASCII)
 _ENDS = {"host": "ip", "port": "port"}
 _LIMIT = "limit"
 FIELDS = {"owner", "local", "remote", *_ENDS, _LIMIT, *BY_NAME}
-_PLAIN = ("owner", "local", "remote", "kind")
+_PLAIN = ("owner", "local", "remote", "kind", "server_comm")
+_REQUEST = ("protocol", "method", "resource", "status")
 
 Mask = NDArray[np.bool_]
 Values = list[list[str]]  # per row, the texts of which one must match
@@ -46,7 +47,8 @@ class Group:
 class Search:
     """What is looked for: every word of `text` must match, and `group`.
 
-    A plain word is looked for in the owner, the addresses and the ports, and in an event's kind.
+    A plain word is looked for in the owner, the addresses and the ports, in an event's kind, and in
+    what a request asks for and its status.
     `field:value` looks in one field: owner, local, remote, host, port, limit (LIMITED BY), or any
     column of the events. A number must be equal; `-` is what is not known.
     """
@@ -80,7 +82,7 @@ class Search:
             elif field:
                 found &= _having(_texts(part, field), value)
             else:
-                lines = (" ".join(row) for row in _columns(part, _PLAIN))
+                lines = (" ".join(row) for row in _columns(part, [*_PLAIN, *_REQUEST]))
                 found &= np.array([value in line.lower() for line in lines], np.bool_)
         return found
 

@@ -104,14 +104,14 @@ class Group:
         yield f"{self.failed}"
         yield f"{self.count / seconds:,.1f}" if seconds else "-"
         for share in (0.5, 0.9, 0.99):
-            value = self._percentile(share)
+            value = self.percentile(share)
             yield "-" if value is None else duration(value / 1000)
         yield duration(self.most / 1000) if self.sketch.count else "-"
         yield f"{self.retransmissions}"
         largest = list(SPLIT)[int(self.parts.argmax())].replace("_", " ")
         yield largest if self.parts.any() else "-"
 
-    def _percentile(self, share: float) -> float | None:
+    def percentile(self, share: float) -> float | None:
         """Return the time that a share of the requests did not exceed: that of the nearest rank.
 
         DDSketch takes ranks from 0 to the count less 1 and rounds them down: of two requests its

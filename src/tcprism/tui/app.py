@@ -12,7 +12,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import ContentSwitcher, Footer, Input, Static, Tab, Tabs
 
-from tcprism.diagnosis.connections import COLUMNS, shown_columns
 from tcprism.diagnosis.explain import lines, verdicts
 from tcprism.diagnosis.feeds import Recorded
 from tcprism.diagnosis.search import Search
@@ -287,24 +286,16 @@ class Top(TerminalApp):
 
     def action_sort(self, step: int) -> None:
         """Order by the next column, or the one before."""
-        names = [column.name for column in shown_columns(self.model.table)]
-        if self.model.sort not in names:
-            self.model.sort = names[0]
-        self.model.sort = names[(names.index(self.model.sort) + step) % len(names)]
+        self.view.sort(step)
         self._update()
 
     def action_reverse(self) -> None:
         """Order the other way round."""
-        self.model.reverse = not self.model.reverse
+        self.view.reverse()
         self._update()
 
     def on_grid_header_chosen(self, event: Grid.HeaderChosen) -> None:
-        if not isinstance(self.view, ConnectionsView):
-            return
-        if event.column == self.model.sort:
-            self.model.reverse = not self.model.reverse
-        elif event.column in {column.name for column in COLUMNS}:
-            self.model.sort = event.column
+        self.view.sort_by(event.column)
         self._update()
 
     def action_group(self) -> None:

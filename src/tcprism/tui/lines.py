@@ -11,6 +11,7 @@ from tcprism.diagnosis.connections import ends, owners
 from tcprism.diagnosis.event_history import EventHistory
 from tcprism.events import Batch, Part
 from tcprism.events.columns import BY_NAME
+from tcprism.events.units import duration
 from tcprism.sinks.text_details import details
 from tcprism.tui.grid import GridColumn, Line
 
@@ -87,3 +88,14 @@ def clock_texts(moments: NDArray[np.uint64], offset_ns: int) -> list[str]:
 def book_lines(book: EventHistory, first: int, last: int) -> list[Line]:
     """Return the lines of some events of a book."""
     return [line for batch in book.between(first, last) for line in event_lines(batch)]
+
+
+def after_lines(book: EventHistory, first: int, last: int, begun_ns: int) -> list[Line]:
+    """Return the lines of some events, with the time since a moment in place of that of day."""
+    lines = []
+    for batch in book.between(first, last):
+        moments = np.concatenate([part.rows["ts_ns"] for part in batch.parts])[batch.permutation]
+        for line, moment in zip(event_lines(batch), moments.tolist(), strict=True):
+            sign = "-" if moment < begun_ns else "+"
+            lines.append([f"{sign}{duration(abs(moment - begun_ns) / 1000)}", *line[1:]])
+    return lines

@@ -36,6 +36,15 @@ class View(Vertical):
         """Return what is selected, to be exported."""
         return Batch([])
 
+    def sort(self, step: int) -> None:
+        """Order by the next column, or the one before, where that can be chosen."""
+
+    def sort_by(self, column: str) -> None:
+        """Order by a column; the other way round if it is that already."""
+
+    def reverse(self) -> None:
+        """Order the other way round."""
+
 
 class GridView(View):
     """A view around a table; the keys move in that."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 
-from tcprism.diagnosis.connections import Column, Places, shown_columns
+from tcprism.diagnosis.connections import COLUMNS, Column, Places, shown_columns
 from tcprism.diagnosis.groups import Groups
 from tcprism.events import Batch
 from tcprism.events.units import known_duration, percent, rate_text, size
@@ -96,6 +96,21 @@ class ConnectionsView(GridView):
         self.grid.show(
             len(places), lambda first, last: [_line(groups, i) for i in places[first:last]]
         )
+
+    def sort(self, step: int) -> None:
+        model = self.model
+        names = [column.name for column in shown_columns(model.table)]
+        place = names.index(model.sort) + step if model.sort in names else 0
+        model.sort = names[place % len(names)]
+
+    def sort_by(self, column: str) -> None:
+        if column == self.model.sort:
+            self.reverse()
+        elif column in {one.name for one in COLUMNS}:
+            self.model.sort = column
+
+    def reverse(self) -> None:
+        self.model.reverse = not self.model.reverse
 
     @property
     def place(self) -> int | None:

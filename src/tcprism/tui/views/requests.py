@@ -11,10 +11,11 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
 from tcprism.diagnosis.event_history import EventHistory
-from tcprism.diagnosis.request_history import PENDING_MAX, RequestHistory
+from tcprism.diagnosis.request_history import PENDING_MAX, RequestHistory, Route
 from tcprism.errors import ExtraMissing
 from tcprism.events import Batch, Part
 from tcprism.events.requests import NEEDS, PAYLOAD
+from tcprism.sinks.request_summary import Group
 from tcprism.tui import lines as event_lines
 from tcprism.tui.grid import Grid, GridColumn, Line
 from tcprism.tui.layout import printable
@@ -40,10 +41,22 @@ _REQUESTS = [
     GridColumn("client", "CLIENT", 16, rank=1, least=10, most=36, tail="["),
     GridColumn("server", "SERVER", 18, rank=2, least=10, most=47, tail=":"),
     GridColumn("took", "TOOK", 8, right=True),
-    GridColumn("there", "THERE", 6, right=True, rank=3),
-    GridColumn("back", "BACK", 6, right=True, rank=3),
+    GridColumn("there", "THERE", 7, right=True, rank=3),
+    GridColumn("back", "BACK", 7, right=True, rank=3),
     GridColumn("what", "REQUEST", 30, most=300),
 ]
+_EVENTS = [GridColumn("time", "AFTER", 9, right=True), *event_lines.COLUMNS[1:]]
+# What routes are ordered by, the largest first; at first the one with the most time in all.
+_KEYS: dict[str, Callable[[Group], float]] = {
+    "": lambda group: group.sketch.sum,
+    "count": lambda group: group.count,
+    "failed": lambda group: group.failed,
+    "p50": lambda group: group.percentile(0.5) or 0,
+    "p90": lambda group: group.percentile(0.9) or 0,
+    "p99": lambda group: group.percentile(0.99) or 0,
+    "most": lambda group: group.most,
+    "retransmissions": lambda group: group.retransmissions,
+}
 
 
 def _style(column: str, text: str) -> str:
@@ -57,6 +70,7 @@ class RequestsView(GridView):
 
     kinds: ClassVar[tuple[str, ...]] = NEEDS
     payload: ClassVar[int] = PAYLOAD
+    searched: ClassVar[bool] = True
     focus_id: ClassVar[str] = "requests-grid"
     DEFAULT_CSS = "#requests-page { max-height: 60%; }"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -70,6 +84,7 @@ class RequestsView(GridView):
         self._request: Part | None = None
         self._events = EventHistory()
         self._slowest = False
+        self._sort, self._reverse = "", False
         self._part: Part | None = None  # the requests in the table
         self._keys: list[object] = []  # what the lines of the table are about
 
@@ -96,24 +111,28 @@ class RequestsView(GridView):
 
     def _show_routes(self, requests: RequestHistory) -> None:
         now_ns = self.model.feed.now_ns()
-        waiting = requests.pending()
+        waiting = self._found(requests.pending())
         text = []
-        if waiting:
+        if waiting is not None and len(waiting):
             count = f"{len(waiting)}{' or more' if len(waiting) == PENDING_MAX else ''}"
             oldest = pending_lines(waiting, self.model.table, now_ns, _PENDING)
             text = [f"{count} without a response", *oldest]
-        routes = requests.ordered()
+        routes = [one for one in requests.routes.items() if self._is_found(one[1])]
+        key = _KEYS[self._sort]
+        routes.sort(key=lambda one: key(one[1].sums), reverse=not self._reverse)
         seconds = max(0, now_ns - requests.began_ns) / 1e9
 
         def lines(first: int, last: int) -> list[Line]:
             return [[*route.sums.cells(seconds), name] for name, route in routes[first:last]]
 
-        self.grid.empty = "no request yet: they are read off the bytes since this view was opened"
+        none = "no request yet: they are read off the bytes since this view was opened"
+        self.grid.empty = "no route has a request that matches" if self.model.search else none
+        self.grid.mark(self._sort)
         self._show(text, _ROUTES, [name for name, _ in routes], lines)
 
     def _show_route(self, requests: RequestHistory, name: str) -> None:
         route = requests.routes[name]
-        part = self._part = route.slowest if self._slowest else route.latest
+        part = self._part = self._found(route.slowest if self._slowest else route.latest)
         text = [f"{name}: the {'slowest' if self._slowest else 'latest'} requests"]
         keys: list[object] = []
         if part is not None:
@@ -127,14 +146,24 @@ class RequestsView(GridView):
         self._show(text, _REQUESTS, keys, lines)
 
     def _show_request(self, request: Part) -> None:
-        book = self._events
+        book, begun_ns = self._events, int(request.rows["start_ts_ns"][0])
         self.grid.empty = "its messages are not kept any more"
         self._show(
             list(page(request, self.model.feed.clock_offset_ns)),
-            event_lines.COLUMNS,
+            _EVENTS,
             list(range(len(book))),
-            lambda first, last: event_lines.book_lines(book, first, last),
+            lambda first, last: event_lines.after_lines(book, first, last, begun_ns),
         )
+
+    def _found(self, part: Part | None) -> Part | None:
+        """Return the requests that the filter lets through."""
+        search = self.model.search
+        return part.take(search.events(part)) if part is not None and search else part
+
+    def _is_found(self, route: Route) -> bool:
+        """Tell whether the filter lets one of the latest or slowest requests of a route through."""
+        kept = (route.latest, route.slowest)
+        return not self.model.search or any(len(self._found(one) or ()) for one in kept)
 
     def _show(
         self,
@@ -183,6 +212,19 @@ class RequestsView(GridView):
         if self._request is None and self._route is not None:
             self._slowest = not self._slowest
             self._begin()
+
+    def sort(self, step: int) -> None:
+        names = [*_KEYS]
+        self._sort = names[(names.index(self._sort) + step) % len(names)]
+
+    def sort_by(self, column: str) -> None:
+        if column == self._sort:
+            self.reverse()
+        elif column in _KEYS:
+            self._sort = column
+
+    def reverse(self) -> None:
+        self._reverse = not self._reverse
 
     def _begin(self) -> None:
         """Show something else, from its first line."""
