@@ -17,6 +17,7 @@
 #include "probes/pids.bpf.c"
 #include "probes/snapshot.bpf.c"
 #include "probes/tls.bpf.c"
+#include "probes/tls_go.bpf.c"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 

@@ -5,47 +5,47 @@
 /* int SSL_write(ssl, buffer, length), ssize_t gnutls_record_send(session, data, size) */
 SEC("uprobe") int tls_write(struct pt_regs *ctx)
 {
-	tls_enter(KIND_TLS_SEND, ctx->di, ctx->si, ctx->dx, 0);
+	tls_enter(ctx, KIND_TLS_SEND, ctx->si, ctx->dx, 0);
 	return 0;
 }
 
 SEC("uprobe") int tls_read(struct pt_regs *ctx)
 {
-	tls_enter(KIND_TLS_RECV, ctx->di, ctx->si, ctx->dx, 0);
+	tls_enter(ctx, KIND_TLS_RECV, ctx->si, ctx->dx, 0);
 	return 0;
 }
 
 /* int SSL_write_ex(ssl, buffer, length, &written), SSL_read_early_data() */
 SEC("uprobe") int tls_write_ex(struct pt_regs *ctx)
 {
-	tls_enter(KIND_TLS_SEND, ctx->di, ctx->si, ctx->dx, ctx->cx);
+	tls_enter(ctx, KIND_TLS_SEND, ctx->si, ctx->dx, ctx->cx);
 	return 0;
 }
 
 SEC("uprobe") int tls_read_ex(struct pt_regs *ctx)
 {
-	tls_enter(KIND_TLS_RECV, ctx->di, ctx->si, ctx->dx, ctx->cx);
+	tls_enter(ctx, KIND_TLS_RECV, ctx->si, ctx->dx, ctx->cx);
 	return 0;
 }
 
 /* int SSL_write_ex2(ssl, buffer, length, flags, &written) */
 SEC("uprobe") int tls_write_ex2(struct pt_regs *ctx)
 {
-	tls_enter(KIND_TLS_SEND, ctx->di, ctx->si, ctx->dx, ctx->r8);
+	tls_enter(ctx, KIND_TLS_SEND, ctx->si, ctx->dx, ctx->r8);
 	return 0;
 }
 
 /* SSL_do_handshake(ssl): it tells the connection before there is plaintext. */
 SEC("uprobe") int tls_handshake(struct pt_regs *ctx)
 {
-	tls_enter(TLS_HANDSHAKE, ctx->di, 0, 0, 0);
+	tls_enter(ctx, TLS_HANDSHAKE, 0, 0, 0);
 	return 0;
 }
 
 /* SSL_shutdown(ssl), SSL_peek(ssl, buffer, length): records are moved, but what is peeked at will be read. */
 SEC("uprobe") int tls_other(struct pt_regs *ctx)
 {
-	tls_enter(TLS_OTHER, ctx->di, 0, 0, 0);
+	tls_enter(ctx, TLS_OTHER, 0, 0, 0);
 	return 0;
 }
 

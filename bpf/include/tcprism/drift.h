@@ -193,6 +193,9 @@ INLINE struct sock *sock_of_file(const struct file *file)
 	return sk;
 }
 
+/* bpf_task_pt_regs() came with 5.15. */
+#define HAS_TASK_PT_REGS() bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)
+
 /* bpf_get_current_task_btf() came with 5.11. */
 #define HAS_TASK_BTF() bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)
 

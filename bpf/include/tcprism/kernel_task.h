@@ -115,7 +115,7 @@ struct task_struct {
 } CORE;
 
 struct pt_regs { /* x86-64 */
-	unsigned long di, si, dx, cx, r8, r9, r10, bx, ax, orig_ax, sp;
+	unsigned long di, si, dx, cx, r8, r9, r10, r14, bx, ax, orig_ax, sp;
 } CORE;
 
 enum iter_type {
@@ -127,6 +127,7 @@ enum iter_type {
 enum bpf_func_id {
 	BPF_FUNC_get_current_task_btf,
 	BPF_FUNC_sock_from_file,
+	BPF_FUNC_task_pt_regs,
 };
 
 #endif

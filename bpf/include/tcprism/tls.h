@@ -19,6 +19,7 @@ enum tls_kind {
 
 struct tls_call {
 	u64 session;
+	u64 sp; /* stack pointer at its entry */
 	u64 start_ns;
 	u64 buffer;   /* the plaintext */
 	u64 moved_at; /* where the library says how many bytes it moved; 0: in its result */
@@ -88,6 +89,43 @@ INLINE struct tls_call *tls_call_create(const struct thread *thread)
 		return call;
 	bpf_map_update_elem(&tls_calls, &key, &empty, 0);
 	return bpf_map_lookup_elem(&tls_calls, &key);
+}
+
+/* Go runs a call of the library on one thread after the other: these are by goroutine. */
+struct tls_goroutine {
+	u64 g;
+	u32 pid;
+	u32 reserved;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct tls_goroutine);
+	__type(value, struct tls_call);
+} tls_calls_of_goroutines SEC(".maps");
+
+u32 tls_has_goroutines; /* any have been in it */
+
+/* The call of the goroutine that the thread runs: Go keeps it in R14, in system calls, too (its ABIInternal). */
+INLINE struct tls_call *tls_call_of_goroutine(const struct thread *thread)
+{
+	struct tls_goroutine key = { .pid = thread->pid };
+
+	if (!READ_ONCE(tls_has_goroutines) || !HAS_TASK_PT_REGS())
+		return NULL;
+	key.g = bpf_task_pt_regs(thread->task)->r14;
+	return bpf_map_lookup_elem(&tls_calls_of_goroutines, &key);
+}
+
+/* The call that the thread is in, if any. */
+INLINE struct tls_call *tls_call_now(const struct thread *thread)
+{
+	struct tls_call *call = tls_call_of(thread);
+
+	if (!call || call->kind == TLS_NO_CALL)
+		call = tls_call_of_goroutine(thread);
+	return call && call->kind != TLS_NO_CALL ? call : NULL;
 }
 
 /* Where the bytes of a buffer begin. A global function, as in buffer.h: it takes only numbers. */
@@ -207,8 +245,8 @@ __noinline int tls_moved(u64 sk, u64 bytes, u32 length, u32 seq, u32 how)
 	struct thread thread;
 
 	read_thread(&thread);
-	call = tls_call_of(&thread);
-	if (!call || call->kind == TLS_NO_CALL) {
+	call = tls_call_now(&thread);
+	if (!call) {
 		if (!(how & MOVED_RECV))
 			tls_sent_elsewhere((struct sock *)sk, bytes, length);
 		return 0;

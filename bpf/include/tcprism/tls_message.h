@@ -6,7 +6,16 @@
 #include "message.h"
 #include "tls.h"
 
-INLINE void tls_enter(u32 kind, u64 session, u64 buffer, u64 length, u64 moved_at)
+/*
+ * A call inside another is the library's own, or that of a session whose records the other's records travel in: the
+ * outermost has what the program wrote. One that was left without a return, as by longjmp(), is none.
+ */
+INLINE bool is_inside(const struct pt_regs *ctx, const struct tls_call *call)
+{
+	return call->kind != TLS_NO_CALL && ctx->sp < call->sp;
+}
+
+INLINE void tls_enter(const struct pt_regs *ctx, u32 kind, u64 buffer, u64 length, u64 moved_at)
 {
 	struct thread thread;
 	struct tls_call *call;
@@ -17,11 +26,12 @@ INLINE void tls_enter(u32 kind, u64 session, u64 buffer, u64 length, u64 moved_a
 	call = tls_call_create(&thread);
 	if (!call)
 		return;
-	if (call->kind != TLS_NO_CALL && call->session == session) {
+	if (is_inside(ctx, call)) {
 		call->depth++;
 		return;
 	}
-	call->session = session;
+	call->session = ctx->di;
+	call->sp = ctx->sp;
 	call->buffer = buffer;
 	call->moved_at = moved_at;
 	call->requested = MIN(length, REQUESTED_UNKNOWN);

@@ -20,7 +20,7 @@ class Program:
     `kinds` are the events that it makes. It is left out on a kernel without the `function` or the
     `tracepoint`. `order` is its place among the programs of all probes: lower ones go first. One
     that is `late` waits until somebody uses io_uring, since it costs each send. `symbols` are the
-    functions of libraries that a uprobe is for.
+    functions of libraries that a uprobe is for; with `returns` it sits on each of their RETs.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Program:
     order: int = 0
     late: bool = False
     symbols: tuple[str, ...] = ()
+    returns: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ _READ_EX = ("SSL_read_ex", "SSL_read_early_data")
 _HANDSHAKE = ("SSL_do_handshake", "SSL_connect", "SSL_accept", "gnutls_handshake")
 _OTHERS = ("SSL_peek", "SSL_peek_ex", "SSL_shutdown", "gnutls_bye")
 
+_GO_WRITE = ("crypto/tls.(*Conn).Write",)
+_GO_READ = ("crypto/tls.(*Conn).Read",)
+
 # Returns first: a call whose entry is seen is then seen to return.
 _PROGRAMS = (
     Program("tls_returned", _KINDS, "uretprobe", symbols=(*_WRITE, *_READ, *_HANDSHAKE, *_OTHERS)),
@@ -25,6 +28,10 @@ _PROGRAMS = (
     Program("tls_write_ex2", _KINDS, "uprobe", symbols=_WRITE_EX2),
     Program("tls_read", _KINDS, "uprobe", symbols=_READ),
     Program("tls_read_ex", _KINDS, "uprobe", symbols=_READ_EX),
+    Program("tls_go_returned", _KINDS, "uprobe", symbols=(*_GO_WRITE, *_GO_READ), returns=True),
+    Program("tls_go_close", _KINDS, "uprobe", symbols=("crypto/tls.(*Conn).Close",)),
+    Program("tls_go_write", _KINDS, "uprobe", symbols=_GO_WRITE),
+    Program("tls_go_read", _KINDS, "uprobe", symbols=_GO_READ),
 )
 
 _CANNOT_TELL = (

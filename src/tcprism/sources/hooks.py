@@ -120,8 +120,7 @@ class Hooks:
     def _attach_to_library(self, bpf: BpfObject, library: Library) -> bool:
         attached = False
         for program in self._programs:
-            places = [library.functions[s] for s in program.symbols if s in library.functions]
-            if places:
+            if places := library.places(program.symbols, program.returns):
                 attached = True
                 bpf.attach_to_functions(
                     program.name,

@@ -84,6 +84,7 @@ def table_sizes(request: Request, storage: bool) -> dict[str, int]:
     if traces_tls(request):
         sizes |= {
             "tls_calls": _TLS_CALLS,
+            "tls_calls_of_goroutines": _TLS_CALLS,
             "tls_sessions": request.max_connections,
             "tls_ciphertexts": _TLS_CIPHERTEXTS,
         }

@@ -55,6 +55,12 @@ class Library:
     how: How
     returns: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
+    def places(self, functions: Iterable[str], returns: bool = False) -> list[int]:
+        """Return the offsets at which functions begin, or all their RETs."""
+        if returns:
+            return [place for name in functions for place in self.returns.get(name, ())]
+        return [self.functions[name] for name in functions if name in self.functions]
+
     def same_as(self, other: Library) -> bool:
         """Say whether both are the same library in the same file."""
         return self.flavor == other.flavor and self.identity.same_as(other.identity)

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * tls_send and tls_recv of Go programs: crypto/tls. Arguments and results are in registers (Go's ABIInternal, since
+ * 1.17): the receiver in AX, the slice in BX, CX, DI, the goroutine in R14; the number of bytes comes back in AX. A
+ * return probe would break a stack that Go moves, so user space finds all places where the functions return.
+ */
+#include "tcprism/tls_message.h"
+
+/* Twice for one call if the stack has to grow first. */
+INLINE void go_enter(const struct pt_regs *ctx, u32 kind)
+{
+	struct tls_call call = {
+		.session = ctx->ax, .buffer = ctx->bx, .requested = MIN(ctx->cx, REQUESTED_UNKNOWN), .kind = kind,
+	};
+	struct tls_goroutine key = { .g = ctx->r14 };
+	struct thread thread;
+
+	read_thread(&thread);
+	if (!task_passes(thread.pid))
+		return;
+	key.pid = thread.pid;
+	call.start_ns = bpf_ktime_get_ns();
+	bpf_map_update_elem(&tls_calls_of_goroutines, &key, &call, 0);
+	WRITE_ONCE(tls_has_goroutines, true);
+}
+
+SEC("uprobe") int tls_go_write(struct pt_regs *ctx)
+{
+	go_enter(ctx, KIND_TLS_SEND);
+	return 0;
+}
+
+SEC("uprobe") int tls_go_read(struct pt_regs *ctx)
+{
+	go_enter(ctx, KIND_TLS_RECV);
+	return 0;
+}
+
+SEC("uprobe") int tls_go_returned(struct pt_regs *ctx)
+{
+	struct tls_goroutine key = { .g = ctx->r14 };
+	struct tls_call *call;
+	struct thread thread;
+
+	read_thread(&thread);
+	key.pid = thread.pid;
+	call = bpf_map_lookup_elem(&tls_calls_of_goroutines, &key);
+	if (call && call->kind != TLS_NO_CALL)
+		tls_leave(&thread, call, ctx->ax);
+	return 0;
+}
+
+/* func (c *Conn) Close(): its address may become another's. */
+SEC("uprobe") int tls_go_close(struct pt_regs *ctx)
+{
+	struct tls_session_key key = { .session = ctx->ax };
+	struct thread thread;
+
+	read_thread(&thread);
+	key.pid = thread.pid;
+	bpf_map_delete_elem(&tls_sessions, &key);
+	return 0;
+}

@@ -1,0 +1,89 @@
+"""Plaintext of a Go program: nats-server, whose goroutines move between threads."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests.support.netns import Netns
+from tests.support.server import serving
+from tests.support.tls import certificate
+from tests.support.tracer import tracing
+
+pytestmark = pytest.mark.native
+
+CLIENTS, MESSAGES = 12, 25
+
+# Prints what each client wrote and read, by its port.
+CLIENT = """
+import json, socket, ssl, sys, threading
+
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+told = {}
+
+def talk(number):
+    plain = socket.create_connection(("127.0.0.1", 4222))
+    while not plain.recv(65536).endswith(b"\\r\\n"):
+        pass
+    with context.wrap_socket(plain) as client:
+        sent = [b'CONNECT {"verbose":false}\\r\\nSUB s%d 1\\r\\nPING\\r\\n' % number]
+        read = b""
+        client.sendall(sent[0])
+        while not read.endswith(b"PONG\\r\\n"):
+            read += client.recv(65536)
+        for size in range(0, 97 * int(sys.argv[1]), 97):
+            body = bytes([65 + number]) * size + b"\\r\\n"
+            sent.append(b"PUB s%d %d\\r\\n" % (number, size) + body)
+            client.sendall(sent[-1])
+            expected = b"MSG s%d 1 %d\\r\\n" % (number, size) + body
+            read += receive(client, len(expected))
+        told[client.getsockname()[1]] = b"".join(sent).decode(), read.decode()
+
+def receive(client, size):
+    read = b""
+    while len(read) < size:
+        read += client.recv(size - len(read))
+    return read
+
+threads = [threading.Thread(target=talk, args=(number,)) for number in range(int(sys.argv[2]))]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(json.dumps(told))
+"""
+
+
+def test_what_a_server_in_go_read_and_wrote(netns: Netns, tmp_path: Path) -> None:
+    if shutil.which("nats-server") is None:
+        pytest.skip("needs nats-server")
+    chain, key = certificate(tmp_path)
+    settings = tmp_path / "settings"
+    settings.write_text(
+        f'listen: "127.0.0.1:4222"\n'
+        f'tls {{ cert_file: "{chain}", key_file: "{key}", timeout: 30 }}\n'
+    )
+    options = ("--tls", "--netns", netns.path, "--comm", "nats-server", "--payload", "16384")
+    with (
+        serving(netns, tmp_path / "log", "nats-server", "-c", str(settings)),
+        tracing(tmp_path / "out", *options) as tracer,
+    ):
+        command = netns.command(sys.executable, "-c", CLIENT, str(MESSAGES), str(CLIENTS))
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    told = {int(port): tuple(both) for port, both in json.loads(done.stdout).items()}
+    assert len(told) == CLIENTS
+    events = [event for event in tracer.events if event["kind"].startswith("tls_")]
+    seen: dict[int, dict[str, str]] = defaultdict(lambda: defaultdict(str))
+    for event in events:
+        payload = base64.b64decode(event["payload"]).decode()
+        seen[event["remote_port"]][event["kind"]] += payload
+    assert {port: (each["tls_recv"], each["tls_send"]) for port, each in seen.items()} == told
+    assert {event["socket_source"] for event in events} <= {"call", "session"}
+    carried = [event for event in events if event["encrypted_bytes"]]
+    assert all(event["encrypted_bytes"] > event["bytes"] for event in carried)
