@@ -21,6 +21,7 @@ MODULES = {
     "snapshots": "snapshots",
     "explain": "explain",
     "requests": "requests",
+    "servers": "servers",
 }
 
 

@@ -53,13 +53,17 @@ def lost(ledger: Ledger) -> int:
 
 @contextmanager
 def tracing(
-    netns: Netns, *arguments: str, view: str = "trace", output: Path | None = None
+    netns: Netns,
+    *arguments: str,
+    view: str = "trace",
+    output: Path | None = None,
+    prefix: tuple[str, ...] = PINNED,
 ) -> Iterator[MeasuredTracer]:
     """Trace a namespace, to a file that is thrown away or to `output`, until the body ends."""
     with tempfile.TemporaryDirectory() as directory:
         file = output or Path(directory, "events")
         chosen = ("--netns", netns.name, *arguments)
-        tracer = MeasuredTracer(file, *chosen, prefix=PINNED, view=view, written=())
+        tracer = MeasuredTracer(file, *chosen, prefix=prefix, view=view, written=())
         try:
             tracer.await_attached()
             yield tracer
