@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 
 import pytest
 
 from tests.support.netns import Netns
-from tests.support.tracer import tracing
+from tests.support.tracer import Event, tracing
 
 pytestmark = pytest.mark.native  # the stage is the same everywhere, and so are the events' tests
 
@@ -33,7 +34,9 @@ TO_POSTGRESQL = ("-h", "127.0.0.1", "-U", "postgres")
 LOGGED = re.compile(
     r"\d+ (?:LOG:  duration: ([\d.]+) ms  (?:statement|execute [^:]*): (.*)|ERROR:  (.*))"
 )
+TIMED = re.compile(r"(\d+) LOG:  duration: ([\d.]+) ms  statement: ")
 CLIENTS, TRANSACTIONS = 4, 50
+CLOSE_NS = 50_000  # how near the median is to what the server measured
 
 
 @pytest.fixture
@@ -97,7 +100,9 @@ def test_as_many_statements_as_postgresql_has_logged(
             netns.run("psql", *TO_POSTGRESQL, "-c", "select pg_sleep(0.1)", "postgres")
             with pytest.raises(RuntimeError):
                 netns.run("psql", *TO_POSTGRESQL, "-c", "select 1/0", "postgres")
-        logged = [found for line in log.read_text().splitlines() if (found := LOGGED.match(line))]
+        lines = log.read_text().splitlines()
+    logged = [found for line in lines if (found := LOGGED.match(line))]
+    timed = [(found[1], found[2]) for line in lines if (found := TIMED.match(line))]
     events = [event for event in tracer.events if event["request_state"] != "no response"]
     assert {(event["request_state"], event["view"]) for event in events} == {("complete", "both")}
     statements = [
@@ -115,6 +120,20 @@ def test_as_many_statements_as_postgresql_has_logged(
     (took_ms,) = [float(found[1]) for found in logged if found[2] and "pg_sleep" in found[2]]
     assert slept["resource"] == "select pg_sleep(?)"
     assert took_ms * 1e6 <= slept["server_ns"] < took_ms * 1e6 + BUSY * 1e9
+    assert median(off_ns(statements, timed)) < CLOSE_NS
+
+
+def off_ns(events: list[Event], timed: list[tuple[str, str]]) -> list[int]:
+    """Return how far each `server` is from what the server's process said, in its order."""
+    spans = sorted(timed, key=lambda each: int(each[0]))
+    pids = {int(pid) for pid, _ in spans}
+    asked = [event for event in events if event["server_pid"] in pids]
+    asked.sort(key=lambda event: (event["server_pid"], event["start_ts_ns"]))
+    return [
+        abs(event["server_ns"] - round(float(milliseconds) * 1e6))
+        for event, (_, milliseconds) in zip(asked, spans, strict=True)
+        if event["server_ns"] is not None
+    ]
 
 
 @contextmanager

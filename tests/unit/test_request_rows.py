@@ -99,6 +99,19 @@ def test_the_parts_of_the_time(client: bool, server: bool, expected: dict[str, i
     assert BY_NAME["pid"].to_list(part) == [1 if client else None]
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_write_that_returns_late_has_ended_when_the_other_end_reads(known: bool) -> None:
+    """Of the server's too: its time would be what its kernel let it wait after the answer."""
+    made = connection(client=True, server=True)
+    request, response = made.timelines
+    request.written.add(100, 30 * MS, 30 * MS)
+    request.read.add(100, 12 * MS, 2000 if known else MICROSECONDS_UNKNOWN)
+    response.written.add(5100, 60 * MS, 60 * MS)
+    response.read.add(5100, 40 * MS, 5000 if known else MICROSECONDS_UNKNOWN)
+    expected = {"request": 30, "server_queue": 2, "server": 23, "unread": 5}
+    assert times(row_of(made, GET)) == (expected if known else {"request": 28, "server": 28})
+
+
 @pytest.mark.parametrize(
     ("client", "server", "expected"),
     [

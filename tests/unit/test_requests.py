@@ -282,3 +282,30 @@ def test_what_is_not_whole_yet_is_bounded_over_all_connections(
     talk.exchange(10, "client")
     (part,) = stage(talk.batch).parts
     assert column(part, "request_state") == ["complete"]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_response_waits_for_the_write_that_returns_after_its_read(lost: bool) -> None:
+    """If that is lost, not for ever."""
+    talk = Talk()
+    talk.add(AT_CLIENT, EventKind.SEND, FIRST, GET)
+    talk.add(AT_SERVER, EventKind.RECV, FIRST, GET)
+    talk.add(AT_SERVER, EventKind.SEND, ANSWERS, OK)
+    talk.add(AT_CLIENT, EventKind.RECV, ANSWERS, OK)
+    first = len(talk.events)
+    talk.add(AT_CLIENT, EventKind.SEND, FIRST + len(GET), GET)
+    talk.add(AT_SERVER, EventKind.RECV, FIRST + len(GET), GET)
+    talk.add(AT_CLIENT, EventKind.RECV, ANSWERS + len(OK), OK)
+    talk.add(AT_SERVER, EventKind.SEND, ANSWERS + len(OK), OK)
+    stage = Requests(alone=True)
+    early, late = talk.events[: first + 3], talk.events[first + 3 :]
+    found = [*stage(Batch([messages(*early, payload_class=64)])).parts]
+    assert len(found[0]) == 1
+    if lost:
+        assert not stage.tick(1).parts
+        found += stage.tick(2).parts
+    else:
+        found += stage(Batch([messages(*late, payload_class=64)])).parts
+    assert column(found[1], "request_state") == ["complete"]
+    assert (column(found[1], "server_ns")[0] is None) == lost
+    assert not made(stage)

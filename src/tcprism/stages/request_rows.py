@@ -215,6 +215,21 @@ class _Split:
         self._reached = np.where(known, reached, self._reached)
 
 
+def _in_order(at: Table) -> Table:
+    """Return moments of which none is later than what can only follow from it.
+
+    With tracepoints a write counts from its return, before which the other end may have read.
+    """
+    there, back = (at["arrived"], at["taken"]), (at["back"], at["read"])
+    follows = {"begun": there, "written": there, "left": there, "responded": back}
+    ordered = dict(at)
+    for name, proofs in follows.items():
+        for proof in proofs:
+            known = np.where(proof == _NEVER, ordered[name], proof)
+            ordered[name] = np.minimum(ordered[name], known)
+    return ordered
+
+
 def split(at: Table, client: Mask, server: Mask) -> dict[str, Times]:
     """Return the parts of requests' time, nanoseconds, -1: unknown; they add up to the whole.
 
@@ -250,7 +265,7 @@ def request_part(found: Sequence[Answered], parts: Iterable[Part], now_ns: int =
     server = np.array([one.server is not None for one in found])
     _fill_ends(rows, found, client)
     table = np.array([one.at for one in found], np.int64).T
-    at: Table = dict(zip(Moments._fields, table, strict=True))
+    at = _in_order(dict(zip(Moments._fields, table, strict=True)))
     _fill_times(rows, at, client, server)
     exchanges = [one.exchange for one in found]
     _fill_exchanges(rows, exchanges)

@@ -72,6 +72,10 @@ class Requests(StatefulStage):
         self._gaps = 0
         self._evicted = 0
         self._room = KEPT_MAX  # for bytes, at least
+        # Connections with a response that was read, and not seen to be written: the server's call
+        # may return after the client's. They wait from one tick to the one after the next.
+        self._held: dict[int, Connection] = {}
+        self._due: dict[int, Connection] = {}
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the batch with the requests that have ended by now."""
@@ -96,9 +100,13 @@ class Requests(StatefulStage):
         return self._with_requests(Batch((), self._clock_offset_ns), self.follow(Batch(())))
 
     def tick(self, now_ns: int) -> Batch:
-        """Take note of the time: the age of what is pending in the end follows from it."""
+        """Take note of the time, from which ages follow; return what has been held long enough."""
         self._now_ns = now_ns
-        return Batch(())
+        for key, connection in self._due.items():
+            if key in self._connections:
+                self._let_go(connection, hold=False)
+        self._due, self._held = self._held, {}
+        return self._with_requests(Batch((), self._clock_offset_ns), self.follow(Batch(())))
 
     def pending(self, most: int) -> Batch:
         """Return requests without a response so far, at most `most`; they remain pending.
@@ -277,24 +285,39 @@ class Requests(StatefulStage):
             if all(other is None or other.closed for other in connection.views):
                 self._over(connection)
 
-    def _let_go(self, connection: Connection) -> None:
-        """Let go the exchanges whose response the client has read, or the server written."""
+    def _let_go(self, connection: Connection, hold: bool = True) -> None:
+        """Let go the exchanges whose response the client has read and the server written."""
         connection.pass_on()
-        finished, client = connection.finished, connection.conversation.client
+        finished = connection.finished
         if finished:
-            timeline = connection.timelines[1 - client]
-            marks = timeline.read if connection.views[client] else timeline.written
-            reached = marks.ends[-1] if marks.ends else -1
+            needed, wanted = self._reached(connection)
+            reached = wanted if hold else needed
             over = max(0, len(finished) - FINISHED_MAX)
             for exchange in finished[over:]:
-                if connection.end_in_tcp(1 - client, exchange.response_end or 0) > reached:
+                side = 1 - connection.conversation.client
+                if connection.end_in_tcp(side, exchange.response_end or 0) > reached:
                     break
                 over += 1
             if over:
                 self._answered += answered_together(connection, finished[:over])
                 del finished[:over]
+            if finished and reached < needed:
+                self._held[id(connection)] = connection
         if connection.plaintext:
-            self._let_go(connection.plaintext)
+            self._let_go(connection.plaintext, hold)
+
+    def _reached(self, connection: Connection) -> tuple[int, int]:
+        """Return how far responses must have come, and how far it is worth waiting for them.
+
+        Who reads them says when they are over, or who writes them if only that is seen.
+        """
+        client = connection.conversation.client
+        timeline = connection.timelines[1 - client]
+        written = timeline.written.ends[-1] if timeline.written.ends else -1
+        if not connection.views[client]:
+            return written, written
+        read = timeline.read.ends[-1] if timeline.read.ends else -1
+        return read, read if written < 0 else min(read, written)
 
     def _view(self, record: np.void, key: int) -> View:
         """Find the connection that an end belongs to, which the other end may have begun."""
