@@ -122,6 +122,7 @@ class Protocol:
     and say whether a client or a server sends such. They may be in the middle of a connection, but
     at the start of what a process wrote. Both must be strict: a wrong protocol is worse than none.
     `alone`: `request` is so strict that a request is shown to which not a byte was answered.
+    `agree` tells, where both say yes, whether such is answered with such.
     """
 
     name: str
@@ -129,3 +130,4 @@ class Protocol:
     request: Callable[[bytes], Match]
     response: Callable[[bytes], Match]
     alone: bool = False
+    agree: Callable[[bytes, bytes], bool] = lambda _request, _response: True

@@ -99,7 +99,9 @@ class Opening:
                     continue
                 response = protocol.response(heads[1 - client])
                 if request is response is Match.YES:
-                    return protocol, client
+                    if protocol.agree(heads[client], heads[1 - client]):
+                        return protocol, client
+                    continue
                 more |= response is not Match.NO
         return more
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from tcprism.protocols import REQUEST, Exchange, Protocol
 from tcprism.protocols.redis_commands import describe
-from tcprism.protocols.redis_wire import Reply, Wire, request_match, response_match
+from tcprism.protocols.redis_wire import Reply, Wire, agree, request_match, response_match
 
 _ERROR = re.compile(rb"-([A-Z][A-Z0-9_]{0,31})")
 _STATUS = re.compile(rb"\+([A-Z]{1,16})(?: |$)")
@@ -196,4 +196,4 @@ def _status(first: bytes) -> str:
     return word[1].decode() if word else "OK"
 
 
-REDIS = Protocol("redis", Redis, request_match, response_match)
+REDIS = Protocol("redis", Redis, request_match, response_match, agree=agree)

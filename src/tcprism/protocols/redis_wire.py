@@ -23,6 +23,9 @@ _AMID = re.compile(rb"\r\n(?=\*[1-9]\d{0,6}\r\n\$\d{1,2}\r\n[A-Za-z][\w.-]*\r\n)
 _ARGUMENT = re.compile(rb"\$(\d{1,10})\r\n")
 _ARGUMENT_BEGUN = re.compile(rb"(?:\$(?:\d{1,10}\r?)?)?")
 _INLINE = re.compile(rb"([A-Za-z][\w.-]{0,63}(?:[ \t][^\r\n]*)?)?\r?\n|\*(?:0|-1)\r\n")
+_WHOLE_LINE = re.compile(rb"([A-Za-z][\w.-]{0,63}(?:[ \t][\x20-\x7e\t]*)?)\r?\n")
+_INLINE_PING = re.compile(rb"ping\s", re.IGNORECASE)
+_POP3 = (b"AUTH", b"QUIT")
 _INLINE_BEGUN = re.compile(rb"[A-Za-z][^\r\n]{0,8192}\r?|\r|\*-?[01]?\r?")
 # 1: a whole element; 2 and 3: a string of so many bytes; 4 and 5: so many elements
 _ELEMENT = re.compile(
@@ -241,8 +244,13 @@ def _skip(reply: Reply, data: bytes, place: int) -> int:
 def request_match(data: bytes) -> Match:
     """Take commands by their names: a reply may be an array of strings, too.
 
-    Inline commands are not taken: lines of text are other protocols', too, PING is NATS'.
+    Lines of text are other protocols', too. NATS answers PING otherwise, and is tried before; what
+    POP3 has as well is not taken.
     """
+    if inline := _WHOLE_LINE.match(data):
+        words = inline[1].split()
+        known = words[0].upper() not in _POP3 and is_command(words[0], len(words))
+        return Match.YES if known else Match.NO
     if found := _COMMAND.match(data):
         known = int(found[2]) == len(found[3]) and is_command(found[3], int(found[1]))
         return _arguments_match(data, found) if known else Match.NO
@@ -268,9 +276,18 @@ def _arguments_match(data: bytes, command: re.Match[bytes]) -> Match:
 
 
 def response_match(data: bytes) -> Match:
-    """Take anything but what is a command."""
+    """Take anything but what is a command, or an error of NATS."""
+    if data.startswith(b"-ERR '"):
+        return Match.NO
     if data[:1] == b"*" and (match := request_match(data)) is not Match.NO:
         return Match.NO if match is Match.YES else match
-    if _ELEMENT.match(data):
-        return Match.YES
+    if found := _ELEMENT.match(data):
+        rest = data[found.end() :] if found.lastindex == 1 else b""
+        fits = not rest or _ELEMENT.match(rest) or _ELEMENT_BEGUN.fullmatch(rest)
+        return Match.YES if fits else Match.NO
     return Match.MORE if _ELEMENT_BEGUN.fullmatch(data) else Match.NO
+
+
+def agree(request: bytes, response: bytes) -> bool:
+    """Say whether a reply fits: what NATS answers to its PING may come behind an +OK."""
+    return not (_INLINE_PING.match(request) and response.startswith(b"+OK"))

@@ -7,7 +7,7 @@ import pytest
 from tcprism.protocols import Exchange
 from tcprism.protocols.redis import REDIS
 
-from .talk import CLIENT, SERVER, Talk, exchanges, recorded, told
+from .talk import CLIENT, SERVER, Said, Talk, exchanges, recorded, told
 
 OK = b"+OK\r\n"
 
@@ -78,6 +78,24 @@ def test_resources(words: tuple[str, ...], method: str, resource: str, values: s
     said = [(CLIENT, command(*words)), (SERVER, OK)]
     assert told(exchanges(said)) == [(method, resource, "OK")]
     assert told(exchanges(said, show_values=True)) == [(method, values, "OK")]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ([(CLIENT, b"PING\r\n"), (SERVER, b"+PONG\r\n")], [("PING", "", "PONG")]),
+        ([(CLIENT, b"get key\n"), (SERVER, b"$2\r\nhi\r\n")], [("GET", "key", "")]),
+        (
+            [(CLIENT, b"incr n\r\nEXISTS n\r\n"), (SERVER, b":1\r\n:1\r\n")],
+            [("INCR", "n", ""), ("EXISTS", "n", "")],
+        ),
+    ],
+)
+def test_inline_commands_alone(said: list[Said], expected: list[tuple[str, str, str]]) -> None:
+    """As a health check or telnet sends them."""
+    found = exchanges(said)
+    assert told(found) == expected
+    assert {one.protocol for one in found} == {"redis"}
 
 
 def test_inline_commands_follow_others() -> None:
@@ -196,7 +214,14 @@ def test_a_reply_that_looks_like_a_command_does_not_swap_the_ends(client: int) -
 
 @pytest.mark.parametrize(
     ("asked", "answer"),
-    [(b"USER joe\r\n", b"+OK\r\n"), (b"get key\r\n", b"END\r\n"), (b"PING\r\n", b"PONG\r\n")],
+    [
+        (b"USER joe\r\n", b"+OK\r\n"),
+        (b"QUIT\r\n", b"+OK\r\n"),
+        (b"AUTH PLAIN\r\n", b"+ \r\n"),
+        (b"STAT\r\n", b"+OK 2 320\r\n"),
+        (b"get key\r\n", b"END\r\n"),
+        (b"PING\r\n", b"PONG\r\n"),
+    ],
 )
 def test_protocols_with_such_lines_are_not_claimed(asked: bytes, answer: bytes) -> None:
     assert not exchanges([(CLIENT, asked), (SERVER, answer)] * 3, [REDIS])
