@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tcprism.errors import UsageError
 from tcprism.events import Batch, Part
 from tcprism.events._wire import EventKind, MessageFlag
 from tcprism.events.columns import BY_NAME
+from tcprism.recording.where import Where
 from tcprism.stages.request_filter import RequestFilter
 from tcprism.stages.requests import Requests
 
@@ -309,3 +311,28 @@ def test_a_response_waits_for_the_write_that_returns_after_its_read(lost: bool) 
     assert column(found[1], "request_state") == ["complete"]
     assert (column(found[1], "server_ns")[0] is None) == lost
     assert not made(stage)
+
+
+def test_that_all_were_turned_away_is_said() -> None:
+    talk, chosen = Talk(), RequestFilter(statuses=["404"])
+    talk.exchange(0)
+    talk.exchange(1)
+    assert not len(chosen(Requests(alone=True)(talk.batch)))
+    (remark,) = chosen.account().remarks
+    assert remark.startswith("2 requests were read, and none matches")
+    assert RequestFilter().account().remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ("method = GET", r"there is no column GET \(docs/events.md lists them; text needs single"),
+        ("method = 'GET", "unterminated string"),
+        ("took = ", "syntax error"),
+    ],
+)
+def test_an_expression_that_is_none_is_refused_in_plain_words(expression: str, said: str) -> None:
+    pytest.importorskip("duckdb")
+    pytest.importorskip("pyarrow")
+    with pytest.raises(UsageError, match=f"^--where: {said}.*; write for example --where "):
+        Where(expression, "request")

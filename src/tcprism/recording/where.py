@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from tcprism.events.optional import need
 from tcprism.recording.sql import LOCKED, NO_VARIABLES
 
 _PLACE = "place_in_batch"
+_NO_COLUMN = re.compile(r'Binder Error: Referenced column "(.{1,100}?)" not found')
 
 
 class Where:
@@ -45,7 +47,18 @@ class Where:
             found = self._connection.from_arrow(table).filter(self._expression).project(_PLACE)
             return [place for (place,) in found.fetchall()]
         except self._duckdb.Error as error:
-            said = str(error).strip().splitlines()[0].rstrip(".")
             raise UsageError(
-                f"--where: {said}; write for example --where \"method = 'GET'\""
+                f"--where: {_said(str(error))}; write for example --where \"method = 'GET'\""
             ) from error
+
+
+def _said(text: str) -> str:
+    """Return what DuckDB says as a sentence's part."""
+    first = text.strip().splitlines()[0].rstrip(".!")
+    if column := _NO_COLUMN.match(first):
+        return (
+            f"there is no column {column[1]} (docs/events.md lists them; text needs single quotes,"
+            " and the shell double ones around all)"
+        )
+    kind, _, rest = first.partition(": ")
+    return rest[:1].lower() + rest[1:] if kind.endswith("Error") else first

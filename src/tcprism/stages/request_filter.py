@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
 from tcprism.events.columns import BY_NAME
+from tcprism.events.ledger import Account
 from tcprism.events.requests import UNKNOWN_NS
+from tcprism.stages import StatefulStage
 
 Mask = NDArray[np.bool_]
 ERROR = "error"
@@ -20,8 +22,8 @@ ERROR = "error"
 Where = Callable[[Batch], Mask]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFilter:
+@dataclass(slots=True)
+class RequestFilter(StatefulStage):
     """A stage that lets requests through that match all of what is given.
 
     `slower_ns`: took at least so long. `statuses`: one of these, where "error" stands for whatever
@@ -33,11 +35,21 @@ class RequestFilter:
     statuses: Sequence[str] = ()
     where: Where | None = None
     pending: bool = False
+    _passed: int = field(default=0, init=False)
+    _turned_away: int = field(default=0, init=False)
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the batch without the requests that do not match."""
-        parts = [self._chosen(part, batch) for part in batch.parts]
+        parts = [self._counted(part, batch) for part in batch.parts]
         return Batch([part for part in parts if len(part)], batch.clock_offset_ns)
+
+    def _counted(self, part: Part, batch: Batch) -> Part:
+        chosen = self._chosen(part, batch)
+        if part.family == "request":
+            answered = int((BY_NAME["request_state"].values(part) != "pending").sum())
+            self._passed += len(chosen)
+            self._turned_away += max(0, answered - len(chosen))
+        return chosen
 
     def _chosen(self, part: Part, batch: Batch) -> Part:
         if part.family != "request":
@@ -55,6 +67,14 @@ class RequestFilter:
                 alone = Batch([part], batch.clock_offset_ns)
                 chosen[alone.permutation] = self.where(alone)
         return part.take(chosen)
+
+    def account(self) -> Account:
+        """Say that there were requests where all were turned away."""
+        if self._passed or not self._turned_away:
+            return Account()
+        were = "a request was" if self._turned_away == 1 else f"{self._turned_away:,} requests were"
+        options = "--slower, --status or --where"
+        return Account(remarks=(f"{were} read, and none matches {options}",))
 
 
 def _has_status(part: Part, statuses: Sequence[str]) -> Mask:
