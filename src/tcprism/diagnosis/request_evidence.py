@@ -101,7 +101,7 @@ class RequestEvidence:
         if self._share and self._spent > self._share * (begun - self._began) + 1:
             self.skipped += len(batch)
             return
-        for part in self._stage(batch).parts:
+        for part in (*self._stage(batch).parts, *self._stage.tick(0).parts):
             self._add(part)
         self._spent += time.monotonic() - begun
 
@@ -176,7 +176,9 @@ class RequestEvidence:
 
         A number is -1 where that end was not seen.
         """
-        self._stage.tick(now_ns)
+        for _ in range(2):  # what is held for a tick is over now
+            for part in self._stage.tick(now_ns).parts:
+                self._add(part)
         found: list[tuple[Asked, int, int]] = []
         for part in self._stage.pending(PENDING_MAX).parts:
             rows = part.rows

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tcprism.diagnosis.table import Table
 from tcprism.events import Batch, Part
 from tcprism.events._wire import EventKind, MessageFlag
+from tcprism.events.batch import joined
 from tcprism.events.connection import same_connection
 from tcprism.events.optional import need
 from tcprism.events.part import joined_rows
@@ -83,7 +84,8 @@ class RequestHistory:
 
 def made(stage: Requests, batch: Batch) -> Batch:
     """Return the requests that end in a batch; at most AT_ONCE_MAX of its events are read."""
-    return stage(batch.between(max(0, len(batch) - AT_ONCE_MAX), len(batch)))
+    ended = stage(batch.between(max(0, len(batch) - AT_ONCE_MAX), len(batch)))
+    return joined(ended, stage.tick(0))
 
 
 def pending(stage: Requests) -> Part | None:
