@@ -14,10 +14,11 @@ NGINX = """\
 worker_processes 2; pid {folder}/nginx.pid; error_log {folder}/error.log; daemon off;
 events {{ worker_connections 512; }}
 http {{
-  access_log {folder}/access.log; root {folder}; client_body_temp_path {folder}/a;
+  log_format sizes '- "$request" $status $request_length $bytes_sent';
+  access_log {folder}/access.log sizes; root {folder}; client_body_temp_path {folder}/a;
   proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d;
   scgi_temp_path {folder}/e;
-  server {{ listen 127.0.0.1:8080 {protocol}; keepalive_requests 100000;
+  server {{ listen 127.0.0.1:8080 {protocol}; keepalive_requests 100000; {settings}
     location /hello {{ return 200 "hello"; }} location /broken {{ return 503; }}
     location /none {{ return 404; }} }}
 }}
@@ -25,12 +26,22 @@ http {{
 
 
 @contextmanager
-def nginx(netns: Netns, folder: Path, protocol: str = "") -> Iterator[Path]:
-    """Run nginx, which speaks HTTP/1 or "http2"; yield its access log."""
+def nginx(
+    netns: Netns, folder: Path, protocol: str = "", tls: tuple[str, str] | None = None
+) -> Iterator[Path]:
+    """Run nginx, which speaks HTTP/1 or "http2"; yield its access log.
+
+    With a certificate and its key, inside TLS.
+    """
     if not shutil.which("nginx"):
         pytest.skip("needs the package nginx-light")
     folder.chmod(0o755)
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, protocol=protocol))
+    settings = ""
+    if tls:
+        protocol += " ssl"
+        settings = f"ssl_certificate {tls[0]}; ssl_certificate_key {tls[1]};"
+    text = NGINX.format(folder=folder, protocol=protocol, settings=settings)
+    (folder / "nginx.conf").write_text(text)
     process = subprocess.Popen(
         netns.command("nginx", "-e", f"{folder}/error.log", "-c", f"{folder}/nginx.conf")
     )

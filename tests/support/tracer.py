@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,11 @@ def parse_ledger(stderr: list[str]) -> Ledger:
 
 def read_fdinfo(pid: int) -> str:
     """Return what the kernel tells of all that a process has open."""
-    return "".join(path.read_text() for path in Path(f"/proc/{pid}/fdinfo").iterdir())
+    told = ""
+    for path in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            told += path.read_text()
+    return told
 
 
 def bpf_of(pid: int) -> dict[str, set[int]]:
