@@ -30,6 +30,7 @@ _LOADS = {
     "redis-benchmark": (*_REDIS, "{}"),
     "redis-benchmark -P 16": (*_REDIS, "{}", "-P", "16"),
 }
+_PROGRAMS = ("nginx", "redis-server", "ab", "redis-benchmark")
 _RATE = re.compile(r"Requests per second: +([\d.]+)|GET: ([\d.]+) requests per second")
 
 
@@ -66,6 +67,9 @@ def turn(netns: Netns, command: tuple[str, ...], view: str, *arguments: str) -> 
 
 def run(rounds: Rounds) -> None:
     """Measure, and print a table."""
+    if missing := [program for program in _PROGRAMS if not shutil.which(program)]:
+        print(f"\nservers: not measured, this needs {', '.join(missing)}")
+        return
     repeats, count = rounds.pick(1, 3, 7), rounds.pick(20_000, 100_000, 100_000)
     table = Table(
         f"traffic kept with requests, of that with trace, median of {2 * repeats} pairs",
@@ -73,9 +77,8 @@ def run(rounds: Rounds) -> None:
     )
     with servers() as netns:
         for name, command in _LOADS.items():
-            if shutil.which(command[0]):
-                load = tuple(word.format(count) for word in command)
-                table.add(name, *_measured(netns, load, repeats, count))
+            load = tuple(word.format(count) for word in command)
+            table.add(name, *_measured(netns, load, repeats, count))
     table.print()
 
 
