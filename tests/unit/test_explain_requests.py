@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tcprism.cli.explain import summary
+from tcprism.cli.explain import doubts, summary
 from tcprism.diagnosis.evidence import Evidence
 from tcprism.diagnosis.explain import Verdict, explained, verdicts
 from tcprism.diagnosis.explanation import Explanation, asked_by
 from tcprism.diagnosis.facts import with_facts
+from tcprism.diagnosis.request_evidence import RequestEvidence
 from tcprism.diagnosis.request_facts import pending_of
 from tcprism.events import Batch, Part
 from tcprism.events._wire import EventKind
@@ -199,3 +200,16 @@ def test_of_several_servers_the_slow_one_comes_first() -> None:
         " 198.51.100.7:8081 2 ms (1 request, http GET /x)"
     ) in "\n".join(summary(found, connections, ()))
     assert asked_by((), taken.requests, pending) == ()
+
+
+def test_reading_takes_no_more_than_its_share_and_that_is_said() -> None:
+    """The clock is the truth here: each batch takes a second of it."""
+    taken, clock = RequestEvidence(0.25), iter(range(1000))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tcprism.diagnosis.request_evidence.time.monotonic", lambda: next(clock))
+        for _ in range(20):
+            taken.add(talk(*answered(0.1)))
+    assert taken.skipped in range(4 * 13, 4 * 17, 4)
+    told = doubts(Explanation((), {}, 0, skipped=taken.skipped))
+    assert "requests were not read off" in "".join(told)
+    assert not pending_of(taken, Part(change(**IDLE).after), whole=True).whole

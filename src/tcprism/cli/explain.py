@@ -112,6 +112,11 @@ def doubts(found: Explanation) -> Iterator[str]:
             f"snapshots are missing: {counted(len(found.pauses), 'gap')} of up to {longest:.2g} s;"
             " the counters still cover them, but states in between were not seen"
         )
+    if found.skipped:
+        yield (
+            f"too much at once: requests were not read off {counted(found.skipped, 'event')},"
+            " so none is named as pending (a filter helps)"
+        )
     if found.lost:
         yield f"missing: {counted(found.lost, 'event')}, and what they would have proven"
 

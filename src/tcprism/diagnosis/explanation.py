@@ -37,6 +37,7 @@ class Explanation:
     events that the verdicts could not use: lost in a ring, or beyond the memory limit. `trouble`
     and `damaged` are those of the `Recording`. `servers` has, of each process that waits for a slow
     peer and asks several servers, what it asked each of them for; the one that took longest first.
+    `skipped` counts events that requests were not read off, because they were too many at once.
     """
 
     connections: tuple[Explained, ...]
@@ -48,6 +49,7 @@ class Explanation:
     trouble: tuple[str, ...] = ()
     damaged: bool = False
     servers: tuple[tuple[Server, ...], ...] = ()
+    skipped: int = 0
 
     def __iter__(self) -> Iterator[Explained]:
         return iter(self.connections)

@@ -29,7 +29,7 @@ KINDS = ("send", "recv", "connect", "accept", "close")  # of the connections tha
 LOSSES = ("retransmit", "undo", "drop")  # of all: the peer may be on this host, too
 PACE = 0.1  # seconds between two snapshots
 SHARE = 0.05  # of the time at most: many sockets are looked at less often
-REQUESTS_SHARE = 0.5  # of the time at most, for reading requests: other evidence must not suffer
+REQUESTS_SHARE = 0.25  # of the time at most, for reading requests: other evidence must not suffer
 
 
 class Inquiry(Sink):
@@ -107,6 +107,7 @@ class Inquiry(Sink):
             tuple(exhausted(_homes(part))),
             lost,
             servers=asked_by(connections, self._evidence.requests, pending),
+            skipped=self._evidence.requests.skipped,
         )
 
 

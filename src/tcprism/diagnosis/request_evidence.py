@@ -21,6 +21,7 @@ from tcprism.stages.requests import Requests
 
 CONNECTIONS_MAX = 65_536
 SERVERS_MAX = 10_000
+AT_ONCE = 0.25  # seconds that it may take beyond its share
 SLOW_MAX = 20_000
 SLOW_NS = 10_000_000  # what another process may have waited for meanwhile
 PENDING_MAX = 10_000
@@ -80,7 +81,7 @@ class RequestEvidence:
     def __init__(self, share: float = 0.0) -> None:
         self._stage = Requests(alone=True)
         self._share = share
-        self._began, self._spent = time.monotonic(), 0.0
+        self._began = self._spent = 0.0
         self.numbers = Numbers(CONNECTIONS_MAX)
         self.waits = Waits()
         self.slowest: tuple[dict[int, Asked], dict[int, Asked]] = ({}, {})
@@ -98,7 +99,8 @@ class RequestEvidence:
         if not self._payload:
             return
         begun = time.monotonic()
-        if self._share and self._spent > self._share * (begun - self._began) + 1:
+        self._began = self._began or begun
+        if self._share and self._spent > self._share * (begun - self._began) + AT_ONCE:
             self.skipped += len(batch)
             return
         for part in (*self._stage(batch).parts, *self._stage.tick(0).parts):
