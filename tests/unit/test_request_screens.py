@@ -1,5 +1,7 @@
 """The screens of requests, by driven keys: routes, requests, one request, those of a connection."""
 
+import asyncio
+
 import pytest
 
 pytest.importorskip("ddsketch")
@@ -12,6 +14,7 @@ from tcprism.diagnosis.search import Search
 from tcprism.errors import ExtraMissing
 from tcprism.sinks.request_summary import Group
 from tcprism.tui.app import Top
+from tcprism.tui.model import Model
 from tcprism.tui.views.requests import RequestsView
 
 from .asked import asked
@@ -52,6 +55,17 @@ def test_a_request_with_its_time_and_events(drive: Drive) -> None:
     assert "a segment sent again (tlp)" in text
     assert "retransmit" in text
     assert "/item/4" not in text
+
+
+def test_it_can_be_the_first_screen(utc: None) -> None:
+    app = Top(Model(feed(), "out"), 1.0, "requests")
+
+    async def session() -> None:
+        async with app.run_test() as pilot:
+            await settle(pilot)
+            assert app.view.id == "requests"
+
+    asyncio.run(session())
 
 
 def test_the_slowest_or_the_latest(drive: Drive) -> None:

@@ -23,6 +23,7 @@ from tcprism.events.names import STATES
 from tcprism.recording.reader import Recording
 from tcprism.recording.writer import Writer
 
+from .asked import COUNT, MS, SERVER_MS, asked
 from .records import connections, losses, messages, segments, snapshots
 from .session import CLOCK_OFFSET, HTTPS, LENGTH, SECOND, look, talk
 from .test_diagnosis_table import row
@@ -290,3 +291,27 @@ def test_a_summary_comes_first_then_the_worst_of_each_verdict(
     assert lines[-1] == "54 more are not shown: --all shows every one"
     explain.main([str(path), "--all"], standalone_mode=False)
     assert capfd.readouterr().out.count(" -> ") == 59
+
+
+def test_requests_as_json_and_as_text(
+    tmp_path: Path, run: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nine are answered, as `asked` says, and one is not."""
+    pytest.importorskip("ddsketch")
+    path = str(recorded(tmp_path / "run.tcpr", *asked()))
+    looks = run(top, path, "--view", "requests", "--format", "json")
+    (route,) = looks[-1]["routes"]
+    told = [route[name] for name in ("route", "count", "failed", "retransmissions", "mostly")]
+    assert told == ["http GET /item/?", COUNT, 1, 1, "server"]
+    assert route["max_ns"] == (max(SERVER_MS) + 3) * MS
+    assert route["p50_ns"] == pytest.approx((sorted(SERVER_MS)[COUNT // 2] + 3) * MS, rel=0.01)
+    (waiting,) = looks[-1]["pending"]
+    assert (waiting["resource"], waiting["server_comm"]) == ("/never", "nginx")
+    assert waiting["waiting_for"] == "response"
+    assert 0 <= waiting["age_ns"] < SECOND
+    top.main((path, "--view", "requests", "--plain"), standalone_mode=False)
+    last = capfd.readouterr().out.split("\n\n")[-2].splitlines()
+    assert last[1] == "1 without a response"
+    assert "http GET /never (pending: response)  curl[812] -> nginx[431]" in last[2]
+    assert last[-1].split()[0] == str(COUNT)
+    assert last[-1].endswith("http GET /item/?")

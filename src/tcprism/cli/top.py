@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import re
 import sys
 from collections.abc import Iterable
@@ -20,12 +21,19 @@ from tcprism.cli.tls_options import tls_option
 from tcprism.diagnosis.connections import COLUMNS
 from tcprism.diagnosis.feeds import Feed, Live, Recorded
 from tcprism.errors import MachineError, UsageError
+from tcprism.events.requests import NEEDS, PAYLOAD
 from tcprism.filter_texts import parse_recorded
 from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
 from tcprism.tui.model import Model
 from tcprism.tui.plain import Printer, json_line, table_text
+from tcprism.tui.plain_requests import requests_json, requests_text
 
+_PRINTERS: dict[str, dict[str, Printer]] = {
+    "connections": {"text": table_text, "json": json_line},
+    "requests": {"text": requests_text, "json": requests_json},
+}
+_EVENTS_PAUSE = 0.5  # seconds between two polls of the rings
 _TO_END = 2.0  # seconds: the screens may be waiting for the kernel
 
 EPILOG = """\b
@@ -34,6 +42,7 @@ Examples:
   tcprism top --port 443 --sort rtt      connections on a port, slowest path first
   tcprism top --plain | less             a table per second, for pipes and small terminals
   tcprism top --format json              one JSON object per second
+  tcprism top --view requests --plain    requests without a response, and routes
   tcprism top run.tcpr                   a recording, with a timeline
 
 Rates and totals come from the kernel's own counters, so watching costs the connections nothing.
@@ -54,6 +63,13 @@ Hooks are attached only while a view shows events. See docs/top.md."""
     help="Column to sort by.",
 )
 @tls_option
+@click.option(
+    "--view",
+    type=click.Choice([*_PRINTERS]),
+    default="connections",
+    show_default=True,
+    help="What to print, or the screen to begin with.",
+)
 @click.option("--plain", is_flag=True, help="Print a table per snapshot instead of the screens.")
 @options.memory_option
 @click.option(
@@ -69,12 +85,10 @@ def command(**given: Any) -> None:
     recording = open_recording(given)
     with closing(open_feed(recording, given, interval)) as feed:
         model = Model(feed, given["sort"])
-        if given["form"] == "json":
-            _print(model, interval, json_line)
-        elif given["plain"] or not sys.stdout.isatty():
-            _print(model, interval, table_text)
+        if given["form"] == "json" or given["plain"] or not sys.stdout.isatty():
+            _print(model, interval, given["view"], given["form"])
         else:
-            _show(model, interval)
+            _show(model, interval, given["view"])
     if recording:
         print_trouble(recording)
 
@@ -106,7 +120,7 @@ def parse_interval(text: str) -> float:
     return seconds
 
 
-def _show(model: Model, interval: float) -> None:
+def _show(model: Model, interval: float, view: str) -> None:
     try:
         app = importlib.import_module("tcprism.tui.app")
         terminal = importlib.import_module("tcprism.tui.terminal")
@@ -118,19 +132,29 @@ def _show(model: Model, interval: float) -> None:
     with interrupts.noted(), terminal.restored():
         interrupts.check()
         interrupts.alive(_TO_END)
-        app.Top(model, interval).run()
+        app.Top(model, interval, view).run()
 
 
-def _print(model: Model, interval: float, printer: Printer) -> None:
+def _print(model: Model, interval: float, view: str, form: str) -> None:
     """Print at each look; a recording is printed as fast as it can be read."""
     output, recorded = sys.stdout.buffer, isinstance(model.feed, Recorded)
+    printer, reads = _PRINTERS[view][form], view == "requests"
+    if reads:
+        model.requests()  # says which library is missing, before hooks are on
+        model.feed.want(NEEDS, model.feed.filters, PAYLOAD)
+    pauses = math.ceil(interval / _EVENTS_PAUSE) if reads else 1
     try:
         with Stop(Limits(), output, None) as stop:
             while not stop.reached:
                 model.table = model.feed.table(model.table if len(model.table) else None)
+                if reads:
+                    model.add_events(model.feed.events())
                 output.writelines(_encoded(printer(model)))
                 output.flush()
-                stop.wait(0 if recorded else interval)
+                for left in range(0 if recorded else pauses, 0, -1):
+                    stop.wait(interval / pauses)
+                    if left > 1:  # rings are full sooner than a long interval is over
+                        model.add_events(model.feed.events())
                 stop.reached |= not model.feed.go_on()
     except BrokenPipeError:
         silence(output)

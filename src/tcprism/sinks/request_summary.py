@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -108,8 +108,13 @@ class Group:
             yield "-" if value is None else duration(value / 1000)
         yield duration(self.most / 1000) if self.sketch.count else "-"
         yield f"{self.retransmissions}"
+        yield self.mostly or "-"
+
+    @property
+    def mostly(self) -> str | None:
+        """The largest part of their time in all."""
         largest = list(SPLIT)[int(self.parts.argmax())].replace("_", " ")
-        yield largest if self.parts.any() else "-"
+        return largest if self.parts.any() else None
 
     def percentile(self, share: float) -> float | None:
         """Return the time that a share of the requests did not exceed: that of the nearest rank.
@@ -164,13 +169,17 @@ class RequestSummary(Sink):
 
     def lines(self) -> Iterator[str]:
         """Yield the table, the groups with the most time in all first."""
-        if not self._groups:
-            yield "no requests"
-            return
-        seconds = (self._last - self._first) / 1e9
-        yield _LINE.format(*_TITLES) + self._by
         groups = sorted(self._groups.items(), key=lambda item: -item[1].sketch.sum)
-        for name, group in groups[:SHOWN]:
-            yield _LINE.format(*group.cells(seconds)) + name
-        if len(groups) > SHOWN:
-            yield f"... and {len(groups) - SHOWN} more"
+        yield from table_lines(groups, (self._last - self._first) / 1e9, self._by)
+
+
+def table_lines(groups: Sequence[tuple[str, Group]], seconds: float, by: str) -> Iterator[str]:
+    """Yield a table of the first SHOWN groups, as of so many seconds."""
+    if not groups:
+        yield "no requests"
+        return
+    yield _LINE.format(*_TITLES) + by
+    for name, group in groups[:SHOWN]:
+        yield _LINE.format(*group.cells(seconds)) + name
+    if len(groups) > SHOWN:
+        yield f"... and {len(groups) - SHOWN} more"

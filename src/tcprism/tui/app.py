@@ -88,10 +88,11 @@ class Top(TerminalApp):
         Binding("q", "quit", "Quit"),
     ]
 
-    def __init__(self, model: Model, interval: float) -> None:
+    def __init__(self, model: Model, interval: float, begin: str = "connections") -> None:
         super().__init__()
         self.model = model
         self.interval = interval
+        self._begin = begin
         self.held = False
         self._looking = False
         self._hooks = asyncio.Lock()
@@ -134,6 +135,7 @@ class Top(TerminalApp):
         self.set_interval(EVENTS_PAUSE, self._read_events)
         self._tick_once()
         self._focus_view()
+        self.action_view(self._begin)
 
     def _tick(self) -> None:
         """Look again, unless that is to be held."""

@@ -18,7 +18,7 @@ from tcprism.tui.model import Model
 
 Printer = Callable[[Model], Iterator[str]]
 
-_CLEAR = "\x1b[H\x1b[2J"
+CLEAR = "\x1b[H\x1b[2J"
 _ANY_LENGTH = 1000
 _NOT_OF_A_STATE = ("time", "ts_ns", "kind", "bytes", "error")
 
@@ -33,8 +33,8 @@ def table_text(model: Model) -> Iterator[str]:
         max(map(len, [column.title, *cells])) for column, cells in zip(shown, texts, strict=True)
     ]
     chosen = fitted(shown, columns - 1, needs, model.sort)
-    moment = _time_text(model)
-    yield f"{_CLEAR if lines else ''}{moment}  {len(model.table)} sockets"
+    moment = time_text(model)
+    yield f"{CLEAR if lines else ''}{moment}  {len(model.table)} sockets"
     for row in zip(
         *([c.title, *cells] for c, cells in zip(shown, texts, strict=True)), strict=True
     ):
@@ -60,7 +60,7 @@ def json_line(model: Model) -> Iterator[str]:
     values["retransmit_share"] = table.retransmit_share[places].round(6).tolist()
     values["limited_by"] = [LABELS[n] or None for n in limits(table.change)[places].tolist()]
     rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
-    yield json.dumps({"time": _time_text(model), "connections": rows}, ensure_ascii=True)
+    yield json.dumps({"time": time_text(model), "connections": rows}, ensure_ascii=True)
 
 
 def _numbers(rates: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[int]:
@@ -68,6 +68,7 @@ def _numbers(rates: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[int]:
     return whole
 
 
-def _time_text(model: Model) -> str:
+def time_text(model: Model) -> str:
+    """Return the moment that is shown."""
     moment = np.array([model.feed.now_ns()], np.uint64)
     return time_texts(moment, model.feed.clock_offset_ns)[0]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from tcprism.diagnosis.request_history import proved
-from tcprism.diagnosis.table import Table
 from tcprism.events import Batch, Part
 from tcprism.events.requests import SPLIT, UNKNOWN_NS
 from tcprism.events.units import duration, percent, size
@@ -46,18 +44,6 @@ def answered_lines(batches: Iterable[Batch]) -> Iterator[str]:
     ]
     for line in reversed(lines):
         yield f"{line[3]:>9}  {line[-1]}, {line[0]}"
-
-
-def pending_lines(part: Part, table: Table, now_ns: int, most: int) -> Iterator[str]:
-    """Yield how long the oldest of the requests without a response have waited, and for what."""
-    oldest = proved(part.take(slice(most)), table)
-    begun = oldest.rows["start_ts_ns"].astype(int).tolist()
-    columns = (begun, each(client, oldest), each(server, oldest), each(what, oldest))
-    for start, asks, asked, wanted in zip(*columns, strict=True):
-        age = duration(max(0, now_ns - start) / 1000)
-        yield f"{age:>9}  {wanted}  {asks} -> {asked}"
-    if len(part) > most:
-        yield f"{'':>9}  and {len(part) - most} more"
 
 
 def page(request: Part, offset_ns: int) -> Iterator[str]:

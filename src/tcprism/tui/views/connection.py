@@ -24,7 +24,8 @@ from tcprism.tui.layout import printable
 from tcprism.tui.lines import COLUMNS, book_lines, style
 from tcprism.tui.model import Model
 from tcprism.tui.payload import payload_text
-from tcprism.tui.request_lines import answered_lines, pending_lines
+from tcprism.tui.pending import pending_lines
+from tcprism.tui.request_lines import answered_lines
 from tcprism.tui.views import GridView
 
 _PLACES = [n for n, column in enumerate(COLUMNS) if column.name in ("time", "kind", "detail")]

@@ -20,7 +20,8 @@ from tcprism.tui import lines as event_lines
 from tcprism.tui.grid import Grid, GridColumn, Line
 from tcprism.tui.layout import printable
 from tcprism.tui.model import Model
-from tcprism.tui.request_lines import page, pending_lines, request_lines
+from tcprism.tui.pending import pending_lines
+from tcprism.tui.request_lines import page, request_lines
 from tcprism.tui.views import GridView
 
 _PENDING = 6  # lines
