@@ -16,7 +16,6 @@ from tcprism.diagnosis.port_exhaustion import exhausted
 from tcprism.diagnosis.request_facts import pending_of
 from tcprism.diagnosis.survey import Survey
 from tcprism.events import Batch, Part
-from tcprism.events.requests import PAYLOAD
 from tcprism.filters import Criteria
 from tcprism.pipeline import Stop, run
 from tcprism.sinks import Sink
@@ -27,6 +26,7 @@ from tcprism.sources.tracing import Tracing
 
 KINDS = ("send", "recv", "connect", "accept", "close")  # of the connections that are asked about
 LOSSES = ("retransmit", "undo", "drop")  # of all: the peer may be on this host, too
+PAYLOAD = 4096  # bytes of a message: heads of requests, but few that follow others in one write
 PACE = 0.1  # seconds between two snapshots
 SHARE = 0.05  # of the time at most: many sockets are looked at less often
 REQUESTS_SHARE = 0.25  # of the time at most, for reading requests: other evidence must not suffer
