@@ -311,6 +311,7 @@ def test_a_response_waits_for_the_write_that_returns_after_its_read(lost: bool) 
     assert column(found[1], "request_state") == ["complete"]
     assert (column(found[1], "server_ns")[0] is None) == lost
     assert not made(stage)
+    assert not stage._held
 
 
 def test_that_all_were_turned_away_is_said() -> None:

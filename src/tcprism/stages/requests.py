@@ -369,6 +369,7 @@ class Requests(StatefulStage):
                 self._answered.append(answered(stream, exchange, ended))
             self._gaps += conversation.gaps
         self._connections.pop(id(connection), None)
+        self._held.pop(id(connection), None)
         known = self._by_ends[connection.ends]
         known.remove(connection)
         if not known:
