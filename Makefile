@@ -34,7 +34,7 @@ test-quick: test-packages lint test-fast ## lint, types, unit tests, BPF and ker
 	$(AS_ROOT) $(PY) -m pytest tests/bpf tests/kernel -p no:cacheprovider
 
 test-fast: $(DEVELOPMENT) $(OBJECT) ## the tests that need no root
-	$(PY) -m pytest $(FAST_TESTS)
+	$(PY) -m pytest -n auto --dist loadfile $(FAST_TESTS)
 
 # Compilers are slow in a guest: have all compiled before, by pytest what pytest compiles.
 vm: test-packages $(DEVELOPMENT) $(OBJECT) ## kernel tests in virtual machines: make vm KERNEL=6.1

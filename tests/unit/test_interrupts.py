@@ -202,4 +202,5 @@ def test_ctrl_c_in_the_first_moments(arguments: tuple[str, ...]) -> None:
         if process.returncode == 128 + signal.SIGINT:
             assert said.startswith("tcprism: interrupted")
         elif process.returncode != -signal.SIGINT and "Interrupt" not in said:
-            assert (process.returncode, said) == (0, "")
+            assert process.returncode == 0, said  # where the signal came late
+            assert said == "" or said.endswith("none lost\n")

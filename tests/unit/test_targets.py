@@ -20,7 +20,6 @@ def hosts(*texts: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, .
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        (str(os.getpid()), Criteria(pids=(os.getpid(),), follow=True)),
         ("192.0.2.1", Criteria(hosts=hosts("192.0.2.1"))),
         ("192.0.2.1:443", Criteria(hosts=hosts("192.0.2.1"), ports=((443, 443),))),
         ("2001:db8::7", Criteria(hosts=hosts("2001:db8::7"))),
@@ -33,6 +32,11 @@ def hosts(*texts: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, .
 )
 def test_targets(text: str, found: Criteria) -> None:
     assert find_target(text) == found
+
+
+def test_a_process() -> None:
+    own = os.getpid()
+    assert find_target(str(own)) == Criteria(pids=(own,), follow=True)
 
 
 def test_a_file_comes_first(tmp_path: Path) -> None:
