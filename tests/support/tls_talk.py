@@ -126,16 +126,17 @@ def would_block(made: Contexts) -> None:
 
 
 def two_threads(made: Contexts) -> None:
-    """A thread that writes and one that reads, at the same time, on each end."""
-    with session(made) as ends:
-        threads = [
-            *(threading.Thread(target=end.read_all, args=(20_000,)) for end in ends),
-            *(threading.Thread(target=_write_often, args=(end,)) for end in ends),
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    """A thread that writes and one that reads, each at its end: a session allows one at a time."""
+    with session(made) as (client, server):
+        for writer, reader in ((client, server), (server, client)):
+            threads = [
+                threading.Thread(target=reader.read_all, args=(20_000,)),
+                threading.Thread(target=_write_often, args=(writer,)),
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
 
 
 def _write_often(end: End) -> None:
