@@ -40,12 +40,8 @@ MODULES = (
     *(f"tcprism.cli.{name}" for name in ("connections", "demo", "doctor", "retransmits", "trace")),
     *("tcprism.sources.tracing", "tcprism.sinks.json_lines", "runpy"),
 )
-# There pytest starts in 9 s without plugins, rather than 24, and tcprism is not started but forked.
-GUEST_ENVIRONMENT = {
-    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-    "TCPRISM_TESTS_FORK": "1",
-    "OPENBLAS_NUM_THREADS": "1",  # no threads in what is forked
-}
+# There pytest starts in 9 s without plugins, rather than 24.
+GUEST_ENVIRONMENT = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 @dataclass(frozen=True)

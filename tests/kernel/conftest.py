@@ -12,8 +12,7 @@ ALL_NATIVE = "\npytestmark = pytest.mark.native"
 
 
 def pytest_sessionstart() -> None:
-    if forked.WANTED:
-        forked.prepare()
+    forked.prepare()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

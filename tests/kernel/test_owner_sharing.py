@@ -238,7 +238,7 @@ def test_what_is_open_as_a_process_ends(pair: Pair, tmp_path: Path) -> None:
         listener.bind((where[0], int(where[1])))
         listener.listen()
         command = pair.client.command(sys.executable, "-c", LEFT_OPEN, *where)
-        tracer = Tracer(tmp_path / "events", "--kinds", "state", "--", *command)
+        tracer = Tracer(tmp_path / "events", "--kinds", "state", "--", *command, fork=True)
         assert tracer.wait() == 0
     ends = of(tracer.events, "state", new_state="FIN_WAIT1")
     connects = of(tracer.events, "state", new_state="SYN_SENT")

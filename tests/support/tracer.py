@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from . import forked
 from .forked import Forked
 
 TCPRISM = str(Path(sys.executable).with_name("tcprism"))
@@ -54,16 +53,16 @@ def bpf_of(pid: int) -> dict[str, set[int]]:
     return kinds
 
 
-def start(arguments: list[str], prefix: tuple[str, ...]) -> subprocess.Popen[str] | Forked:
-    """Start tcprism with a pipe for its stderr; only a command can have a prefix."""
-    if forked.WANTED and not prefix:
-        return Forked(arguments)
-    command = [*prefix, TCPRISM, *arguments]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def command(*words: str) -> subprocess.Popen[str]:
+    """Start a command with a pipe for its stderr."""
+    return subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 class Tracer:
-    """One run of tcprism; `prefix` runs it, `written` chooses how it writes what it sees."""
+    """One run of tcprism; `written` chooses how it writes what it sees.
+
+    It is the command, run by `prefix`, or with `fork` a process that does the same, sooner.
+    """
 
     def __init__(
         self,
@@ -72,9 +71,11 @@ class Tracer:
         prefix: tuple[str, ...] = (),
         view: str = "trace",
         written: tuple[str, ...] = ("--format", "json"),
+        fork: bool = False,
     ) -> None:
         self.output = output
-        self.process = start([view, "-v", *written, "--output", str(output), *arguments], prefix)
+        all_arguments = [view, "-v", *written, "--output", str(output), *arguments]
+        self.process = Forked(all_arguments) if fork else command(*prefix, TCPRISM, *all_arguments)
         self.stderr: list[str] = []
         self.failure: str | None = None
         self.fdinfo = ""  # what the kernel tells of its programs and maps
@@ -152,7 +153,9 @@ def tracing_all(runs: dict[Path, list[str]], view: str = "trace") -> Iterator[li
     One that fails spoils nothing for the others: it raises when its events are asked for.
     """
     with ExitStack() as stack:
-        tracers = [Tracer(output, *arguments, view=view) for output, arguments in runs.items()]
+        tracers = [
+            Tracer(output, *arguments, view=view, fork=True) for output, arguments in runs.items()
+        ]
         for tracer in tracers:
             stack.callback(tracer.close)
         for tracer in tracers:
