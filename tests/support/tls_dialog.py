@@ -79,5 +79,6 @@ def dialog(
             yield Dialog(asking, answering)
         finally:
             asking.end()
+        answering.await_text("ERROR")  # no more data: its last write has returned before
     finally:
         answering.end()

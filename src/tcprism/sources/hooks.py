@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -118,7 +119,11 @@ class Hooks:
         self.libraries = TlsLibraries(partial(self._attach_to_library, bpf))
 
     def _attach_to_library(self, bpf: BpfObject, library: Library) -> bool:
+        from tcprism.tls.cheap import cheap_functions
+
         attached = False
+        if library.flavor == "openssl":
+            library = replace(library, functions=cheap_functions(library.path, library.functions))
         for program in self._programs:
             if places := library.places(program.symbols, program.returns):
                 attached = True
