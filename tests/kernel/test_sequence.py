@@ -17,10 +17,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from tests.support import hooks
+from tests.support.netns import Netns
 from tests.support.tracer import Event, Tracer, tracing_all
 from tests.support.wire import Wire, deliver, lose_answers, wired
 
@@ -368,3 +370,46 @@ def test_seq(recorded: tuple[dict[str, Played], dict[str, Tracer]], name: str, h
             right = None if call.offset is None else played.first + call.offset & 0xFFFFFFFF
             allowed = {right} if call.told else {right, None}
             assert event["seq"] in allowed, call
+
+
+def test_a_send_in_the_middle_of_another(netns: Netns, tmp_path: Path) -> None:
+    """One thread waits for room in a send, and another sends: nobody's number may be wrong."""
+    names = hooks.message_hooks()
+    common = ["--kinds", "send", "--payload", "0", "--netns", netns.path]
+    with tracing_all({tmp_path / hook: ["--hooks", hook, *common] for hook in names}) as tracers:
+        stream = play_in_the_middle(netns)
+    for tracer in tracers:
+        sends = {event["bytes"]: event["seq"] for event in tracer.events}
+        assert set(sends) == {1, len(FIRST), LONG}
+        for sent, byte in ((1, b"b"), (LONG, b"a")):
+            right = sends[len(FIRST)] + stream.index(byte) & 0xFFFFFFFF
+            assert sends[sent] in (right, None)
+
+
+FIRST, LONG = b"first", 1 << 22
+
+
+def play_in_the_middle(netns: Netns) -> bytes:
+    """Return the stream: FIRST, then LONG times an "a" with a "b" among them."""
+    with netns.socket() as listener, netns.socket() as client:
+        listener.bind(("127.0.0.1", FIRST_PORT))
+        listener.listen()
+        client.connect(listener.getsockname())
+        server, _ = listener.accept()
+        client.settimeout(None)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 15)
+        with server:
+            client.sendall(FIRST)
+            long, short = (
+                threading.Thread(target=client.send, args=(data,)) for data in (b"a" * LONG, b"b")
+            )
+            long.start()
+            stream = bytearray(server.recv(2 * len(FIRST), socket.MSG_WAITALL))  # it has begun
+            short.start()
+            while short.is_alive() and long.is_alive():
+                stream += server.recv(1 << 15)
+            while len(stream) < len(FIRST) + LONG + 1:
+                stream += server.recv(1 << 20)
+            long.join()
+            short.join()
+    return bytes(stream)

@@ -88,6 +88,7 @@ struct sock {
 		int len;
 	} sk_backlog;
 	s32 sk_peek_off;
+	int sk_write_pending; /* threads that wait for room, or for the connection, in the middle of a send */
 	int sk_sndbuf;
 	int sk_rcvbuf;
 	u32 sk_ack_backlog;

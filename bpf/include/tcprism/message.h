@@ -58,10 +58,51 @@ INLINE u32 peeked_ahead(struct sock *sk, u32 bytes, enum reads reads)
 	return offset > 0 ? offset - bytes : 0;
 }
 
+/* By socket address: write_seq as a send returned while another was under way there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u64);
+	__type(value, u32);
+} sends_between SEC(".maps");
+
+u32 sends_met; /* whether that has ever happened: if not, no send need look there */
+
+/*
+ * Whether another thread is in the middle of a send, as it waits for room or goes on. Then what returns now may have
+ * come in between, and the other will find that in the table.
+ */
+INLINE bool comes_between(struct sock *sk, u32 write_seq, enum reads reads)
+{
+	u64 key = (u64)sk;
+	int waiting = 0;
+
+	READ(reads, waiting, sk->sk_write_pending);
+	if (!waiting && !is_held(sk, reads))
+		return false;
+	bpf_map_update_elem(&sends_between, &key, &write_seq, 0);
+	WRITE_ONCE(sends_met, 1);
+	return true;
+}
+
+/* Whether another came in between a send that began at `seq`. None is under way any more: the entry has served. */
+INLINE bool came_between(struct sock *sk, u32 seq)
+{
+	u64 key = (u64)sk;
+	u32 *found = READ_ONCE(sends_met) ? bpf_map_lookup_elem(&sends_between, &key) : NULL;
+	bool between;
+
+	if (!found)
+		return false;
+	between = after(*found, seq);
+	bpf_map_delete_elem(&sends_between, &key);
+	return between;
+}
+
 /*
  * Exact if the sequence number advanced by what this call moved: then no other thread was in between. Without the
- * entry, only a thread that still holds the socket is noticed, not one that came and went while the call waited or since
- * it ended.
+ * entry, a thread is noticed that holds the socket, or that has sent in between, but not one that came and went since
+ * the call ended, or while a read waited.
  */
 INLINE void set_sequence(struct moved *to, const struct call *call, struct sock *sk, u32 kind, enum reads reads)
 {
@@ -77,7 +118,11 @@ INLINE void set_sequence(struct moved *to, const struct call *call, struct sock 
 	fin = kind == KIND_RECV ? taken_fin(tp, now, reads) : 0;
 	bytes = peeks ? 0 : to->bytes;
 	seq = call->sk ? call->seq : now - bytes - fin;
-	if (!now || (now - seq != bytes && now - seq != bytes + fin) || (!call->sk && is_held(sk, reads)))
+	if (!now || (now - seq != bytes && now - seq != bytes + fin))
+		return;
+	if (!call->sk && kind == KIND_RECV && is_held(sk, reads))
+		return;
+	if (!call->sk && kind == KIND_SEND && (comes_between(sk, now, reads) || came_between(sk, seq)))
 		return;
 	if (has_upper_layer(tp, reads) || is_out_of_stream(tp, kind, call->flags, reads))
 		return;

@@ -72,8 +72,8 @@ PROBE = Probe(
                 "payload of io_uring sends: before 6.16 (no tcp_sendmsg_locked tracepoint), and"
                 " until tcprism has seen, usually in 50 ms, that anybody but a followed command"
                 " uses io_uring",
-                "whether another thread used the socket while a call waited, or between its end and"
-                " the hook: then seq is off",
+                "whether another thread used the socket between the end of a call and the hook, or"
+                " read while a read waited: then seq is off",
             ),
         ),
     ),
