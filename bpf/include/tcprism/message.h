@@ -305,12 +305,12 @@ INLINE void message_fill(struct message *m, const struct caller *caller, const s
 /* Without the barrier the compiler drops the comparison, which it can prove and the verifier cannot. */
 #define SUBMIT_CLASS(size)                                                                         \
 	if (config.payload_limit <= size || payload->length <= size) {                             \
-		u32 bounded = payload->length;                                                     \
-                                                                                                   \
-		barrier_var(bounded);                                                              \
-		if (bounded > size)                                                                \
-			bounded = size;                                                            \
 		SUBMIT(message_##size, struct message, caller->counters, {                         \
+			u32 bounded = payload->length;                                             \
+                                                                                                   \
+			barrier_var(bounded);                                                      \
+			if (bounded > size)                                                        \
+				bounded = size;                                                    \
 			if (read_payload(record + 1, bounded, &call->buffer, payload->gathered))   \
 				bounded = 0;                                                       \
 			message_fill(record, caller, moved, call, kind, bounded);                  \
