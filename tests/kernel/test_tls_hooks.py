@@ -6,8 +6,8 @@ from tests.support.netns import Netns
 from tests.support.tls_seen import check_records, payloads, see
 
 
-def test_what_programs_wrote_and_read(netns: Netns, tmp_path: Path) -> None:
-    seen = see(netns, tmp_path, ("two_threads", "in_memory"))
-    for one in seen.values():
-        assert payloads(one.events) == one.told
-    check_records(seen["two_threads"])
+def test_what_a_program_wrote_and_read(netns: Netns, tmp_path: Path) -> None:
+    """One way is enough here: the others are the same everywhere, and each takes seconds."""
+    (seen,) = see(netns, tmp_path, ("forked",)).values()
+    assert payloads(seen.events) == seen.told
+    check_records(seen)
