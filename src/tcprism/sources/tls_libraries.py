@@ -56,6 +56,8 @@ class TlsLibraries:
     def covers(self, pid: int) -> bool:
         """Tell whether a process has a library with hooks; one that has ended may have had."""
         libraries = self._search.find([pid]).libraries
+        if not libraries and not os.path.exists(f"/proc/{pid}"):
+            return True  # nobody can tell, so it is not accused
         return any(each.same_as(hooked) for each in libraries for hooked in self._hooked)
 
     def close(self) -> None:
