@@ -6,12 +6,14 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import click
 
 from tcprism.cli.options import with_options
 from tcprism.errors import UsageError
+from tcprism.events.escape import escape_text
 from tcprism.events.kinds import KINDS, TLS_KINDS
 from tcprism.stages import Stage
 from tcprism.stages.encrypted import WithoutEncrypted
@@ -63,8 +65,14 @@ def without_encrypted(given: dict[str, Any], kinds: Sequence[str]) -> tuple[Stag
 
 
 def _refuse_readers(output: str | None) -> None:
-    """Raise UsageError if standard output is a file that others may read; ours are private."""
+    """Raise UsageError if others may read the output: a file that is not ours, or stdout."""
     if output not in (None, "-"):
+        with suppress(OSError):
+            if (owner := os.stat(output).st_uid) != os.geteuid():
+                raise UsageError(
+                    f"--tls: {escape_text(output)} belongs to user {owner}, and plaintext has"
+                    " passwords: write to a new file"
+                )
         return
     found = os.fstat(sys.stdout.fileno())
     if stat.S_ISREG(found.st_mode) and found.st_mode & 0o077:

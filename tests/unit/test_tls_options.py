@@ -1,0 +1,59 @@
+"""--tls: which kinds it adds, and who could read what it writes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tcprism.cli.tls_options import with_tls, without_encrypted
+from tcprism.errors import UsageError
+
+
+def kinds(*chosen: str, tls: bool = True, **given: Any) -> tuple[str, ...]:
+    return with_tls({"tls": tls, "output": "new", **given}, chosen)
+
+
+def test_it_adds_plaintext_and_what_carries_it() -> None:
+    assert kinds("close") == ("send", "recv", "close", "tls_send", "tls_recv")
+    assert kinds("close", tls=False) == ("close",)
+
+
+def test_encrypted_messages_are_left_out_unless_all_is_asked_for() -> None:
+    chosen = kinds()
+    assert len(without_encrypted({"layers": "plaintext"}, chosen)) == 1
+    assert without_encrypted({"layers": "all"}, chosen) == ()
+    assert without_encrypted({"layers": "plaintext"}, ("send", "recv")) == ()
+
+
+def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("needs root, who may give a file away")
+    foreign = tmp_path / "foreign"
+    foreign.touch()
+    os.chown(foreign, 65534, 65534)
+    with pytest.raises(UsageError, match="belongs to user 65534"):
+        kinds(output=str(foreign))
+    assert kinds(output=str(tmp_path / "new"))
+
+
+def test_a_standard_output_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    told = []
+    for mode in (0o644, 0o600):
+        path = tmp_path / f"{mode:o}"
+        path.touch(mode)
+        path.chmod(mode)
+        code = (
+            "from tcprism.cli.tls_options import with_tls;"
+            "print(with_tls({'tls': True, 'output': None}, ()))"
+        )
+        with path.open("w") as output:
+            done = subprocess.run(
+                [sys.executable, "-c", code], stdout=output, stderr=subprocess.PIPE, text=True
+            )
+        told.append((done.returncode, "others may read" in done.stderr))
+    assert told == [(1, True), (0, False)]
