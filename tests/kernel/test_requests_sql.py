@@ -14,6 +14,7 @@ from statistics import median
 import pytest
 
 from tests.support.netns import Netns
+from tests.support.tls import certificate
 from tests.support.tracer import Event, tracing
 
 pytestmark = pytest.mark.native  # the stage is the same everywhere, and so are the events' tests
@@ -37,6 +38,7 @@ LOGGED = re.compile(
 TIMED = re.compile(r"(\d+) LOG:  duration: ([\d.]+) ms  statement: ")
 CLIENTS, TRANSACTIONS = 4, 50
 CLOSE_NS = 50_000  # how near the median is to what the server measured
+CLOSE_WITH_TLS_NS = 4 * CLOSE_NS  # which is written and read outside of what it measures
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def server(netns: Netns, log: Path, ready: Callable[[], bool], *command: str) ->
 
 
 @contextmanager
-def postgresql(netns: Netns, folder: Path) -> Iterator[Path]:
+def postgresql(netns: Netns, folder: Path, tls: bool = False) -> Iterator[Path]:
     """Run PostgreSQL; yield its log."""
     programs = [*Path("/usr/lib/postgresql").glob("*/bin"), Path("/usr/bin")]
     found = shutil.which("initdb", path=":".join(map(str, programs)))
@@ -79,34 +81,47 @@ def postgresql(netns: Netns, folder: Path) -> Iterator[Path]:
     subprocess.run([*AS_NOBODY, found, *arguments], check=True, stdout=subprocess.DEVNULL, cwd="/")
     with (data / "postgresql.conf").open("a") as settings:
         settings.write(POSTGRESQL_SETTINGS.format(folder=folder))
+        if tls:
+            chain, key = certificate(folder)
+            shutil.chown(key, NOBODY, NOBODY)
+            settings.write(f"ssl = on\nssl_cert_file = '{chain}'\nssl_key_file = '{key}'\n")
     log = folder / "log"
     command = (str(Path(found).with_name("postgres")), "-D", str(data))
     with server(netns, log, lambda: "ready to accept" in log.read_text(), *command):
         yield log
 
 
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 def test_as_many_statements_as_postgresql_has_logged(
-    netns: Netns, tmp_path: Path, folder: Path
+    netns: Netns, tmp_path: Path, folder: Path, tls: bool
 ) -> None:
+    chosen = ("--netns", netns.path, *(["--tls"] if tls else []))
+    mode_of_tls = ("env", f"PGSSLMODE={'require' if tls else 'disable'}")
     script = tmp_path / "script"
     script.write_text("BEGIN;\nSELECT 7 + :client_id;\nEND;\n")
-    with postgresql(netns, folder) as log:
-        with tracing(tmp_path / "out", "--netns", netns.path, view="requests") as tracer:
+    with postgresql(netns, folder, tls) as log:
+        with tracing(tmp_path / "out", *chosen, view="requests") as tracer:
             for mode in ("simple", "extended", "prepared"):
                 netns.run(
-                    "pgbench", *TO_POSTGRESQL, "-n", "-f", str(script), "-M", mode,
+                    *mode_of_tls, "pgbench", *TO_POSTGRESQL, "-n", "-f", str(script), "-M", mode,
                     "-c", str(CLIENTS), "-j", str(CLIENTS), "-t", str(TRANSACTIONS), "postgres",
                 )  # fmt: skip
-            netns.run("psql", *TO_POSTGRESQL, "-c", "select pg_sleep(0.1)", "postgres")
+            netns.run(
+                *mode_of_tls, "psql", *TO_POSTGRESQL, "-c", "select pg_sleep(0.1)", "postgres"
+            )
             with pytest.raises(RuntimeError):
-                netns.run("psql", *TO_POSTGRESQL, "-c", "select 1/0", "postgres")
+                netns.run(*mode_of_tls, "psql", *TO_POSTGRESQL, "-c", "select 1/0", "postgres")
         lines = log.read_text().splitlines()
     logged = [found for line in lines if (found := LOGGED.match(line))]
     timed = [(found[1], found[2]) for line in lines if (found := TIMED.match(line))]
-    events = [event for event in tracer.events if event["request_state"] != "no response"]
+    events = [
+        event
+        for event in tracer.events
+        if event["request_state"] != "no response" and event["protocol"] == "postgresql"
+    ]
     assert {(event["request_state"], event["view"]) for event in events} == {("complete", "both")}
     statements = [
-        event for event in events if event["status"] not in ("N", "AuthenticationOk", None)
+        event for event in events if event["status"] not in ("N", "S", "AuthenticationOk", None)
     ]
     errors = [found[3] for found in logged if found[3]]
     assert len(logged) >= 3 * 3 * CLIENTS * TRANSACTIONS + 2
@@ -120,7 +135,7 @@ def test_as_many_statements_as_postgresql_has_logged(
     (took_ms,) = [float(found[1]) for found in logged if found[2] and "pg_sleep" in found[2]]
     assert slept["resource"] == "select pg_sleep(?)"
     assert took_ms * 1e6 <= slept["server_ns"] < took_ms * 1e6 + BUSY * 1e9
-    assert median(off_ns(statements, timed)) < CLOSE_NS
+    assert median(off_ns(statements, timed)) < (CLOSE_WITH_TLS_NS if tls else CLOSE_NS)
 
 
 def off_ns(events: list[Event], timed: list[tuple[str, str]]) -> list[int]:
