@@ -17,7 +17,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,7 @@ import pytest
 import tcprism
 from examples import monitor as monitor_example
 from examples import watch_async
+from tcprism.errors import RecordingError
 from tcprism.events import KINDS, Batch
 from tcprism.events.facts import Facts
 from tcprism.filters import Criteria
@@ -108,6 +109,17 @@ def sent_words(path: Path | str) -> list[bytes | None]:
     return [event.payload for event in tcprism.open(path, kinds={"send"})]
 
 
+def await_words(path: Path, words: list[bytes]) -> None:
+    """Wait until these have been written; what comes before them may be written in pieces."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with suppress(RecordingError):
+            if sent_words(path) == words:
+                return
+        assert time.monotonic() < deadline, "it is not written"
+        time.sleep(0.01)
+
+
 WORDS = [b"hello", b"GET / HTTP/1.1\r\n\r\n", bytes(range(256)), b"x" * 5000]
 SENT = [payload[:2000] for word in WORDS for payload in (word, word[::-1])]
 
@@ -150,9 +162,8 @@ def test_killed(netns: Netns, tmp_path: Path) -> None:
     path = tmp_path / "run.tcpr"
     recorder = Recorder(str(path), "--netns", netns.path, "--kinds", "send")
     await_size(path, 0)
-    empty = path.stat().st_size
     talk(netns, b"before")
-    await_size(path, empty)
+    await_words(path, [b"before", b"erofeb"])
     recorder.stop(signal.SIGKILL)
     assert sent_words(path) == [b"before", b"erofeb"]
     replay = [TCPRISM, "replay", str(path), "--format", "json"]
@@ -201,9 +212,8 @@ def test_a_full_disk(netns: Netns, tmp_path: Path) -> None:
         recorder = Recorder(str(path), "--netns", netns.path, "--kinds", "send",
                             "--payload", "16384")  # fmt: skip
         await_size(path, 0)
-        empty = path.stat().st_size
         talk(netns, b"before")
-        await_size(path, empty)
+        await_words(path, [b"before", b"erofeb"])
         talk(netns, *(os.urandom(16_000) for _ in range(10)))
         said = recorder.wait()
         assert recorder.process.returncode == 1
