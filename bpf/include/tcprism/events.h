@@ -113,15 +113,18 @@ enum socket_source {
 	SOCKET_CIPHERTEXT = 3, /* what the session encrypted was sent there */
 };
 
-/* A process called into a TLS library. The plaintext, if any is captured, follows in the record. */
+/*
+ * A process called into a TLS library. Fields without a text are those of a message. The plaintext, if any is
+ * captured, follows in the record.
+ */
 struct tls_message {
 	struct event event;
 	u64 session DOC("the library's object of the session (SSL *), an address in the process");
-	u64 duration_ns DOC("time inside the call, nanoseconds; null when the hook cannot tell");
-	u32 requested DOC("bytes the caller asked for; null when the hook cannot tell");
+	u64 duration_ns;
+	u32 requested;
 	u32 encrypted_bytes DOC("bytes of the TLS records that carry it, from seq on; 0: those of the call before, or not known");
-	u32 payload_length DOC("bytes of payload captured");
-	u8 payload_unavailable DOC("why there is no payload (spliced, kernel, io_uring, fault, discarded, syscall, encrypted), or null");
+	u32 payload_length;
+	u8 payload_unavailable;
 	u8 socket_source DOC("how the connection of a TLS message is known: call (the call itself used it), session (an earlier call did), ciphertext (its records were sent there); none: it is not, the addresses are :: and the ports 0");
 	u8 reserved[2];
 };

@@ -329,4 +329,5 @@ FAMILIES = {
     if family.ring
 }
 KINDS = tuple(kind for kinds in FAMILIES.values() for kind in kinds)
+SENDS = (EventKind.SEND, EventKind.TLS_SEND)
 TLS_KINDS = FAMILIES["tls"]  # they are traced only where a user asks for them

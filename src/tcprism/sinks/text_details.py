@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Part
-from tcprism.events._wire import EventKind, SocketSource
+from tcprism.events._wire import SocketSource
 from tcprism.events.columns import BY_NAME as COLUMN
 from tcprism.events.columns import MESSAGES, TLS, columns_of
-from tcprism.events.kinds import BY_NAME, FAMILY_OF_KIND, kind_name
+from tcprism.events.kinds import BY_NAME, FAMILY_OF_KIND, SENDS, kind_name
 from tcprism.events.names import process
 from tcprism.events.scopes import shown
 from tcprism.events.units import duration
@@ -27,7 +27,6 @@ from tcprism.events.units import duration
 # Takes moments of CLOCK_MONOTONIC in nanoseconds, returns the time of day.
 Clock = Callable[[NDArray[np.uint64]], list[str]]
 
-_SENDS = (EventKind.SEND, EventKind.TLS_SEND)
 TEXT_CHARACTERS = 40  # of the first bytes of a message
 _BYTE = re.compile(r"\\\\|\\x..|[^\\]")  # as escape() writes it
 _BYTES = re.compile(f"(?:{_BYTE.pattern})*")
@@ -98,7 +97,7 @@ def _message_texts(part: Part) -> list[str]:
 
 def _partly_sent(part: Part) -> NDArray[np.bool_]:
     """Return which calls sent less than asked. To receive less than the buffer holds is usual."""
-    sent = np.isin(part.rows["kind"], _SENDS) & (part.rows["error"] == 0)
+    sent = np.isin(part.rows["kind"], SENDS) & (part.rows["error"] == 0)
     less = part.rows["bytes"] < part.rows["requested"]
     partly: NDArray[np.bool_] = sent & less & ~COLUMN["requested"].mask(part)
     return partly

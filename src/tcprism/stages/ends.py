@@ -71,9 +71,9 @@ class Connection:
         """Return an exchange with offsets in the stream of TCP."""
         return exchange
 
-    def shown(self, exchange: Exchange) -> Exchange:
-        """Return an exchange as users see it."""
-        return exchange
+    def shown(self, exchange: Exchange, placed: Exchange) -> Exchange:
+        """Return an exchange as users see it; `placed` is what in_tcp() makes of it."""
+        return placed
 
     def end_in_tcp(self, side: int, offset: int) -> int:
         """Return an offset in the stream of TCP, before which are bytes up to another."""

@@ -16,6 +16,7 @@ from tcprism.events._wire import (
     PayloadReason,
     SocketSource,
 )
+from tcprism.events.columns import MESSAGES
 from tcprism.events.connection import connection_keys
 
 _NARROW = 1_024  # bytes
@@ -29,7 +30,7 @@ def table(part: Part) -> list[NDArray[Any]]:
     """Return what happened, and of which connection, bytes, when, and by whom, in columns."""
     rows = part.rows
     what, second, third = WHAT[part.family](part)
-    pids = rows["pid"] if part.family in ("message", "tls") else np.zeros(len(rows), np.uint32)
+    pids = rows["pid"] if part.family in MESSAGES else np.zeros(len(rows), np.uint32)
     moments = rows["ts_ns"]
     columns = [what, connection_keys(rows), rows["seq"], rows["bytes"], moments, second, pids]
     return [column.astype(np.int64, copy=False) for column in (*columns, third)]

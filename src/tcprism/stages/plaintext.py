@@ -122,9 +122,8 @@ class Plaintext(Connection):
             response_end=_place(exchange.response_end, response.end),
         )
 
-    def shown(self, exchange: Exchange) -> Exchange:
+    def shown(self, exchange: Exchange, placed: Exchange) -> Exchange:
         """Return an exchange with sizes of plaintext and, where known, offsets of TCP."""
-        placed = self.in_tcp(exchange)
         known = _in_stream if self.joined else _unknown
         return replace(
             placed,

@@ -80,8 +80,8 @@ def answered(connection: Connection, exchange: Exchange, ended: bool = False) ->
     waits = (0, 0, "")
     if request.repeats or response.repeats:
         waits = _waits(placed, request, response, at)
-    whole = _is_whole(connection, exchange)
-    return Answered(connection.shown(exchange), at, client, server, ended, whole, *waits)
+    shown, whole = connection.shown(exchange, placed), _is_whole(connection, exchange)
+    return Answered(shown, at, client, server, ended, whole, *waits)
 
 
 def _is_whole(connection: Connection, exchange: Exchange) -> bool:
@@ -103,8 +103,8 @@ def answered_together(connection: Connection, exchanges: Sequence[Exchange]) -> 
     for exchange in exchanges:
         placed = connection.in_tcp(exchange)
         if _lies(placed, there, back):
-            same, whole = found[-1], _is_whole(connection, exchange)
-            found.append(same._replace(exchange=connection.shown(exchange), whole=whole))
+            shown, whole = connection.shown(exchange, placed), _is_whole(connection, exchange)
+            found.append(found[-1]._replace(exchange=shown, whole=whole))
             continue
         found.append(answered(connection, exchange))
         first, answer = placed.begin, placed.response_begin

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
-from tcprism.events._wire import EventKind, MessageFlag
+from tcprism.events._wire import MessageFlag
 from tcprism.events.columns import BY_NAME
+from tcprism.events.kinds import SENDS
 from tcprism.events.part import Rows, joined_rows
 from tcprism.events.requests import NAMES
 from tcprism.sinks.pcapng.packets import (
@@ -28,7 +29,6 @@ from tcprism.sinks.pcapng.packets import (
     request_notes,
 )
 
-_SENDS = (EventKind.SEND, EventKind.TLS_SEND)
 _STREAMS = 1 << 16  # remembered at most
 
 
@@ -137,7 +137,7 @@ def _ends(rows: Rows, side: str) -> list[bytes]:
 
 
 def _sent(rows: Rows) -> list[bool]:
-    sent: list[bool] = np.isin(rows["kind"], _SENDS).tolist()
+    sent: list[bool] = np.isin(rows["kind"], SENDS).tolist()
     return sent
 
 
@@ -156,7 +156,7 @@ def _packets(part: Part, numbers: Sequence[_Number]) -> Packets:
     sizes = np.minimum(length[whole] - begins, LARGEST)
     return Packets(
         event=heads(part)[whole],
-        outgoing=np.isin(part.rows["kind"], _SENDS)[whole],
+        outgoing=np.isin(part.rows["kind"], SENDS)[whole],
         seq=(seq[whole] + begins).astype(np.uint32),
         ack=acks[whole],
         flags=np.where(acked[whole], PSH | ACK, PSH).astype(np.uint16),
