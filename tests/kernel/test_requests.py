@@ -7,13 +7,18 @@ import shutil
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tcprism.events.requests import NEEDS
+from tcprism.filters import Criteria
+from tcprism.sources.request import Request
+from tcprism.sources.tracing import Tracing
+from tcprism.stages.requests import Requests
 from tests.support.conversation import receive
 from tests.support.netns import Netns
 from tests.support.nginx import nginx
@@ -116,6 +121,18 @@ def lose_request(wire: Wire, client: socket.socket, server: socket.socket) -> No
     wire.rule = deliver
     server.sendall(OK)
     receive(client, len(OK))
+
+
+@contextmanager
+def connected(netns: Netns) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Give the two ends of a connection over a namespace's loopback."""
+    with closing(netns.socket()) as listener, closing(netns.socket()) as client:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        client.connect(listener.getsockname())
+        server, _ = listener.accept()
+        with closing(server):
+            yield client, server
 
 
 SCENARIOS = {
@@ -227,3 +244,28 @@ def test_as_many_requests_as_nginx_has_logged(netns: Netns, tmp_path: Path, view
     assert Counter(event["status"] for event in events) == logged
     assert {(event["request_state"], event["view"]) for event in events} == {("complete", view)}
     assert sum(event["failed"] for event in events) == 50
+
+
+def test_a_burst_that_comes_faster_than_it_is_read_is_shown_whole(netns: Netns) -> None:
+    """Each turn makes 3 MB of events, a read hands over 2 MB of them, and the ring holds 4 MB."""
+    request = Request(
+        NEEDS, Criteria(netns=(netns.inode,)), payload=64, ring_size=4 << 20, include_self=True
+    )
+    turns, in_a_turn, found = 5, 4_000, 0
+    stage = Requests(alone=True)
+    with Tracing(request) as tracing, connected(netns) as (client, server):
+        for _ in range(turns):
+            for _ in range(in_a_turn):
+                client.sendall(GET)
+                receive(server, len(GET))
+                server.sendall(OK)
+                receive(client, len(OK))
+            found += len(stage(tracing.read()))
+        early = found
+        tracing.stop()
+        while len(batch := tracing.drain()):
+            found += len(stage(batch))
+        lost = {entry.kind: entry.ring_full for entry in tracing.ledger().entries}
+    assert set(lost.values()) == {0}
+    assert found + len(stage.close()) == turns * in_a_turn
+    assert early < found // 2, "it was no burst"

@@ -38,9 +38,9 @@ class Machine:
         self.now = 1000 * MS
         layouts = rings.layouts(dict.fromkeys(names, SIZE), CPUS)
         self.fakes = {name: FakeRing(layout) for name, layout in layouts.items()}
-        self.rings = Rings(layouts, self._descriptor, ordered)
+        self.rings = Rings(layouts, self.descriptor, ordered)
 
-    def _descriptor(self, name: str) -> int:
+    def descriptor(self, name: str) -> int:
         if name.endswith("_lanes"):
             return self.fakes[name.removesuffix("_lanes")].lanes
         return self.fakes[name].records
@@ -267,6 +267,48 @@ def test_a_busy_lane_takes_what_the_others_leave_of_a_read(
         for number in range(count):
             machine.write("segment", (100 + number) * MS, lane)
     assert len(machine.read()) == 8
+
+
+def fill(machine: Machine, name: str, since_ns: int) -> list[int]:
+    """Write to a lane of a ring until it is full; return the times."""
+    written = []
+    while machine.fakes[name].has_room():
+        written.append(since_ns + len(written))
+        machine.write(name, written[-1])
+    return written
+
+
+def test_a_ring_that_fills_up_has_all_its_room_again(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However little is handed over: the rest is in memory, and comes in order."""
+    monkeypatch.setattr(rings, "_READ_AT_ONCE", 1 << 10)
+    expected, found = [], []
+    for turn in range(5):
+        expected += fill(machine, "segment", (turn + 1) * MS)
+        found += machine.read()
+        assert machine.fakes["segment"].waiting() == 0
+        assert machine.rings.fill_level() == 1
+    assert len(found) < len(expected) // 10
+    while parts := machine.rings.drain():
+        found += times(parts)
+    assert found == expected
+
+
+def test_memory_for_what_rings_cannot_hold_has_a_bound(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rings, "_READ_AT_ONCE", 1 << 10)
+    monkeypatch.setattr(rings, "_HELD_RINGS", 1)
+    machine.rings = Rings(
+        {name: fake.layout for name, fake in machine.fakes.items()}, machine.descriptor
+    )
+    expected = []
+    while not machine.fakes["segment"].waiting():
+        expected += fill(machine, "segment", (len(expected) + 1) * MS)
+        machine.read()
+    size = machine.fakes["segment"].layout.stride
+    assert SIZE * 0.75 < len(expected) * size < SIZE * 1.5
 
 
 def test_drain_gives_what_is_left_and_then_nothing(machine: Machine) -> None:

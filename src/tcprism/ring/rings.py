@@ -13,6 +13,7 @@ from tcprism.events._wire import LANES_A_CPU, PAYLOAD_CLASSES
 from tcprism.events.kinds import FAMILIES, RECORDS, REGISTERED
 from tcprism.events.memory import keep_freed_memory
 from tcprism.ring.buffer import Layout, RingBuffer, Words, stride
+from tcprism.ring.held import HeldRing
 
 DEFAULT_SIZE = 64 << 20
 SMALLEST = 64 << 10
@@ -27,6 +28,9 @@ SETTLE_NS = 20_000_000
 # writes. What they hold may have to wait for older records of others: of that there is a bound.
 _READ_AT_ONCE = 1 << 21
 _WAITING_AT_MOST = 64 << 20
+# What comes faster than it is handed over is copied into memory, so that rings have room for a
+# burst: this many times what the largest ring holds.
+_HELD_RINGS = 4
 
 
 def sizes(kinds: Iterable[str], payload: int, size: int) -> dict[str, int]:
@@ -106,7 +110,7 @@ def _to_part(name: str, words: Words) -> Part:
 class _Source:
     """One ring and the parts of it that wait for their turn in time."""
 
-    def __init__(self, name: str, ring: RingBuffer) -> None:
+    def __init__(self, name: str, ring: HeldRing) -> None:
         self.name = name
         self.ring = ring
         self.first = REGISTERED[name.partition("_")[0]].ring != "busy"
@@ -183,16 +187,21 @@ class Rings:
         keep_freed_memory()
         self._ordered = ordered
         self._sources = [
-            _Source(name, RingBuffer(descriptor(name), descriptor(f"{name}_lanes"), layout))
+            _Source(
+                name, HeldRing(RingBuffer(descriptor(name), descriptor(f"{name}_lanes"), layout))
+            )
             for name, layout in layouts.items()
             if layout.slots
         ]
         self._sources.sort(key=lambda source: not source.first)
+        sizes = (layout.records * layout.stride for layout in layouts.values())
+        self._held_at_most = _HELD_RINGS * max(sizes, default=0)
         self._until_ns = 0  # what is no younger has been handed over
         self.received = 0
 
     def read(self) -> list[Part]:
         """Return what is ready, oldest first between calls; nothing is ready twice."""
+        self._hold()
         now = time.monotonic_ns()
         room = _WAITING_AT_MOST - sum(source.waiting_bytes for source in self._sources)
         for source in self._sources:
@@ -200,6 +209,12 @@ class Rings:
                 source.fill(now, room)
         self._until_ns = min((source.settled_ns for source in self._sources), default=0)
         return self._take(self._until_ns if self._ordered else None)
+
+    def _hold(self) -> None:
+        """Make room in the rings that fill up."""
+        rings = [source.ring for source in self._sources]
+        for ring in rings:
+            ring.hold(self._held_at_most - sum(other.held_bytes for other in rings))
 
     def drain(self) -> list[Part]:
         """Return what is left, oldest first between calls; call it until it returns nothing."""
