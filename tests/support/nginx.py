@@ -27,11 +27,15 @@ http {{
 
 @contextmanager
 def nginx(
-    netns: Netns, folder: Path, protocol: str = "", tls: tuple[str, str] | None = None
+    netns: Netns,
+    folder: Path,
+    protocol: str = "",
+    tls: tuple[str, str] | None = None,
+    set_cookie: str = "",
 ) -> Iterator[Path]:
     """Run nginx, which speaks HTTP/1 or "http2"; yield its access log.
 
-    With a certificate and its key, inside TLS.
+    With a certificate and its key, inside TLS. Responses set a cookie, if there is one.
     """
     if not shutil.which("nginx"):
         pytest.skip("needs the package nginx-light")
@@ -40,6 +44,8 @@ def nginx(
     if tls:
         protocol += " ssl"
         settings = f"ssl_certificate {tls[0]}; ssl_certificate_key {tls[1]};"
+    if set_cookie:
+        settings += f' add_header Set-Cookie "{set_cookie}";'
     text = NGINX.format(folder=folder, protocol=protocol, settings=settings)
     (folder / "nginx.conf").write_text(text)
     process = subprocess.Popen(

@@ -83,7 +83,7 @@ class Decoder:
                     table.append(field)
                     inserted += 1
                 elif first >= 0x20:  # the table gets another size
-                    _, place = _integer(block, place, 0x1F)
+                    _, place = integer(block, place, 0x1F)
                     continue
                 else:
                     field, place = self._literal(block, place, 0x0F)
@@ -120,7 +120,7 @@ class Decoder:
         index = block[place] & mask
         place += 1
         if index == mask:
-            index, place = _integer(block, place - 1, mask)
+            index, place = integer(block, place - 1, mask)
         if index < 62:
             if not index:
                 raise NotThisProtocol
@@ -149,14 +149,14 @@ def _string(block: bytes, place: int) -> tuple[bytes, bool, int]:
     first = block[place]
     length, begin = first & 0x7F, place + 1
     if length == 0x7F:
-        length, begin = _integer(block, place, 0x7F)
+        length, begin = integer(block, place, 0x7F)
     end = begin + length
     if end > len(block):
         raise NotThisProtocol
     return block[begin:end], first >= 0x80, end
 
 
-def _integer(block: bytes, place: int, mask: int) -> tuple[int, int]:
+def integer(block: bytes, place: int, mask: int) -> tuple[int, int]:
     """Return the integer that begins in the low bits of a byte, and the place behind it."""
     value = block[place] & mask
     place += 1
