@@ -8,8 +8,15 @@ import generate_api_doc
 import generate_docs
 import generate_event
 import generate_hooks_doc
+import generate_metrics_doc
 
-GENERATORS = [generate_api_doc, generate_docs, generate_event, generate_hooks_doc]
+GENERATORS = [
+    generate_api_doc,
+    generate_docs,
+    generate_event,
+    generate_hooks_doc,
+    generate_metrics_doc,
+]
 
 
 @pytest.mark.parametrize("generator", GENERATORS, ids=lambda module: module.__name__)

@@ -29,6 +29,9 @@ def payload_option(default: int) -> Callable[[Decorated], Decorated]:
     )
 
 
+_REDACT = "Overwrite credentials, cookies and card numbers in payload."
+_REDACT_OPTION = click.option("--redact", is_flag=True, help=_REDACT)
+
 _TRACING_OPTIONS = (
     click.option(
         "--ring-size",
@@ -50,11 +53,7 @@ _TRACING_OPTIONS = (
         type=click.Choice(MECHANISMS),
         help="Use only this hook type (for troubleshooting).",
     ),
-    click.option(
-        "--redact",
-        is_flag=True,
-        help="Overwrite credentials, cookies and card numbers in payload.",
-    ),
+    _REDACT_OPTION,
     click.option(
         "--redact-also",
         multiple=True,
@@ -70,6 +69,13 @@ _TRACING_OPTIONS = (
 def tracing_options(command: Decorated) -> Decorated:
     """Add the options that say how to trace."""
     return with_options(_TRACING_OPTIONS, command)
+
+
+def serving_options(command: Decorated) -> Decorated:
+    """Add the same where nobody watches, so that secrets are overwritten unless told otherwise."""
+    redact = click.option("--redact/--no-redact", default=True, show_default=True, help=_REDACT)
+    rest = [option for option in _TRACING_OPTIONS if option is not _REDACT_OPTION]
+    return with_options((redact, *rest), command)
 
 
 def parse_tracing(given: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from tcprism.kernel import libbpf, uprobe
 OBJECT = Path(__file__).with_name("tcprism.bpf.o")
 
 _PROGRAM_INFO_SIZE = 256  # more than any struct bpf_prog_info so far
-_RECURSION_MISSES = 208  # its offset there; 5.12+, include/uapi/linux/bpf.h
+_RUN_TIME = 192  # offset of run_time_ns there; include/uapi/linux/bpf.h
+_RECURSION_MISSES = 208  # 5.12+
 
 
 class LoadError(Exception):
@@ -238,13 +239,21 @@ class BpfObject:
         """
         return {name: self._missed(self.program_fd(name)) for name in self.loaded}
 
+    def run_time_ns(self) -> int:
+        """Return how long all programs have run, while the kernel measured that."""
+        return sum(self._told(self.program_fd(name), _RUN_TIME) for name in self.loaded)
+
     def _missed(self, descriptor: int) -> int:
+        return self._told(descriptor, _RECURSION_MISSES)
+
+    def _told(self, descriptor: int, offset: int) -> int:
+        """Return a number of struct bpf_prog_info, 0 where the kernel does not have it."""
         info = ctypes.create_string_buffer(_PROGRAM_INFO_SIZE)
         size = c_uint32(_PROGRAM_INFO_SIZE)
         self._library.checked("bpf_obj_get_info_by_fd", descriptor, info, byref(size))
-        if size.value < _RECURSION_MISSES + 8:
+        if size.value < offset + 8:
             return 0
-        return int.from_bytes(info.raw[_RECURSION_MISSES : _RECURSION_MISSES + 8], "little")
+        return int.from_bytes(info.raw[offset : offset + 8], "little")
 
     def _map(self, name: str) -> int:
         if name == ".rodata":  # libbpf puts the object's name in front

@@ -12,7 +12,7 @@ TRACE_UPROBE_MULTI = 48
 _LINK_CREATE = 28
 _RETURN = 1
 
-_NR_BPF = 321  # x86-64
+NR_BPF = 321  # x86-64
 
 _library = ctypes.CDLL(None, use_errno=True)
 
@@ -52,7 +52,7 @@ def link(program: int, path: bytes, offsets: Sequence[int], returns: bool) -> in
         flags=_RETURN if returns else 0,
     )
     descriptor: int = _library.syscall(
-        _NR_BPF, _LINK_CREATE, ctypes.byref(attributes), ctypes.sizeof(attributes)
+        NR_BPF, _LINK_CREATE, ctypes.byref(attributes), ctypes.sizeof(attributes)
     )
     if descriptor < 0:
         code = ctypes.get_errno()

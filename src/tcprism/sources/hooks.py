@@ -54,6 +54,7 @@ class Hooks:
         self.choices, self._object = features.choose(probes, forced, self._load)
         self.map_fd = self._object.map_fd
         self.counters = self._object.counters
+        self.run_time_ns = self._object.run_time_ns
         return self
 
     def __exit__(

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
@@ -19,6 +19,7 @@ from tcprism.events.ledger import Ledger, Received, close_accounts
 from tcprism.events.scopes import without_other_scopes
 from tcprism.features import Choice, machine
 from tcprism.filters import Criteria
+from tcprism.kernel.run_time import measure
 from tcprism.names.context import cgroup_root, machine_context
 from tcprism.probes import Probe
 from tcprism.ring import rings
@@ -55,6 +56,7 @@ class Tracing:
         self._received = Received()
         self._latest = 0
         self._clock_offset_ns = _clock_offset_ns()
+        self._measured = False
 
     def __enter__(self) -> Self:
         machine.require()
@@ -153,6 +155,16 @@ class Tracing:
     def fill_level(self) -> float:
         """Return how full the fullest ring is, 0 to 1."""
         return self._rings.fill_level()
+
+    def measure_run_time(self) -> None:
+        """From now on, have the kernel measure how long BPF programs run, which costs each some."""
+        with suppress(OSError):  # not known then
+            self._stack.callback(os.close, measure())
+            self._measured = True
+
+    def run_time(self) -> float | None:
+        """Return how long the programs of all hooks have run, seconds; None: not measured."""
+        return self._hooks.run_time_ns() / 1e9 if self._measured else None
 
     def stop(self) -> None:
         """Take the hooks off; what they recorded can still be read with `drain()`."""

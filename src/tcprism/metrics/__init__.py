@@ -1,0 +1,1 @@
+"""Metrics: what events add up to, for Prometheus and OTLP."""

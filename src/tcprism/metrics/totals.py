@@ -1,0 +1,104 @@
+"""What connections have moved since the last look, from the kernel's totals of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcprism.events import Part
+from tcprism.events._wire import ELAPSED_UNKNOWN
+
+REMEMBERED = 262_144  # connections
+ABSENT = 60  # snapshots that one may be missing from before it is forgotten: it may linger, closed
+
+FIELDS = (
+    "bytes_sent", "bytes_retrans", "bytes_received", "busy_us", "rwnd_limited_us",
+    "sndbuf_limited_us",
+)  # fmt: skip
+
+Change = NDArray[Any]  # a record of FIELDS for each row
+_CHANGE = np.dtype([(name, np.int64) for name in FIELDS])
+
+
+class Totals:
+    """Remembers what was counted of each connection, by its cookie.
+
+    A connection older than the first snapshot counts from there. `unaccounted` are those that
+    ended and whose past is not known.
+    """
+
+    def __init__(self) -> None:
+        self.unaccounted = 0
+        self._sockets = np.zeros(0, np.uint64)  # sorted
+        self._totals = np.zeros(0, _CHANGE)
+        self._absent = np.zeros(0, np.int64)
+        self._since_ns = -1  # when the first snapshot was taken
+        self._forgot = False
+
+    def snapshot(self, part: Part) -> tuple[Part, Change]:
+        """Return one record of each connection, and what it has moved since the last look."""
+        sockets, first = np.unique(part.rows["socket"], return_index=True)
+        first, sockets = first[sockets > 0], sockets[sockets > 0]
+        part = part.take(first)
+        now = _totals(part)
+        places, known = self._find(sockets)
+        change = now.copy()
+        _subtract(change[known], self._totals[places[known]], change, known)
+        if self._since_ns < 0:  # all that came before us
+            change = np.zeros(len(part), _CHANGE)
+            self._since_ns = int(part.rows["ts_ns"].max(initial=0))
+        self._remember(sockets, now)
+        return part, change
+
+    def _remember(self, sockets: NDArray[np.uint64], now: Change) -> None:
+        gone = ~np.isin(self._sockets, sockets, assume_unique=True)
+        gone &= self._absent < ABSENT
+        kept = np.concatenate([sockets, self._sockets[gone]])
+        totals = np.concatenate([now, self._totals[gone]])
+        absent = np.concatenate([np.zeros(len(sockets), np.int64), self._absent[gone] + 1])
+        if len(kept) > REMEMBERED:
+            self._forgot = True
+            kept, totals, absent = kept[:REMEMBERED], totals[:REMEMBERED], absent[:REMEMBERED]
+        order = np.argsort(kept)
+        self._sockets, self._totals, self._absent = kept[order], totals[order], absent[order]
+
+    def close(self, part: Part) -> Change:
+        """Return what connections that have ended moved since the last look."""
+        change = _totals(part)
+        places, known = self._find(part.rows["socket"])
+        _subtract(change[known], self._totals[places[known]], change, known)
+        elapsed = part.rows["elapsed_ns"]
+        begun = np.where(elapsed == ELAPSED_UNKNOWN, 0, part.rows["ts_ns"] - elapsed)
+        ours = (begun > max(self._since_ns, 0)) & (not self._forgot)
+        unknown = ~known & ~ours
+        change[unknown] = 0
+        moved = np.zeros(len(part), bool)
+        for name in FIELDS:
+            moved |= part.rows[name] != 0
+        self.unaccounted += int((unknown & moved).sum())
+        gone = places[known]
+        self._sockets = np.delete(self._sockets, gone)
+        self._totals = np.delete(self._totals, gone)
+        self._absent = np.delete(self._absent, gone)
+        return change
+
+    def _find(self, sockets: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        places = np.searchsorted(self._sockets, sockets)
+        places[places == len(self._sockets)] = 0
+        if not len(self._sockets):
+            return places, np.zeros(len(sockets), bool)
+        return places, self._sockets[places] == sockets
+
+
+def _totals(part: Part) -> Change:
+    totals = np.zeros(len(part), _CHANGE)
+    for name in FIELDS:
+        totals[name] = part.rows[name]
+    return totals
+
+
+def _subtract(now: Change, before: Change, change: Change, which: NDArray[np.bool_]) -> None:
+    for name in FIELDS:
+        change[name][which] = np.maximum(now[name] - before[name], 0)

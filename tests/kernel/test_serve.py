@@ -1,0 +1,184 @@
+"""`tcprism serve` against ab's, curl's, nginx' and the kernel's own counts."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import urllib.error
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.netns import Netns, namespace
+from tests.support.nginx import nginx
+from tests.support.serving import Server, samples, serving
+from tests.support.tracer import parse_ledger
+
+pytestmark = pytest.mark.native
+
+REQUESTS = 2_000
+CLIENT, SERVER = {"process_executable_name": "ab"}, {"process_executable_name": "nginx"}
+
+
+@dataclass
+class Run:
+    """A server under load, and what others count of it."""
+
+    server: Server
+    netns: Netns
+    before: dict[str, int]
+    counted: int  # by ab
+    statuses: list[str]  # by nginx
+
+
+def _load(netns: Netns, path: str, count: int) -> int:
+    """Request a path; return how many requests ab completed."""
+    url = f"http://127.0.0.1:8080/{path}"
+    said = netns.run("ab", "-k", "-q", "-n", str(count), "-c", "10", url)
+    found = re.search(r"Complete requests:\s+(\d+)", said)
+    assert found
+    return int(found[1])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    if not shutil.which("ab"):
+        pytest.skip("needs the package apache2-utils")
+    folder = tmp_path_factory.mktemp("serve")
+    peers = folder / "serve.toml"
+    peers.write_text('requests = true\n[peers]\nhere = ["127.0.0.0/8"]\n')
+    with (
+        namespace() as netns,
+        nginx(netns, folder) as log,
+        serving("--config", str(peers), "--netns", netns.path) as server,
+    ):
+        before = netns.tcp_counters()
+        counted = _load(netns, "hello", REQUESTS) + _load(netns, "broken", 100)
+        with pytest.raises(ConnectionRefusedError), closing(netns.socket()) as refused:
+            refused.connect(("127.0.0.1", 9))
+        netns.drop_every(20, 9000)
+        _send_over_loss(netns)
+        netns.drop_nothing()
+        netns.await_closed()
+        statuses = [line.rsplit(" ", 3)[1] for line in log.read_text().splitlines()]
+        yield Run(server, netns, before, counted, statuses)
+
+
+def _send_over_loss(netns: Netns) -> None:
+    with closing(netns.socket()) as listener, closing(netns.socket()) as sender:
+        listener.bind(("127.0.0.1", 9000))
+        listener.listen()
+        sender.connect(("127.0.0.1", 9000))
+        receiver, _ = listener.accept()
+        with closing(receiver):
+            for _ in range(200):
+                sender.sendall(b"x" * 1000)
+                receiver.recv(1000, socket.MSG_WAITALL)
+
+
+def test_requests_are_as_many_as_ab_and_nginx_count(run: Run) -> None:
+    for side, who in (("client", CLIENT), ("server", SERVER)):
+        name = f"http_{side}_request_duration_seconds_count"
+        port = {**who, "server_port": "8080", "tcprism_peer": "here"}
+        run.server.await_sum(run.counted, name, **port)
+        failed = run.server.sum(name, **port, http_response_status_code="503", error_type="503")
+        assert failed == run.statuses.count("503") == 100
+    assert len(run.statuses) == run.counted
+
+
+def test_the_parts_of_requests_add_up_to_their_time(run: Run) -> None:
+    whole = run.server.sum("http_client_request_duration_seconds_sum", **CLIENT)
+    parts = run.server.sum("tcprism_request_time_seconds_total", **CLIENT)
+    assert parts == pytest.approx(whole, rel=1e-6)
+    assert whole > 0
+
+
+def test_connections_are_those_of_the_kernel(run: Run) -> None:
+    now = run.netns.tcp_counters()
+    opened, accepted, failed = (
+        now[name] - run.before[name] for name in ("ActiveOpens", "PassiveOpens", "AttemptFails")
+    )
+    assert failed == 1
+    name, role = "system_network_tcp_connection_successes_total", "network_tcp_handshake_role"
+    run.server.await_sum(opened - failed, name, **{role: "client"})
+    run.server.await_sum(accepted, name, **{role: "server"})
+    refused = {"error_type": "refused", role: "client"}
+    run.server.await_sum(1, "system_network_tcp_connection_failures_total", **refused)
+    run.server.await_sum(opened - failed, "system_network_tcp_handshake_duration_seconds_count")
+    run.server.await_sum(
+        opened - failed + accepted, "system_network_tcp_connection_duration_seconds_count"
+    )
+
+
+def test_retransmissions_are_those_of_the_kernel(run: Run) -> None:
+    again = run.netns.tcp_counters()["RetransSegs"] - run.before["RetransSegs"]
+    assert again > 0
+    lost = {"server_port": "9000"}
+    run.server.await_sum(again, "system_network_tcp_retransmits_total", **lost)
+
+
+def test_bytes_are_those_that_were_sent(run: Run) -> None:
+    flow = {"server_port": "9000", "network_io_direction": "transmit"}
+    run.server.await_sum(200_000, "tcprism_io_bytes_total", **flow)
+
+
+def test_no_series_has_a_clients_port(run: Run) -> None:
+    ports = {has.get("server_port", "") for _, has, _ in samples(run.server.get())}
+    assert ports <= {"", "8080", "9000", "9"}
+
+
+def test_promtool_finds_nothing_wrong(run: Run) -> None:
+    if not shutil.which("promtool"):
+        pytest.skip("needs the package prometheus")
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=run.server.get(), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_openmetrics_has_exemplars_with_the_cookie_of_a_connection(run: Run) -> None:
+    text = run.server.get(accept="application/openmetrics-text; version=1.0.0")
+    assert text.endswith("# EOF\n")
+    found = re.findall(r'http_client_\w+_bucket\{.*\} \S+ # \{socket="([1-9]\d*)"\} \S+ \S+', text)
+    assert found
+
+
+def test_the_ledger_and_its_own_cost_are_metrics(run: Run) -> None:
+    ledger = {
+        (has["tcprism_event_kind"], has["tcprism_event_outcome"]): value
+        for name, has, value in samples(run.server.get())
+        if name == "tcprism_events_total"
+    }
+    assert ledger["send", "received"] == ledger["send", "submitted"] > run.counted
+    assert run.server.sum("tcprism_events_lost_total") == 0
+    assert run.server.sum("tcprism_cpu_time_seconds_total") > 0
+    assert run.server.sum("tcprism_memory_usage_bytes") > 1 << 20
+    assert run.server.sum("tcprism_bpf_run_time_seconds_total") > 0
+
+
+def test_health(run: Run) -> None:
+    assert run.server.get("/healthz") == "ok\n"
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        run.server.get("/")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_it_ends_with_the_ledger(number: signal.Signals) -> None:
+    with serving() as server:
+        assert server.stop(number) == 0
+        assert parse_ledger(server.said)["close"]
+
+
+def test_a_port_that_is_taken_is_an_error_of_one_sentence(tmp_path: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(AssertionError) as failure:
+            Server("--prometheus", address)
+    said = f"tcprism: --prometheus: cannot listen at {address} (Address already in use):"
+    assert str(failure.value) == f"{said} choose another address or port"

@@ -1,0 +1,97 @@
+"""`tcprism serve` as its users run it, and what it tells Prometheus."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tests.support.tracer import PATIENCE, TCPRISM
+
+Sample = tuple[str, dict[str, str], float]
+
+_SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+def samples(text: str) -> list[Sample]:
+    """Read Prometheus' text format."""
+    found = [_SAMPLE.match(line) for line in text.splitlines() if not line.startswith("#")]
+    return [(m[1], dict(_LABEL.findall(m[2] or "")), float(m[3])) for m in found if m]
+
+
+class Server:
+    """One run of `tcprism serve`, with its hooks on."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [TCPRISM, "serve", "--prometheus", "127.0.0.1:0", "-v", *arguments]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        self.said: list[str] = []
+        self._ready = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        assert self._ready.wait(PATIENCE)
+        if self.process.poll() is not None:
+            raise AssertionError("\n".join(self.said))
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self.said.append(line.rstrip("\n"))
+            if line.startswith("metrics at "):
+                self.url = line.split()[2].removesuffix("/metrics")
+            if line.startswith("serving"):
+                self._ready.set()
+        self._ready.set()
+
+    def get(self, path: str = "/metrics", accept: str = "*/*") -> str:
+        """Return what it answers."""
+        request = urllib.request.Request(self.url + path, headers={"Accept": accept})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    def sum(self, name: str, **labels: str) -> float:
+        """Return the sum of the series of a metric that have these labels."""
+        return sum(
+            value
+            for its, has, value in samples(self.get())
+            if its == name and labels.items() <= has.items()
+        )
+
+    def await_sum(self, expected: float, name: str, **labels: str) -> None:
+        """Wait until a sum is what it should be, or for long enough."""
+        await_equal(lambda: self.sum(name, **labels), expected)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, wait for the end, return the exit status."""
+        self.process.send_signal(number)
+        status = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        return status
+
+
+def await_equal(ask: Callable[[], float], expected: float) -> None:
+    """Ask until the answer is what is expected; after half a minute that is what it is."""
+    deadline = time.monotonic() + 30
+    while (found := ask()) != expected and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert found == expected
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[Server]:
+    """Serve while the body runs."""
+    server = Server(*arguments)
+    try:
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
