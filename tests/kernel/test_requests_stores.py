@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -88,6 +89,42 @@ def test_memcached(netns: Netns, tmp_path: Path) -> None:
     sets = [event for event in events if event["method"] == "set"]
     assert Counter(event["request_state"] for event in sets) == {"complete": 50, "no response": 1}
     assert [event["status"] for event in events if event["failed"]] == ["CLIENT_ERROR"]
+
+
+SAY_IN_BINARY = """
+import bmemcached
+client = bmemcached.Client(("%s:11211",))
+for number in range(50):
+    assert client.set(f"k{number}", "v" * number * 300, compress_level=0)
+found = client.get_multi([f"k{number}" for number in (*range(10), *range(50, 90))])
+assert len(found) == 10
+client.set_multi({f"quiet{number}": "x" for number in range(20)})
+assert client.delete("k1") and not client.add("k2", "there already")
+"""
+
+
+def test_memcached_in_binary(netns: Netns, tmp_path: Path) -> None:
+    pytest.importorskip("bmemcached", reason="needs python-binary-memcached")
+    server = ("memcached", "-u", "nobody", "-l", ADDRESS, "-U", "0")
+    with serving(netns, tmp_path / "log", *server), netns.socket() as client:
+        with tracing(tmp_path / "out", "--netns", netns.path, view="requests") as tracer:
+            netns.run(sys.executable, "-c", SAY_IN_BINARY % ADDRESS)
+        client.connect((ADDRESS, 11211))
+        client.sendall(b"stats\r\n")
+        counted = dict(re.findall(r"STAT (\w+) (\S+)", client.recv(100_000).decode()))
+    events = tracer.events
+    assert {event["protocol"] for event in events} == {"memcached"}
+    methods = Counter(event["method"].removesuffix("q") for event in events)
+    assert methods["set"] + methods["add"] == int(counted["cmd_set"]) == 71
+    got = [event for event in events if event["method"] in ("getk", "getkq")]
+    assert len(got) == int(counted["cmd_get"]) == 50
+    hits = [event for event in got if event["status"] == "SUCCESS"]
+    assert len(hits) == int(counted["get_hits"]) == 10
+    assert methods["delete"] == int(counted["delete_hits"]) == 1
+    assert [event["status"] for event in events if event["method"] == "add"] == ["KEY_EEXISTS"]
+    loud = [event for event in events if not event["method"].endswith("q")]
+    assert {event["request_state"] for event in loud} == {"complete"}
+    assert not any(event["failed"] for event in events)
 
 
 def test_dns(netns: Netns, tmp_path: Path) -> None:

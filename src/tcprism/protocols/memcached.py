@@ -1,4 +1,7 @@
-"""Memcached's text protocol, meta commands included: responses in order, quiet ones left out."""
+"""Memcached's text protocol, meta commands included: responses in order, quiet ones left out.
+
+A connection that begins with a frame of the binary protocol goes on in it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from tcprism.protocols import REQUEST, RESPONSE, Exchange, Match, NotThisProtocol, Protocol
+from tcprism.protocols.memcached_binary import MAGIC, MemcachedBinary, agree, match
 from tcprism.protocols.ordered import Ordered
 
 RESOURCE_MAX = 200  # characters
@@ -138,9 +142,16 @@ class Memcached(Ordered):
         super().__init__(show_values)
         self._begin: int | None = None  # of the response that is being read
         self._first = ""  # its first word
+        self._text = False  # it was read
 
     def parse(self, side: int, data: bytes, at: int) -> int:
         """Read lines, pass over values."""
+        if not self._text and data[0] == MAGIC[side]:
+            self.successor = MemcachedBinary(self.show_values)
+            if self._unsure:
+                self.successor.lost(REQUEST, 0, 0)
+            return 0
+        self._text = True
         return self._commands(data, at) if side == REQUEST else self._responses(data, at)
 
     def find(self, side: int, data: bytes) -> int:
@@ -253,6 +264,8 @@ class Memcached(Ordered):
 
 
 def _request_match(data: bytes) -> Match:
+    if data[0] == MAGIC[REQUEST]:
+        return match(REQUEST, data)
     if _OF_OTHERS.match(data):
         return Match.NO
     if _COMMAND.match(data):
@@ -264,6 +277,8 @@ def _request_match(data: bytes) -> Match:
 
 
 def _response_match(data: bytes) -> Match:
+    if data[0] == MAGIC[RESPONSE]:
+        return match(RESPONSE, data)
     if _RESPONSE.match(data):
         return Match.YES
     name, space, _ = data.partition(b" ")
@@ -272,4 +287,9 @@ def _response_match(data: bytes) -> Match:
     return Match.MORE if begun else Match.NO
 
 
-MEMCACHED = Protocol("memcached", Memcached, _request_match, _response_match)
+def _agree(requests: bytes, responses: bytes) -> bool:
+    binary = requests[0] == MAGIC[REQUEST], responses[0] == MAGIC[RESPONSE]
+    return agree(requests, responses) if all(binary) else not any(binary)
+
+
+MEMCACHED = Protocol("memcached", Memcached, _request_match, _response_match, agree=_agree)

@@ -1,7 +1,10 @@
 """Memcached: what a real server counted, quiet and silent commands, values, gaps."""
 
+from collections import Counter
+
 import pytest
 
+from tcprism.protocols import Exchange
 from tcprism.protocols.memcached import MEMCACHED
 
 from .talk import CLIENT, SERVER, Talk, exchanges, recorded, told
@@ -9,6 +12,9 @@ from .talk import CLIENT, SERVER, Talk, exchanges, recorded, told
 # Memcached 1.6.18's `stats` after the recorded conversation.
 CMD_GET, GET_MISSES, CMD_SET, CMD_TOUCH, DELETES, FLUSHES = 25, 7, 19, 2, 6, 1
 SETS = ("set", "add", "append", "replace", "cas", "ms")
+
+# And after recorded/memcached_binary.txt: two connections, the first of python-binary-memcached.
+BINARY_GET, BINARY_SET, BINARY_TOUCH, BINARY_DELETES, BINARY_FLUSHES = 17, 20, 3, 9, 1
 
 
 def test_what_the_server_counted() -> None:
@@ -94,3 +100,59 @@ def test_a_cut_response_is_told_and_ends_before_the_next_request() -> None:
 )
 def test_protocols_with_such_lines_are_not_claimed(asked: bytes, answer: bytes) -> None:
     assert not exchanges([(CLIENT, asked), (SERVER, answer)] * 3, [MEMCACHED])
+
+
+def binary() -> list[Exchange]:
+    return [one for said in recorded("memcached_binary.txt") for one in exchanges(said)]
+
+
+def test_what_the_server_counted_of_the_binary_protocol() -> None:
+    methods = Counter(one.method.removesuffix("q") for one in binary())
+    assert methods["get"] + methods["getk"] == BINARY_GET
+    stores = ("set", "add", "append", "prepend")
+    assert sum(methods[name] for name in stores) == BINARY_SET
+    assert methods["touch"] + methods["gat"] + methods["gatk"] == BINARY_TOUCH
+    assert methods["delete"] == BINARY_DELETES
+    assert methods["flush"] == BINARY_FLUSHES
+    failed = [(one.method, one.status) for one in binary() if one.failed]
+    assert failed == [("increment", "DELTA_BADVAL"), ("sasl_list_mechs", "UNKNOWN_COMMAND")]
+
+
+@pytest.mark.parametrize("piece", [1, 30, None])
+def test_quiet_commands_of_the_binary_protocol(piece: int | None) -> None:
+    said = recorded("memcached_binary.txt")
+    multi = [one for one in exchanges(said[0], piece=piece) if one.method in ("getkq", "getk")]
+    found = [(one.resource, one.status) for one in multi]
+    assert found == [
+        *((f"k{number}", "SUCCESS") for number in range(4, 8)),  # told by their keys
+        *((f"k{number}", "") for number in range(8, 11)),
+        ("k11", "KEY_ENOENT"),
+    ]
+    assert [one.answered for one in multi] == [True] * 4 + [False] * 3 + [True]
+    quiet = [one for one in exchanges(said[1], piece=piece) if one.method == "getq"]
+    assert [one.status for one in quiet] == ["SUCCESS"] * 4 + [""] * 2  # told by their numbers
+
+
+def test_a_quiet_response_of_the_binary_protocol_that_may_be_of_several() -> None:
+    found = exchanges(recorded("memcached_binary.txt")[1])
+    alike = [one for one in found if one.method == "deleteq"][2:]
+    assert [one.gap for one in alike] == [True, True]
+    assert [one.method for one in found if one.gap] == ["deleteq", "deleteq", "noop"]
+
+
+def test_values_of_the_binary_protocol_need_not_be_captured() -> None:
+    talk = Talk([MEMCACHED], captured=300)
+    for said in recorded("memcached_binary.txt")[0][:17]:  # one set each, and its response
+        talk.say(*said)
+    found = talk.end()
+    assert [(one.method, one.resource, one.status) for one in found[:8]] == [
+        ("set", f"k{number}", "SUCCESS") for number in range(8)
+    ]
+    assert not any(one.gap for one in found)
+
+
+def test_a_binary_connection_joined_late() -> None:
+    said = recorded("memcached_binary.txt")[0]
+    for joined in range(0, 16, 2):
+        found = exchanges(said[joined:])
+        assert found[0].resource == f"k{joined // 2}"
