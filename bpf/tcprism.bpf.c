@@ -7,6 +7,7 @@
 #include "probes/message_tracepoint.bpf.c"
 #include "probes/segment.bpf.c"
 #include "probes/segment_egress.bpf.c"
+#include "probes/segment_ingress.bpf.c"
 #include "probes/retransmit.bpf.c"
 #include "probes/connection.bpf.c"
 #include "probes/reset.bpf.c"
@@ -28,6 +29,7 @@ struct wire {
 	enum payload_reason reason;
 	enum owner_source owner_source;
 	enum cause cause;
+	enum segment_arrival segment_arrival;
 	enum ending ending;
 	enum socket_source socket_source;
 	struct message message;

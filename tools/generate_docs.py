@@ -64,7 +64,7 @@ Things worth knowing:
 - Payload and `comm` are untrusted: everything except printable ASCII is written as `\\xNN` and a
   backslash as `\\\\`. JSON doubles each of those backslashes once more.
 - `time` is `ts_ns` plus the difference between the two clocks when the events were read.
-- With segmentation offload one `transmit` or `retransmit` stands for `segs` segments on the wire.
+- With offload one `transmit`, `retransmit` or `receive` stands for `segs` segments on the wire.
 - There is one `acked` per send, not per ACK: it comes when the last byte is acknowledged.
 """
 

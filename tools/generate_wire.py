@@ -27,6 +27,7 @@ ENUMS = (
     "payload_reason",
     "owner_source",
     "cause",
+    "segment_arrival",
     "ending",
     "socket_source",
 )

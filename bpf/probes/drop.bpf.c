@@ -17,22 +17,13 @@ struct dropped {
 /* The queued of several segments has the header of the first, and the end of the last. */
 INLINE void packet_into_loss(struct loss *to, const struct dropped *d)
 {
-	const struct seen_packet *packet = &d->packet;
 	struct segment *s = &to->segment;
-	u32 header = (packet->tcp.offset_and_flags >> 4) * 4;
-	u32 flags = packet->tcp.flags;
 
-	s->event.flags = flags;
-	s->event.seq = bpf_ntohl(packet->tcp.seq);
-	s->event.bytes = packet->length > header ? packet->length - header : 0; /* lengths off the wire may lie */
-	s->end_seq = s->event.seq + s->event.bytes + !!(flags & TCPHDR_SYN) + !!(flags & TCPHDR_FIN);
+	seen_into(s, &d->packet);
 	if (d->is_judged) {
 		s->event.bytes = d->judged.payload;
 		s->end_seq = d->judged.end_seq;
 	}
-	s->ack = flags & TCPHDR_ACK ? bpf_ntohl(packet->tcp.ack) : 0;
-	s->window = bpf_ntohs(packet->tcp.window);
-	s->segs = 1;
 }
 
 /*
@@ -93,14 +84,6 @@ INLINE void drop_event(struct dropped *d)
 	l.outgoing = d->outgoing;
 	l.reason = d->reason;
 	SUBMIT(loss, struct loss, counters, *record = l);
-}
-
-/* What a bridge or a capture is shown that is not meant for it, or of what leaves, is a copy. */
-INLINE bool is_copy(const struct sk_buff *skb)
-{
-	u32 type = READ_BITS(READS_BTF, skb, pkt_type);
-
-	return type == PACKET_OTHERHOST || type == PACKET_OUTGOING;
 }
 
 SEC("tp_btf/kfree_skb") int tracepoint_drop(u64 *ctx)

@@ -45,6 +45,7 @@ INLINE void transmit_fill(struct segment *s, u32 kind, const struct pending *pen
 	pending_into(s, pending);
 	s->window = window_of(tp, pending->flags, reads);
 	read_congestion(s, tp, reads);
+	s->arrival = ARRIVAL_UNKNOWN;
 	s->cause = cause_of_transmit(tp, pending->seq, pending->end_seq, reads);
 }
 

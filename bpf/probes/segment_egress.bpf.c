@@ -1,35 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /* Where the kernel has neither fentry nor kprobes: each packet once, as it leaves IP, with its final headers. */
-#include "tcprism/segment.h"
+#include "tcprism/cgroup_segment.h"
 #include "tcprism/synack.h"
-
-INLINE void packet_into(struct segment *to, const struct packet *from, u32 segs)
-{
-	to->event.seq = from->seq;
-	to->event.bytes = from->payload;
-	to->event.flags = from->tcp->flags;
-	to->end_seq = from->end_seq;
-	to->ack = from->tcp->flags & TCPHDR_ACK ? bpf_ntohl(from->tcp->ack) : 0;
-	to->window = bpf_ntohs(from->tcp->window);
-	to->segs = segs ? segs : 1;
-}
-
-/* For a SYN-ACK's request socket, or the kernel's own socket for resets: no tcp_sock, no owner. */
-INLINE u32 netns_of_other(struct sock *sk)
-{
-	struct sock *address = (void *)untyped(sk);
-
-	return address ? read_netns(&address->__sk_common, READS_PROBED) : 0;
-}
-
-/* A load where the cookie exists already; the helper costs more. */
-INLINE u64 cookie_of_packet(struct __sk_buff *skb, struct tcp_sock *tp)
-{
-	struct sock *sk = (void *)tp;
-	u64 cookie = tp ? sk->__sk_common.skc_cookie.counter : 0;
-
-	return cookie ? cookie : bpf_get_socket_cookie(skb);
-}
 
 INLINE void egress_fill(struct segment *s, u32 kind, struct __sk_buff *skb, const struct packet *packet,
 			const struct connection *c, struct tcp_sock *tp, const struct owner *owner)
@@ -42,6 +14,7 @@ INLINE void egress_fill(struct segment *s, u32 kind, struct __sk_buff *skb, cons
 		read_congestion(s, tp, READS_BTF);
 	else
 		no_congestion(s);
+	s->arrival = ARRIVAL_UNKNOWN;
 	s->cause = tp ? cause_of_transmit(tp, packet->seq, packet->end_seq, READS_BTF) : CAUSE_NONE;
 }
 
@@ -55,23 +28,11 @@ INLINE bool read_egress_connection(struct connection *to, const struct packet *p
 		read_connection(to, &sk->__sk_common, READS_BTF);
 		return true;
 	}
-	if (!read_packet_connection(to, packet, skb->protocol, skb->ifindex))
+	if (!read_packet_connection(to, packet, skb, true))
 		return false;
 	undo_translation(to, skb);
 	to->netns = netns_of_other(skb->sk);
 	return ports_pass(to->local_port, to->remote_port);
-}
-
-/*
- * The connection that a packet belongs to. A SYN-ACK's socket is a listener or a request: no connection yet. A
- * reset without a connection comes from the kernel's own raw socket, which 6.12 passes off as a tcp_sock.
- */
-INLINE struct tcp_sock *connection_of(struct sock *of_packet)
-{
-	struct tcp_sock *tp = full_tcp_sock(of_packet);
-	struct sock *sk = (void *)tp;
-
-	return tp && sk->sk_type == SOCK_STREAM && sk->__sk_common.skc_state != TCP_LISTEN ? tp : NULL;
 }
 
 /*

@@ -34,8 +34,9 @@ MESSAGE_END = "<II Q I B 3x"
 TLS_END = "<Q Q III BB 2x"
 # struct delivery: send_ts_ns, unsent_us unacked_us
 DELIVERY_END = "<Q II"
-# struct segment: end_seq ack window cwnd srtt_us packets_out, segs, ca_state cause, reserved
-SEGMENT_END = "<IIIIII H BB 4x"
+# struct segment: end_seq ack window cwnd srtt_us packets_out, segs, ca_state cause arrival,
+# reserved
+SEGMENT_END = "<IIIIII H BBB 3x"
 # struct loss: rto_us rttvar_us ssthresh sacked_out lost_out retrans_out undone reason call_seq,
 # icsk_retransmits outgoing call_seq_known, reserved
 LOSS_END = "<IIIIIIIII BBB x"
@@ -46,8 +47,8 @@ CONNECTION_END = "<Q I BBBB"
 # dsack_dups reord_seen min_rtt_us srtt_us cwnd, congestion
 TOTALS = "<QQQQQQQQ IIIIIIIIII 16s"
 
-SEND, RECV, ACKED, TRANSMIT, PROBE, RETRANSMIT, UNDO, DROP = range(8)
-CONNECT, ACCEPT, CLOSE, RESET, STATE, TLS_SEND, TLS_RECV = range(8, 15)
+SEND, RECV, ACKED, TRANSMIT, PROBE, RECEIVE, RETRANSMIT, UNDO, DROP = range(9)
+CONNECT, ACCEPT, CLOSE, RESET, STATE, TLS_SEND, TLS_RECV = range(9, 16)
 UNKNOWN_32 = 0xFFFFFFFF
 UNKNOWN_64 = 0xFFFFFFFFFFFFFFFF
 
@@ -114,8 +115,8 @@ def delivery(head: bytes, *end: int) -> bytes:
     return head + struct.pack(DELIVERY_END, *end)
 
 
-def segment(head: bytes, *end: int, cause: int = 0) -> bytes:
-    return head + struct.pack(SEGMENT_END, *end, cause)
+def segment(head: bytes, *end: int, cause: int = 0, arrival: int = 0) -> bytes:
+    return head + struct.pack(SEGMENT_END, *end, cause, arrival)
 
 
 def loss(segment: bytes, *end: int) -> bytes:
@@ -163,6 +164,10 @@ SEGMENTS = [
             37, 1_912_345_679, 502, 10, 11_250, 0, 1, 0),
     segment(event(1_150_000_000, TRANSMIT, CURLS_SOCKET, IPV4, 1448, 38, flags=0x10),
             1486, 1_912_345_679, 502, 10, 11_250, 10, 1, 0, cause=3),
+    segment(event(1_160_000_000, RECEIVE, CURLS_SOCKET, IPV4, 2896, 1_912_345_679, flags=0x10),
+            1_912_348_575, 38, 502, 10, 11_250, 1, 2, 0, arrival=1),
+    segment(event(1_170_000_000, RECEIVE, CURLS_SOCKET, IPV4, 0, 1_912_348_575, flags=0x10),
+            1_912_348_575, 38, 502, 10, 11_250, 1, 1, 0, arrival=5),
 ]  # fmt: skip
 NO_EVIDENCE = (UNKNOWN_32, UNKNOWN_32, 0, 0, 0, 0)
 LOSSES = [

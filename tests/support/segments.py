@@ -51,13 +51,14 @@ def segment(
     payload: bytes = b"",
     options: bytes = b"",
     wrong_by: int = 0,
+    window: int = 1000,
 ) -> bytes:
     """Return a packet of IPv4 with a TCP segment; its checksum is wrong by so much."""
     ends = socket.inet_aton(source[0]) + socket.inet_aton(destination[0])
     length = 20 + len(options)
     header = struct.pack(
         ">HHIIBBHHH", source[1], destination[1], seq % 2**32, ack % 2**32, length // 4 << 4,
-        flags, 1000, 0, 0,
+        flags, window, 0, 0,
     )  # fmt: skip
     body = header + options + payload
     pseudo = ends + struct.pack(">HH", socket.IPPROTO_TCP, len(body))

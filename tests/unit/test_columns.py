@@ -30,7 +30,7 @@ FAMILY_KEYS = {
         *("payload_truncated", "payload_unavailable"),
     ],
     "delivery": ["seq", "send_ts_ns", "unsent_us", "unacked_us"],
-    "segment": SEGMENT_KEYS,
+    "segment": [*SEGMENT_KEYS, "arrival"],
     "loss": [
         *SEGMENT_KEYS,
         *("attempt", "icsk_retransmits", "rto_us", "rttvar_us", "ssthresh"),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tcprism.cli import options, trace_options
 from tcprism.errors import UnknownTarget, UsageError
 from tcprism.events import KINDS
+from tcprism.events.kinds import NAMED_KINDS
 from tcprism.filters import Criteria
 
 SELF = os.getpid()
@@ -99,7 +100,7 @@ def test_refusals(arguments: tuple[str, ...], error: type[Exception]) -> None:
 @pytest.mark.parametrize(
     ("text", "kinds"),
     [
-        ("all", tuple(kind for kind in KINDS if not kind.startswith("tls_"))),
+        ("all", tuple(kind for kind in KINDS if kind not in NAMED_KINDS)),
         ("send", ("send",)),
         ("retransmit, send,send", ("send", "retransmit")),
         (",".join(reversed(KINDS)), KINDS),

@@ -18,7 +18,7 @@ struct outstanding {
 	u32 seq, end_seq;
 };
 
-#define ARRIVAL_UNKNOWN 0xffffffffffffffffULL /* several segments share the entry */
+#define ARRIVAL_NS_UNKNOWN 0xffffffffffffffffULL /* several segments share the entry */
 
 struct arrival {
 	u64 ts_ns;
@@ -166,7 +166,7 @@ INLINE void delivery_arrived(struct sock *sk, u32 end_seq)
 		return;
 	if (d->arrived - d->read >= QUEUED) {
 		last = &d->arrivals[AT(d->arrived - 1)];
-		last->ts_ns = ARRIVAL_UNKNOWN;
+		last->ts_ns = ARRIVAL_NS_UNKNOWN;
 		last->end_seq = end_seq;
 		return;
 	}
@@ -202,7 +202,7 @@ INLINE u32 delivery_unread(struct sock *sk, u32 end, u64 now, enum reads reads)
 	d->latest_ns = 0;
 	for (u32 i = 0; i < QUEUED && d->read != d->arrived; i++) {
 		if (arrival_read(d, end))
-			return d->latest_ns == ARRIVAL_UNKNOWN ? MICROSECONDS_UNKNOWN : elapsed_us(d->latest_ns, now);
+			return d->latest_ns == ARRIVAL_NS_UNKNOWN ? MICROSECONDS_UNKNOWN : elapsed_us(d->latest_ns, now);
 	}
 	return MICROSECONDS_UNKNOWN;
 }

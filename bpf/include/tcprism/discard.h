@@ -15,6 +15,14 @@
 #define EQUALS(reason, member) (HAS_REASON(member) && (reason) == bpf_core_enum_value(enum skb_drop_reason___of_tcp, member))
 #define IS_REASON(reason, name) EQUALS(reason, SKB_DROP_REASON_##name)
 
+/* What a bridge or a capture is shown that is not meant for it, or of what leaves, is a copy. */
+INLINE bool is_copy(const struct sk_buff *skb)
+{
+	u32 type = READ_BITS(READS_BTF, skb, pkt_type);
+
+	return type == PACKET_OTHERHOST || type == PACKET_OUTGOING;
+}
+
 /* TCP gives these reasons after it has checked a segment's numbers and flags; all others come earlier, or mean no room. */
 #define REASONS_OF_TCP(X)                                                                          \
 	X(NO_SOCKET) X(TCP_FLAGS) X(TCP_OLD_DATA) X(TCP_OVERWINDOW)               \

@@ -24,18 +24,19 @@ enum event_kind {
 	KIND_ACKED = 2,
 	KIND_TRANSMIT = 3,
 	KIND_PROBE = 4,
-	KIND_RETRANSMIT = 5,
-	KIND_UNDO = 6,
-	KIND_DROP = 7,
-	KIND_CONNECT = 8,
-	KIND_ACCEPT = 9,
-	KIND_CLOSE = 10,
-	KIND_RESET = 11,
-	KIND_STATE = 12,
-	KIND_TLS_SEND = 13,
-	KIND_TLS_RECV = 14,
-	KIND_SNAPSHOT = 15, /* no hook: read by an iterator */
-	KIND_COUNT = 16,
+	KIND_RECEIVE = 5,
+	KIND_RETRANSMIT = 6,
+	KIND_UNDO = 7,
+	KIND_DROP = 8,
+	KIND_CONNECT = 9,
+	KIND_ACCEPT = 10,
+	KIND_CLOSE = 11,
+	KIND_RESET = 12,
+	KIND_STATE = 13,
+	KIND_TLS_SEND = 14,
+	KIND_TLS_RECV = 15,
+	KIND_SNAPSHOT = 16, /* no hook: read by an iterator */
+	KIND_COUNT = 17,
 };
 
 /* How the owner of an event is known. */
@@ -131,7 +132,21 @@ struct tls_message {
 
 #define CA_STATE_UNKNOWN 0xff
 
-/* TCP handed a segment to IP. With GSO one record stands for `segs` segments. */
+/* Where a segment that arrived stands against what its socket had received and sent by then. */
+enum segment_arrival {
+	ARRIVAL_UNKNOWN = 0,
+	ARRIVAL_IN_ORDER = 1,       /* it begins where the socket goes on, or before that and brings more */
+	ARRIVAL_OUT_OF_ORDER = 2,   /* bytes before it have not arrived */
+	ARRIVAL_DUPLICATE = 3,      /* all that it carries had arrived */
+	ARRIVAL_OLD_SEQUENCE = 4,   /* it carries nothing and begins before that: a keepalive, an ACK that was overtaken */
+	ARRIVAL_DUPLICATE_ACK = 5,  /* RFC 5681 */
+	ARRIVAL_OLD_ACK = 6,        /* it carries nothing and acknowledges less than is acknowledged already */
+	ARRIVAL_OUTSIDE_WINDOW = 7, /* it begins where the receive window ends, or later */
+	ARRIVAL_CHECKSUM_ERROR = 8,
+	ARRIVAL_NO_SOCKET = 9,
+};
+
+/* TCP handed a segment to IP, or IP one to TCP. With GSO and GRO one record stands for `segs` segments. */
 struct segment {
 	struct event event;
 	u32 end_seq DOC("sequence number after the last byte, including SYN and FIN");
@@ -140,10 +155,11 @@ struct segment {
 	u32 cwnd DOC("congestion window, segments; null when the socket has none");
 	u32 srtt_us DOC("smoothed round-trip time, microseconds; null before the first measurement");
 	u32 packets_out DOC("segments in flight before this one, as the kernel counts them");
-	u16 segs DOC("segments on the wire (GSO)");
+	u16 segs DOC("segments on the wire (GSO, GRO)");
 	u8 ca_state DOC("congestion state: Open, Disorder, CWR, Recovery, Loss");
 	u8 cause DOC("retransmit: its cause: rto, fast, tlp, syn, syn-ack, unknown; transmit: tlp for a tail loss probe with new data; else null");
-	u8 reserved[4];
+	u8 arrival DOC("receive: where it stands against what the socket had received and sent: in_order, out_of_order, duplicate, old_sequence, duplicate_ack, old_ack, outside_window, or checksum_error, no_socket; null when that cannot be told, as in a handshake or while a process or another CPU works on the socket; else null");
+	u8 reserved[3];
 };
 
 #define WINDOW_UNKNOWN 0xffffffffU

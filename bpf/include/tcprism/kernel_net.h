@@ -56,7 +56,12 @@ struct sock_common {
 	atomic64_t skc_cookie;
 } CORE;
 
+struct spinlock {
+	u32 unused;
+} CORE;
+
 typedef struct {
+	struct spinlock slock; /* held by whichever CPU receives for the socket */
 	int owned;
 } CORE socket_lock_t;
 
@@ -139,6 +144,7 @@ struct inet_connection_sock {
 struct tcp_options_received {
 	u16 saw_tstamp : 1;
 	u16 tstamp_ok : 1;
+	u16 snd_wscale : 4;
 	u16 rcv_wscale : 4;
 } CORE;
 
@@ -166,6 +172,7 @@ struct tcp_sock {
 	u32 rcv_nxt;
 	u32 rcv_wnd;
 	u32 rcv_wup;
+	u32 rcv_mwnd_seq; /* 7.x: the end of the largest window offered */
 	u32 snd_una;
 	u32 snd_nxt;
 	u32 snd_wnd;
@@ -260,11 +267,17 @@ struct sk_buff {
 	struct sock *sk;
 	char cb[48];
 	u8 pkt_type : 3;
+	u8 csum_valid : 1;
 	int skb_iif;
 	u16 protocol;
 	u16 network_header;
 	u32 len;
+	u32 end; /* of the linear part, from head: there skb_shared_info begins */
 	unsigned char *head;
+} CORE;
+
+struct skb_shared_info {
+	u16 gso_segs;
 } CORE;
 
 struct tcp_skb_cb {
@@ -282,6 +295,7 @@ enum skb_drop_reason {
 /* Apart, for a tracepoint's enum must have all members to match (DROP_HAS_SOCKET); kernels have some of these. */
 enum skb_drop_reason___of_tcp {
 	SKB_DROP_REASON_NO_SOCKET,
+	SKB_DROP_REASON_TCP_CSUM,
 	SKB_DROP_REASON_TCP_FLAGS,
 	SKB_DROP_REASON_TCP_OLD_DATA,
 	SKB_DROP_REASON_TCP_OVERWINDOW,

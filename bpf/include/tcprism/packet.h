@@ -81,6 +81,20 @@ INLINE bool read_seen_packet(struct seen_packet *to, const struct sk_buff *skb)
 	return at && !bpf_probe_read_kernel(&to->tcp, sizeof(to->tcp), (void *)at);
 }
 
+INLINE void seen_into(struct segment *to, const struct seen_packet *packet)
+{
+	u32 header = (packet->tcp.offset_and_flags >> 4) * 4;
+	u32 flags = packet->tcp.flags;
+
+	to->event.flags = flags;
+	to->event.seq = bpf_ntohl(packet->tcp.seq);
+	to->event.bytes = packet->length > header ? packet->length - header : 0; /* lengths off the wire may lie */
+	to->end_seq = to->event.seq + to->event.bytes + !!(flags & TCPHDR_SYN) + !!(flags & TCPHDR_FIN);
+	to->ack = flags & TCPHDR_ACK ? bpf_ntohl(packet->tcp.ack) : 0;
+	to->window = bpf_ntohs(packet->tcp.window);
+	to->segs = 1;
+}
+
 /* The packet's network namespace and link, if it still has its device: TCP clears that on receipt. */
 INLINE void read_device(struct connection *to, const struct sk_buff *skb)
 {

@@ -4,7 +4,7 @@
 #define TCPRISM_SYNACK_H
 
 #include "conntrack.h"
-#include "egress_packet.h"
+#include "cgroup_packet.h"
 
 struct bpf_sock_tuple { /* user-space interface: a fixed layout */
 	union {
@@ -60,7 +60,7 @@ INLINE bool is_repeated_synack(struct __sk_buff *skb, const struct packet *packe
 	bool repeated = false;
 	u8 state = 0;
 
-	if (!read_packet_connection(&c, packet, skb->protocol, skb->ifindex))
+	if (!read_packet_connection(&c, packet, skb, true))
 		return false;
 	undo_translation(&c, skb);
 	found = bpf_skc_lookup_tcp(skb, &tuple, answer_tuple(&tuple, &c), BPF_F_CURRENT_NETNS, 0);

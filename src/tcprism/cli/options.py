@@ -13,7 +13,7 @@ import click
 from tcprism.errors import UsageError
 from tcprism.events import KINDS
 from tcprism.events._wire import PAYLOAD_MAX
-from tcprism.events.kinds import TLS_KINDS
+from tcprism.events.kinds import NAMED_KINDS
 from tcprism.filter_texts import OPTIONS, parse
 from tcprism.filters import Criteria
 from tcprism.stages import Stage, stage_for
@@ -96,7 +96,7 @@ def kinds_option(default: str) -> Callable[[Command], Command]:
         default=default,
         show_default=True,
         metavar="KIND,...",
-        help=f"Event kinds: {', '.join(KINDS)}, or all.",
+        help=f"Event kinds: {', '.join(KINDS)}, or all, which leaves {', '.join(NAMED_KINDS)} out.",
     )
 
 
@@ -196,7 +196,7 @@ def parse_kinds(text: str, known: Sequence[str] = KINDS) -> tuple[str, ...]:
     Plaintext must be asked for by name where it is not recorded already.
     """
     if text == "all":
-        return tuple(kind for kind in known if known is not KINDS or kind not in TLS_KINDS)
+        return tuple(kind for kind in known if known is not KINDS or kind not in NAMED_KINDS)
     chosen = {part.strip() for part in text.split(",")}
     if unknown := sorted(chosen - set(known)):
         raise UsageError(

@@ -18,7 +18,7 @@ from tcprism.cli.trace import announce
 from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
 from tcprism.errors import UsageError
 from tcprism.events import KINDS, Batch
-from tcprism.events.kinds import TLS_KINDS
+from tcprism.events.kinds import NAMED_KINDS
 from tcprism.events.ledger import Ledger
 from tcprism.events.optional import pyarrow
 from tcprism.pipeline import account
@@ -105,7 +105,7 @@ def _record(
     with ExitStack() as stack:
         tracing = stack.enter_context(Tracing(request))
         source: Source = tracing
-        if {*KINDS} - {*TLS_KINDS} <= {*request.kinds}:
+        if {*KINDS} - {*NAMED_KINDS} <= {*request.kinds}:
             source = Together(tracing, stack.enter_context(Snapshots(request.filter)))
         path = options.parse_output(given["output"])
         pipe = None if path else sys.stdout.buffer

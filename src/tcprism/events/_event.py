@@ -60,6 +60,7 @@ class Attributes:
     cwnd: int | None
     srtt_us: int | None
     cause: str | None
+    arrival: str | None
     attempt: int | None
     icsk_retransmits: int | None
     rto_us: int | None

@@ -53,20 +53,21 @@ class EventKind(IntEnum):
     ACKED = 2
     TRANSMIT = 3
     PROBE = 4
-    RETRANSMIT = 5
-    UNDO = 6
-    DROP = 7
-    CONNECT = 8
-    ACCEPT = 9
-    CLOSE = 10
-    RESET = 11
-    STATE = 12
-    TLS_SEND = 13
-    TLS_RECV = 14
-    SNAPSHOT = 15
+    RECEIVE = 5
+    RETRANSMIT = 6
+    UNDO = 7
+    DROP = 8
+    CONNECT = 9
+    ACCEPT = 10
+    CLOSE = 11
+    RESET = 12
+    STATE = 13
+    TLS_SEND = 14
+    TLS_RECV = 15
+    SNAPSHOT = 16
 
 
-KIND_COUNT = 16
+KIND_COUNT = 17
 
 
 class MessageFlag(IntFlag):
@@ -110,6 +111,21 @@ class Cause(IntEnum):
     SYN = 4
     SYN_ACK = 5
     UNKNOWN = 6
+
+
+class SegmentArrival(IntEnum):
+    """enum segment_arrival."""
+
+    UNKNOWN = 0
+    IN_ORDER = 1
+    OUT_OF_ORDER = 2
+    DUPLICATE = 3
+    OLD_SEQUENCE = 4
+    DUPLICATE_ACK = 5
+    OLD_ACK = 6
+    OUTSIDE_WINDOW = 7
+    CHECKSUM_ERROR = 8
+    NO_SOCKET = 9
 
 
 class Ending(IntEnum):
@@ -209,6 +225,7 @@ _SEGMENT: Fields = {
     "segs": ("<u2", 144),
     "ca_state": ("u1", 146),
     "cause": ("u1", 147),
+    "arrival": ("u1", 148),
 }
 SEGMENT = _dtype(_SEGMENT, 152)
 
@@ -393,9 +410,10 @@ DOCS = {
     "segment.cwnd": "congestion window, segments; null when the socket has none",
     "segment.srtt_us": "smoothed round-trip time, microseconds; null before the first measurement",
     "segment.packets_out": "segments in flight before this one, as the kernel counts them",
-    "segment.segs": "segments on the wire (GSO)",
+    "segment.segs": "segments on the wire (GSO, GRO)",
     "segment.ca_state": "congestion state: Open, Disorder, CWR, Recovery, Loss",
     "segment.cause": "retransmit: its cause: rto, fast, tlp, syn, syn-ack, unknown; transmit: tlp for a tail loss probe with new data; else null",
+    "segment.arrival": "receive: where it stands against what the socket had received and sent: in_order, out_of_order, duplicate, old_sequence, duplicate_ack, old_ack, outside_window, or checksum_error, no_socket; null when that cannot be told, as in a handshake or while a process or another CPU works on the socket; else null",
     "loss.rto_us": "retransmission timeout, microseconds; null when there is no connection yet",
     "loss.rttvar_us": "mean deviation of the round-trip time, microseconds; null before the first measurement",
     "loss.ssthresh": "slow start threshold, segments; null while it is infinite",

@@ -32,6 +32,7 @@ TLS = ("tls",)
 MESSAGES = ("message", "tls")
 DELIVERY = ("delivery",)
 LOSS = ("loss",)
+SEGMENTS = ("segment",)
 SEGMENT = ("segment", "loss")
 CONNECTION = ("connection",)
 SNAPSHOT = ("snapshot",)
@@ -214,6 +215,13 @@ COLUMNS = [
         "string",
         named("cause", names.cause_name),
         equal("cause", _wire.Cause.NONE),
+    ),
+    wire_column(
+        "arrival",
+        SEGMENTS,
+        "string",
+        named("arrival", names.arrival_name),
+        equal("arrival", _wire.SegmentArrival.UNKNOWN),
     ),
     derived_column(
         "attempt",

@@ -196,7 +196,7 @@ _CALLED = "a process called into TCP: who, which bytes, how long"
 _PLAINTEXT = "a process called into a TLS library: which bytes before they were encrypted, or after"
 _GREEN, _YELLOW, _BLUE, _MAGENTA, _CYAN = "32", "33", "34", "35", "36"
 _RED, _BOLD_RED, _DIM_GREEN, _DIM_MAGENTA = "31", "1;31", "2;32", "2;35"
-_BOLD_GREEN, _BOLD_CYAN = "1;32", "1;36"
+_BOLD_GREEN, _BOLD_CYAN, _DIM_CYAN = "1;32", "1;36", "2;36"
 
 for _family in (
     Family(
@@ -235,6 +235,13 @@ for _family in (
                 owned=True,
             ),
             Kind("probe", "the same for a probe of the peer's closed window", _YELLOW, owned=True),
+            Kind(
+                "receive",
+                "IP handed a segment to TCP: its header, and what of it was new",
+                _DIM_CYAN,
+                incoming=True,
+                owned=True,
+            ),
         ),
         ring="busy",
     ),
@@ -330,4 +337,5 @@ FAMILIES = {
 }
 KINDS = tuple(kind for kinds in FAMILIES.values() for kind in kinds)
 SENDS = (EventKind.SEND, EventKind.TLS_SEND)
-TLS_KINDS = FAMILIES["tls"]  # they are traced only where a user asks for them
+TLS_KINDS = FAMILIES["tls"]
+NAMED_KINDS = (*TLS_KINDS, "receive")  # they are traced only where a user names them

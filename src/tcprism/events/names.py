@@ -11,6 +11,7 @@ from tcprism.events._wire import (
     MessageFlag,
     OwnerSource,
     PayloadReason,
+    SegmentArrival,
     SocketSource,
 )
 
@@ -90,6 +91,11 @@ def socket_source_name(source: int) -> str:
 def cause_name(cause: int) -> str:
     """Return why a segment was sent again."""
     return _member_name(Cause, cause).replace("_", "-")
+
+
+def arrival_name(arrival: int) -> str:
+    """Return where a segment that arrived stands."""
+    return _member_name(SegmentArrival, arrival)
 
 
 def ending_name(ending: int) -> str:

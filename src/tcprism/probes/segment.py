@@ -1,4 +1,4 @@
-"""Segments: TCP hands them to IP (bpf/probes/segment*.bpf.c, retransmit.bpf.c)."""
+"""Segments: TCP hands them to IP, or IP to TCP (bpf/probes/segment*.bpf.c, retransmit.bpf.c)."""
 
 from tcprism.probes import Hook, Probe, Program
 
@@ -36,6 +36,31 @@ PROBE = Probe(
                 "ACKs of TIME-WAIT and, by IPv6, resets that are sent without a socket",
                 "SYN-ACKs by IPv6 on 5.10 and 6.1",
                 "error",
+            ),
+        ),
+    ),
+)
+
+RECEIVE = Probe(
+    family="receive",
+    kinds=("receive",),
+    hooks=(
+        Hook(
+            mechanism="tracepoint",
+            name="cgroup_skb/ingress at the cgroup v2 root, tracepoint kfree_skb",
+            programs=(
+                Program("cgroup_receive", ("receive",), "cgroup"),
+                Program("tracepoint_receive", ("receive",)),
+            ),
+            since="5.5",
+            cannot_tell=(
+                "what netfilter drops in PREROUTING or INPUT, or IPsec, TCP-MD5 or TCP-AO refuses",
+                "segments without a socket, or with a wrong checksum that is found before the"
+                " socket is, before 5.17, and those for TIME-WAIT before 6.11",
+                "arrival in a handshake, while a process holds the socket or segments wait for it,"
+                " while another CPU works on it, and of segments whose checksum only TCP checks",
+                "whether out_of_order data had arrived before, or an old time stamp (PAWS) makes"
+                " TCP discard what is in order",
             ),
         ),
     ),

@@ -42,7 +42,7 @@ _FORBIDDEN = ("disabled by configuration", "disabled through configuration", "ha
 
 _VIEWS = {
     "messages": (FAMILIES["message"], ("message",)),
-    "segments": ((*FAMILIES["segment"], "retransmit"), ("segment", "loss")),
+    "segments": (("transmit", "probe", "retransmit"), ("segment", "loss")),
     "retransmits": (("retransmit",), ("loss",)),
     "connections": (("close",), ("connection",)),
 }

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Part
-from tcprism.events._wire import SocketSource
+from tcprism.events._wire import SegmentArrival, SocketSource
 from tcprism.events.columns import BY_NAME as COLUMN
 from tcprism.events.columns import MESSAGES, TLS, columns_of
 from tcprism.events.kinds import BY_NAME, FAMILY_OF_KIND, SENDS, kind_name
-from tcprism.events.names import process
+from tcprism.events.names import arrival_name, process
 from tcprism.events.scopes import shown
 from tcprism.events.units import duration
 
@@ -120,9 +120,12 @@ def _segment_texts(part: Part) -> list[str]:
 
 
 def _sent_texts(part: Part) -> list[str]:
-    """Return the header of each segment, and why it was sent if not just to send."""
+    """Return the header of each segment, and why it was sent or what of it was new, if unusual."""
     texts = _segment_texts(part)
     _append(texts, part, "cause")
+    usual = (SegmentArrival.UNKNOWN, SegmentArrival.IN_ORDER)
+    for index in np.flatnonzero(~np.isin(part.rows["arrival"], usual)).tolist():
+        texts[index] += f" {arrival_name(part.rows['arrival'][index]).replace('_', ' ')}"
     return texts
 
 

@@ -145,7 +145,9 @@ class Hooks:
                 bpf.iterate(program.name)
             elif program.attach == "cgroup":
                 if self._root < 0:
-                    raise KernelRefused("transmit needs cgroup v2, which this kernel does not have")
+                    raise KernelRefused(
+                        f"{program.kinds[0]} needs cgroup v2, which this kernel does not have"
+                    )
                 bpf.attach_to_cgroup(program.name, self._root)
             else:
                 bpf.attach(program.name)

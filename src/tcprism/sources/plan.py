@@ -16,6 +16,7 @@ from tcprism.sources.request import Request
 PROBES = (
     message.PROBE,
     segment.PROBE,
+    segment.RECEIVE,
     loss.RETRANSMIT,
     loss.UNDO,
     loss.DROP,

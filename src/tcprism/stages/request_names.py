@@ -120,7 +120,7 @@ class RequestNames(StatefulStage):
             return part
         rows = part.rows
         names = np.full(len(part), None, object)
-        outgoing = np.ones(len(part), np.bool_)
+        outgoing = rows["kind"] != EventKind.RECEIVE
         known = rows["bytes"] > 0
         if part.family == "message":
             outgoing = rows["kind"] == EventKind.SEND

@@ -28,6 +28,7 @@ _STYLES = {
     "send": "good",
     "recv": "cool",
     "transmit": "dim",
+    "receive": "dim",
     "acked": "dim",
     "state": "dim",
     "retransmit": "bad",

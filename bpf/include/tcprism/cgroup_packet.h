@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* The headers of a packet that leaves, which a cgroup_skb program may read directly. */
-#ifndef TCPRISM_EGRESS_PACKET_H
-#define TCPRISM_EGRESS_PACKET_H
+/* The headers of a packet that leaves or arrives, which a cgroup_skb program may read directly. */
+#ifndef TCPRISM_CGROUP_PACKET_H
+#define TCPRISM_CGROUP_PACKET_H
 
 #include "packet.h"
 
@@ -10,7 +10,7 @@
 #define HEADERS_MAX 512 /* of IP, options included */
 
 struct packet {
-	const u8 *start, *end; /* the linear part, which has all headers of a packet made here */
+	const u8 *start, *end; /* the linear part: it has all headers, for TCP has made them or pulled them in */
 	const struct tcp_header *tcp;
 	u32 payload;
 	u32 seq, end_seq;
@@ -68,25 +68,28 @@ INLINE bool read_packet(struct packet *to, struct __sk_buff *skb)
 	return true;
 }
 
-INLINE bool read_packet_connection(struct connection *to, const struct packet *from, u32 protocol, u32 interface)
+/* The connection as this host sees it, but for its network namespace. */
+INLINE bool read_packet_connection(struct connection *to, const struct packet *from, const struct __sk_buff *skb,
+				   bool outgoing)
 {
+	struct address *source = outgoing ? &to->local : &to->remote, *destination = outgoing ? &to->remote : &to->local;
 	const u32 *word = (const void *)from->start;
 
-	to->local_port = bpf_ntohs(from->tcp->source);
-	to->remote_port = bpf_ntohs(from->tcp->dest);
-	if (protocol == ETH_P_IP && from->start + IPV4_MINIMUM <= from->end) {
+	to->local_port = bpf_ntohs(outgoing ? from->tcp->source : from->tcp->dest);
+	to->remote_port = bpf_ntohs(outgoing ? from->tcp->dest : from->tcp->source);
+	if (skb->protocol == ETH_P_IP && from->start + IPV4_MINIMUM <= from->end) {
 		to->family = 4;
-		map_ipv4(&to->local, word[3]);
-		map_ipv4(&to->remote, word[4]);
+		map_ipv4(source, word[3]);
+		map_ipv4(destination, word[4]);
 		to->scope_id = 0;
 		return true;
 	}
 	if (from->start + IPV6_LENGTH > from->end)
 		return false;
 	to->family = 6;
-	__builtin_memcpy(&to->local, word + 2, sizeof(to->local));
-	__builtin_memcpy(&to->remote, word + 6, sizeof(to->remote));
-	to->scope_id = scope_of(to, interface);
+	__builtin_memcpy(source, word + 2, sizeof(*source));
+	__builtin_memcpy(destination, word + 6, sizeof(*destination));
+	to->scope_id = scope_of(to, skb->ifindex);
 	return true;
 }
 
