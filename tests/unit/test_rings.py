@@ -271,7 +271,7 @@ def test_a_busy_lane_takes_what_the_others_leave_of_a_read(
 
 def fill(machine: Machine, name: str, since_ns: int) -> list[int]:
     """Write to a lane of a ring until it is full; return the times."""
-    written = []
+    written: list[int] = []
     while machine.fakes[name].has_room():
         written.append(since_ns + len(written))
         machine.write(name, written[-1])
@@ -283,7 +283,8 @@ def test_a_ring_that_fills_up_has_all_its_room_again(
 ) -> None:
     """However little is handed over: the rest is in memory, and comes in order."""
     monkeypatch.setattr(rings, "_READ_AT_ONCE", 1 << 10)
-    expected, found = [], []
+    expected: list[int] = []
+    found: list[int] = []
     for turn in range(5):
         expected += fill(machine, "segment", (turn + 1) * MS)
         found += machine.read()
@@ -303,7 +304,7 @@ def test_memory_for_what_rings_cannot_hold_has_a_bound(
     machine.rings = Rings(
         {name: fake.layout for name, fake in machine.fakes.items()}, machine.descriptor
     )
-    expected = []
+    expected: list[int] = []
     while not machine.fakes["segment"].waiting():
         expected += fill(machine, "segment", (len(expected) + 1) * MS)
         machine.read()
