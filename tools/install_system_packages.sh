@@ -17,6 +17,7 @@ packages_for_test() {
     echo curl wget nodejs postgresql mariadb-server-core mariadb-client-core
     echo prometheus
     echo redis-server memcached dnsmasq-base bind9-dnsutils mosquitto mosquitto-clients nats-server
+    echo rabbitmq-server
     echo qemu-system-x86 busybox-static kmod zstd xz-utils
 }
 
