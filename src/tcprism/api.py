@@ -157,15 +157,16 @@ def explain(
     duration: float = 10,
     filters: Filter | None = None,
     *,
+    tls: bool = False,
     max_memory: int = DEFAULT_MEMORY,
 ) -> Explanation:
     """Explain what limits connections, with the numbers that prove it (docs/explain.md).
 
     `target` is a process id, a thread name, "HOST[:PORT]" or the path of a recording; None takes
-    every connection on this machine. Live, it watches for `duration` seconds and needs root. A
-    recording is read at once, without root, and takes at most `max_memory` bytes; the result's
-    `trouble` says what of it is missing. Raises UnknownTarget, UsageError and RecordingError, and
-    the errors of Monitor.
+    every connection on this machine. Live, it watches for `duration` seconds and needs root; with
+    `tls` it reads requests inside TLS, too. A recording is read at once, without root, and takes at
+    most `max_memory` bytes; the result's `trouble` says what of it is missing. Raises
+    UnknownTarget, UsageError and RecordingError, and the errors of Monitor.
     """
     from tcprism.diagnosis.explanation import explain_recording
     from tcprism.diagnosis.targets import both, find_target
@@ -178,7 +179,7 @@ def explain(
 
     if not 0 < duration < math.inf:
         raise UsageError(f"duration: {duration} is not a number of seconds above 0")
-    with Inquiry(both(found, chosen.live())) as inquiry:
+    with Inquiry(both(found, chosen.live()), tls) as inquiry:
         inquiry.watch(_Stop(duration))
         return inquiry.explanation()
 

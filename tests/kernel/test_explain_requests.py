@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -18,19 +19,27 @@ from typing import Any
 import pytest
 
 from tests.support.netns import Netns
+from tests.support.tls import certificate
 from tests.support.tracer import PATIENCE, TCPRISM
 
 pytestmark = pytest.mark.native
 
+Files = tuple[()] | tuple[str, str]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 THINK = 1.2  # seconds that the slow server takes
 ANSWERED = 2  # requests, before it does not answer any more
 PROXY = """
-import socket, sys
-slow, fast = (socket.create_connection(("127.0.0.1", port)) for port in (7062, 7063))
+import socket, ssl, sys
+asks = answers = lambda end: end
+if sys.argv[1:]:
+    asks = ssl._create_unverified_context().wrap_socket
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*sys.argv[1:])
+    answers = lambda end: context.wrap_socket(end, server_side=True)
+slow, fast = (asks(socket.create_connection(("127.0.0.1", port))) for port in (7062, 7063))
 with socket.create_server(("127.0.0.1", 7061)) as listener:
     print("ready", flush=True)
-    client, _ = listener.accept()
+    client = answers(listener.accept()[0])
 while client.recv(4096):
     for server, path in ((slow, "stock"), (fast, "price")):
         server.sendall(f"GET /{path} HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n".encode())
@@ -39,10 +48,22 @@ while client.recv(4096):
 """
 
 
-def serve(listener: socket.socket, think: float, asked: threading.Event, end: Any) -> None:
+def secured(end: socket.socket, files: Files, *, server: bool) -> socket.socket:
+    """Return an end of a connection inside TLS, if there is a certificate."""
+    if not files:
+        return end
+    if not server:
+        return ssl._create_unverified_context().wrap_socket(end)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*files)
+    return context.wrap_socket(end, server_side=True)
+
+
+def serve(
+    listener: socket.socket, files: Files, think: float, asked: threading.Event, end: Any
+) -> None:
     """Answer requests on one connection; the slow server ANSWERED of them."""
-    server, _ = listener.accept()
-    with server:
+    with secured(listener.accept()[0], files, server=True) as server:
         for _ in range(ANSWERED if think else 1000):
             if not server.recv(4096):
                 return
@@ -53,15 +74,15 @@ def serve(listener: socket.socket, think: float, asked: threading.Event, end: An
         end.wait()
 
 
-def ask(client: socket.socket) -> None:
-    with suppress(OSError):
+def ask(connected: socket.socket, files: Files) -> None:
+    with suppress(OSError), secured(connected.dup(), files, server=False) as client:
         for number in range(1000):
             client.sendall(b"GET /cart/%d?token=secret HTTP/1.1\r\nHost: x\r\n\r\n" % number)
             client.recv(100)
 
 
 @contextmanager
-def proxied(netns: Netns) -> Iterator[tuple[int, Callable[[], None]]]:
+def proxied(netns: Netns, files: Files) -> Iterator[tuple[int, Callable[[], None]]]:
     """Have a proxy ask a slow server and a fast one.
 
     Give its pid, and what lets a client ask until the slow server answers no more.
@@ -73,15 +94,15 @@ def proxied(netns: Netns) -> Iterator[tuple[int, Callable[[], None]]]:
         listener.bind(("127.0.0.1", port))
         listener.listen()
         think = THINK if port == 7062 else 0
-        threads.append(threading.Thread(target=serve, args=(listener, think, asked, end)))
-    command, client = netns.command(sys.executable, "-c", PROXY), netns.socket()
+        threads.append(threading.Thread(target=serve, args=(listener, files, think, asked, end)))
+    command, client = netns.command(sys.executable, "-c", PROXY, *files), netns.socket()
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         for thread in threads:
             thread.start()
         assert process.stdout
         process.stdout.readline()
         client.connect(("127.0.0.1", 7061))
-        threads.append(threading.Thread(target=ask, args=(client,)))
+        threads.append(threading.Thread(target=ask, args=(client, files)))
 
         def play() -> None:
             threads[-1].start()
@@ -148,16 +169,33 @@ def check(found: list[Any], pid: int) -> None:
     assert [fast_one[name] for name in ("server", "requests")] == ["127.0.0.1:7063", ANSWERED]
 
 
-def test_explain_names_the_slow_request_and_the_slow_server(netns: Netns, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "inside TLS"])
+def test_explain_names_the_slow_request_and_the_slow_server(
+    netns: Netns, tmp_path: Path, tls: bool
+) -> None:
     """Live, and from a recording."""
+    files = certificate(tmp_path) if tls else ()
+    plaintext = ("--tls",) if tls else ()
     recording = tmp_path / "run.tcpr"
     where = ("--netns", netns.path, "--port", "7061,7062,7063")
-    record = [TCPRISM, "record", *where, "--payload", "4096", "--output", str(recording)]
-    with proxied(netns) as (pid, play), subprocess.Popen(record, stderr=subprocess.PIPE) as keep:
+    record = [
+        TCPRISM,
+        "record",
+        *where,
+        *plaintext,
+        "--payload",
+        "4096",
+        "--output",
+        str(recording),
+    ]
+    with (
+        proxied(netns, files) as (pid, play),
+        subprocess.Popen(record, stderr=subprocess.PIPE) as keep,
+    ):
         assert keep.stderr
         while not keep.stderr.readline().startswith(b"tracing"):
             pass
-        check(run(*where, "--duration", "6", meanwhile=play), pid)
+        check(run(*where, *plaintext, "--duration", "6", meanwhile=play), pid)
         keep.send_signal(signal.SIGINT)
         keep.communicate(timeout=PATIENCE)
     check(run(str(recording)), pid)

@@ -16,6 +16,7 @@ from tcprism import interrupts
 from tcprism.cli import options
 from tcprism.cli.recordings import print_trouble
 from tcprism.cli.session import Limits, Stop
+from tcprism.cli.tls_options import refuse_readers, tls_option
 from tcprism.diagnosis.explain import NOTHING, Explained
 from tcprism.diagnosis.explanation import Explanation, explain_recording
 from tcprism.diagnosis.inquiry import Inquiry
@@ -40,6 +41,7 @@ Examples:
   tcprism explain nginx --duration 30    threads with this name
   tcprism explain 10.0.0.7:443           one host and port, at either end
   tcprism explain --port 443 --all       the filters of `trace`; every connection in full
+  tcprism explain --tls --port 443       also by the requests inside TLS (docs/tls.md)
   tcprism explain run.tcpr               a recording
 
 docs/explain.md lists every rule with its threshold and the source of that threshold."""
@@ -55,6 +57,7 @@ docs/explain.md lists every rule with its threshold and the source of that thres
     metavar="SECONDS",
     help="How long to watch.",
 )
+@tls_option
 @options.memory_option
 @click.option("--all", "everything", is_flag=True, help="Explain every connection in full.")
 @click.option(
@@ -71,10 +74,17 @@ def command(**given: Any) -> None:
     target = find_target(given["target"]) if given["target"] else Criteria()
     follow, texts = given.pop("follow"), options.filter_texts(given)
     if isinstance(target, Path):
+        if given["tls"]:
+            raise UsageError(
+                "--tls is for this machine; a recording has the plaintext of TLS if"
+                " `tcprism record --tls` made it"
+            )
         select = Selection(parse_recorded(texts, follow))
         found = explain_recording(Recording(target, select, memory=memory))
     else:
-        found = _watch(both(target, parse(texts, follow=follow)), given["duration"])
+        if given["tls"]:
+            refuse_readers(given)
+        found = _watch(both(target, parse(texts, follow=follow)), given["duration"], given["tls"])
     nothing = not found.states and not found.connections
     if not nothing:
         _tell(found, given)
@@ -90,12 +100,13 @@ def _tell(found: Explanation, given: dict[str, Any]) -> None:
     write(found, given["everything"])
 
 
-def _watch(chosen: Criteria, seconds: float) -> Explanation:
+def _watch(chosen: Criteria, seconds: float, tls: bool) -> Explanation:
     with (
-        Inquiry(chosen) as inquiry,
+        Inquiry(chosen, tls) as inquiry,
         Stop(Limits(duration=seconds), sys.stderr.buffer, None) as stop,
     ):
-        print(f"watching for {seconds:g} s; Ctrl-C ends it sooner", file=sys.stderr, flush=True)
+        for line in (f"watching for {seconds:g} s; Ctrl-C ends it sooner", *inquiry.lines):
+            print(line, file=sys.stderr, flush=True)
         inquiry.watch(stop)
         interrupts.alive(_TO_EXPLAIN)
         return inquiry.explanation()

@@ -106,6 +106,13 @@ def cli() -> None:
     """See what every TCP connection on this machine is doing, from inside the kernel."""
 
 
+# What click does not know better than that an option takes no value.
+_HINTS = {
+    "--tls": "--tls reads plaintext and takes no value; `tcprism requests --protocol tls` shows"
+    " handshakes and reads none"
+}
+
+
 def main() -> NoReturn:
     """Run the command line; every error of ours is one sentence on stderr."""
     if sys.argv[-1] == "--" and "--" not in sys.argv[:-1]:
@@ -115,6 +122,8 @@ def main() -> NoReturn:
     except Error as error:
         fail(str(error), error.exit_status)
     except click.ClickException as error:
+        if (option := getattr(error, "option_name", "")) in _HINTS:
+            fail(_HINTS[option], error.exit_code)
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "tcprism"
         said = error.format_message().rstrip(".")

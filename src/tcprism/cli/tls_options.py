@@ -53,7 +53,7 @@ def with_tls(given: dict[str, Any], kinds: Sequence[str]) -> tuple[str, ...]:
     if given.pop("tls"):
         wanted |= {*TLS_KINDS, *_CARRIERS}
     if wanted & {*TLS_KINDS}:
-        _refuse_readers(given.get("output"))
+        refuse_readers(given)
     return tuple(kind for kind in KINDS if kind in wanted)
 
 
@@ -64,8 +64,9 @@ def without_encrypted(given: dict[str, Any], kinds: Sequence[str]) -> tuple[Stag
     return (WithoutEncrypted(),)
 
 
-def _refuse_readers(output: str | None) -> None:
+def refuse_readers(given: dict[str, Any]) -> None:
     """Raise UsageError if others may read the output: a file that is not ours, or stdout."""
+    output = given.get("output")
     if output not in (None, "-"):
         with suppress(OSError):
             if (owner := os.stat(output).st_uid) != os.geteuid():
@@ -78,5 +79,6 @@ def _refuse_readers(output: str | None) -> None:
     if stat.S_ISREG(found.st_mode) and found.st_mode & 0o077:
         raise UsageError(
             "--tls: standard output is a file that others may read, and plaintext has passwords:"
-            " use --output FILE, which only its owner can read"
+            f" {'use --output FILE' if 'output' in given else 'use a file'}, which only its owner"
+            " can read"
         )

@@ -16,6 +16,7 @@ from tcprism.diagnosis.port_exhaustion import exhausted
 from tcprism.diagnosis.request_facts import pending_of
 from tcprism.diagnosis.survey import Survey
 from tcprism.events import Batch, Part
+from tcprism.events.kinds import TLS_KINDS
 from tcprism.filters import Criteria
 from tcprism.pipeline import Stop, run
 from tcprism.sinks import Sink
@@ -35,11 +36,14 @@ REQUESTS_SHARE = 0.25  # of the time at most, for reading requests: other eviden
 class Inquiry(Sink):
     """Watches connections from `with` to its end: a sink of its own sources.
 
+    With `tls`, requests are read off the plaintext of TLS, too; `lines` say whose is read.
     Raises PermissionMissing, LibraryMissing or KernelRefused when entered.
     """
 
-    def __init__(self, chosen: Criteria) -> None:
+    def __init__(self, chosen: Criteria, tls: bool = False) -> None:
         self._chosen = chosen
+        self._kinds = (*KINDS, *TLS_KINDS) if tls else KINDS
+        self.lines: list[str] = []
         self._survey, self._evidence = Survey(), Evidence(REQUESTS_SHARE)
         self._cpu_before: dict[int, int] = {}
         self._stack = ExitStack()
@@ -54,10 +58,12 @@ class Inquiry(Sink):
             tracings = [
                 stack.enter_context(Tracing(Request(kinds, chosen, payload)))
                 for kinds, chosen, payload in (
-                    (KINDS, self._chosen, PAYLOAD),
+                    (self._kinds, self._chosen, PAYLOAD),
                     (LOSSES, Criteria(), 0),
                 )
             ]
+            if libraries := tracings[0].libraries:
+                self.lines = libraries.lines
             self._source = Together(self._snapshots, *tracings)
             self._stack = stack.pop_all()
         return self
