@@ -23,6 +23,7 @@ _STARTING = 0.3  # seconds in which a start is to be given up
 SILENCE = 30.0  # seconds without a sign of life, once the work has begun: hooks may take long to go
 _ONE_WISH = 0.5  # seconds in which two signals are one wish: shells and sudo pass them on
 _LOOK = 0.05  # seconds
+_LEAVE = 0xFF  # no signal: the thread is to end
 
 
 class Interrupted(BaseException):
@@ -45,8 +46,17 @@ class _Watch:
         for number, handler in self._handlers.items():
             if (number, handler) != (signal.SIGHUP, signal.SIG_IGN):  # as nohup wants it
                 signal.signal(number, self._note)
+        self.start()
+
+    def start(self) -> None:
+        """Watch over the end in a thread."""
         self._thread = threading.Thread(target=self._run, daemon=True, name="signals")
         self._thread.start()
+
+    def leave(self) -> None:
+        """End the thread; signals are still noted."""
+        os.write(self._signals_in, bytes([_LEAVE]))
+        self._thread.join()
 
     def _note(self, number: int, _frame: FrameType | None = None) -> None:
         if not self.asked:
@@ -87,7 +97,7 @@ class _Watch:
         """Return the next of our signals, 0 when none came in time, None when noting ended."""
         while select.select([self._signals_out], [], [], patience)[0]:
             number = os.read(self._signals_out, 1)
-            if not number:
+            if not number or number[0] == _LEAVE:
                 return None
             if number[0] in _NUMBERS:
                 return number[0]
@@ -123,6 +133,19 @@ def noted() -> Iterator[None]:
     finally:
         _watch.close()
         _watch = None
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Have no thread of ours: what a thread gives up, it gives up for itself and its threads."""
+    if not _watch:
+        yield
+        return
+    _watch.leave()
+    try:
+        yield
+    finally:
+        _watch.start()
 
 
 def unnoted() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import tcprism
 from tests.support.netns import Netns, namespace
 from tests.support.nginx import nginx
 from tests.support.serving import Server, samples, serving
@@ -182,3 +183,31 @@ def test_a_port_that_is_taken_is_an_error_of_one_sentence(tmp_path: Path) -> Non
             Server("--prometheus", address)
     said = f"tcprism: --prometheus: cannot listen at {address} (Address already in use):"
     assert str(failure.value) == f"{said} choose another address or port"
+
+
+def test_it_records_in_a_bounded_place_without_secrets(netns: Netns, tmp_path: Path) -> None:
+    place = tmp_path / "recordings"
+    options = ("--requests", "--record", str(place), "--keep", "64M", "--netns", netns.path)
+    with nginx(netns, tmp_path), serving(*options) as server:
+        secret = "Authorization: Bearer planted-secret"
+        netns.run("curl", "-s", "-H", secret, "http://127.0.0.1:8080/hello?shown")
+        server.await_sum(1, "http_client_request_duration_seconds_count")
+        assert server.stop() == 0
+    (folder,) = place.iterdir()
+    (file,) = folder.iterdir()
+    for path, mode in ((place, 0o700), (folder, 0o700), (file, 0o600)):
+        assert path.stat().st_mode & 0o777 == mode
+    recording = tcprism.open(folder)
+    payloads = b"".join(event.payload or b"" for event in recording if event.kind == "send")
+    assert b"hello?shown" in payloads
+    assert b"Authorization" in payloads
+    assert b"planted-secret" not in payloads
+    assert recording.ledger
+    assert recording.ledger.lost == 0
+
+
+def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "open"
+    place.mkdir(mode=0o755)
+    with pytest.raises(AssertionError, match="must be a folder that root owns and nobody else"):
+        Server("--record", str(place))

@@ -38,7 +38,8 @@ class Server:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         assert self._ready.wait(PATIENCE)
-        if self.process.poll() is not None:
+        if not self.said or not self.said[-1].startswith("serving"):
+            self.process.wait(PATIENCE)
             raise AssertionError("\n".join(self.said))
 
     def _read(self) -> None:

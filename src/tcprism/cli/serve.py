@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
+from tcprism import interrupts
 from tcprism.cli import options
 from tcprism.cli.configuration import config_option
-from tcprism.cli.output import print_ledger
-from tcprism.cli.serving import Own, Pulse
+from tcprism.cli.output import create, print_ledger
+from tcprism.cli.serving import Own, Place, Pulse, parse_address, parse_keep
 from tcprism.cli.session import Limits, Stop
 from tcprism.cli.tls_options import tls_option, with_tls
 from tcprism.cli.trace import announce
@@ -24,6 +25,7 @@ from tcprism.metrics.owners import Listeners, Owners, Peers, Processes, ephemera
 from tcprism.metrics.prometheus import Endpoint
 from tcprism.pipeline import account, run
 from tcprism.sinks import Sink
+from tcprism.sources.least_privilege import Needs, find_user, give_up
 from tcprism.sources.request import Request
 from tcprism.sources.snapshots import Snapshots
 from tcprism.sources.together import Together
@@ -39,11 +41,14 @@ Examples:
   tcprism serve --requests                         also requests: HTTP, databases, ...
   tcprism serve --requests --tls --port 443        also those inside TLS, of one port
   tcprism serve --prometheus 10.0.0.5:9878         at another address
+  tcprism serve --record /var/lib/tcprism --keep 2G
+                                                   also a recording of the latest 2 GB
   tcprism serve --config /etc/tcprism.toml         options from a file
 
 It runs until SIGTERM, SIGHUP or Ctrl-C. docs/serve.md describes the configuration, docs/metrics.md
 the metrics. Without --requests no message is looked at: only losses, connections and, every ten
-seconds, what the kernel counts of each connection."""
+seconds, what the kernel counts of each connection. Once its hooks are on, it gives up its
+privileges."""
 
 
 @click.command(epilog=EPILOG)
@@ -55,7 +60,15 @@ seconds, what the kernel counts of each connection."""
     default="127.0.0.1:9878",
     show_default=True,
     metavar="ADDRESS:PORT",
-    help="Where Prometheus finds the metrics; `off`: nowhere.",
+    help="Where Prometheus finds the metrics; off: nowhere.",
+)
+@click.option("--record", metavar="DIR", help="Also record what is traced below this folder.")
+@click.option(
+    "--keep",
+    default="2G",
+    show_default=True,
+    metavar="BYTES",
+    help="Size of all recordings there; the oldest are deleted.",
 )
 @click.option(
     "--requests/--no-requests",
@@ -65,32 +78,42 @@ seconds, what the kernel counts of each connection."""
 )
 @tls_option
 @payload_option(PAYLOAD)
+@click.option(
+    "--user",
+    metavar="NAME",
+    help="Whom to go on as; by default who called sudo, else nobody, or with --record root without"
+    " its privileges.",
+)
 @serving_options
 def command(**given: Any) -> None:
-    """Run always: metrics for Prometheus, at little cost."""
+    """Run always: metrics for Prometheus, a recording in a bounded place, at little cost."""
     requests = given.pop("requests")
     peers = Peers(given.pop("config"))
     address = parse_address(given.pop("prometheus"))
-    request = _request(given, requests)
-    if address is None:
-        raise UsageError("nothing would come of it: give --prometheus ADDRESS:PORT")
+    record, keep = given.pop("record"), parse_keep(given.pop("keep"))
+    if address is None and record is None:
+        raise UsageError("nothing would come of it: give --prometheus ADDRESS:PORT or --record DIR")
+    user = find_user(given.pop("user"), record is not None)
+    place = None if record is None else Place(record, keep, options.filter_texts(dict(given)), user)
+    request = _request(given, requests, record is not None)
     processes = Processes(machine.proc_is_of_host())
     metrics = Metrics(Owners(peers, processes, Listeners(ephemeral_ports())))
-    _serve(request, given, _stages(requests), metrics, address)
+    pulse = Pulse()
+    endpoint = Endpoint(address, metrics.families, pulse.beats) if address else None
+    needs = Needs(user, (place.path,) if place else ())
+    sinks: list[Sink] = [metrics, pulse, *([place.sink(create)] if place else [])]
+    _serve(request, given, _stages(requests), metrics, sinks, endpoint, needs)
     sys.exit(0)
 
 
-def _request(given: dict[str, Any], requests: bool) -> Request:
+def _request(given: dict[str, Any], requests: bool, recorded: bool) -> Request:
     kinds = {*options.parse_kinds(given.pop("kinds")), *(NEEDS if requests else ())}
-    traced = with_tls(given, kinds_in_order(kinds))
+    traced = with_tls(given, options.parse_kinds(",".join(kinds)))
     payload = options.parse_payload(given.pop("payload"))
-    parsed = parse_tracing(given) | {"redact": None}
+    parsed = parse_tracing(given)
+    if not recorded:  # no byte leaves this process
+        parsed["redact"] = None
     return Request(kinds=traced, filter=options.to_filter(given), payload=payload, **parsed)
-
-
-def kinds_in_order(kinds: set[str]) -> tuple[str, ...]:
-    """Return kinds as --kinds has them."""
-    return options.parse_kinds(",".join(kinds))
 
 
 def _stages(requests: bool) -> tuple[Stage, ...]:
@@ -102,51 +125,33 @@ def _stages(requests: bool) -> tuple[Stage, ...]:
     return (Requests(protocols()),)
 
 
-def parse_address(text: str) -> tuple[str, int] | None:
-    """Parse "127.0.0.1:9878", "[::1]:9878"; None for "off". Raises UsageError."""
-    if text == "off":
-        return None
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 <= int(port) < 65536:
-        raise UsageError(
-            f"--prometheus: {text!r} is not an address and a port;"
-            " write for example --prometheus 127.0.0.1:9878"
-        )
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
 def _serve(
     request: Request,
     given: dict[str, Any],
     stages: tuple[Stage, ...],
     metrics: Metrics,
-    address: tuple[str, int],
+    sinks: list[Sink],
+    endpoint: Endpoint | None,
+    needs: Needs,
 ) -> None:
     with ExitStack() as stack:
-        pulse = Pulse()
-        endpoint = Endpoint(address, metrics.families, pulse.beats)
         tracing = stack.enter_context(Tracing(request))
-        snapshots = stack.enter_context(Snapshots(request.filter, every=SNAPSHOT_EVERY))
         tracing.measure_run_time()
+        snapshots = stack.enter_context(Snapshots(request.filter, every=SNAPSHOT_EVERY))
         source = Together(tracing, snapshots)
-        stop = stack.enter_context(Stop(Limits(), None, None))
-        sinks: list[Sink] = [metrics, Own(metrics, tracing.run_time), pulse]
-        endpoint.start()
-        stack.callback(endpoint.close)
+        sinks = [*sinks, Own(metrics, tracing.run_time)]
         announce(tracing, given)
-        _say(f"metrics at http://{_shown(endpoint.server_address)}/metrics", given)
-        _say("serving until SIGTERM, SIGHUP or Ctrl-C", given)
+        tracing.settle()
+        with interrupts.alone():
+            lines = give_up(needs, lambda: (source.ledger(), snapshots.take()))
+        stop = stack.enter_context(Stop(Limits(), None, None))
+        if endpoint:
+            endpoint.start()
+            stack.callback(endpoint.close)
+            lines.append(f"metrics at {endpoint.url}/metrics")
+        if not given["quiet"]:
+            print(*lines, "serving until SIGTERM or Ctrl-C", sep="\n", file=sys.stderr, flush=True)
         try:
             run(source, stages, sinks, stop)
         finally:
             print_ledger(account(source, stages, sinks), given)
-
-
-def _shown(address: Any) -> str:
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _say(text: str, given: dict[str, Any]) -> None:
-    if not given["quiet"]:
-        print(text, file=sys.stderr, flush=True)

@@ -1,19 +1,79 @@
-"""What `tcprism serve` says of itself: its own cost, and that it goes on."""
+"""What belongs to `tcprism serve` alone: its options, its own cost, and that it goes on."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tcprism.cli.options import parse_size
+from tcprism.errors import OutputError, UsageError
 from tcprism.events import Batch
 from tcprism.events.ledger import Ledger
+from tcprism.events.optional import require
 from tcprism.metrics import instruments
 from tcprism.metrics.aggregate import Metrics
+from tcprism.recording.files import Create
+from tcprism.recording.kept import LEAST, Kept
 from tcprism.sinks import Sink
+from tcprism.sources.least_privilege import User, own
 
 _SILENCE = 15.0  # seconds without a look at the rings after which something is wrong
+
+
+def parse_address(text: str) -> tuple[str, int] | None:
+    """Parse "127.0.0.1:9878", "[::1]:9878"; None for "off". Raises UsageError."""
+    if text == "off":
+        return None
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 <= int(port) < 65536:
+        raise UsageError(
+            f"--prometheus: {text!r} is not an address and a port;"
+            " write for example --prometheus 127.0.0.1:9878"
+        )
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def parse_keep(text: str) -> int:
+    """Parse --keep. Raises UsageError."""
+    size = parse_size(text, "keep") or 0
+    if size < LEAST:
+        raise UsageError(f"--keep: {text!r} is too little for a recording: give 64M or more")
+    return size
+
+
+class Place:
+    """Where recordings go: a folder of the user whom the run goes on as, and of nobody else.
+
+    Makes the folder. Raises OutputError, ExtraMissing.
+    """
+
+    def __init__(
+        self, text: str, keep: int, filters: Mapping[str, tuple[str, ...]], user: User | None
+    ) -> None:
+        require("pyarrow", "arrow")
+        self.path = Path(text).absolute()
+        self._keep = keep
+        self._filters = filters
+        uid = user.uid if user else os.geteuid()
+        try:
+            if not self.path.exists():
+                self.path.mkdir(mode=0o700)
+                own(self.path, user)
+            found = self.path.stat()
+        except OSError as error:
+            raise OutputError(f"--record: cannot make {text}: {error.strerror}") from error
+        if not self.path.is_dir() or found.st_uid != uid or found.st_mode & 0o077:
+            who = user.name if user else "this user"
+            raise OutputError(
+                f"--record: {text} must be a folder that {who} owns and nobody else may enter:"
+                " name one that is not there yet, or another --user"
+            )
+
+    def sink(self, create: Create) -> Sink:
+        """Return what records; `create` makes a file."""
+        return Kept(self.path, self._keep, self._filters, create)
 
 
 class Own(Sink):

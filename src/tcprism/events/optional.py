@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from tcprism.errors import ExtraMissing
@@ -18,10 +19,20 @@ def need(module: str, extra: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        library = module.partition(".")[0]
-        raise ExtraMissing(
-            f"this needs {library}, which is not here: run `pip install 'tcprism[{extra}]'`"
-        ) from error
+        raise _missing(module, extra) from error
+
+
+def require(module: str, extra: str) -> None:
+    """Raise ExtraMissing if a library is not here; do not import it, as that may start threads."""
+    if find_spec(module) is None:
+        raise _missing(module, extra)
+
+
+def _missing(module: str, extra: str) -> ExtraMissing:
+    library = module.partition(".")[0]
+    return ExtraMissing(
+        f"this needs {library}, which is not here: run `pip install 'tcprism[{extra}]'`"
+    )
 
 
 def plugin(group: str, name: str) -> Any:

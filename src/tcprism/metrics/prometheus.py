@@ -118,6 +118,12 @@ class Endpoint(ThreadingMixIn, TCPServer):
                 " choose another address or port"
             ) from error
 
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        host, port = str(self.server_address[0]), int(self.server_address[1])
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
     def start(self) -> None:
         """Answer from now on, in threads."""
         threading.Thread(target=self.serve_forever, daemon=True, name="prometheus").start()

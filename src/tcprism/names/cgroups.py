@@ -84,7 +84,10 @@ class Owners:
         if cgroup_id not in self._paths:
             if len(self._paths) >= _REMEMBERED:
                 self._paths.clear()
-            self._paths[cgroup_id] = self._path_of(cgroup_id) if cgroup_id else None
+            try:
+                self._paths[cgroup_id] = self._path_of(cgroup_id) if cgroup_id else None
+            except BlockingIOError:  # it will be known another time
+                return Owner()
         path = self._paths[cgroup_id]
         return Owner() if path is None else describe(path, self._names)
 

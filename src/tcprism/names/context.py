@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from tcprism.events.context import Context
-from tcprism.kernel.cgroup import open_cgroup_root, path_of
+from tcprism.kernel.cgroup import Paths, open_cgroup_root
 from tcprism.kernel.types import kernel_types
 from tcprism.names.cgroups import Names, Owners
 from tcprism.names.interfaces import Interfaces
@@ -24,5 +22,5 @@ def machine_context(root: int) -> Context:
     drops = kernel_types().enum("skb_drop_reason", "SKB_DROP_REASON_")
     drops |= kernel_types().enum("qdisc_drop_reason")
     resets = kernel_types().enum("sk_rst_reason", "SK_RST_REASON_")
-    owners = Owners(partial(path_of, root), Names())
+    owners = Owners(Paths(root), Names())
     return Context(owners, drops.get, resets.get, Interfaces().name)

@@ -174,6 +174,11 @@ class Hooks:
                 self._put_on(bpf, self._late)
             self._late = []
 
+    def settle(self) -> None:
+        """Do without what privileges are needed for."""
+        if self.libraries:
+            self.libraries.settle()
+
     def unremembered(self) -> int:
         """Return how many sockets there was no room to remember."""
         return self._object.count("unremembered")

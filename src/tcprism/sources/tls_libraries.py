@@ -32,6 +32,7 @@ class TlsLibraries:
         if seccomp_sees_return_probes():
             raise KernelRefused(_SECCOMP)
         self._attach = attach
+        self._settled = False
         self._hooked: list[Library] = []
         self._refusal: LoadError | None = None
         self._search = Search()
@@ -49,12 +50,19 @@ class TlsLibraries:
 
     def look(self) -> None:
         """Put hooks on libraries that have appeared since. Costs 2 µs if no program has started."""
-        for library in self._watch.new():
+        for library in () if self._settled else self._watch.new():
             if not self._put_on(library):
                 self._watch.forget(library)
 
+    def settle(self) -> None:
+        """Watch no longer, and accuse nobody: what processes map cannot be read from now on."""
+        self._settled = True
+        self.close()
+
     def covers(self, pid: int) -> bool:
         """Tell whether a process has a library with hooks; one that has ended may have had."""
+        if self._settled:
+            return True
         libraries = self._search.find([pid]).libraries
         if not libraries and not os.path.exists(f"/proc/{pid}"):
             return True  # nobody can tell, so it is not accused

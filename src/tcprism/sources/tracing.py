@@ -156,6 +156,10 @@ class Tracing:
         """Return how full the fullest ring is, 0 to 1."""
         return self._rings.fill_level()
 
+    def settle(self) -> None:
+        """From now on, do without what privileges are needed for: TLS libraries that are new."""
+        self._hooks.settle()
+
     def measure_run_time(self) -> None:
         """From now on, have the kernel measure how long BPF programs run, which costs each some."""
         with suppress(OSError):  # not known then
