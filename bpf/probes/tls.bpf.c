@@ -87,7 +87,10 @@ SEC("uprobe") int tls_free(struct pt_regs *ctx)
 	return 0;
 }
 
-/* int BIO_write(bio, data, length): inside a call of a session without a connection, this is what it encrypted. */
+/*
+ * int BIO_write(bio, data, length), or a function behind it that writes into memory: inside a call of a session without a
+ * connection, this is what it encrypted.
+ */
 SEC("uprobe") int tls_encrypted(struct pt_regs *ctx)
 {
 	struct tls_session_key key = {};
@@ -99,6 +102,7 @@ SEC("uprobe") int tls_encrypted(struct pt_regs *ctx)
 	call = tls_call_of(&thread);
 	if (!call || call->kind == TLS_NO_CALL || (s32)ctx->dx < FINGERPRINT_END)
 		return 0;
+	call->carried += ctx->dx;
 	key.session = call->session;
 	key.pid = thread.pid;
 	if (bpf_map_lookup_elem(&tls_sessions, &key))

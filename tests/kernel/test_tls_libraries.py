@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,6 +109,108 @@ def test_a_library_that_appears(netns: Netns, tmp_path: Path, libraries: Path) -
             events += [event for event in batch if event.pid == process.pid]
     moved = [(event.kind, event["payload"]) for event in events if event.kind.startswith("tls_")]
     assert moved == [("tls_send", LINE), ("tls_recv", LINE[-2::-1] + b"\n")]
+
+
+# Has OpenSSL hand what it encrypts to a function of its own, as Node does, and sends it later. It
+# asks for each line that it is told to, on a connection of its own; an empty line ends it.
+OWN_BIO = """
+import ctypes, socket, sys
+from ctypes import CFUNCTYPE, c_char_p, c_int, c_long, c_void_p, c_size_t
+
+crypto, ssl = ctypes.CDLL(sys.argv[1]), ctypes.CDLL(sys.argv[2])
+for library, names in ((crypto, "BIO_meth_new BIO_new BIO_s_mem"),
+                       (ssl, "TLS_client_method SSL_CTX_new SSL_new")):
+    for name in names.split():
+        getattr(library, name).restype = c_void_p
+encrypted = []
+
+@CFUNCTYPE(c_int, c_void_p, c_void_p, c_int)
+def write(bio, data, size):
+    encrypted.append(ctypes.string_at(data, size))
+    return size
+
+@CFUNCTYPE(c_long, c_void_p, c_int, c_long, c_void_p)
+def control(bio, command, number, pointer):
+    return command == 11  # BIO_CTRL_FLUSH
+
+method = c_void_p(crypto.BIO_meth_new(0x4ff, b"own"))
+crypto.BIO_meth_set_write(method, write)
+crypto.BIO_meth_set_ctrl(method, control)
+context = c_void_p(ssl.SSL_CTX_new(c_void_p(ssl.TLS_client_method())))
+buffer = ctypes.create_string_buffer(16384)
+
+def flush(connection):
+    while encrypted:
+        connection.sendall(encrypted.pop(0))
+
+def receive(connection, memory):
+    data = connection.recv(16384)
+    crypto.BIO_write(memory, data, len(data))
+
+for line in sys.stdin.buffer:
+    if line == b"\\n":
+        break
+    with socket.create_connection(("127.0.0.1", 4433)) as connection:
+        session = c_void_p(ssl.SSL_new(context))
+        ours = c_void_p(crypto.BIO_new(method))
+        crypto.BIO_set_init(ours, 1)
+        memory = c_void_p(crypto.BIO_new(c_void_p(crypto.BIO_s_mem())))
+        ssl.SSL_set_bio(session, memory, ours)
+        ssl.SSL_set_connect_state(session)
+        while (done := ssl.SSL_do_handshake(session)) != 1:
+            flush(connection)
+            receive(connection, memory)
+        ssl.SSL_write(session, line, len(line))
+        flush(connection)
+        while (size := ssl.SSL_read(session, buffer, 16384)) <= 0:
+            receive(connection, memory)
+        print(connection.getsockname()[1], buffer.raw[:size].decode().strip(), flush=True)
+        ssl.SSL_free(session)
+"""
+
+
+def test_memory_that_is_not_the_librarys(netns: Netns, tmp_path: Path) -> None:
+    """BIO_write() is hooked as soon as somebody needs it, then all sessions have their sockets."""
+    paths = [linked("libcrypto"), linked("libssl")]
+    command = netns.command(sys.executable, "-c", OWN_BIO, *paths)
+    with (
+        server(netns, tmp_path),
+        Tracing(request(netns)) as tracing,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as client,
+    ):
+        assert client.stdin
+        assert client.stdout
+
+        def ask() -> int:
+            """Ask once; return the port from which that was."""
+            assert client.stdin
+            assert client.stdout
+            client.stdin.write("line\n")
+            client.stdin.flush()
+            port, answer = client.stdout.readline().split()
+            assert answer == "enil"
+            return int(port)
+
+        def seen() -> dict[int, str]:
+            """Read what has come; return the source of each port."""
+            events = [event for event in tracing.read() if event.kind == "tls_send"]
+            return {e["local_port"]: e["socket_source"] for e in events if e.pid == client.pid}
+
+        first, found = ask(), seen()
+        deadline = time.monotonic() + PATIENCE
+        while not found:
+            assert time.monotonic() < deadline
+            ask()
+            found |= seen()
+        assert first not in found  # it was not hooked while nobody needed it
+        ports = {ask(), ask(), ask()}
+        while not ports <= found.keys():
+            assert time.monotonic() < deadline
+            found |= seen()
+        assert {found[port] for port in ports} == {"ciphertext"}
+        client.communicate("\n")
 
 
 def test_a_library_that_the_kernel_refuses(netns: Netns, libraries: Path, tmp_path: Path) -> None:

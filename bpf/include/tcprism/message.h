@@ -352,7 +352,7 @@ INLINE void message_returned(const struct caller *caller, struct call *call, str
 	struct moved moved;
 
 	read_moved(&moved, call, sk, kind, result, reads);
-	if (config.tls && tls_carried(sk, &moved, kind, &call->buffer) && !config.tls_records)
+	if (config.tls && tls_carried(sk, &caller->connection, &moved, kind, &call->buffer) && !config.tls_records)
 		buffer_none(&call->buffer, PAYLOAD_ENCRYPTED);
 	if (kind_wanted(KIND_ACKED) && moved.bytes)
 		follow_bytes(&moved, sk, kind, reads);

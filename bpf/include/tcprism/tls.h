@@ -26,7 +26,7 @@ struct tls_call {
 	u32 requested;
 	u32 kind;
 	u32 depth;   /* of calls that the library makes of itself */
-	u32 carried; /* bytes that TCP has moved inside */
+	u32 carried; /* bytes that TCP has moved inside, or that memory took */
 };
 
 /* By thread. Uprobes can be preempted, and a call into TCP comes inside: neither a per-CPU buffer nor calls would do. */
@@ -69,6 +69,15 @@ struct {
 } tls_ciphertexts SEC(".maps");
 
 u64 tls_ciphertext_ns; /* when the latest of them was put there */
+
+/* Whether any library has sent plaintext that neither TCP nor the library's own memory took. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+} tls_sent_unseen SEC(".maps");
 
 #define CIPHERTEXT_NS 1000000000ULL /* it is not looked for any longer */
 #define FINGERPRINT_WORDS 4
@@ -154,15 +163,9 @@ INLINE u64 fingerprint(u64 bytes)
 
 #define FINGERPRINT_END (RECORD_HEADER + FINGERPRINT_WORDS * 8)
 
-INLINE bool tls_session_has(const struct tls_session *session, const struct sock *sk)
+INLINE u32 ports_of(const struct connection *connection)
 {
-	u16 remote_port = 0;
-
-	if (!session || session->sk != (u64)sk)
-		return false;
-	READ(READS_PROBED, remote_port, sk->__sk_common.skc_dport);
-	return session->connection.remote_port == bpf_ntohs(remote_port) &&
-	       session->connection.local_port == local_port_of(&sk->__sk_common, READS_PROBED);
+	return (u32)connection->local_port << 16 | connection->remote_port;
 }
 
 const struct tls_session tls_session_new = {};
@@ -203,7 +206,7 @@ INLINE void tls_sent_elsewhere(struct sock *sk, u64 bytes, u32 length)
 #define TLS_CARRIES MESSAGE_ENCRYPTED
 #define TLS_PAYLOAD_OF_NO_USE 0x10000
 
-/* How bytes were moved. */
+/* How bytes were moved, in the lower half; the upper one has ports_of() the connection. */
 #define MOVED_SEQ_UNKNOWN MESSAGE_SEQ_UNKNOWN
 #define MOVED_RECV 1
 #define MOVED_SCATTERED 2 /* only the first of them are at the address */
@@ -218,17 +221,20 @@ __noinline int tls_step(u64 session, u64 pid_and_direction, u64 bytes, u32 lengt
 }
 
 INLINE void tls_stream_moves(const struct tls_session_key *key, struct tls_session *session, u64 bytes, u32 length,
-			     u32 seq, u32 how)
+			     u32 seq, u64 how)
 {
 	struct tls_stream *stream = &session->streams[how & MOVED_RECV];
 	u32 at = 0, taken;
 
 	seq = stream_moves(stream, bytes, seq, how & MOVED_RECV, how & MOVED_SEQ_UNKNOWN);
-	for (u32 i = 0; bytes && !(how & MOVED_SCATTERED) && i < STEPS_MAX; i++) {
-		taken = tls_step(key->session, (u64)key->pid << 32 | (how & MOVED_RECV), bytes + at, length - at, seq + at);
-		at += taken;
-		if (!taken || at >= length)
-			break;
+	if (bytes && !(how & MOVED_SCATTERED)) {
+		/* Mostly it is one record, or a part of one: no need to look the session up again. */
+		taken = at = stream_step(stream, bytes, length, seq);
+		for (u32 i = 0; taken && at < length && i < STEPS_MAX; i++) {
+			taken = tls_step(key->session, (u64)key->pid << 32 | (how & MOVED_RECV), bytes + at,
+					 length - at, seq + at);
+			at += taken;
+		}
 	}
 	stream_moved(stream, seq + length, at >= length);
 }
@@ -237,7 +243,7 @@ INLINE void tls_stream_moves(const struct tls_session_key *key, struct tls_sessi
  * TCP has moved bytes. If the thread is in a TLS library, this is what the library encrypted or will decrypt. A global
  * function, as tls_step() is.
  */
-__noinline int tls_moved(u64 sk, u64 bytes, u32 length, u32 seq, u32 how)
+__noinline int tls_moved(u64 sk, u64 bytes, u32 length, u32 seq, u64 how)
 {
 	struct tls_session_key key = {};
 	struct tls_session *session;
@@ -254,7 +260,7 @@ __noinline int tls_moved(u64 sk, u64 bytes, u32 length, u32 seq, u32 how)
 	key.session = call->session;
 	key.pid = thread.pid;
 	session = bpf_map_lookup_elem(&tls_sessions, &key);
-	if (!tls_session_has(session, (struct sock *)sk)) {
+	if (!session || session->sk != sk || ports_of(&session->connection) != how >> 32) {
 		if (!is_record(bytes))
 			return 0;
 		session = tls_session_uses(&key, (struct sock *)sk, SOCKET_CALL);
@@ -267,10 +273,12 @@ __noinline int tls_moved(u64 sk, u64 bytes, u32 length, u32 seq, u32 how)
 }
 
 /* A call into TCP has returned: say so in the message, if it carries TLS. Returns whether its payload is of no use. */
-INLINE bool tls_carried(struct sock *sk, struct moved *moved, u32 kind, const struct buffer *buffer)
+INLINE bool tls_carried(struct sock *sk, const struct connection *connection, struct moved *moved, u32 kind,
+			const struct buffer *buffer)
 {
 	u64 bytes = buffer_begin(buffer->base, buffer->shape, buffer->offset);
-	u32 how = moved->flags & MESSAGE_SEQ_UNKNOWN, result;
+	u64 how = (u64)ports_of(connection) << 32 | (moved->flags & MESSAGE_SEQ_UNKNOWN);
+	u32 result;
 
 	if (!moved->bytes || moved->flags & MESSAGE_PEEK)
 		return false;

@@ -177,12 +177,24 @@ INLINE void tls_handshaken(const struct thread *thread, const struct tls_call *c
 		stream_handshaken(&session->streams[i], session->streams[0].is_client);
 }
 
+/* Something was sent that neither TCP nor the library's memory took: it is in the program's own memory. */
+INLINE void tls_see_unseen(void)
+{
+	u32 zero = 0;
+	u64 *unseen = bpf_map_lookup_elem(&tls_sent_unseen, &zero);
+
+	if (unseen)
+		WRITE_ONCE(*unseen, true);
+}
+
 INLINE void tls_leave(const struct thread *thread, struct tls_call *call, s32 bytes)
 {
 	if (call->kind == TLS_HANDSHAKE) {
 		if (bytes >= 0)
 			tls_handshaken(thread, call);
 	} else if (call->kind != TLS_OTHER && bytes > 0 && kind_wanted(call->kind)) {
+		if (call->kind == KIND_TLS_SEND && !call->carried)
+			tls_see_unseen();
 		tls_record(thread, call, bytes);
 	}
 	call->kind = TLS_NO_CALL;

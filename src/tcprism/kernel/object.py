@@ -7,7 +7,6 @@ import mmap
 import os
 from collections.abc import Iterable, Sequence
 from ctypes import byref, c_size_t, c_uint32, c_uint64
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -53,6 +52,7 @@ class BpfObject:
             raise self._unfit(f"libbpf cannot open it: {error}") from error
         self._links: list[int] = []
         self._descriptors: list[int] = []  # links that libbpf does not know
+        self._mapped: dict[str, mmap.mmap] = {}
         self.loaded: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
@@ -183,7 +183,7 @@ class BpfObject:
     def close(self) -> None:
         """Detach, and free programs and maps."""
         self.detach()
-        vars(self).pop("_io_uring_seen", None)  # unmapped
+        self._mapped.clear()
         if self._object:
             self._library.call("bpf_object__close", self._object)
         self._object = 0
@@ -222,15 +222,15 @@ class BpfObject:
         self._library.checked("bpf_map_lookup_elem", descriptor, byref(key), byref(value))
         return value.value
 
-    def io_uring_seen(self) -> bool:
-        """Tell whether anybody has made an io_uring, if the programs that look for one are on."""
-        return self._io_uring_seen[0] != 0
+    def is_set(self, name: str) -> bool:
+        """Tell whether a program has set a map of one number, which can be mapped as memory.
 
-    @cached_property
-    def _io_uring_seen(self) -> mmap.mmap:
-        """The map as memory: to ask the kernel at each look costs as much as all else of it."""
-        descriptor = self.map_fd("io_uring_seen")
-        return mmap.mmap(descriptor, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ)
+        To ask the kernel at each look would cost as much as all else of it.
+        """
+        if name not in self._mapped:
+            where = self.map_fd(name), mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ
+            self._mapped[name] = mmap.mmap(*where)
+        return self._mapped[name][0] != 0
 
     def missed(self) -> dict[str, int]:
         """Return, per program, the runs that the kernel skipped as it was already running.

@@ -12,6 +12,8 @@ _READ_EX = ("SSL_read_ex", "SSL_read_early_data")
 _HANDSHAKE = ("SSL_do_handshake", "SSL_connect", "SSL_accept", "gnutls_handshake")
 _OTHERS = ("SSL_peek", "SSL_peek_ex", "SSL_shutdown", "gnutls_bye")
 
+_INTO_MEMORY = ("BIO_write", "mem_write", "bio_write")  # the latter two by tls/memory.py
+
 _GO_WRITE = ("crypto/tls.(*Conn).Write",)
 _GO_READ = ("crypto/tls.(*Conn).Read",)
 
@@ -22,7 +24,7 @@ _PROGRAMS = (
     Program("tls_free", _KINDS, "uprobe", symbols=("SSL_free", "gnutls_deinit")),
     Program("tls_handshake", _KINDS, "uprobe", symbols=_HANDSHAKE),
     Program("tls_other", _KINDS, "uprobe", symbols=_OTHERS),
-    Program("tls_encrypted", _KINDS, "uprobe", symbols=("BIO_write",)),
+    Program("tls_encrypted", _KINDS, "uprobe", symbols=_INTO_MEMORY),
     Program("tls_write", _KINDS, "uprobe", symbols=_WRITE),
     Program("tls_write_ex", _KINDS, "uprobe", symbols=_WRITE_EX),
     Program("tls_write_ex2", _KINDS, "uprobe", symbols=_WRITE_EX2),

@@ -46,6 +46,7 @@ class Hooks:
         self._layouts = layouts
         self._root = root
         self._late: list[Program] = []
+        self._left_out: list[tuple[int, int]] = []
         self.libraries: TlsLibraries | None = None
 
     def __enter__(self) -> Self:
@@ -63,9 +64,14 @@ class Hooks:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._close_libraries()
+        self._object.close()
+
+    def _close_libraries(self) -> None:
         if self.libraries:
             self.libraries.close()
-        self._object.close()
+        while self._left_out:
+            os.close(self._left_out.pop()[0])
 
     def _load(self, choices: Sequence[features.Choice]) -> BpfObject:
         self._programs = plan.programs_for(self._request, choices)
@@ -75,9 +81,8 @@ class Hooks:
             self._prepare(bpf)
             self._attach(bpf)
         except BaseException:
-            if self.libraries:
-                self.libraries.close()
-                self.libraries = None
+            self._close_libraries()
+            self.libraries = None
             bpf.close()
             raise
         return bpf
@@ -124,7 +129,10 @@ class Hooks:
 
         attached = False
         if library.flavor == "openssl":
-            library = replace(library, functions=cheap_functions(library.path, library.functions))
+            functions = cheap_functions(library.path, library.functions)
+            if "mem_write" in functions:
+                self._left_out.append((_reopen(library.path), functions.pop("BIO_write")))
+            library = replace(library, functions=functions)
         for program in self._programs:
             if places := library.places(program.symbols, program.returns):
                 attached = True
@@ -165,11 +173,30 @@ class Hooks:
         """Attach what would cost each send, as soon as somebody needs it, and to new libraries."""
         if self.libraries:
             self.libraries.look()
+            self._attach_left_out(self._object)
         self._attach_late(self._object)
+
+    def _attach_left_out(self, bpf: BpfObject) -> None:
+        """Hook BIO_write(), which costs each record, once a program keeps them in its own memory.
+
+        As Node does where it shares the libcrypto of others.
+        """
+        if not self._left_out or not bpf.is_set("tls_sent_unseen"):
+            return
+        while self._left_out:
+            descriptor, offset = self._left_out.pop()
+            path = f"/proc/self/fd/{descriptor}"
+            try:
+                with suppress(LoadError):  # no connection is shown for what it would tell
+                    bpf.attach_to_functions(
+                        "tls_encrypted", path, [offset], returns=False, multi=self._multi
+                    )
+            finally:
+                os.close(descriptor)
 
     def _attach_late(self, bpf: BpfObject) -> None:
         # A command that is followed may: its first bytes come before we could look again.
-        if self._late and (self._request.filter.follow or bpf.io_uring_seen()):
+        if self._late and (self._request.filter.follow or bpf.is_set("io_uring_seen")):
             with suppress(LoadError):  # an event says itself that its payload could not be seen
                 self._put_on(bpf, self._late)
             self._late = []
@@ -206,3 +233,7 @@ class Hooks:
         """Take every hook off; what they recorded can still be read."""
         self._late = []
         self._object.detach()
+
+
+def _reopen(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -2,7 +2,8 @@
 
 That takes 5 µs a hit instead of 1. The functions that programs call begin with `sub` in most builds
 of OpenSSL. So probes go to the function behind them, which begins with `push`, or to a later
-instruction; where the code does not prove that this is the same, they stay where they are.
+instruction; where the code does not prove that this is the same, they stay where they are. And
+those behind BIO_write() are hit by fewer calls.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+
+from tcprism.tls.memory import memory_writers
 
 _LONGEST = 96  # bytes of a function that are read
 _ENTRIES = ("SSL_write", "SSL_read")
@@ -29,7 +32,9 @@ _KEEPS_ARGUMENTS = re.compile(
 def cheap_functions(path: str, functions: Mapping[str, int]) -> dict[str, int]:
     """Return the offsets at which to probe a file's functions, from those where they begin.
 
-    The public function is left out whose calls the one behind it sees as well. Raises OSError.
+    The public function is left out whose calls the one behind it sees as well. The functions that
+    write into memory are added where BIO_write() serves other files, as in a shared libcrypto; a
+    program with a BIO_write() of its own mostly has it for memory of its own. Raises OSError.
     """
     found = dict(functions)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -40,10 +45,13 @@ def cheap_functions(path: str, functions: Mapping[str, int]) -> dict[str, int]:
             if inner is not None and _PUSH.match(os.pread(descriptor, 2, inner)):
                 del found[name]
                 found[f"{name}_ex"] = inner
+        if "BIO_write" in functions and not functions.keys() & {*_ENTRIES}:
+            found |= memory_writers(descriptor)
+        for name in found.keys() & {"BIO_write", "mem_write", "bio_write"}:
+            if passed := _KEEPS_ARGUMENTS.match(os.pread(descriptor, _LONGEST, found[name])):
+                found[name] += passed.end()
     finally:
         os.close(descriptor)
-    if passed := _KEEPS_ARGUMENTS.match(code.get("BIO_write", b"")):
-        found["BIO_write"] += passed.end()
     return found
 
 

@@ -33,6 +33,7 @@ _EXECUTABLE = 1
 _SHT_SYMTAB = 2
 _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ, _DT_GNU_HASH = 4, 5, 6, 10, 0x6FFFFEF5
 _STT_FUNC = 2
+_RELATIVE = 8
 
 _SEGMENT = np.dtype(
     [
@@ -71,6 +72,7 @@ _SYMBOL = np.dtype(
     ]
 )
 _ENTRY = np.dtype([("tag", "<u8"), ("value", "<u8")])
+_RELOCATION = np.dtype([("address", "<u8"), ("info", "<u8"), ("addend", "<u8")])
 
 
 class Unreadable(Exception):
@@ -213,6 +215,28 @@ class ElfFile:
         if offset is None:
             raise Unreadable("damaged ELF file")
         return self._read(offset, end - start, most=CHUNK)
+
+    def constant(self, address: int, size: int) -> bytes:
+        """Return what is at an address."""
+        return self._read(self._offset(address), size)
+
+    def relocated(self, address: int, count: int) -> list[int]:
+        """Return words as they are in memory, if the file is loaded at address 0.
+
+        The linker adds to some where it loads the file: R_X86_64_RELATIVE.
+        """
+        raw = self._read(self._offset(address), 8 * count)
+        words: list[int] = np.frombuffer(raw, "<u8").tolist()
+        section = self.section(b".rela.dyn")
+        if section is None:
+            return words
+        raw = self.read(section, MOST_SYMBOLS)
+        entries = np.frombuffer(raw, _RELOCATION, len(raw) // _RELOCATION.itemsize)
+        places = entries["address"]
+        inside = (places >= address) & (places < address + 8 * count)
+        for entry in entries[inside & (entries["info"] == _RELATIVE)]:
+            words[(int(entry["address"]) - address) // 8] = int(entry["addend"])
+        return words
 
     @cached_property
     def _section_headers(self) -> NDArray[np.void]:
