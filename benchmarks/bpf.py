@@ -98,6 +98,12 @@ class Programs:
             self._links.append(link)
         os.close(root)
 
+    def attach_to_function(self, name: str, path: str, offset: int, *, returns: bool) -> None:
+        """Attach a program where a function of a file begins, or where it returns."""
+        where = returns, -1, path.encode(), offset
+        program = self._programs()[name]
+        self._links.append(self._library.checked("bpf_program__attach_uprobe", program, *where))
+
     def descriptors(self) -> dict[str, int]:
         """Return each program's descriptor by its name."""
         return {

@@ -82,7 +82,7 @@ def measure(case: Case, netns: Netns, rounds: int, seconds: float) -> Averages:
         baseline, watched = empty.descriptors(), monitor.descriptors()
         for _ in range(rounds):
             before = _runs(baseline), _runs(watched)
-            _read_during(monitor, lambda: put_load(netns, "ping-pong", seconds, case.size))
+            read_during(monitor, lambda: put_load(netns, "ping-pong", seconds, case.size))
             nothing, ours = _since(before[0], baseline), _since(before[1], watched)
             for name in watched.keys() & baseline.keys():
                 if not ours[name].count:  # it waits for somebody to use io_uring
@@ -94,7 +94,8 @@ def measure(case: Case, netns: Netns, rounds: int, seconds: float) -> Averages:
     return net
 
 
-def _read_during(monitor: Tracing, work: Callable[[], object]) -> None:
+def read_during(monitor: Tracing, work: Callable[[], object]) -> None:
+    """Read what a monitor has while some work is done, and after."""
     thread = Thread(target=work)
     thread.start()
     while thread.is_alive():

@@ -63,20 +63,27 @@ def tcpdump_to(netns: Netns, path: Path) -> Iterator[None]:
             _interrupt(process)
 
 
-@contextmanager
-def bpftrace(netns: Netns) -> Iterator[None]:
+def bpftrace(netns: Netns) -> AbstractContextManager[None]:
     """Have bpftrace print the fields of every message to a file."""
     script = (str(PROGRAMS / "messages.bt"), str(netns.inode))
-    command = [*_WITH_TRACEFS, *PINNED, "bpftrace", "-B", "line", *script]
+    return bpftrace_script(script, PINNED, lambda: put_load(netns, "ping-pong", 0.01))
+
+
+@contextmanager
+def bpftrace_script(
+    script: tuple[str, ...], prefix: tuple[str, ...], put: Callable[[], object]
+) -> Iterator[None]:
+    """Have bpftrace run a script that prints bytes of each event; `put` makes it print some."""
+    command = [*_WITH_TRACEFS, *prefix, "bpftrace", "-B", "line", *script]
     with (
         tempfile.NamedTemporaryFile() as output,
         subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL) as process,
     ):
         deadline = time.monotonic() + PATIENCE
-        while " bytes\n" not in Path(output.name).read_text():
+        while " bytes" not in Path(output.name).read_text():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("bpftrace does not print")
-            put_load(netns, "ping-pong", 0.01)
+            put()
         try:
             yield
         finally:
