@@ -8,12 +8,13 @@ from tcprism.diagnosis.event_history import EventHistory
 from tcprism.diagnosis.request_history import RequestHistory, concerns, proved
 from tcprism.diagnosis.table import advance, empty
 from tcprism.events import Part
+from tcprism.events._wire import EventKind
 from tcprism.events.columns import BY_NAME
 from tcprism.sinks.request_summary import ACCURACY, Group, grouped
 
-from .asked import CLIENT, COUNT, MS, asked
+from .asked import CLIENT, COUNT, MS, SERVER, asked
+from .records import Fields, segments, snapshots
 from .records import requests as request_records
-from .records import snapshots
 
 PEERS = {name: CLIENT[name] for name in ("local_ip", "local_port", "remote_ip", "remote_port")}
 ROUTE = "http GET /item/?"
@@ -108,6 +109,33 @@ def test_the_events_of_a_request_are_its_own(history: RequestHistory) -> None:
         "retransmit",
         "recv",
     ]
+
+
+def test_the_segments_of_a_request_are_its_own(history: RequestHistory) -> None:
+    """Those that carry its bytes and its response's, and those that only acknowledge them."""
+    row = fifth(history).rows[0]
+    asks, answers = int(row["seq"]), int(row["response_seq"])
+    size, back = int(row["request_bytes"]), int(row["response_bytes"])
+    at = {"ts_ns": int(row["start_ts_ns"])}
+    sent, arrived = {"kind": EventKind.TRANSMIT}, {"kind": EventKind.RECEIVE}
+    request, response = {"seq": asks, "bytes": size}, {"seq": answers, "bytes": back}
+    its: list[Fields] = [
+        {**CLIENT, **at, **sent, **request, "ack": answers},
+        {**SERVER, **at, **arrived, **request, "ack": answers},
+        {**SERVER, **at, **sent, "seq": answers, "ack": asks + size},
+        {**CLIENT, **at, **arrived, "seq": answers, "ack": asks + size},
+        {**SERVER, **at, **sent, **response, "ack": asks + size},
+        {**CLIENT, **at, **sent, "seq": asks + size, "ack": answers + back},
+    ]
+    others: list[Fields] = [
+        {**CLIENT, **at, **sent, "seq": asks, "ack": answers},  # acknowledges what was before
+        {**CLIENT, **at, **sent, **request, "seq": asks - size, "ack": answers},
+        {**CLIENT, **at, **sent, **request, "seq": asks + size, "ack": answers + back},
+        {**CLIENT, **at, **sent, **request, "local_port": 1},
+        {**SERVER, **at, **sent, **request},  # the other direction
+        {**its[0], "ts_ns": 1},
+    ]
+    assert concerns(row, segments(*its, *others)).tolist() == [True] * 6 + [False] * 6
 
 
 def test_events_are_forgotten_when_they_take_too_much(monkeypatch: pytest.MonkeyPatch) -> None:

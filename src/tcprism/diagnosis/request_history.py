@@ -130,7 +130,7 @@ def _joined(part: Part, more: Part | None) -> Part:
 def concerns(request: np.void, part: Part) -> Mask:
     """Tell which events are about bytes of a request or of its response.
 
-    That are messages, their acknowledgements and retransmissions.
+    That are messages, the segments that carry and acknowledge them, and retransmissions.
     """
     rows = part.rows
     found = np.zeros(len(rows), np.bool_)
@@ -139,21 +139,28 @@ def concerns(request: np.void, part: Part) -> Mask:
         known = (rows["flags"] & int(MessageFlag.SEQ_UNKNOWN)) == 0
     elif part.family == "delivery":
         outgoing = known = np.ones(len(rows), np.bool_)
+    elif part.family == "segment":
+        outgoing = rows["kind"] == EventKind.TRANSMIT
+        known = np.ones(len(rows), np.bool_)
     elif part.family == "loss":
         outgoing = known = rows["kind"] == EventKind.RETRANSMIT
     else:
         return found
     begun, done = int(request["start_ts_ns"]), int(request["ts_ns"])
     known = known & (rows["ts_ns"] >= begun) & (rows["ts_ns"] <= done + _AFTER_NS)
+    asked = int(request["seq"]), int(request["request_bytes"])
+    response = int(request["response_seq"]), int(request["response_bytes"])
     for ours, here, there in ((True, "local", "remote"), (False, "remote", "local")):
         at_end = known & _is(rows[f"{here}_ip"], request["local_ip"])
         at_end &= _is(rows[f"{there}_ip"], request["remote_ip"])
         at_end &= rows[f"{here}_port"] == request["local_port"]
         at_end &= rows[f"{there}_port"] == request["remote_port"]
         asks = outgoing == ours
-        found |= at_end & asks & _carry(part, int(request["seq"]), int(request["request_bytes"]))
-        response = int(request["response_seq"]), int(request["response_bytes"])
+        found |= at_end & asks & _carry(part, *asked)
         found |= at_end & ~asks & _carry(part, *response)
+        if part.family == "segment":
+            found |= at_end & asks & _acknowledge(part, *response)
+            found |= at_end & ~asks & _acknowledge(part, *asked)
     return found
 
 
@@ -166,6 +173,21 @@ def _carry(part: Part, seq: int, size: int) -> Mask:
     """Tell which events are about some of the bytes from a sequence number on."""
     if size == UNKNOWN_BYTES:
         return np.zeros(len(part), np.bool_)
-    after = ((part.rows["seq"].astype(np.int64) - seq + _HALF) & _MASK) - _HALF
+    after = _after(part.rows["seq"], seq)
     carry: Mask = (after < size) & (after + part.rows["bytes"].astype(np.int64) > 0)
     return carry
+
+
+def _acknowledge(part: Part, seq: int, size: int) -> Mask:
+    """Tell which segments do nothing but acknowledge some of the bytes from a number on."""
+    if size == UNKNOWN_BYTES:
+        return np.zeros(len(part), np.bool_)
+    after = _after(part.rows["ack"], seq)
+    acknowledge: Mask = (part.rows["bytes"] == 0) & (after > 0) & (after <= size)
+    return acknowledge
+
+
+def _after(numbers: NDArray[np.uint32], seq: int) -> NDArray[np.int64]:
+    """Return how far sequence numbers are behind one, which may be below 0."""
+    distance: NDArray[np.int64] = ((numbers.astype(np.int64) - seq + _HALF) & _MASK) - _HALF
+    return distance
