@@ -23,6 +23,12 @@ ENDS = {
     "remote_port": 443,
     "pid": 11,
 }
+SWAPPED = {
+    "local_ip": "remote_ip",
+    "local_port": "remote_port",
+    "remote_ip": "local_ip",
+    "remote_port": "local_port",
+}
 MS = 1_000_000
 REQUEST = b"GET /pay HTTP/1.1\r\nHost: a\r\n\r\n"
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -86,6 +92,23 @@ def test_a_request_has_the_times_and_bytes_of_its_records() -> None:
     assert one["start_ts_ns"] == 9 * MS
     assert one["request_ns"] == 41 * MS
     assert one["unread_ns"] == 3 * MS
+
+
+def test_plaintext_that_is_seen_before_its_end_s_messages_is_of_the_same_connection() -> None:
+    """The server's stream has other numbers than the client's, as that of a long answer."""
+    there, back = len(REQUEST) + OVERHEAD, len(RESPONSE) + OVERHEAD
+    server = {name: ENDS[other] for name, other in SWAPPED.items()} | {"pid": 12}
+    (one,) = requests_in(
+        messages(
+            {**encrypted(RECV, 10 * MS, 1000, there), **server},
+            {**encrypted(SEND, 12 * MS, 3_000_000_000, back), **server},
+        ),
+        tls_messages(
+            plain(TLS_SEND, 13 * MS, REQUEST, (1000, there)),
+            plain(TLS_RECV, 15 * MS, RESPONSE, (3_000_000_000, back)),
+        ),
+    )
+    assert (one["view"], one["server_pid"]) == ("both", 12)
 
 
 def test_a_retransmission_of_its_records_is_its_own() -> None:

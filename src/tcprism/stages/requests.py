@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
-from tcprism.events._wire import EVENT, EventKind, SocketSource
+from tcprism.events._wire import EVENT, MessageFlag, SocketSource
+from tcprism.events.kinds import SENDS
 from tcprism.events.ledger import Account, Entry
 from tcprism.events.part import Rows
 from tcprism.protocols import Protocol
@@ -336,6 +337,7 @@ class Requests(StatefulStage):
             if len(self._connections) > CONNECTIONS_MAX:
                 self._evict(next(iter(self._connections.values())))
         view = View(connection, side, key)
+        view.head = record.tobytes()[: EVENT.itemsize]
         connection.views[side] = view
         self._views[key] = view
         return view
@@ -391,8 +393,8 @@ def _near(connection: Connection, record: np.void, side: int) -> bool:
 
     Two connections of different namespaces may have the same ends.
     """
-    direction = side if record["kind"] == EventKind.SEND else 1 - side
+    direction = side if record["kind"] in SENDS else 1 - side
     at = connection.conversation.directions[direction].at
-    if at < 0:
+    if at < 0 or record["flags"] & MessageFlag.SEQ_UNKNOWN:
         return True
     return abs(connection.conversation.offset(direction, int(record["seq"])) - at) < _NEAR
