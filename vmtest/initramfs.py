@@ -43,7 +43,7 @@ $B mount -t debugfs debug /sys/kernel/debug; $B mount -t tracefs trace /sys/kern
 $B mount --bind {modules_directory} /lib/modules/{release}
 $B ip link set lo up; $B hostname kernel-vm
 {writable}for p in /sys/class/virtio-ports/*; do read -r n <$p/name; eval $n=/dev/${{p##*/}}; done
-$B setsid /bin/sh /run/cmd </dev/null >$out 2>$err
+echo started >$rc; $B setsid /bin/sh /run/cmd </dev/null >$out 2>$err
 echo $? >$rc; $B sync; $B reboot -f
 """
 

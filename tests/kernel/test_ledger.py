@@ -11,7 +11,7 @@ from tests.support.netns import Netns, namespace
 from tests.support.tracer import Ledger, Tracer, tracing, tracing_all
 
 CALLS = 20_000
-TOO_MANY = 5_000  # for a ring of 64 KiB
+TOO_MANY = 2_000  # for a ring of 64 KiB
 OTHERS = 100
 LOST = ("ring_full", "ring_busy", "map_full")
 

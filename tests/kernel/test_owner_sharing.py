@@ -8,12 +8,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support import hooks
+from tests.support.forked import Script
 from tests.support.netns import Netns, Pair
 from tests.support.tracer import Tracer, tracing, tracing_all
 
@@ -44,11 +45,8 @@ def servers(netns: Netns, *addresses: str) -> Iterator[list[int]]:
     with ExitStack() as stack:
         pids = []
         for address in addresses:
-            command = netns.command(sys.executable, "-c", SERVER, address, str(PORT))
-            server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
-            stack.callback(server.kill)
-            assert server.stdout
-            assert server.stdout.readline() == b"listening\n"
+            server = stack.enter_context(closing(Script(netns, SERVER, address, str(PORT))))
+            assert server.stdout.readline() == "listening\n"
             pids.append(server.pid)
         yield pids
 
@@ -151,14 +149,12 @@ def test_what_the_kernel_closes(program: str, protocol: int, pair: Pair, tmp_pat
     with listener:
         listener.bind((address, 5401))
         listener.listen()
-        command = pair.client.command("sh", "-c", 'read go; exec "$@"', "-", sys.executable)
-        process = subprocess.Popen(
-            [*command, "-c", program, address, "5401"], stdin=subprocess.PIPE, text=True
-        )
+        process = Script(pair.client, f"input()\n{program}", address, "5401")
         arguments = ("--kinds", "connect,close,state,transmit", "--pid", str(process.pid))
-        with tracing(tmp_path / "events", *arguments) as tracer:
-            process.communicate("go\n", timeout=300)
-            assert process.returncode == 0
+        with closing(process), tracing(tmp_path / "events", *arguments) as tracer:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            assert process.wait(300) == 0
             server, _ = listener.accept()
             assert server.recv(1) == b""
             server.close()
@@ -197,15 +193,12 @@ def test_a_child_that_aborts(pair: Pair, tmp_path: Path) -> None:
     with pair.server.socket() as listener, tracing(tmp_path / "events", *arguments) as tracer:
         listener.bind((address, 5402))
         listener.listen()
-        command = pair.client.command(sys.executable, "-c", ABORTED_BY_A_CHILD, address, "5402")
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as parent:
+        with closing(Script(pair.client, ABORTED_BY_A_CHILD, address, "5402")) as parent:
             server, _ = listener.accept()
             with server:
-                assert parent.stdout
                 child = int(parent.stdout.readline())
-                parent.communicate()
+                parent.stdin.close()
+                assert parent.wait(300) == 0
                 pair.client.await_closed()
     owners = {
         (event["kind"], event["pid"], event["comm"] == "heir")

@@ -12,6 +12,8 @@ import pytest
 from tests.support.netns import Netns, Pair
 from tests.support.tracer import TCPRISM, Tracer
 
+pytestmark = pytest.mark.native  # the kernel side compares pids as always
+
 CLIENT = """
 import os, socket, sys
 print(os.getpid(), flush=True)
@@ -88,7 +90,6 @@ with socket.socket() as end:
 """
 
 
-@pytest.mark.native
 def test_a_command_in_the_namespace(
     container: tuple[str, ...], netns: Netns, tmp_path: Path
 ) -> None:

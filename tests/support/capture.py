@@ -79,10 +79,12 @@ def read_packets(path: Path) -> list[Packet]:
 def _await_marker(path: Path, marker: bytes) -> None:
     """Wait until the capture has the packet that says that all others are in."""
     deadline = time.monotonic() + 60
-    while marker not in path.read_bytes():
-        if time.monotonic() > deadline:
-            raise TimeoutError("tcpdump did not see the end marker")
-        time.sleep(0.01)
+    with path.open("rb") as file:
+        tail = b""
+        while marker not in (tail := tail[-len(marker) :] + file.read()):
+            if time.monotonic() > deadline:
+                raise TimeoutError("tcpdump did not see the end marker")
+            time.sleep(0.01)
 
 
 @contextmanager

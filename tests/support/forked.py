@@ -1,7 +1,7 @@
-"""tcprism in a fork of a process that has imported it.
+"""tcprism, and small Python programs, in forks of a process that has imported what they need.
 
 Imports are a third of the time in which tcprism starts, and nine tenths of the ten seconds that it
-takes in a virtual machine.
+takes in a virtual machine, where Python alone takes two.
 """
 
 from __future__ import annotations
@@ -10,15 +10,20 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from pathlib import Path
 
-import pytest
+from .netns import Netns
 
+# Not pytest: a fork that has to import it first spends more on that than on its work.
 MODULES = [
-    *("tcprism.cli.program", "tcprism.cli.trace", "tcprism.cli.connections"),
+    __name__,
+    *("tcprism.cli.program", "tcprism.cli.trace", "tcprism.cli.connections", "tcprism.cli.doctor"),
     *("tcprism.cli.retransmits", "tcprism.sources.tracing", "tcprism.sinks.json_lines"),
 ]
+THREADS = "OPENBLAS_NUM_THREADS"
 
 _context = multiprocessing.get_context("forkserver")
 
@@ -26,29 +31,22 @@ _context = multiprocessing.get_context("forkserver")
 def prepare() -> None:
     """Have the modules imported meanwhile, NumPy without threads: only one comes with a fork."""
     _context.set_forkserver_preload(MODULES)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPENBLAS_NUM_THREADS", "1")
+    before = os.environ.get(THREADS)
+    os.environ[THREADS] = "1"
+    try:
         forkserver.ensure_running()
+    finally:
+        del os.environ[THREADS]
+        if before is not None:
+            os.environ[THREADS] = before
 
 
-def _run(arguments: list[str], stderr: Connection) -> None:
-    os.dup2(stderr.fileno(), 2)
-    stderr.close()
-    sys.argv = ["tcprism", *arguments]
-    from tcprism.cli import main
+class Fork:
+    """A process that runs a function, to be used as a subprocess.Popen."""
 
-    main()
-
-
-class Forked:
-    """A run of tcprism, to be used as a subprocess.Popen."""
-
-    def __init__(self, arguments: list[str]) -> None:
-        reader, writer = _context.Pipe(duplex=False)
-        with reader, writer:
-            self._process = _context.Process(target=_run, args=(arguments, writer), daemon=True)
-            self._process.start()
-            self.stderr = os.fdopen(os.dup(reader.fileno()), encoding="utf-8")
+    def __init__(self, function: Callable[..., None], *arguments: object) -> None:
+        self._process = _context.Process(target=function, args=arguments, daemon=True)
+        self._process.start()
         assert self._process.pid
         self.pid = self._process.pid
 
@@ -63,7 +61,7 @@ class Forked:
         self._process.join(timeout)
         status = self.poll()
         if status is None:
-            raise subprocess.TimeoutExpired("tcprism", timeout or 0.0)
+            raise subprocess.TimeoutExpired("a fork", timeout or 0.0)
         return status
 
     def send_signal(self, number: int) -> None:
@@ -74,3 +72,53 @@ class Forked:
     def kill(self) -> None:
         """End it at once."""
         self._process.kill()
+
+
+def _run(arguments: list[str], stderr: Connection, stdout: Path | None) -> None:
+    os.dup2(stderr.fileno(), 2)
+    stderr.close()
+    if stdout:
+        os.dup2(os.open(stdout, os.O_WRONLY | os.O_CREAT), 1)
+    sys.argv = ["tcprism", *arguments]
+    from tcprism.cli import main
+
+    main()
+
+
+class Forked(Fork):
+    """A run of tcprism; what it prints goes to a file, if one is given."""
+
+    def __init__(self, arguments: list[str], stdout: Path | None = None) -> None:
+        reader, writer = _context.Pipe(duplex=False)
+        with reader, writer:
+            super().__init__(_run, arguments, writer, stdout)
+            self.stderr = os.fdopen(os.dup(reader.fileno()), encoding="utf-8")
+
+
+def _interpret(netns: Netns, source: str, arguments: tuple[str, ...], *pipes: Connection) -> None:
+    for number, pipe in enumerate(pipes):
+        os.dup2(pipe.fileno(), number)
+        pipe.close()
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.argv = ["-c", *arguments]
+    netns.enter()
+    exec(source, {"__name__": "__main__"})
+
+
+class Script(Fork):
+    """A Python program in a network namespace, as `python -c SOURCE ARGUMENTS` would run it."""
+
+    def __init__(self, netns: Netns, source: str, *arguments: str) -> None:
+        to_read, self_writes = _context.Pipe(duplex=False)
+        self_reads, to_write = _context.Pipe(duplex=False)
+        with to_read, to_write, self_writes, self_reads:
+            super().__init__(_interpret, netns, source, arguments, to_read, to_write)
+            self.stdin = os.fdopen(os.dup(self_writes.fileno()), "w", encoding="utf-8")
+            self.stdout = os.fdopen(os.dup(self_reads.fileno()), encoding="utf-8")
+
+    def close(self) -> None:
+        """End it, whatever it does, and close its pipes."""
+        self.kill()
+        self.wait()
+        self.stdin.close()
+        self.stdout.close()

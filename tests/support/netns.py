@@ -62,6 +62,11 @@ class Netns:
             finally:
                 _setns(home.fileno())
 
+    def enter(self) -> None:
+        """Have this thread in the namespace from now on."""
+        with open(self.path) as here:
+            _setns(here.fileno())
+
     def command(self, *command: str) -> list[str]:
         """Return the command line that runs a command in the namespace."""
         return ["nsenter", f"--net={self.path}", *command]
@@ -121,21 +126,25 @@ class Netns:
         while not condition(states := self._states()):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"connections in {self.name} stay in states {states}")
-            os.sched_yield()
+            time.sleep(0.002)  # the CPU is for those who are waited for
 
     def _states(self) -> set[str]:
         lines = (self.proc("tcp") + self.proc("tcp6")).splitlines()
         return {line.split()[3] for line in lines if ":" in line.split()[0]}
 
-    def drop_every(self, nth: int, port: int) -> None:
-        """Drop one in `nth` of the packets with more than 200 bytes that arrive at a port."""
+    def drop_every(self, nth: int, *ports: int) -> None:
+        """Drop one in `nth` of the packets with more than 200 bytes that arrive at each port."""
         rules = (
-            "add table inet loss; "
-            "add chain inet loss input { type filter hook prerouting priority 0; }; "
             f"add rule inet loss input tcp dport {port} meta length > 200 "
             f"numgen inc mod {nth} == {nth - 1} drop"
+            for port in ports
         )
-        self.run("nft", rules)
+        self.run(
+            "nft",
+            "add table inet loss; "
+            "add chain inet loss input { type filter hook prerouting priority 0; }; "
+            + "; ".join(rules),
+        )
 
     def named_counter(self, name: str) -> int:
         """Return how many packets a named counter of nftables has seen."""

@@ -1,9 +1,8 @@
 """A process at one end of a connection, which does what a test tells it."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+from .forked import Script
 from .netns import Pair
 
 # A process that has a connection, an heir from its parent, and does with it what it is told, a
@@ -44,11 +43,7 @@ class Peer:
     """A process of our own at one end of a connection; `pid` is who has the connection."""
 
     def __init__(self, pair: Pair, end: str, role: str, address: str, port: int) -> None:
-        command = [sys.executable, "-c", PEER, role, address, str(port)]
-        netns = getattr(pair, end)
-        self.process = subprocess.Popen(
-            netns.command(*command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self.process = Script(getattr(pair, end), PEER, role, address, str(port))
         connects = role in ("connect", "heir")
         self.listener = 0 if connects else self.await_word("listening")
         self.parent = self.await_word("parent") if role == "heir" else 0
@@ -57,20 +52,17 @@ class Peer:
 
     def await_word(self, word: str) -> int:
         """Wait until it says so, and return the number behind the word."""
-        assert self.process.stdout
         line = self.process.stdout.readline().split()
         assert line[:1] == [word]
         return int(line[1]) if len(line) > 1 else 0
 
     def do(self, command: str) -> None:
         """Have it receive (r) or send (s)."""
-        assert self.process.stdin
         self.process.stdin.write(command)
         self.process.stdin.flush()
         self.await_word("done")
 
     def quit(self) -> None:
         """Have it end, and its connection with it."""
-        assert self.process.stdin
         self.process.stdin.close()
         assert self.process.wait(60) == 0

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,13 @@ class Tracer:
     def events(self) -> list[Event]:
         """What tcprism has written."""
         assert self.failure is None, self.failure
+        return self._all_events if self.process.returncode is not None else self._read_events()
+
+    @cached_property
+    def _all_events(self) -> list[Event]:
+        return self._read_events()
+
+    def _read_events(self) -> list[Event]:
         return [json.loads(line) for line in self.output.read_text().splitlines()]
 
     @property
