@@ -1,6 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /* Retransmissions: as many as RetransSegs counts, tail loss probes included, on every kernel. */
+#include "tcprism/sent_again.h"
 #include "tcprism/undo.h"
+
+INLINE void retransmit_submit(struct counters *counters, const struct loss *l, const struct sock *sk)
+{
+	const struct sent_again *again;
+
+	if (!config.options) {
+		SUBMIT(loss, struct loss, counters, *record = *l);
+		return;
+	}
+	again = find_sent_again(sk, l->segment.event.seq);
+	SUBMIT(loss_40, struct loss, counters, {
+		*record = *l;
+		if (again) {
+			record->segment.options_length = again->length;
+			__builtin_memcpy(record + 1, again->options, OPTIONS_MAX);
+		}
+	});
+}
 
 INLINE void retransmit_event(struct sock *sk, const struct sk_buff *skb, int error)
 {
@@ -31,7 +50,7 @@ INLINE void retransmit_event(struct sock *sk, const struct sk_buff *skb, int err
 		l.first_seq = note->first_seq;
 		l.first_seq_known = true;
 	}
-	SUBMIT(loss, struct loss, counters, *record = l);
+	retransmit_submit(counters, &l, sk);
 }
 
 SEC("tp_btf/tcp_retransmit_skb") int tracepoint_retransmit(u64 *ctx)
@@ -63,7 +82,7 @@ INLINE void retransmit_synack_event(struct sock *listener, const struct request_
 	s->window = WINDOW_UNKNOWN;
 	no_evidence(&l);
 	s->cause = CAUSE_SYN_ACK;
-	SUBMIT(loss, struct loss, counters, *record = l);
+	retransmit_submit(counters, &l, listener);
 }
 
 SEC("tp_btf/tcp_retransmit_synack") int tracepoint_retransmit_synack(u64 *ctx)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /* Where the kernel has neither fentry nor kprobes: each packet once, as it leaves IP, with its final headers. */
 #include "tcprism/cgroup_segment.h"
+#include "tcprism/sent_again.h"
 #include "tcprism/synack.h"
 
 INLINE void egress_fill(struct segment *s, u32 kind, struct __sk_buff *skb, const struct packet *packet,
@@ -9,7 +10,7 @@ INLINE void egress_fill(struct segment *s, u32 kind, struct __sk_buff *skb, cons
 	event_begin(&s->event, kind, c, owner);
 	s->event.socket = cookie_of_packet(skb, tp);
 	s->event.error = 0;
-	packet_into(s, packet, skb->gso_segs);
+	packet_into(s, packet, skb);
 	if (tp)
 		read_congestion(s, tp, READS_BTF);
 	else
@@ -48,6 +49,15 @@ INLINE bool leaves_first(struct tcp_sock *tp, const struct packet *packet, const
 	return packet->tcp->flags & TCPHDR_SYN && is_there(request) && !is_later_than_first(request, skb->tstamp);
 }
 
+INLINE void remember_sent_again(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct sent_again again = { .seq = packet->seq };
+	u64 key = (u64)skb->sk;
+
+	again.length = load_options(again.options, packet, skb);
+	bpf_map_update_elem(&sent_again, &key, &again, 0);
+}
+
 INLINE void egress(struct __sk_buff *skb)
 {
 	struct sock *sk = skb->sk; /* for helpers only */
@@ -61,10 +71,11 @@ INLINE void egress(struct __sk_buff *skb)
 
 	if (!read_packet(&packet, skb))
 		return;
-	if (tp && !leaves_first(tp, &packet, skb))
+	if (tp ? !leaves_first(tp, &packet, skb) : (packet.tcp->flags & TCPHDR_SYN) && is_repeated_synack(skb, &packet)) {
+		if (config.options && kind_wanted(KIND_RETRANSMIT))
+			remember_sent_again(skb, &packet);
 		return;
-	if (!tp && (packet.tcp->flags & TCPHDR_SYN) && is_repeated_synack(skb, &packet))
-		return;
+	}
 	if (tp)
 		kind = kind_of_segment(tp, packet.seq, packet.end_seq, READS_BTF);
 	if (tp && kind_wanted(KIND_ACKED))
@@ -80,7 +91,7 @@ INLINE void egress(struct __sk_buff *skb)
 		owner = segment_owner(sk, tp, packet.tcp->flags, READS_BTF);
 	}
 	if (owner_passes(owner) && read_egress_connection(&c, &packet, skb, tp) && connection_passes(&c)) {
-		SUBMIT(segment, struct segment, counters, egress_fill(record, kind, skb, &packet, &c, tp, owner));
+		SUBMIT_PACKET(counters, skb, &packet, egress_fill(record, kind, skb, &packet, &c, tp, owner));
 		return;
 	}
 filtered:

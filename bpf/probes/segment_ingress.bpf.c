@@ -9,7 +9,7 @@ INLINE void receive_fill(struct segment *s, struct __sk_buff *skb, const struct 
 	event_begin(&s->event, KIND_RECEIVE, c, owner);
 	s->event.socket = cookie_of_packet(skb, tp);
 	s->event.error = 0;
-	packet_into(s, packet, skb->gso_segs);
+	packet_into(s, packet, skb);
 	s->cause = CAUSE_NONE;
 	if (tp) {
 		read_congestion(s, tp, READS_BTF);
@@ -55,7 +55,7 @@ INLINE void ingress(struct __sk_buff *skb)
 		goto filtered;
 	owner = owner_of(sk, READS_BTF);
 	if (owner_passes(owner) && read_ingress_connection(&c, &packet, skb, tp) && connection_passes(&c)) {
-		SUBMIT(segment, struct segment, counters, receive_fill(record, skb, &packet, &c, tp, owner));
+		SUBMIT_PACKET(counters, skb, &packet, receive_fill(record, skb, &packet, &c, tp, owner));
 		return;
 	}
 filtered:
@@ -114,7 +114,14 @@ INLINE void receive_of_packet(const struct sk_buff *skb, const struct seen_packe
 	no_congestion(&s);
 	s.segs = segs_of(skb);
 	s.arrival = arrival;
-	SUBMIT(segment, struct segment, counters, *record = s);
+	if (!config.options) {
+		SUBMIT(segment, struct segment, counters, *record = s);
+		return;
+	}
+	SUBMIT(segment_40, struct segment, counters, {
+		*record = s;
+		record->options_length = read_options((u8 *)(record + 1), packet);
+	});
 }
 
 SEC("tp_btf/kfree_skb") int tracepoint_receive(u64 *ctx)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -56,7 +57,7 @@ def random_part(family: str, count: int, seed: int, width: int | None = 64) -> P
     rows["ts_ns"] = np.sort(random.integers(0, 1 << 40, count))
     derived = {
         name: np.ma.MaskedArray(
-            random.integers(0, 1 << 40, count) if kind == "integer" else _texts(random, count),
+            _values(random, kind, count),
             random.integers(0, 2, count).astype(bool),
         )
         for name, kind in (derived_types().items() if family == "loss" else ())
@@ -68,6 +69,13 @@ def random_part(family: str, count: int, seed: int, width: int | None = 64) -> P
     elif family == "message":
         rows["payload_length"] = 0
     return Part(rows, payload, derived, CONTEXT)
+
+
+def _values(random: np.random.Generator, kind: str, count: int) -> np.ndarray[Any, Any]:
+    if kind == "string":
+        return _texts(random, count)
+    numbers = random.integers(0, 1 << 40, count)
+    return numbers % 2 == 1 if kind == "boolean" else numbers
 
 
 def _texts(random: np.random.Generator, count: int) -> np.ndarray[tuple[int], np.dtype[np.object_]]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tcprism.events import COLUMNS, FAMILIES, KINDS, Event, Part
+from tcprism.events import COLUMNS, FAMILIES, KINDS, Event, Part, tcp_options
 from tcprism.events import _wire as wire
 from tcprism.events.columns import BY_NAME, columns_of
 from tcprism.events.context import Context, Owner
@@ -24,15 +24,17 @@ SEGMENT_KEYS = [
     *("flags", "seq", "end_seq", "ack", "window", "segs", "packets_out", "ca_state", "cwnd"),
     *("srtt_us", "cause"),
 ]
+OPTION_KEYS = [name for name, _, _ in tcp_options.COLUMNS]
 FAMILY_KEYS = {
     "message": [
         *("flags", "requested", "duration_ns", "unread_us", "seq", "payload", "payload_text"),
         *("payload_truncated", "payload_unavailable"),
     ],
     "delivery": ["seq", "send_ts_ns", "unsent_us", "unacked_us"],
-    "segment": [*SEGMENT_KEYS, "arrival"],
+    "segment": [*SEGMENT_KEYS, "arrival", "ecn", *OPTION_KEYS],
     "loss": [
         *SEGMENT_KEYS,
+        *OPTION_KEYS,
         *("attempt", "icsk_retransmits", "rto_us", "rttvar_us", "ssthresh"),
         *("sacked_out", "lost_out", "retrans_out", "undone", "outgoing", "reason"),
         *("message_pid", "message_comm", "message_ts_ns", "message_offset", "message_bytes"),

@@ -12,6 +12,7 @@
 struct packet {
 	const u8 *start, *end; /* the linear part: it has all headers, for TCP has made them or pulled them in */
 	const struct tcp_header *tcp;
+	u32 tcp_at; /* bytes of IP's headers */
 	u32 payload;
 	u32 seq, end_seq;
 };
@@ -58,6 +59,7 @@ INLINE bool read_packet(struct packet *to, struct __sk_buff *skb)
 	at = skb->protocol == ETH_P_IP ? tcp_at_ipv4(to) : skb->protocol == ETH_P_IPV6 ? tcp_at_ipv6(to, skb) : 0;
 	if (!at || at > HEADERS_MAX)
 		return false;
+	to->tcp_at = at;
 	to->tcp = (void *)(to->start + at);
 	if ((const u8 *)(to->tcp + 1) > to->end)
 		return false;

@@ -6,15 +6,36 @@
 #include "cgroup_packet.h"
 #include "segment.h"
 
-INLINE void packet_into(struct segment *to, const struct packet *from, u32 segs)
+/* The ECN field (RFC 3168), and Accurate ECN's ninth flag beside the others. */
+INLINE u32 packet_flags(const struct packet *packet, u32 protocol)
+{
+	u32 ecn = protocol == ETH_P_IP ? packet->start[1] & 3 : packet->start[1] >> 4 & 3;
+
+	return packet->tcp->flags | (packet->tcp->offset_and_flags & 1) << 8 | ecn << ECN_SHIFT;
+}
+
+INLINE void packet_into(struct segment *to, const struct packet *from, const struct __sk_buff *skb)
 {
 	to->event.seq = from->seq;
 	to->event.bytes = from->payload;
-	to->event.flags = from->tcp->flags;
+	to->event.flags = packet_flags(from, skb->protocol);
 	to->end_seq = from->end_seq;
 	to->ack = from->tcp->flags & TCPHDR_ACK ? bpf_ntohl(from->tcp->ack) : 0;
 	to->window = bpf_ntohs(from->tcp->window);
-	to->segs = segs ? segs : 1;
+	to->segs = skb->gso_segs ? skb->gso_segs : 1;
+	to->gso_size = skb->gso_size;
+	to->options_length = 0;
+}
+
+/* Returns how many bytes of options there are, at most OPTIONS_MAX. */
+INLINE u32 load_options(u8 *to, const struct packet *packet, const struct __sk_buff *skb)
+{
+	u32 length = (packet->tcp->offset_and_flags >> 4) * 4 - TCP_HEADER_LENGTH;
+
+	barrier_var(length); /* the compiler knows that it is less than the verifier thinks */
+	if (!length || length > OPTIONS_MAX)
+		return 0;
+	return bpf_skb_load_bytes(skb, packet->tcp_at + TCP_HEADER_LENGTH, to, length) ? 0 : length;
 }
 
 /*
@@ -45,5 +66,18 @@ INLINE u64 cookie_of_packet(struct __sk_buff *skb, struct tcp_sock *tp)
 
 	return cookie ? cookie : bpf_get_socket_cookie(skb);
 }
+
+/* `fill` sets `record`, a struct segment. Its options follow if they were asked for. */
+#define SUBMIT_PACKET(counters, skb, packet, fill)                                                 \
+	do {                                                                                       \
+		if (!config.options) {                                                             \
+			SUBMIT(segment, struct segment, counters, fill);                           \
+			break;                                                                     \
+		}                                                                                  \
+		SUBMIT(segment_40, struct segment, counters, {                                     \
+			fill;                                                                      \
+			record->options_length = load_options((u8 *)(record + 1), packet, skb);    \
+		});                                                                                \
+	} while (0)
 
 #endif

@@ -159,8 +159,13 @@ struct segment {
 	u8 ca_state DOC("congestion state: Open, Disorder, CWR, Recovery, Loss");
 	u8 cause DOC("retransmit: its cause: rto, fast, tlp, syn, syn-ack, unknown; transmit: tlp for a tail loss probe with new data; else null");
 	u8 arrival DOC("receive: where it stands against what the socket had received and sent: in_order, out_of_order, duplicate, old_sequence, duplicate_ack, old_ack, outside_window, or checksum_error, no_socket; null when that cannot be told, as in a handshake or while a process or another CPU works on the socket; else null");
-	u8 reserved[3];
+	u8 options_length; /* of TCP's options, which follow in the record if they were asked for */
+	u16 gso_size; /* payload bytes of each of `segs` but the last; 0: not known, or there is one */
 };
+
+#define OPTIONS_MAX 40 /* bytes of TCP's options: its header has at most 60 */
+
+#define ECN_SHIFT 14 /* in event.flags of a segment that a packet hook saw: the two bits of the IP header */
 
 #define WINDOW_UNKNOWN 0xffffffffU
 
@@ -346,6 +351,7 @@ struct config {
 	u8 accept_arguments; /* parameters of inet_csk_accept() */
 	u8 tls; /* TLS messages are traced */
 	u8 tls_records; /* and so is the payload of those of TCP that carry them */
+	u8 options; /* those of TCP's header are recorded with segments */
 	u32 tick_ns; /* a jiffy */
 	u32 last_lane; /* of a ring: their number is a power of two */
 	u16 lowest_port, highest_port; /* of by_port and by_local_port */

@@ -285,6 +285,7 @@ struct tcp_skb_cb {
 	u32 end_seq;
 	u32 ack_seq;
 	u16 tcp_gso_segs;
+	u16 tcp_gso_size;
 	u8 tcp_flags; /* 16 bits since 6.15; the low byte is where it was (little endian) */
 } CORE;
 
@@ -333,6 +334,7 @@ struct __sk_buff { /* user-space interface: a fixed layout */
 	u64 tstamp;
 	u32 wire_len, gso_segs;
 	struct sock *sk;
+	u32 gso_size;
 };
 
 #endif

@@ -24,6 +24,8 @@ struct ipv6_header {
 	struct address source, destination;
 };
 
+#define TCP_HEADER_LENGTH 20 /* without options */
+
 struct tcp_header {
 	u16 source, dest;
 	u32 seq, ack;
@@ -32,6 +34,7 @@ struct tcp_header {
 };
 
 struct seen_packet {
+	u64 tcp_at; /* the address of its header */
 	struct address source, destination;
 	struct tcp_header tcp;
 	u32 length; /* of TCP header and payload */
@@ -78,7 +81,19 @@ INLINE bool read_seen_packet(struct seen_packet *to, const struct sk_buff *skb)
 		at = read_ipv6(to, at);
 	else
 		return false;
+	to->tcp_at = at;
 	return at && !bpf_probe_read_kernel(&to->tcp, sizeof(to->tcp), (void *)at);
+}
+
+/* Returns how many bytes of options there are, at most OPTIONS_MAX. */
+INLINE u32 read_options(u8 *to, const struct seen_packet *packet)
+{
+	u32 length = (packet->tcp.offset_and_flags >> 4) * 4 - TCP_HEADER_LENGTH;
+
+	barrier_var(length); /* the compiler knows that it is less than the verifier thinks */
+	if (!length || length > OPTIONS_MAX)
+		return 0;
+	return bpf_probe_read_kernel(to, length, (void *)(packet->tcp_at + TCP_HEADER_LENGTH)) ? 0 : length;
 }
 
 INLINE void seen_into(struct segment *to, const struct seen_packet *packet)
@@ -93,6 +108,8 @@ INLINE void seen_into(struct segment *to, const struct seen_packet *packet)
 	to->ack = flags & TCPHDR_ACK ? bpf_ntohl(packet->tcp.ack) : 0;
 	to->window = bpf_ntohs(packet->tcp.window);
 	to->segs = 1;
+	to->gso_size = 0;
+	to->options_length = 0;
 }
 
 /* The packet's network namespace and link, if it still has its device: TCP clears that on receipt. */

@@ -89,6 +89,17 @@ INLINE enum admission lane_enter(struct lane *lane)
 		u8 payload[size];                                                                  \
 	};                                                                                         \
 	RING(name##_##size, struct name##_##size)
+
+/* A segment with its options, for those who ask: the ring's name has the bytes behind the record. */
+struct segment_40 {
+	struct segment segment;
+	u8 options[OPTIONS_MAX];
+};
+struct loss_40 {
+	struct loss loss;
+	u8 options[OPTIONS_MAX];
+};
+
 #define MESSAGE_RING(size) PAYLOAD_RING(message, struct message, size)
 #define TLS_RING(size) PAYLOAD_RING(tls, struct tls_message, size)
 
@@ -98,7 +109,9 @@ RING(tls_0, struct tls_message)
 PAYLOAD_CLASSES(TLS_RING)
 RING(delivery, struct delivery)
 RING(segment, struct segment)
+RING(segment_40, struct segment_40)
 RING(loss, struct loss)
+RING(loss_40, struct loss_40)
 RING(connection, struct connection_event)
 
 typedef u32 (*other_lane_function)(u32 first, u32 none);

@@ -10,6 +10,7 @@ struct pending {
 	u64 sk;
 	u32 seq, end_seq, ack;
 	u16 segs, flags;
+	u16 gso_size;
 };
 
 /* As __tcp_transmit_skb() counts OutSegs: new data, or no sequence number consumed. */
@@ -154,6 +155,8 @@ INLINE void pending_into(struct segment *to, const struct pending *from)
 	to->end_seq = from->end_seq;
 	to->ack = from->ack;
 	to->segs = from->segs;
+	to->gso_size = from->gso_size;
+	to->options_length = 0;
 }
 
 INLINE void read_control_block(struct pending *to, const struct sk_buff *skb, enum reads reads)
@@ -165,6 +168,7 @@ INLINE void read_control_block(struct pending *to, const struct sk_buff *skb, en
 	READ(reads, to->seq, cb->seq);
 	READ(reads, to->end_seq, cb->end_seq);
 	READ(reads, segs, cb->tcp_gso_segs); /* skb_shinfo's is not set yet */
+	READ(reads, to->gso_size, cb->tcp_gso_size);
 	READ(reads, flags, cb->tcp_flags);
 	to->segs = segs ? segs : 1;
 	to->flags = flags;

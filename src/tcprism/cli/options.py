@@ -120,7 +120,7 @@ _SELECTION_OPTIONS = (
 packets_option = click.option(
     "--packets",
     type=click.Choice(["segments", "messages", "plaintext"]),
-    help="Packets in pcapng: the segments that left (if traced), or a stream made from messages, or"
+    help="Packets in pcapng: the segments (if traced), or a stream made from messages, or"
     " from the plaintext of TLS.",
 )
 

@@ -89,8 +89,13 @@ def format_sink(form: str, packets: str | None, kinds: Sequence[str], output: Bi
         raise UsageError(f"{form} is not for a terminal: write it to a file with --output FILE")
     make: Callable[..., Sink] = sink_for(form)
     if form == "pcapng":
-        make = partial(make, source=packets or ("segments" if "transmit" in kinds else "messages"))
+        make = partial(make, source=packets_of(packets, kinds))
     return make(output)
+
+
+def packets_of(packets: str | None, kinds: Sequence[str]) -> str:
+    """Return what pcapng is made of: as chosen, or segments if they were traced."""
+    return packets or ("segments" if {"transmit", "receive"} & {*kinds} else "messages")
 
 
 def naming(form: str) -> tuple[Stage, ...]:

@@ -15,7 +15,12 @@ from tcprism.cli.output import create, print_ledger
 from tcprism.cli.session import Limits, Stop, run, started
 from tcprism.cli.tls_options import tls_option, with_tls
 from tcprism.cli.trace import announce
-from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
+from tcprism.cli.trace_options import (
+    header_option,
+    parse_tracing,
+    payload_option,
+    tracing_options,
+)
 from tcprism.errors import UsageError
 from tcprism.events import KINDS, Batch
 from tcprism.events.kinds import NAMED_KINDS
@@ -52,6 +57,7 @@ It holds payload, so only the owner of the file can read it."""
 @options.filter_options
 @options.kinds_option("all")
 @payload_option(256)
+@header_option
 @click.option("--max-size", metavar="BYTES", help="Stop when the recording reaches this size.")
 @click.option(
     "--rotate", metavar="BYTES", help="Start a new file at this size; FILE is a directory."
@@ -91,6 +97,7 @@ def _request(given: dict[str, Any]) -> dict[str, Any]:
     return {
         "kinds": with_tls(given, options.parse_kinds(given.pop("kinds"))),
         "payload": options.parse_payload(given.pop("payload")),
+        "options": given.pop("options"),
         **parse_tracing(given),
     }
 

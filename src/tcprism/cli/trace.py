@@ -7,20 +7,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from tcprism.cli import options
 from tcprism.cli.command import Command
-from tcprism.cli.output import naming, opened, print_ledger
+from tcprism.cli.output import naming, opened, packets_of, print_ledger
 from tcprism.cli.presets import TRACE, Preset
 from tcprism.cli.session import Limits, Stop, run, started
 from tcprism.cli.tls_options import tls_options, with_tls, without_encrypted
-from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
+from tcprism.cli.trace_options import (
+    header_option,
+    parse_tracing,
+    payload_option,
+    tracing_options,
+)
 from tcprism.features import machine
 from tcprism.filters import Criteria
 from tcprism.pipeline import account
 from tcprism.sinks.queued import Queued
 from tcprism.sources.host_pids import host_pids
-from tcprism.sources.request import DEFAULT_KINDS, DEFAULT_PAYLOAD, Request
+from tcprism.sources.request import DEFAULT_KINDS, DEFAULT_PAYLOAD, SEGMENT_KINDS, Request
 from tcprism.sources.tracing import Tracing
 from tcprism.stages import Stage
 
@@ -30,6 +36,7 @@ Examples:
   tcprism trace --pid 1234 --follow --payload 2000 a server and its workers, with payload
   tcprism trace --kinds all --host 10.0.0.0/8      also segments, for one network
   tcprism trace --format json --output tcp.json    one JSON object per line (docs/events.md)
+  tcprism trace --format pcapng --packets segments | wireshark -k -i -
   tcprism trace --payload 200 -- curl http://host/ one command, from its first byte
   tcprism trace --tls --port 443                   what is inside TLS (docs/tls.md)
   tcprism trace --count-only                       rates per second, at the lowest cost
@@ -42,6 +49,7 @@ the kernel. Ctrl-C stops and reports any loss; -v prints the full ledger (docs/l
 @options.filter_options
 @options.kinds_option(",".join(DEFAULT_KINDS))
 @payload_option(DEFAULT_PAYLOAD)
+@header_option
 @options.view_options
 @tls_options
 @options.count_option
@@ -65,15 +73,28 @@ def command(**given: Any) -> None:
 
 def _check(given: dict[str, Any]) -> dict[str, Any]:
     """Parse what needs no kernel, before anything is started."""
-    kinds = with_tls(given, options.parse_kinds(given.pop("kinds")))
+    kinds = with_tls(given, _kinds(given))
     options.parse_duration(given["duration"])
     return {
         "kinds": kinds,
         "tls_records": given["layers"] == "all",
         "payload": _payload(given),
+        "options": given.pop("options") or _writes_segments(given, kinds),
         **parse_tracing(given),
         "ordered": not given["count_only"],
     }
+
+
+def _kinds(given: dict[str, Any]) -> tuple[str, ...]:
+    """Return the chosen kinds; a capture of segments has both directions if nobody says more."""
+    kinds = options.parse_kinds(given.pop("kinds"))
+    source = click.get_current_context().get_parameter_source("kinds")
+    chosen = source is not ParameterSource.DEFAULT
+    return SEGMENT_KINDS if given["packets"] == "segments" and not chosen else kinds
+
+
+def _writes_segments(given: dict[str, Any], kinds: Sequence[str]) -> bool:
+    return given["form"] == "pcapng" and packets_of(given["packets"], kinds) == "segments"
 
 
 def _payload(given: dict[str, Any]) -> int:

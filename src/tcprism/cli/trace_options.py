@@ -29,6 +29,12 @@ def payload_option(default: int) -> Callable[[Decorated], Decorated]:
     )
 
 
+header_option = click.option(
+    "--options",
+    is_flag=True,
+    help="Also record the options in the TCP header of each segment.",
+)
+
 _REDACT = "Overwrite credentials, cookies and card numbers in payload."
 _REDACT_OPTION = click.option("--redact", is_flag=True, help=_REDACT)
 

@@ -61,6 +61,16 @@ class Attributes:
     srtt_us: int | None
     cause: str | None
     arrival: str | None
+    ecn: str | None
+    options: str | None
+    max_segment_size: int | None
+    window_scale: int | None
+    sack_permitted: bool | None
+    sack: str | None
+    ts_val: int | None
+    ts_ecr: int | None
+    fast_open_cookie_length: int | None
+    mptcp: str | None
     attempt: int | None
     icsk_retransmits: int | None
     rto_us: int | None

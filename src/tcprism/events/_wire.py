@@ -28,6 +28,8 @@ DURATION_UNKNOWN = 0xFFFFFFFFFFFFFFFF
 REQUESTED_UNKNOWN = 0xFFFFFFFF
 MICROSECONDS_UNKNOWN = 0xFFFFFFFF
 CA_STATE_UNKNOWN = 0xFF
+OPTIONS_MAX = 40
+ECN_SHIFT = 14
 WINDOW_UNKNOWN = 0xFFFFFFFF
 ELAPSED_UNKNOWN = 0xFFFFFFFFFFFFFFFF
 RATE_UNKNOWN = 0xFFFFFFFFFFFFFFFF
@@ -226,6 +228,8 @@ _SEGMENT: Fields = {
     "ca_state": ("u1", 146),
     "cause": ("u1", 147),
     "arrival": ("u1", 148),
+    "options_length": ("u1", 149),
+    "gso_size": ("<u2", 150),
 }
 SEGMENT = _dtype(_SEGMENT, 152)
 
@@ -345,6 +349,7 @@ _CONFIG: Fields = {
     "accept_arguments": ("u1", 31),
     "tls": ("u1", 32),
     "tls_records": ("u1", 33),
+    "options": ("u1", 34),
     "tick_ns": ("<u4", 36),
     "last_lane": ("<u4", 40),
     "lowest_port": ("<u2", 44),

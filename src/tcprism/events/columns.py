@@ -25,6 +25,7 @@ from tcprism.events.column import (
 )
 from tcprism.events.escape import escape, escape_payloads
 from tcprism.events.part import Part, row_bytes
+from tcprism.events.tcp_options import COLUMNS as OPTIONS
 
 ALL = kinds.RECORDS.keys()  # those that are registered later, too
 MESSAGE = ("message",)
@@ -72,6 +73,11 @@ def _flags(part: Part) -> Values:
 def _no_flags(part: Part) -> Mask:
     known = ~np.uint16(_wire.MessageFlag.SEQ_UNKNOWN)
     mask: Mask = np.equal(part.rows["flags"] & known, 0)
+    return mask
+
+
+def _no_ecn(part: Part) -> Mask:
+    mask: Mask = part.rows["flags"] < 1 << _wire.ECN_SHIFT
     return mask
 
 
@@ -222,6 +228,20 @@ COLUMNS = [
         "string",
         named("arrival", names.arrival_name),
         equal("arrival", _wire.SegmentArrival.UNKNOWN),
+    ),
+    Column(
+        "ecn",
+        SEGMENTS,
+        "string",
+        "ECN field of the IP header (RFC 3168): ect0, ect1 or ce (the path is congested); null when"
+        " it has none, or when the hook cannot tell",
+        None,
+        named("flags", names.ecn_name),
+        _no_ecn,
+    ),
+    *(
+        derived_column(name, SEGMENT, kind, f"{doc}; null without --options")
+        for name, kind, doc in OPTIONS
     ),
     derived_column(
         "attempt",

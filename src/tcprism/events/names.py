@@ -6,6 +6,7 @@ from enum import IntEnum, IntFlag
 from functools import lru_cache
 
 from tcprism.events._wire import (
+    ECN_SHIFT,
     Cause,
     Ending,
     MessageFlag,
@@ -118,7 +119,12 @@ def errno_name(error: int) -> str | None:
 
 def tcp_flags_text(flags: int) -> str | None:
     """Return a segment's flags, as in SYN|ACK; None when it has none."""
-    return _flags_text(TcpFlag, flags)
+    return _flags_text(TcpFlag, flags & ~(3 << ECN_SHIFT))
+
+
+def ecn_name(flags: int) -> str:
+    """Return what the ECN field of a segment's IP header says (RFC 3168), "" for nothing."""
+    return ("", "ect1", "ect0", "ce")[flags >> ECN_SHIFT & 3]
 
 
 def message_flags_text(flags: int) -> str | None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Part
-from tcprism.events._wire import LANES_A_CPU, PAYLOAD_CLASSES
+from tcprism.events._wire import LANES_A_CPU, OPTIONS_MAX, PAYLOAD_CLASSES
 from tcprism.events.kinds import FAMILIES, RECORDS, REGISTERED
 from tcprism.events.memory import keep_freed_memory
 from tcprism.ring.buffer import Layout, RingBuffer, Words, stride
@@ -19,6 +19,7 @@ DEFAULT_SIZE = 64 << 20
 SMALLEST = 64 << 10
 LARGEST = 1 << 30
 _MOST_LANES = 64
+_WITH_OPTIONS = ("segment", "loss")
 
 # How long a record may take from its time stamp to its ring; later ones are sorted in as they come.
 SETTLE_NS = 20_000_000
@@ -33,8 +34,11 @@ _WAITING_AT_MOST = 64 << 20
 _HELD_RINGS = 4
 
 
-def sizes(kinds: Iterable[str], payload: int, size: int) -> dict[str, int]:
-    """Return each ring's size in bytes, 0 for one that this run does not use."""
+def sizes(kinds: Iterable[str], payload: int, size: int, options: bool = False) -> dict[str, int]:
+    """Return each ring's size in bytes, 0 for one that this run does not use.
+
+    With `options`, most segments come with those of their TCP header, in rings of their own.
+    """
     chosen = set(kinds)
     rings: dict[str, int] = {}
     for family, its_kinds in FAMILIES.items():
@@ -43,6 +47,9 @@ def sizes(kinds: Iterable[str], payload: int, size: int) -> dict[str, int]:
             rings |= _payload_sizes(family, payload, most)
         else:
             rings[family] = _share(most) if REGISTERED[family].ring == "rare" else most
+        if options and family in _WITH_OPTIONS:
+            rings[f"{family}_{OPTIONS_MAX}"] = rings[family]
+            rings[family] = _share(rings[family])
     return rings
 
 
@@ -86,8 +93,8 @@ def entries(layouts: dict[str, Layout]) -> dict[str, int]:
 
 
 def _payload_class(name: str) -> int:
-    family, _, limit = name.partition("_")
-    return int(limit) if REGISTERED[family].payload else 0
+    limit = name.partition("_")[2]
+    return int(limit) if limit else 0
 
 
 def _dtype(name: str) -> np.dtype[np.void]:

@@ -50,7 +50,7 @@ class Hooks:
         self.libraries: TlsLibraries | None = None
 
     def __enter__(self) -> Self:
-        probes = plan.probes_for(self._request.kinds)
+        probes = plan.probes_for(self._request.kinds, self._request.options)
         forced = plan.forced(self._request, probes)
         self.choices, self._object = features.choose(probes, forced, self._load)
         self.map_fd = self._object.map_fd

@@ -47,19 +47,24 @@ def _owned(kinds: Sequence[str]) -> bool:
     return any(BY_NAME[kind].owned for kind in kinds)
 
 
-def probes_for(kinds: Sequence[str]) -> list[Probe]:
-    """Return the probes to load: those of the kinds, and those that the kinds depend on."""
+def probes_for(kinds: Sequence[str], options: bool = False) -> list[Probe]:
+    """Return the probes to load: those of the kinds, and those that the kinds depend on.
+
+    The options of a retransmission are seen as its packet leaves.
+    """
     wanted = {*kinds, *(need for kind in kinds for need in BY_NAME[kind].needs)}
     needed = {watch.family} if (watch := owners_from(kinds)) else set()
     if _owned(kinds):
         needed |= {connection.CONNECTION.family}
+    if options and "retransmit" in kinds:
+        needed |= {segment.PROBE.family}
     return [probe for probe in PROBES if set(probe.kinds) & wanted or probe.family in needed]
 
 
 def forced(request: Request, probes: Sequence[Probe]) -> dict[str, str]:
     """Return the mechanism to force; not on a probe that only knows the owners for others."""
-    if request.mechanism is None:
-        return {}
+    if request.mechanism is None:  # only as a packet has a segment its header
+        return {segment.PROBE.family: "tracepoint"} if request.options else {}
     kinds = set(request.kinds)
     return {p.family: request.mechanism for p in probes if kinds & set(p.kinds)}
 
@@ -111,6 +116,7 @@ def configuration(request: Request, storage: bool, layouts: dict[str, Layout]) -
         "accept_arguments": kernel_types().parameters("inet_csk_accept"),
         "tls": traces_tls(request),
         "tls_records": request.tls_records,
+        "options": request.options,
         "tick_ns": machine.tick_ns(),
         "last_lane": max(layout.lanes for layout in layouts.values()) - 1,
         **request.filter.switches(),

@@ -11,6 +11,7 @@ from tcprism.filters import Criteria
 from tcprism.ring import rings
 
 DEFAULT_KINDS = ("send", "recv", "retransmit", "drop", "connect", "accept", "close", "reset")
+SEGMENT_KINDS = ("transmit", "probe", "receive", "retransmit")  # all that are on the wire
 DEFAULT_PAYLOAD = 64
 DEFAULT_MAX_CONNECTIONS = 65_536
 
@@ -22,6 +23,7 @@ class Request:
     `mechanism` forces "fentry", "kprobe" or "tracepoint". `ordered=False` gives up the time order.
     `max_connections` bounds what is remembered where the kernel has no storage at the socket.
     `tls_records`: messages that carry what tls_send and tls_recv show have their payload, too.
+    `options`: segments come with the options of their TCP header.
     `redact`: overwrite secrets in payload, and what these regular expressions match; None: do not.
     Raises UsageError when the kinds make no sense together, or a size is out of its bounds.
     """
@@ -36,6 +38,7 @@ class Request:
     max_connections: int = DEFAULT_MAX_CONNECTIONS
     tls_records: bool = False
     redact: tuple[str, ...] | None = None
+    options: bool = False
 
     def __post_init__(self) -> None:
         if "acked" in self.kinds and "send" not in self.kinds:

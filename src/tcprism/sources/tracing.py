@@ -17,6 +17,7 @@ from tcprism.events import Batch, Part
 from tcprism.events.facts import Facts
 from tcprism.events.ledger import Ledger, Received, close_accounts
 from tcprism.events.scopes import without_other_scopes
+from tcprism.events.tcp_options import with_options
 from tcprism.features import Choice, machine
 from tcprism.filters import Criteria
 from tcprism.kernel.run_time import measure
@@ -61,7 +62,7 @@ class Tracing:
     def __enter__(self) -> Self:
         machine.require()
         request = self.request
-        sizes = rings.sizes(request.kinds, request.payload, request.ring_size)
+        sizes = rings.sizes(request.kinds, request.payload, request.ring_size, request.options)
         layouts = rings.layouts(sizes, os.cpu_count() or 1)
         with ExitStack() as stack:
             root = cgroup_root()
@@ -148,6 +149,8 @@ class Tracing:
             replace(part, rows=without_other_scopes(part.rows), context=self._context)
             for part in parts
         ]
+        if self.request.options:
+            parts = [with_options(part) for part in parts]
         batch = Batch(parts, self._clock_offset_ns)
         self._received.add(batch)
         return batch

@@ -84,7 +84,7 @@ _NO_DEVICE = 0xFFFE  # ARPHRD_NONE: no addresses of a link
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _TTL = 64
 _DONT_FRAGMENT = 0x4000
-_DATA_OFFSET = 5 << 12  # no options: the hook does not see them
+_DATA_OFFSET = 10  # bits; it counts 32-bit words
 _PROTOCOL_TCP = 6
 
 Table = NDArray[np.uint8]
@@ -131,7 +131,7 @@ def encode(
 ) -> bytes:
     """Return the blocks of packets; `times` are nanoseconds since 1970."""
     head, data = _HEAD.itemsize, _packet_table(packets)
-    captured = _SLL.itemsize + _ip_sizes(packets) + _TCP.itemsize + packets.captured
+    captured = _SLL.itemsize + _ip_sizes(packets) + _tcp_sizes(packets) + packets.captured
     room = -(-captured // 4) * 4
     tails, tail_sizes = _tails(options)
     total = head + room + tail_sizes
@@ -168,9 +168,28 @@ def _ip_sizes(packets: Packets) -> Numbers:
     return np.where(packets.event["family"] == 4, _IPV4.itemsize, _IPV6.itemsize)
 
 
+def _tcp_sizes(packets: Packets) -> Numbers:
+    sizes: Numbers = _TCP.itemsize + packets.options_length
+    return sizes
+
+
+def _fill_behind(table: Table, packets: Packets) -> None:
+    """Write options and payload behind the headers, without the room that rows do not need."""
+    options, payload = packets.options, packets.payload
+    used = np.concatenate(
+        [
+            np.arange(options.shape[1]) < packets.options_length[:, None],
+            np.arange(payload.shape[1]) < packets.captured[:, None],
+        ],
+        axis=1,
+    )
+    inside = np.arange(table.shape[1]) < (packets.options_length + packets.captured)[:, None]
+    table[inside] = np.concatenate([options, payload], axis=1)[used]
+
+
 def _packet_table(packets: Packets) -> Table:
     """Return a table of packets, each from the first byte of its row, zeros behind."""
-    widest = int(packets.captured.max(initial=0))
+    widest = int((packets.options_length + packets.captured).max(initial=0))
     width = _padded(_SLL.itemsize + _IPV6.itemsize + _TCP.itemsize + widest)
     table = np.zeros((len(packets), width), np.uint8)
     for family, header in ((4, _IPV4), (6, _IPV6)):
@@ -186,8 +205,7 @@ def _one_family(
     table = np.zeros((len(packets), width), np.uint8)
     ip, tcp = _SLL.itemsize, _SLL.itemsize + header.itemsize
     data = tcp + _TCP.itemsize
-    known = np.arange(widest) < packets.captured[:, None]
-    table[:, data : data + widest] = np.where(known, packets.payload[:, :widest], 0)
+    _fill_behind(table[:, data : data + widest], packets)
     addresses = _ends(packets, "ip", 12 if family == 4 else 0)
     _fill_sll(_fields(table, 0, _SLL), packets, family)
     if family == 4:
@@ -198,7 +216,7 @@ def _one_family(
     whole = packets.captured == packets.length
     segment = table[:, tcp : data + widest]
     sums = _sum_words(segment) + _sum_words(addresses)
-    sums += _PROTOCOL_TCP + _TCP.itemsize + packets.length
+    sums += _PROTOCOL_TCP + _tcp_sizes(packets) + packets.length
     _fields(table, tcp, _TCP)["checksum"] = np.where(whole, _folded(sums), 0)
     return table
 
@@ -219,7 +237,8 @@ def _ends(packets: Packets, what: str, start: int) -> Table:
 
 def _fill_ipv4(header: NDArray[np.void], packets: Packets, addresses: Table) -> None:
     header["version"] = 0x45
-    header["length"] = _IPV4.itemsize + _TCP.itemsize + packets.length
+    header["tos"] = packets.ecn
+    header["length"] = _IPV4.itemsize + _tcp_sizes(packets) + packets.length
     header["fragment"] = _DONT_FRAGMENT
     header["ttl"] = _TTL
     header["protocol"] = _PROTOCOL_TCP
@@ -229,8 +248,8 @@ def _fill_ipv4(header: NDArray[np.void], packets: Packets, addresses: Table) -> 
 
 
 def _fill_ipv6(header: NDArray[np.void], packets: Packets, addresses: Table) -> None:
-    header["flow"] = 6 << 28
-    header["length"] = _TCP.itemsize + packets.length
+    header["flow"] = 6 << 28 | packets.ecn.astype(np.uint32) << 20
+    header["length"] = _tcp_sizes(packets) + packets.length
     header["protocol"] = _PROTOCOL_TCP
     header["hops"] = _TTL
     header["addresses"] = addresses
@@ -242,7 +261,7 @@ def _fill_tcp(header: NDArray[np.void], packets: Packets) -> None:
     header["destination"] = np.where(packets.outgoing, remote, local)
     header["seq"] = packets.seq
     header["ack"] = packets.ack
-    header["flags"] = packets.flags | _DATA_OFFSET
+    header["flags"] = packets.flags | _tcp_sizes(packets) << _DATA_OFFSET
     header["window"] = packets.window
 
 

@@ -26,6 +26,7 @@ from tcprism.sinks.pcapng.packets import (
     WINDOW_UNKNOWN,
     Packets,
     heads,
+    no_options,
     request_notes,
 )
 
@@ -151,6 +152,7 @@ def _packets(part: Part, numbers: Sequence[_Number]) -> Packets:
     acks = np.array([number.ack or 0 for number in numbers], np.uint32)
     acked = np.array([number.ack is not None for number in numbers])
     payload = np.zeros((0, 0), np.uint8) if part.payload is None else part.payload
+    options, options_length = no_options(len(whole))
     first = piece == 0  # less is captured than the first piece holds
     begins = piece * LARGEST
     sizes = np.minimum(length[whole] - begins, LARGEST)
@@ -164,6 +166,9 @@ def _packets(part: Part, numbers: Sequence[_Number]) -> Packets:
         length=sizes,
         payload=payload[whole],
         captured=np.where(first, part.payload_lengths()[whole], 0),
+        options=options,
+        options_length=options_length,
+        ecn=np.zeros(len(whole), np.uint8),
         piece=piece + 1,
         pieces=pieces[whole],
         note=request_notes(part, whole, begins, sizes),

@@ -43,8 +43,10 @@ class Packets:
     """One value a packet. `event` is who, where and when (HEAD).
 
     `outgoing` says whether it goes from the local to the remote end. `length` is the payload on the
-    wire, `payload` the part of it that is known, `captured` bytes of each row. `piece` and `pieces`
-    number the packets of one event from 1. `note` is what a comment says of it, beside the process.
+    wire, `payload` the part of it that is known, `captured` bytes of each row. `options` are those
+    of the TCP header, `options_length` bytes of each row. `ecn` is the ECN field. `piece` and
+    `pieces` number the packets of one event from 1. `note` is what a comment says of it, beside the
+    process.
     """
 
     event: Rows
@@ -56,6 +58,9 @@ class Packets:
     length: Numbers
     payload: NDArray[np.uint8]
     captured: Numbers
+    options: NDArray[np.uint8]
+    options_length: Numbers
+    ecn: NDArray[np.uint8]
     piece: Numbers
     pieces: Numbers
     note: NDArray[np.object_]
@@ -78,6 +83,11 @@ def concatenated(packets: Sequence[Packets]) -> Packets:
     columns = (np.concatenate([getattr(p, f.name) for p in packets]) for f in fields(Packets))
     whole = Packets(*columns)
     return whole.take(np.argsort(whole.event["ts_ns"], kind="stable"))
+
+
+def no_options(count: int) -> tuple[NDArray[np.uint8], Numbers]:
+    """Return the options, and their lengths, of packets without any."""
+    return np.zeros((count, 0), np.uint8), np.zeros(count, np.int64)
 
 
 def heads(part: Part) -> Rows:

@@ -1,4 +1,4 @@
-"""Segments as packets: the TCP header as the hook saw it, without options and without payload."""
+"""Segments as packets of both directions: the TCP header as the hook saw it, without payload."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
-from tcprism.events._wire import EventKind
+from tcprism.events._wire import ECN_SHIFT, OPTIONS_MAX, EventKind, SegmentArrival
 from tcprism.events.columns import BY_NAME
+from tcprism.events.names import arrival_name
 from tcprism.sinks.pcapng.packets import (
     CWR,
     FIN,
@@ -22,47 +23,81 @@ from tcprism.sinks.pcapng.packets import (
     request_notes,
 )
 
-KINDS = (EventKind.TRANSMIT, EventKind.PROBE, EventKind.RETRANSMIT)
+KINDS = (EventKind.TRANSMIT, EventKind.PROBE, EventKind.RECEIVE, EventKind.RETRANSMIT)
 _HEADER_FLAGS = 0x1FF
+_FAMILIES = ("segment", "loss")
+_SENDERS = 1 << 16  # remembered at most
 
 
 class Segments:
-    """Makes packets of the segments that left this machine.
+    """Makes packets of the segments that left this machine or arrived.
 
-    A segment that was to be cut by the network card (GSO) becomes the packets that it was cut into;
-    the borders between them are worked out, for the kernel does not tell them.
+    A segment that was to be cut by the network card (GSO), or has been put together (GRO), becomes
+    the packets that were on the wire. Where the kernel does not tell the borders between them, they
+    are worked out. A packet whose sender is traced, too, is there once: as it was sent.
     """
+
+    def __init__(self) -> None:
+        self._senders: set[bytes] = set()
 
     def __call__(self, batch: Batch) -> Packets | None:
         """Return the packets of a batch in time order, None when there are none."""
-        parts = [part.take(_sent(part)) for part in batch.parts if part.family in _FAMILIES]
-        packets = [_packets(part) for part in parts if len(part)]
+        parts = [part.take(_chosen(part)) for part in batch.parts if part.family in _FAMILIES]
+        for part in parts:
+            self._note_senders(part)
+        packets = [_packets(part.take(self._wanted(part))) for part in parts if len(part)]
         return concatenated(packets) if packets else None
 
+    def _note_senders(self, part: Part) -> None:
+        if len(self._senders) > _SENDERS:
+            self._senders.clear()
+        self._senders |= set(_ends(part.take(~_received(part)), "local", "remote"))
 
-_FAMILIES = ("segment", "loss")
+    def _wanted(self, part: Part) -> NDArray[np.bool_]:
+        """Tell which packets are not there already, as their sender has them."""
+        wanted = np.ones(len(part), np.bool_)
+        places = np.flatnonzero(_received(part))
+        ends = _ends(part.take(places), "remote", "local")
+        wanted[places] = [each not in self._senders for each in ends]
+        return wanted
 
 
-def _sent(part: Part) -> NDArray[np.bool_]:
-    """Tell which records are segments that left: no other kind, no attempt that failed."""
+def _received(part: Part) -> NDArray[np.bool_]:
+    received: NDArray[np.bool_] = part.rows["kind"] == EventKind.RECEIVE
+    return received
+
+
+def _ends(part: Part, source: str, destination: str) -> list[bytes]:
+    """Return each record's addresses and ports, the sender's first."""
+    rows = part.rows
+    columns = []
+    for side in (source, destination):
+        ports = np.ascontiguousarray(rows[f"{side}_port"]).view(np.uint8).reshape(len(rows), 2)
+        columns += [np.ascontiguousarray(rows[f"{side}_ip"]), ports]
+    both = np.concatenate(columns, axis=1)
+    ends: list[bytes] = both.view(f"V{both.shape[1]}").ravel().tolist()
+    return ends
+
+
+def _chosen(part: Part) -> NDArray[np.bool_]:
+    """Tell which records are segments on the wire: no other kind, no attempt that failed."""
     sent: NDArray[np.bool_] = np.isin(part.rows["kind"], KINDS) & (part.rows["error"] == 0)
     return sent
 
 
 def _packets(part: Part) -> Packets:
     length = part.rows["bytes"].astype(np.int64)
-    pieces = np.maximum(part.rows["segs"].astype(np.int64), -(-length // LARGEST))
-    pieces = np.where(length > 0, np.maximum(pieces, 1), 1)
+    pieces, step = _pieces(part, length)
     whole = np.repeat(np.arange(len(part)), pieces)
     piece = np.arange(len(whole)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    step = -(-length // pieces)[whole]
     rows, last = part.rows[whole], piece == pieces[whole] - 1
-    first = piece * step
-    sizes = np.clip(length[whole] - first, 0, step)
+    first = piece * step[whole]
+    sizes = np.clip(length[whole] - first, 0, step[whole])
     window = np.where(BY_NAME["window"].mask(part), WINDOW_UNKNOWN, part.rows["window"])
+    options, options_length = _options(part)
     return Packets(
         event=heads(part)[whole],
-        outgoing=np.ones(len(whole), np.bool_),
+        outgoing=~_received(part)[whole],
         seq=(rows["seq"] + first).astype(np.uint32),
         ack=rows["ack"],
         flags=_flags(rows["flags"], piece, last),
@@ -70,10 +105,48 @@ def _packets(part: Part) -> Packets:
         length=sizes,
         payload=np.zeros((len(whole), 0), np.uint8),
         captured=np.zeros(len(whole), np.int64),
+        options=options[whole],
+        options_length=options_length[whole],
+        ecn=(rows["flags"] >> ECN_SHIFT).astype(np.uint8),
         piece=piece + 1,
         pieces=pieces[whole],
         note=both(_notes(part)[whole], request_notes(part, whole, first, sizes)),
     )
+
+
+def _pieces(part: Part, length: Numbers) -> tuple[Numbers, Numbers]:
+    """Return of how many packets each segment is, and the payload bytes of each but the last."""
+    segs, size = (part.rows[name].astype(np.int64) for name in ("segs", "gso_size"))
+    known = (size > 0) & (segs > 1)
+    pieces = np.maximum(segs, -(-length // LARGEST))
+    pieces = np.where(length > 0, np.maximum(pieces, 1), 1)
+    size = np.where(known, size, -(-length // pieces))
+    pieces = np.where(known & (length > 0), -(-length // np.maximum(size, 1)), pieces)
+    return pieces, size
+
+
+def _options(part: Part) -> tuple[NDArray[np.uint8], Numbers]:
+    """Return the options of each TCP header, as far as they were recorded."""
+    table = np.zeros((len(part), OPTIONS_MAX), np.uint8)
+    lengths = np.zeros(len(part), np.int64)
+    column = part.derived.get("options")
+    if column is None:
+        return table, lengths
+    known = ~np.ma.getmaskarray(column)
+    for row in np.flatnonzero(known).tolist():
+        options = _bytes_of(column.data[row])
+        lengths[row] = len(options)
+        table[row, : len(options)] = np.frombuffer(options, np.uint8)
+    return table, lengths
+
+
+def _bytes_of(text: str) -> bytes:
+    """Return what is written; nothing for what a recording should not have."""
+    try:
+        options = bytes.fromhex(text)
+    except ValueError:
+        return b""
+    return options if len(options) <= OPTIONS_MAX and len(options) % 4 == 0 else b""
 
 
 def _flags(
@@ -86,7 +159,7 @@ def _flags(
 
 
 def _notes(part: Part) -> NDArray[np.object_]:
-    """Say why a segment was sent again, and how often it was sent by now."""
+    """Say why a segment was sent again, and how often it was sent by now, or what of it was new."""
     notes = np.where(BY_NAME["window"].mask(part), "window unknown", "").astype(object)
     causes = BY_NAME["cause"].to_list(part)
     attempts = BY_NAME["attempt"].to_list(part) if part.family == "loss" else [None] * len(part)
@@ -94,4 +167,8 @@ def _notes(part: Part) -> NDArray[np.object_]:
         cause, attempt = causes[index], attempts[index]
         notes[index] += ", " if notes[index] else ""
         notes[index] += f"cause {cause}" + (f" attempt {attempt}" if attempt else "")
+    if part.family == "segment":
+        usual = (SegmentArrival.UNKNOWN, SegmentArrival.IN_ORDER)
+        for index in np.flatnonzero(~np.isin(part.rows["arrival"], usual)).tolist():
+            notes[index] += arrival_name(part.rows["arrival"][index]).replace("_", " ")
     return notes
