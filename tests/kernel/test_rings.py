@@ -1,6 +1,7 @@
 """Rings are cut into lanes: many write at once, and one CPU fills more than its own."""
 
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -118,3 +119,26 @@ def check_order(seqs: NDArray[np.uint32]) -> None:
     assert len(ahead) > CALLS // 2
     assert ahead == sorted(set(ahead))
     assert all(distance % 64 == 0 and distance < 64 * CALLS for distance in ahead)
+
+
+@pytest.mark.native
+def test_nothing_is_lost_while_hooks_are_put_on(netns: Netns) -> None:
+    """Records are written from the first hook on, before anybody reads."""
+    with connection(netns) as (client, server):
+        child = os.fork()
+        while not child:  # it talks until it is killed
+            client.send(b"x")
+            server.recv(1)
+        request = Request(("send", "recv"), Criteria(netns=(netns.inode,)), 0, include_self=True)
+        try:
+            with Tracing(request) as tracing:
+                while not len(tracing.read()):
+                    pass
+                tracing.stop()
+                while len(tracing.drain()):
+                    pass
+                ledger = tracing.ledger()
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    assert [(entry.ring_full, entry.balances()) for entry in ledger.entries] == [(0, True)] * 2

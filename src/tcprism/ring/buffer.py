@@ -47,11 +47,20 @@ class Layout:
         return self.lanes * self.slots
 
 
-class RingBuffer:
-    """A reader of one ring: `records` and `lanes` are the descriptors of its two maps.
+def lay_out(lanes: int, layout: Layout) -> None:
+    """Tell writers where each lane of a ring lies; until then they find no room.
 
-    It is made before anything is written, for it tells the writers where each lane lies.
+    `lanes` is the descriptor of the lanes' map. Raises OSError.
     """
+    with mmap.mmap(lanes, layout.lanes * LANE.itemsize) as memory:
+        table = np.frombuffer(memory, dtype=LANE)
+        table["first"] = np.arange(layout.lanes) * layout.slots
+        table["slots"] = layout.slots
+        del table  # it keeps the map open
+
+
+class RingBuffer:
+    """A reader of one ring: `records` and `lanes` are the descriptors of its two maps."""
 
     def __init__(self, records: int, lanes: int, layout: Layout) -> None:
         self.layout = layout
@@ -60,9 +69,8 @@ class RingBuffer:
         self._records_map = mmap.mmap(
             records, layout.records * layout.stride, mmap.MAP_SHARED, mmap.PROT_READ
         )
+        lay_out(lanes, layout)
         table = np.frombuffer(self._lanes_map, dtype=LANE)
-        table["first"] = np.arange(layout.lanes) * layout.slots
-        table["slots"] = layout.slots
         # One aligned load or store each, so that a position is never torn.
         self._writers = table["writers"].data
         self._written = table["written"].data

@@ -12,6 +12,7 @@ from tcprism.events import Part
 from tcprism.events._wire import LANES_A_CPU, OPTIONS_MAX, PAYLOAD_CLASSES
 from tcprism.events.kinds import FAMILIES, RECORDS, REGISTERED
 from tcprism.events.memory import keep_freed_memory
+from tcprism.ring import buffer
 from tcprism.ring.buffer import Layout, RingBuffer, Words, stride
 from tcprism.ring.held import HeldRing
 
@@ -90,6 +91,13 @@ def entries(layouts: dict[str, Layout]) -> dict[str, int]:
     lanes = {f"{name}_lanes": layout.lanes for name, layout in used.items()}
     gatherings = {"gatherings": layouts["message_0"].lanes} if "message_0" in used else {}
     return records | lanes | gatherings
+
+
+def lay_out(layouts: dict[str, Layout], descriptor: Callable[[str], int]) -> None:
+    """Tell writers where the lanes of each ring lie, before any hook is on. Raises OSError."""
+    for name, layout in layouts.items():
+        if layout.slots:
+            buffer.lay_out(descriptor(f"{name}_lanes"), layout)
 
 
 def _payload_class(name: str) -> int:

@@ -99,6 +99,7 @@ class Hooks:
         if not has_task_storage():
             bpf.without_storage()
         bpf.load()
+        rings.lay_out(self._layouts, bpf.map_fd)
         for name, rows in on_host(self._request.filter).entries().items():
             for key, value in rows.items():
                 bpf.put(name, key, value)
