@@ -58,6 +58,7 @@ docs: $(DEVELOPMENT) $(OBJECT) ## make generated files again: record types, refe
 	$(PY) tools/generate_docs.py
 	$(PY) tools/generate_hooks_doc.py
 	$(PY) tools/generate_metrics_doc.py
+	$(PY) tools/generate_dashboard.py
 	$(PY) tools/generate_api_doc.py
 	$(PY) tools/generate_man.py
 

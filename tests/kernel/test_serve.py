@@ -18,13 +18,17 @@ import pytest
 import tcprism
 from tests.support.netns import Netns, namespace
 from tests.support.nginx import nginx
-from tests.support.serving import Server, samples, serving
+from tests.support.otlp import attributes, collecting
+from tests.support.prometheus import Prometheus, scraping
+from tests.support.serving import Server, await_equal, samples, serving
 from tests.support.tracer import parse_ledger
 
 pytestmark = pytest.mark.native
 
 REQUESTS = 2_000
-CLIENT, SERVER = {"process_executable_name": "ab"}, {"process_executable_name": "nginx"}
+RULES = Path(__file__).resolve().parents[2] / "share/prometheus/tcprism.rules.yml"
+NGINX = {"process_executable_name": "nginx"}
+CLIENT = {"process_executable_name": "ab"}
 
 
 @dataclass
@@ -84,7 +88,7 @@ def _send_over_loss(netns: Netns) -> None:
 
 
 def test_requests_are_as_many_as_ab_and_nginx_count(run: Run) -> None:
-    for side, who in (("client", CLIENT), ("server", SERVER)):
+    for side, who in (("client", CLIENT), ("server", NGINX)):
         name = f"http_{side}_request_duration_seconds_count"
         port = {**who, "server_port": "8080", "tcprism_peer": "here"}
         run.server.await_sum(run.counted, name, **port)
@@ -211,3 +215,81 @@ def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:
     place.mkdir(mode=0o755)
     with pytest.raises(AssertionError, match="must be a folder that root owns and nobody else"):
         Server("--record", str(place))
+
+
+def test_a_collector_gets_what_happened(netns: Netns, tmp_path: Path) -> None:
+    with (
+        collecting() as collector,
+        nginx(netns, tmp_path),
+        serving("--otlp", collector.url, "--requests", "--netns", netns.path) as server,
+    ):
+        for path in ("hello", "hello", "broken"):
+            netns.run("curl", "-s", f"http://127.0.0.1:8080/{path}")
+        server.await_sum(3, "http_server_request_duration_seconds_count")
+        server.await_sum(3, "system_network_tcp_connection_duration_seconds_count", **NGINX)
+        assert server.stop() == 0
+    assert collector.resource["service.name"] == "tcprism"
+    requests = collector.metrics["http.server.request.duration"]
+    assert requests.unit == "s"
+    assert requests.histogram.aggregation_temporality == 2  # cumulative
+    counts = {
+        attributes(point)["http.response.status_code"]: (point.count, sum(point.bucket_counts))
+        for point in requests.histogram.data_points
+    }
+    assert counts == {"200": (2, 2), "503": (1, 1)}
+    opened = collector.metrics["system.network.tcp.connection.successes"].sum
+    assert opened.is_monotonic
+    assert {
+        attributes(point)["network.tcp.handshake.role"]: point.as_double
+        for point in opened.data_points
+    } == {"client": 3, "server": 3}
+
+
+def test_a_collector_that_is_not_there_stops_nothing(netns: Netns) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    with serving("--otlp", url, "--netns", netns.path) as server:
+        assert server.get("/healthz") == "ok\n"
+        assert server.stop() == 0
+        said = f"{url}/v1/metrics is not reached: metrics will come when it is"
+        assert said in server.said
+
+
+def test_a_real_prometheus_scrapes_what_ab_counts(run: Run, tmp_path: Path) -> None:
+    with scraping(tmp_path, run.server.url.removeprefix("http://"), RULES) as prometheus:
+        name = 'http_client_request_duration_seconds_count{process_executable_name="ab"}'
+        await_equal(lambda: prometheus.value(f"sum({name})"), run.counted)
+        again = "system_network_tcp_retransmits_total"
+        kernel = run.netns.tcp_counters()["RetransSegs"] - run.before["RetransSegs"]
+        assert prometheus.value(f'sum({again}{{server_port="9000"}})') == kernel
+        assert prometheus.value("up") == 1
+        (target,) = prometheus.ask("targets")["activeTargets"]
+        assert target["lastError"] == ""
+        exemplars = prometheus.ask(
+            "query_exemplars",
+            query="http_client_request_duration_seconds_bucket",
+            start=0,
+            end=2**32,
+        )
+        assert all(each["labels"]["socket"] for one in exemplars for each in one["exemplars"])
+        assert exemplars
+        await_equal(lambda: _healthy_rules(prometheus), 10)
+
+
+def _healthy_rules(prometheus: Prometheus) -> int:
+    groups = prometheus.ask("rules")["groups"]
+    return sum(rule["health"] == "ok" for group in groups for rule in group["rules"])
+
+
+def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with serving() as server:
+            assert systemd.recv(100) == b"READY=1"
+            assert systemd.recv(100) == b"WATCHDOG=1"
+            assert server.stop() == 0
+            while (said := systemd.recv(100)) == b"WATCHDOG=1":
+                pass
+            assert said == b"STOPPING=1"

@@ -5,6 +5,7 @@ from types import ModuleType
 import pytest
 
 import generate_api_doc
+import generate_dashboard
 import generate_docs
 import generate_event
 import generate_hooks_doc
@@ -12,6 +13,7 @@ import generate_metrics_doc
 
 GENERATORS = [
     generate_api_doc,
+    generate_dashboard,
     generate_docs,
     generate_event,
     generate_hooks_doc,

@@ -23,7 +23,7 @@ COMMANDS = {
     "requests": "Show each request, its time, and what TCP did to it.",
     "top": "Show all current connections and what limits each.",
     "explain": "Explain what limits connections, with the numbers that prove it.",
-    "serve": "Run always: metrics for Prometheus, at little cost.",
+    "serve": "Run always: metrics for Prometheus and OTLP, a recording in a bounded place.",
     "record": "Record events to a file, to read later or on another machine.",
     "replay": "Show a recording as trace would have shown it.",
     "export": "Convert a recording to a format that other tools read.",

@@ -12,7 +12,7 @@ from tcprism import interrupts
 from tcprism.cli import options
 from tcprism.cli.configuration import config_option
 from tcprism.cli.output import create, print_ledger
-from tcprism.cli.serving import Own, Place, Pulse, parse_address, parse_keep
+from tcprism.cli.serving import Notify, Own, Place, Pulse, parse_address, parse_keep
 from tcprism.cli.session import Limits, Stop
 from tcprism.cli.tls_options import tls_option, with_tls
 from tcprism.cli.trace import announce
@@ -21,6 +21,7 @@ from tcprism.errors import UsageError
 from tcprism.events.requests import NEEDS, PAYLOAD
 from tcprism.features import machine
 from tcprism.metrics.aggregate import Metrics
+from tcprism.metrics.otlp import Otlp, Url
 from tcprism.metrics.owners import Listeners, Owners, Peers, Processes, ephemeral_ports
 from tcprism.metrics.prometheus import Endpoint
 from tcprism.pipeline import account, run
@@ -41,6 +42,7 @@ Examples:
   tcprism serve --requests                         also requests: HTTP, databases, ...
   tcprism serve --requests --tls --port 443        also those inside TLS, of one port
   tcprism serve --prometheus 10.0.0.5:9878         at another address
+  tcprism serve --otlp http://127.0.0.1:4318       also pushed to a collector of OpenTelemetry
   tcprism serve --record /var/lib/tcprism --keep 2G
                                                    also a recording of the latest 2 GB
   tcprism serve --config /etc/tcprism.toml         options from a file
@@ -62,6 +64,7 @@ privileges."""
     metavar="ADDRESS:PORT",
     help="Where Prometheus finds the metrics; off: nowhere.",
 )
+@click.option("--otlp", metavar="URL", help="Also push the metrics to a collector, by OTLP.")
 @click.option("--record", metavar="DIR", help="Also record what is traced below this folder.")
 @click.option(
     "--keep",
@@ -86,12 +89,13 @@ privileges."""
 )
 @serving_options
 def command(**given: Any) -> None:
-    """Run always: metrics for Prometheus, a recording in a bounded place, at little cost."""
+    """Run always: metrics for Prometheus and OTLP, a recording in a bounded place."""
     requests = given.pop("requests")
     peers = Peers(given.pop("config"))
     address = parse_address(given.pop("prometheus"))
+    url = None if (otlp := given.pop("otlp")) is None else Url(otlp)
     record, keep = given.pop("record"), parse_keep(given.pop("keep"))
-    if address is None and record is None:
+    if not (address or url or record):
         raise UsageError("nothing would come of it: give --prometheus ADDRESS:PORT or --record DIR")
     user = find_user(given.pop("user"), record is not None)
     place = None if record is None else Place(record, keep, options.filter_texts(dict(given)), user)
@@ -100,8 +104,12 @@ def command(**given: Any) -> None:
     metrics = Metrics(Owners(peers, processes, Listeners(ephemeral_ports())))
     pulse = Pulse()
     endpoint = Endpoint(address, metrics.families, pulse.beats) if address else None
-    needs = Needs(user, (place.path,) if place else ())
-    sinks: list[Sink] = [metrics, pulse, *([place.sink(create)] if place else [])]
+    needs = Needs(user, (place.path,) if place else (), (url.port,) if url else ())
+    sinks: list[Sink] = [metrics, pulse, Notify()]
+    if place:
+        sinks.append(place.sink(create))
+    if url:
+        sinks.append(Otlp(url, metrics.families))
     _serve(request, given, _stages(requests), metrics, sinks, endpoint, needs)
     sys.exit(0)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from tcprism.cli.options import parse_size
 from tcprism.errors import OutputError, UsageError
 from tcprism.events import Batch
+from tcprism.events.facts import Facts
 from tcprism.events.ledger import Ledger
 from tcprism.events.optional import require
 from tcprism.metrics import instruments
@@ -94,6 +97,40 @@ class Own(Sink):
         run_time = self._run_time()
         if run_time is not None:
             self._metrics.set(instruments.BPF, {(): run_time})
+
+
+class Notify(Sink):
+    """Tells systemd that it has begun, goes on and ends: sd_notify(3). Elsewhere does nothing.
+
+    Made before sockets are refused.
+    """
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        if address := os.environ.get("NOTIFY_SOCKET"):
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            with suppress(OSError):
+                self._socket.connect("\0" + address[1:] if address[0] == "@" else address)
+
+    def open(self, facts: Facts) -> None:
+        """Say that the hooks are on."""
+        self._say("READY=1")
+
+    def write(self, batch: Batch) -> None:
+        """Nothing."""
+
+    def account(self, ledger: Ledger) -> None:
+        """Say that it goes on, once a second: WatchdogSec may be longer."""
+        self._say("WATCHDOG=1")
+
+    def close(self) -> None:
+        """Say that it ends."""
+        self._say("STOPPING=1")
+
+    def _say(self, state: str) -> None:
+        if self._socket:
+            with suppress(OSError):  # nobody listens
+                self._socket.send(state.encode(), socket.MSG_DONTWAIT)
 
 
 class Pulse(Sink):

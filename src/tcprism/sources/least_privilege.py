@@ -25,6 +25,13 @@ _NAMES = (  # resolving names and checking certificates
     "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf",
     "/etc/services", "/etc/ssl", "/etc/pki", "/etc/ca-certificates",
 )  # fmt: skip
+# Files that the exporter of OTLP is told of.
+_CERTIFICATES = (
+    "OTEL_EXPORTER_OTLP_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_CLIENT_KEY",
+)
 _PATIENCE = 5.0  # seconds for threads that are about to end
 
 # Before 5.19 (c8644cd0efe7) all of bpf(2) may need CAP_BPF: unprivileged_bpf_disabled.
@@ -127,7 +134,8 @@ def _confine(needs: Needs, kept: Sequence[int]) -> list[str]:
     confinement.drop_capabilities(user, kept)
     readable = (*_SYSTEM, *_own_places(), *map(str, cgroup_roots()))
     if needs.connects:
-        readable = (*readable, *_NAMES)
+        told = (os.environ[name] for name in _CERTIFICATES if name in os.environ)
+        readable = (*readable, *_NAMES, *told)
     files = confinement.restrict_files(readable, map(str, needs.writable), needs.connects)
     calls = confinement.refuse_system_calls(sockets=bool(needs.connects))
     name = needs.user.name if needs.user else pwd_name(os.geteuid())

@@ -1,0 +1,77 @@
+"""What the package brings for Prometheus, Grafana and systemd, checked by their own tools."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tcprism.metrics.instruments import ATTRIBUTES, INSTRUMENTS, label
+
+SHARE = Path(__file__).resolve().parents[2] / "share"
+RULES = SHARE / "prometheus/tcprism.rules.yml"
+UNIT = SHARE / "systemd/tcprism.service"
+DASHBOARD = json.loads((SHARE / "grafana/tcprism.json").read_text())
+QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
+
+METRICS = {
+    name
+    for each in INSTRUMENTS
+    for name in (
+        (f"{each.base}_bucket", f"{each.base}_count", f"{each.base}_sum")
+        if each.buckets
+        else (each.prometheus,)
+    )
+}
+LABELS = {*map(label, ATTRIBUTES), "instance", "le", "job"}
+
+
+def _promtool(*arguments: str) -> str:
+    if not shutil.which("promtool"):
+        pytest.skip("needs the package prometheus")
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _named(text: str) -> set[str]:
+    return set(re.findall(r"\b(?:tcprism|system_network_tcp|http|db)_\w+", text))
+
+
+def test_prometheus_accepts_the_rules() -> None:
+    assert "SUCCESS: 10 rules" in _promtool("check", "rules", str(RULES))
+
+
+@pytest.mark.parametrize("text", [RULES.read_text(), *QUERIES])
+def test_every_name_is_that_of_a_metric_or_a_label(text: str) -> None:
+    found = _named(text)
+    assert found & METRICS
+    assert found <= METRICS | LABELS
+
+
+def test_prometheus_accepts_the_queries_of_the_dashboard(tmp_path: Path) -> None:
+    rules = [
+        {
+            "record": f"panel:{number}",
+            "expr": re.sub(r"\$__rate_interval", "5m", query).replace("$", ""),
+        }
+        for number, query in enumerate(QUERIES)
+    ]
+    file = tmp_path / "panels.yml"
+    file.write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))  # JSON is YAML
+    assert f"SUCCESS: {len(QUERIES)} rules" in _promtool("check", "rules", str(file))
+
+
+def test_the_service_exposes_little() -> None:
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("needs systemd-analyze")
+    command = ["systemd-analyze", "security", "--offline=true", str(UNIT)]
+    said = subprocess.run(command, capture_output=True, text=True)
+    level = re.search(r"Overall exposure level for tcprism.service: ([\d.]+)", said.stdout)
+    if not level:
+        pytest.skip(f"this systemd-analyze cannot tell: {said.stderr.strip()}")
+    assert float(level[1]) < 2.0
