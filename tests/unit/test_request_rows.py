@@ -13,8 +13,9 @@ from tcprism.events.columns import BY_NAME
 from tcprism.events.requests import SPLIT, asked
 from tcprism.protocols import Exchange
 from tcprism.protocols.conversation import Conversation
+from tcprism.stages.answered import answered, answered_together
 from tcprism.stages.ends import Connection, View
-from tcprism.stages.request_rows import answered, answered_together, request_part
+from tcprism.stages.request_rows import request_part
 
 PUSH = Exchange("websocket", "text", "", None, None, 5000, 5100, answered=False)
 GET = Exchange("http", "GET", "/", 0, 100, 5000, 5100, "200")

@@ -33,6 +33,8 @@ class View:
 class Connection:
     """A connection of which one or both ends are seen."""
 
+    plain = True  # whether bytes are those of TCP
+
     __slots__ = ("_ends", "conversation", "ends", "finished", "plaintext", "timelines", "views")
 
     def __init__(self, ends: Ends, conversation: Conversation) -> None:

@@ -83,6 +83,8 @@ class Plaintext(Connection):
     those of the calls into the library.
     """
 
+    plain = False
+
     __slots__ = ("_told_by", "joined", "places")
 
     def __init__(self, carrier: Connection, conversation: Conversation, joined: bool) -> None:

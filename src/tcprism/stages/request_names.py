@@ -17,8 +17,8 @@ from tcprism.events.escape import escape_text
 from tcprism.events.requests import NAMES, Said, asked
 from tcprism.protocols import REQUEST, RESPONSE, Exchange
 from tcprism.stages import StatefulStage
+from tcprism.stages.answered import Answered
 from tcprism.stages.ends import Ends
-from tcprism.stages.request_rows import Answered
 from tcprism.stages.requests import Requests
 
 HOLD_NS = 200_000_000  # a segment leaves before the call that wrote its bytes returns

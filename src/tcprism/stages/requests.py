@@ -21,6 +21,7 @@ from tcprism.protocols import Protocol
 from tcprism.protocols.conversation import Conversation
 from tcprism.protocols.known import protocols as known_protocols
 from tcprism.stages import StatefulStage
+from tcprism.stages.answered import Answered, answered, answered_together
 from tcprism.stages.ends import Connection, Ends, View
 from tcprism.stages.happened import (
     ACKED,
@@ -36,7 +37,7 @@ from tcprism.stages.happened import (
     table,
 )
 from tcprism.stages.plaintext import Plaintext
-from tcprism.stages.request_rows import Answered, answered, answered_together, request_part
+from tcprism.stages.request_rows import request_part
 
 CONNECTIONS_MAX = 65_536
 FINISHED_MAX = 4_096  # responses of a connection that its client was not seen to read
