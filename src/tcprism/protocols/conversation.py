@@ -33,6 +33,11 @@ class Direction:
         self.skip = 0  # bytes that it does not want to see
         self.lost = False  # whether it must find the start of a frame
 
+    def pass_over(self, size: int) -> None:
+        """Take the next bytes, which are among those that the parser does not want to see."""
+        self.at += size
+        self.skip -= size
+
 
 class Conversation:
     """Takes what both ends send, in any order; `done` are the exchanges that were found.
@@ -68,6 +73,10 @@ class Conversation:
         direction = self.directions[side]
         if data is None:
             direction.at = max(direction.at, offset + size)
+            return
+        if offset == direction.at and not direction.held:  # so it is mostly
+            direction.at += size
+            self._pass(side, data, size - len(data))
             return
         if direction.at < 0:
             direction.at = offset
@@ -133,21 +142,30 @@ class Conversation:
 
     def _pass(self, side: int, data: bytes, missing: int) -> None:
         """Give the parser bytes that are next, behind which some are missing."""
-        if self.unknown:
-            return
-        if self.parser is None:
-            self._guess(side, data, missing)
+        parser, direction = self.parser, self.directions[side]
+        if parser is None:
+            if not self.unknown:
+                self._guess(side, data, missing)
             return
         try:
-            self._parse(side, data, missing)
+            if missing or direction.rest or direction.skip or direction.lost:
+                self._parse(side, data, missing)
+            else:
+                used = parser.parse(side ^ self.client, data, direction.at - len(data))
+                if used < len(data) or parser.successor or parser.ended_here:
+                    self._parse(side, data, 0, used)
+                else:
+                    direction.skip = used - len(data)
         except NotThisProtocol:
             self._revise()
             return
-        if self.parser.done:
-            self.done.extend(self.parser.done)
-            self.parser.done.clear()
+        reader = self.parser  # another one after an upgrade
+        if reader and reader.done:
+            self.done += reader.done
+            reader.done.clear()
 
-    def _parse(self, side: int, data: bytes, missing: int) -> None:
+    def _parse(self, side: int, data: bytes, missing: int, used: int | None = None) -> None:
+        """Have the parser read bytes; `used`: what it has read of them by now."""
         direction, parser = self.directions[side], self.parser
         assert parser
         role = side ^ self.client
@@ -160,15 +178,10 @@ class Conversation:
             data = direction.rest + data
             direction.rest = b""
         while data:
-            if direction.lost:
-                place = parser.find(role, data)
-                if place < 0:
-                    parser.lost(role, end - len(data), end)
-                    data = b""
-                    break
-                direction.lost = False
-                data = data[place:]
-            used = parser.parse(role, data, end - len(data))
+            if direction.lost and not (data := self._found(side, data, end)):
+                break
+            if used is None:
+                used = parser.parse(role, data, end - len(data))
             if parser.successor:
                 self.done.extend(parser.done)
                 parser = self.parser = parser.successor
@@ -177,11 +190,22 @@ class Conversation:
             elif not used:
                 break
             direction.skip = max(0, used - len(data))
-            data = data[used:]
+            data, used = data[used:], None
         if missing or len(data) > REST_MAX:
             self._miss(side, data, missing)
         else:
             direction.rest = data
+
+    def _found(self, side: int, data: bytes, end: int) -> bytes:
+        """Return bytes from the start of a frame on; none if there is no start."""
+        direction, parser, role = self.directions[side], self.parser, side ^ self.client
+        assert parser
+        place = parser.find(role, data)
+        direction.lost = place < 0
+        if direction.lost:
+            parser.lost(role, end - len(data), end)
+            return b""
+        return data[place:]
 
     def _miss(self, side: int, data: bytes, missing: int) -> None:
         """Bytes are missing: those of a body are not wanted, others are a gap."""

@@ -50,8 +50,8 @@ class Http1(Parser):
 
     def parse(self, side: int, data: bytes, at: int) -> int:
         """Read heads and the lines of chunks."""
-        place = 0
-        while place < len(data):
+        place, size = 0, len(data)
+        while place < size:
             if self._chunked[side] is not None:
                 used = self._chunk(side, data, place, at)
             else:
@@ -83,7 +83,7 @@ class Http1(Parser):
             if line is Match.NO or len(data) - place > HEAD_MAX:
                 raise NotThisProtocol
             return place
-        head = _head(side, data[place:end])
+        head = (_short_head if end - place <= _CACHED else _any_head)(side, data[place:end])
         begin, end_at = at + place, at + end
         if side == REQUEST:
             return end + self._request(head, begin, end_at)
@@ -200,10 +200,6 @@ def _end_of_head(data: bytes, place: int) -> int:
     if bare >= 0:
         return bare + 2
     return found + 3 if found >= 0 else -1
-
-
-def _head(side: int, head: bytes) -> Head:
-    return _short_head(side, head) if len(head) <= _CACHED else _any_head(side, head)
 
 
 def _any_head(side: int, head: bytes) -> Head:

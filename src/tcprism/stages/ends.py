@@ -7,7 +7,8 @@ from tcprism.protocols.conversation import Conversation, Direction
 from tcprism.stages.timeline import Marks, Timeline
 
 Ends = tuple[bytes, bytes]
-Flow = tuple[int, Direction, Timeline, Marks]  # the direction, and where its moments go
+# Whose, which direction, and where its moments go.
+Flow = tuple["Connection", Conversation, int, Direction, Timeline, Marks]
 
 
 class View:
@@ -25,9 +26,9 @@ class View:
         self.flows = self._flow(side, 0), self._flow(1 - side, 1)  # what it writes, and reads
 
     def _flow(self, side: int, which: int) -> Flow:
-        timeline = self.connection.timelines[side]
-        direction = self.connection.conversation.directions[side]
-        return side, direction, timeline, timeline.marks[which]
+        connection, conversation = self.connection, self.connection.conversation
+        timeline, direction = connection.timelines[side], conversation.directions[side]
+        return connection, conversation, side, direction, timeline, timeline.marks[which]
 
 
 class Connection:
@@ -80,6 +81,16 @@ class Connection:
     def end_in_tcp(self, side: int, offset: int) -> int:
         """Return an offset in the stream of TCP, before which are bytes up to another."""
         return offset
+
+    def over(self, reached: int, least: int) -> int:
+        """Return how many responses have come to their ends, at least so many, in TCP."""
+        count, side = max(0, least), 1 - self.conversation.client
+        for exchange in self.finished[count:] if count else self.finished:
+            end = exchange.response_end or 0
+            if (end if self.plain else self.end_in_tcp(side, end)) > reached:
+                break
+            count += 1
+        return count
 
     def forget(self) -> None:
         """Forget the moments of bytes that no request needs any more."""

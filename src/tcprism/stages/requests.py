@@ -31,7 +31,6 @@ from tcprism.stages.happened import (
     READ,
     REPEATED,
     WHAT,
-    Payloads,
     payload,
     payloads,
     table,
@@ -166,58 +165,33 @@ class Requests(StatefulStage):
         return Batch(parts, batch.clock_offset_ns)
 
     def _take(self, parts: Sequence[Part], order: NDArray[np.intp]) -> None:
-        """Follow what happened, in its order."""
-        tables = [table(part) for part in parts]
-        columns = [np.concatenate(column)[order] for column in zip(*tables, strict=True)]
-        starts = np.cumsum([0, *map(len, parts)])
-        places = np.searchsorted(starts, order, side="right") - 1
-        happened = [*columns, places, order - starts[places]]
+        """Follow what happened, in its order. What each event costs counts here."""
         said = [payloads(part) for part in parts]
         find = self._views.get
-        for what, key, seq, size, ts_ns, second, pid, length, place, row in zip(
-            *(column.tolist() for column in happened), strict=True
-        ):
+        for what, key, seq, size, ts_ns, second, pid, length, place, row in _happened(parts, order):
             view = find(key)
             if what > READ:
-                if what != NOTHING:
-                    self._besides(what, view, key, (seq, size, second, length), parts[place], row)
+                self._besides(what, view, key, (seq, size, second, length), parts[place], row)
                 continue
-            if view is None:
-                view = self._view(parts[place].rows[row], key)
-            if view.pid != pid:
-                view.pid = pid
-                view.head = parts[place].rows[row].tobytes()[: EVENT.itemsize]
-            if not view.connection.is_over:
-                moment = (ts_ns, second)
-                self._message(view, what, (seq, size), moment, said[place], (row, length))
-
-    def _message(
-        self,
-        view: View,
-        what: int,
-        stretch: tuple[int, int],
-        moment: tuple[int, int],
-        said: Payloads,
-        where: tuple[int, int],
-    ) -> None:
-        """Take bytes that were written or read; those of a body need not be seen."""
-        connection, (seq, size) = view.connection, stretch
-        conversation = connection.conversation
-        side, direction, timeline, marks = view.flows[what]
-        if size:
+            if view is None or view.pid != pid:
+                view = self._used(view or key, parts[place].rows[row], pid)
+            connection, conversation, side, direction, timeline, marks = view.flows[what]
+            if conversation.unknown and connection.is_over:
+                continue
             at = direction.at
             begin = seq + _SEQ if at < 0 else at + ((seq - at + _HALF) & _MASK) - _HALF
-            marks.add(begin + size, *moment)
-            if len(marks.ends) > timeline.many:
+            end = begin + size
+            if size and marks.add(end, ts_ns, second) > timeline.many:
                 connection.forget()
-            if begin + size > at:
-                body = at == begin and size <= direction.skip and not direction.held
-                data = b"" if body else said(*where)
-                conversation.feed(side, begin, size, data, moment[0])
-        else:
-            connection.end(side)
-        if conversation.done or connection.finished or connection.plaintext:
-            self._let_go(connection)
+            if not size:
+                connection.end(side)
+            elif end > at:
+                if size <= direction.skip and begin == at and not direction.held:
+                    direction.pass_over(size)  # of a body, which need not be seen
+                else:
+                    conversation.feed(side, begin, size, said[place](row, length), ts_ns)
+            if conversation.done or connection.finished or connection.plaintext:
+                self._let_go(connection)
 
     def _besides(
         self,
@@ -289,17 +263,12 @@ class Requests(StatefulStage):
 
     def _let_go(self, connection: Connection, hold: bool = True) -> None:
         """Let go the exchanges whose response the client has read and the server written."""
-        connection.pass_on()
-        finished = connection.finished
-        if finished:
+        if connection.conversation.done:
+            connection.pass_on()
+        if finished := connection.finished:
             needed, wanted = self._reached(connection)
             reached = wanted if hold else needed
-            over = max(0, len(finished) - FINISHED_MAX)
-            for exchange in finished[over:]:
-                side = 1 - connection.conversation.client
-                if connection.end_in_tcp(side, exchange.response_end or 0) > reached:
-                    break
-                over += 1
+            over = connection.over(reached, len(finished) - FINISHED_MAX)
             if over:
                 self._answered += answered_together(connection, finished[:over])
                 del finished[:over]
@@ -320,6 +289,13 @@ class Requests(StatefulStage):
             return written, written
         read = timeline.read.ends[-1] if timeline.read.ends else -1
         return read, read if written < 0 else min(read, written)
+
+    def _used(self, end: View | int, record: np.void, pid: int) -> View:
+        """Return an end, which may be known by its key only, as one that a process uses."""
+        view = self._view(record, end) if isinstance(end, int) else end
+        view.pid = pid
+        view.head = record.tobytes()[: EVENT.itemsize]
+        return view
 
     def _view(self, record: np.void, key: int) -> View:
         """Find the connection that an end belongs to, which the other end may have begun."""
@@ -380,6 +356,17 @@ class Requests(StatefulStage):
         for view in connection.views:
             if view:
                 self._views.pop(view.key, None)
+
+
+def _happened(parts: Sequence[Part], order: NDArray[np.intp]) -> Iterator[tuple[int, ...]]:
+    """Yield what happened in an order, as table() says, with which part and row says so."""
+    tables = [table(part) for part in parts]
+    order = order[np.concatenate([what for what, *_ in tables])[order] != NOTHING]
+    columns = [np.concatenate(column)[order] for column in zip(*tables, strict=True)]
+    starts = np.cumsum([0, *map(len, parts)])
+    places = np.searchsorted(starts, order, side="right") - 1
+    happened = [*columns, places, order - starts[places]]
+    return zip(*(column.tolist() for column in happened), strict=True)
 
 
 def requests_of(batches: Iterable[Batch]) -> Iterator[Batch]:

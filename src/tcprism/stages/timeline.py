@@ -28,18 +28,20 @@ class Marks:
         self.ends: list[int] = []
         self.marks: list[Mark] = []
 
-    def add(self, end: int, first: int, second: int) -> None:
-        """Remember two numbers of the bytes before `end`."""
-        if not self.ends or end >= self.ends[-1]:
-            self.ends.append(end)
+    def add(self, end: int, first: int, second: int) -> int:
+        """Remember two numbers of the bytes before `end`; return how many marks there are."""
+        ends = self.ends
+        if not ends or end >= ends[-1]:
+            ends.append(end)
             self.marks.append((first, second))
         else:  # another thread's, which returned later
-            place = bisect_left(self.ends, end)
-            self.ends.insert(place, end)
+            place = bisect_left(ends, end)
+            ends.insert(place, end)
             self.marks.insert(place, (first, second))
-        if len(self.ends) > MARKS_MAX:
+        if len(ends) > MARKS_MAX:
             middle = slice(MARKS_MAX // 4, MARKS_MAX // 2)
-            del self.ends[middle], self.marks[middle]
+            del ends[middle], self.marks[middle]
+        return len(ends)
 
     def of(self, offset: int) -> Mark:
         """Return the mark of the byte at an offset; UNMARKED: there is none."""
@@ -48,11 +50,12 @@ class Marks:
 
     def span(self, first: int, last: int) -> tuple[Mark, Mark]:
         """Return the marks of two bytes, which mostly have the same one."""
-        place = bisect_right(self.ends, first)
-        if place == len(self.ends):
+        ends = self.ends
+        place = bisect_right(ends, first)
+        if place == len(ends):
             return UNMARKED, UNMARKED
         mark = self.marks[place]
-        return mark, mark if last < self.ends[place] else self.of(last)
+        return mark, mark if last < ends[place] else self.of(last)
 
     def around(self, offset: int) -> tuple[int, int]:
         """Return between which offsets all bytes have the mark of the one at an offset."""
