@@ -206,30 +206,31 @@ class Requests(StatefulStage):
         seq, size, second, third = told
         if what in (ENCRYPTED, DECRYPTED):
             view = view or self._view(part.rows[row], key)
-            self._take_plaintext(view, what - ENCRYPTED, (seq, second), part, row)
+            self._take_plaintext(view, what - ENCRYPTED, told, part, row)
         elif view is not None:
             self._more(view, what, (seq, size), (second, third), part.rows, row)
 
     def _take_plaintext(
-        self, view: View, what: int, at_tcp: tuple[int, int], part: Part, row: int
+        self, view: View, what: int, told: tuple[int, int, int, int], part: Part, row: int
     ) -> None:
-        """Take what a TLS library encrypted or decrypted; `at_tcp`: from where, how many bytes."""
-        carrier, record, side = view.connection, part.rows[row], view.side ^ what
+        """Take what a TLS library encrypted or decrypted."""
+        carrier, side = view.connection, view.side ^ what
         plaintext = carrier.plaintext
         if not isinstance(plaintext, Plaintext):
             talk = Conversation(self._protocols, self._show_values)
-            joined = record["socket_source"] != SocketSource.CIPHERTEXT
-            carrier.plaintext = plaintext = Plaintext(carrier, talk, joined)
+            joined = part.rows["socket_source"][row] != SocketSource.CIPHERTEXT
+            carrier.plaintext = plaintext = Plaintext(carrier, talk, bool(joined))
         if not plaintext.takes(view.side):
             return
-        size, ts_ns = int(record["bytes"]), int(record["ts_ns"])
-        seq, encrypted = at_tcp
+        seq, size, encrypted, length = told
+        record = part.rows[row]
+        ts_ns = int(record["ts_ns"])
         places = plaintext.places[side]
         begin = places.at
         places.add(size, carrier.conversation.offset(side, seq), encrypted)
         if not plaintext.joined:
             plaintext.mark(side, what, places.at, ts_ns, ts_ns - int(record["duration_ns"]))
-        data = payload(part, row, int(record["payload_length"]))
+        data = payload(part, row, length)
         plaintext.conversation.feed(side, begin, size, data, ts_ns)
         if plaintext.conversation.done or plaintext.finished:
             self._let_go(plaintext)
