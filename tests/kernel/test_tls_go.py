@@ -1,4 +1,7 @@
-"""Plaintext of a Go program: nats-server, whose goroutines move between threads."""
+"""Plaintext of a Go program: nats-server, whose goroutines move between threads.
+
+It collects garbage all the time (GOGC=1), which moves stacks.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,7 @@ def test_what_a_server_in_go_read_and_wrote(netns: Netns, tmp_path: Path) -> Non
     )
     options = ("--tls", "--netns", netns.path, "--comm", "nats-server", "--payload", "16384")
     with (
-        serving(netns, tmp_path / "log", "nats-server", "-c", str(settings)),
+        serving(netns, tmp_path / "log", "env", "GOGC=1", "nats-server", "-c", str(settings)),
         tracing(tmp_path / "out", *options) as tracer,
     ):
         command = netns.command(sys.executable, "-c", CLIENT, str(MESSAGES), str(CLIENTS))
