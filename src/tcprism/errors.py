@@ -6,7 +6,7 @@
     ├── RecordingError        a recording that cannot be read; exit status 1
     └── MachineError          this machine cannot do it; exit status 1
         ├── PermissionMissing a privilege is missing, named
-        ├── LibraryMissing    no libbpf, or one that is too old
+        ├── LibraryMissing    no libbpf or libpcap, or one that is too old
         ├── ExtraMissing      a Python library that is not installed, named
         ├── KernelRefused     the kernel refused every way to see a kind of event
         └── OutputError       the output cannot be written
@@ -40,7 +40,7 @@ class PermissionMissing(MachineError):
 
 
 class LibraryMissing(MachineError):
-    """There is no libbpf, or it is too old."""
+    """A library of the system is not there, or too old."""
 
 
 class KernelRefused(MachineError):

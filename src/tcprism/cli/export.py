@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from tcprism.cli import options
+from tcprism.cli.capture_options import capture_option, parse_capture_filter
 from tcprism.cli.output import format_sink, naming, opened
 from tcprism.cli.recordings import open_recording, parse_output, play, print_trouble
 from tcprism.cli.session import Limits, Stop
@@ -37,14 +38,17 @@ docs/export.md describes each format. `tcprism trace --format FORMAT` writes the
 @options.packets_option
 @options.stage_option
 @options.selection_options
+@capture_option
 def command(**given: Any) -> None:
     """Convert a recording to a format that other tools read."""
-    stages = options.parse_stages(given)
+    stages, captured = options.parse_stages(given), parse_capture_filter(given)
     recording, wanted = open_recording(given)
     with (
         opened(parse_output(given)) as output,
         Stop(Limits(), output, None) as stop,
     ):
         sink = format_sink(given["form"], given["packets"], recording.facts.kinds, output)
-        play(recording, 0, (*stages, *naming(given["form"]), wanted), [sink], output, stop)
+        play(
+            recording, 0, (*stages, *naming(given["form"]), wanted, *captured), [sink], output, stop
+        )
     print_trouble(recording)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tcprism.cli import options
+from tcprism.cli.capture_options import capture_option, parse_capture_filter
 from tcprism.cli.output import naming, opened
 from tcprism.cli.presets import PRESETS, Preset
 from tcprism.cli.recordings import open_recording, parse_output, play, print_account
@@ -51,6 +52,7 @@ SAMPLE = "sample.tcpr"
     help="Show what this command would have shown.",
 )
 @options.selection_options
+@capture_option
 @options.view_options
 @options.count_option
 @click.option(
@@ -67,9 +69,10 @@ def command(**given: Any) -> None:
     given["file"] = given["file"] or str(files("tcprism").joinpath(SAMPLE))
     preset = PRESETS[given["preset"]]
     stages = (*options.parse_stages(given), *naming(given["form"]))
+    captured = parse_capture_filter(given)
     recording, wanted = open_recording(given, preset.kinds)
     try:
-        _show(preset, recording, speed, (*stages, wanted, *preset.stages()), given)
+        _show(preset, recording, speed, (*stages, wanted, *preset.stages(), *captured), given)
     finally:
         print_account(recording, given)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from tcprism.cli import options
+from tcprism.cli.capture_options import capture_option, parse_capture_filter, require_segments
 from tcprism.cli.command import Command
 from tcprism.cli.output import naming, opened, packets_of, print_ledger
 from tcprism.cli.presets import TRACE, Preset
@@ -39,10 +41,13 @@ Examples:
   tcprism trace --format pcapng --packets segments | wireshark -k -i -
   tcprism trace --payload 200 -- curl http://host/ one command, from its first byte
   tcprism trace --tls --port 443                   what is inside TLS (docs/tls.md)
+  tcprism trace --capture-filter 'tcp[tcpflags] & tcp-rst != 0'
+                                                   segments, chosen as tcpdump chooses
   tcprism trace --count-only                       rates per second, at the lowest cost
 
-An event must match every filter option given, and any one of the values of each. All filters run in
-the kernel. Ctrl-C stops and reports any loss; -v prints the full ledger (docs/ledger.md)."""
+An event must match every filter option given, and any one of the values of each. All filters but
+--capture-filter run in the kernel. Ctrl-C stops and reports any loss; -v prints the full ledger
+(docs/ledger.md)."""
 
 
 @click.command(epilog=EPILOG, context_settings={"ignore_unknown_options": False})
@@ -50,6 +55,7 @@ the kernel. Ctrl-C stops and reports any loss; -v prints the full ledger (docs/l
 @options.kinds_option(",".join(DEFAULT_KINDS))
 @payload_option(DEFAULT_PAYLOAD)
 @header_option
+@capture_option
 @options.view_options
 @tls_options
 @options.count_option
@@ -60,6 +66,7 @@ def command(**given: Any) -> None:
     """Show sends and receives with their bytes, losses, and how connections begin and end."""
     arguments: tuple[str, ...] = given.pop("command")
     request_options = _check(given)
+    captured = parse_capture_filter(given)
     stages = (
         *without_encrypted(given, request_options["kinds"]),
         *options.parse_stages(given),
@@ -67,7 +74,8 @@ def command(**given: Any) -> None:
     )
     with started(arguments, given["verbose"]) as child:
         chosen = options.to_filter(given, child.pid if child else None)
-        status = trace(_request(request_options, chosen), given, child, TRACE, stages)
+        preset = replace(TRACE, stages=lambda: (*TRACE.stages(), *captured))
+        status = trace(_request(request_options, chosen), given, child, preset, stages)
     sys.exit(status)
 
 
@@ -79,7 +87,7 @@ def _check(given: dict[str, Any]) -> dict[str, Any]:
         "kinds": kinds,
         "tls_records": given["layers"] == "all",
         "payload": _payload(given),
-        "options": given.pop("options") or _writes_segments(given, kinds),
+        "options": _wants_options(given, kinds),
         **parse_tracing(given),
         "ordered": not given["count_only"],
     }
@@ -88,13 +96,20 @@ def _check(given: dict[str, Any]) -> dict[str, Any]:
 def _kinds(given: dict[str, Any]) -> tuple[str, ...]:
     """Return the chosen kinds; a capture of segments has both directions if nobody says more."""
     kinds = options.parse_kinds(given.pop("kinds"))
+    captures = given["capture_filter"] is not None
     source = click.get_current_context().get_parameter_source("kinds")
-    chosen = source is not ParameterSource.DEFAULT
-    return SEGMENT_KINDS if given["packets"] == "segments" and not chosen else kinds
+    if source is not ParameterSource.DEFAULT:
+        if captures:
+            require_segments(kinds)
+        return kinds
+    return SEGMENT_KINDS if captures or given["packets"] == "segments" else kinds
 
 
-def _writes_segments(given: dict[str, Any], kinds: Sequence[str]) -> bool:
-    return given["form"] == "pcapng" and packets_of(given["packets"], kinds) == "segments"
+def _wants_options(given: dict[str, Any], kinds: Sequence[str]) -> bool:
+    """Tell whether segments need the options of their TCP header: captures look at them."""
+    captures = given["capture_filter"] is not None
+    written = given["form"] == "pcapng" and packets_of(given["packets"], kinds) == "segments"
+    return given.pop("options") or captures or written
 
 
 def _payload(given: dict[str, Any]) -> int:

@@ -149,6 +149,13 @@ def encode(
     return table[used].tobytes()
 
 
+def ip_packets(packets: Packets) -> tuple[Table, Numbers, Numbers]:
+    """Return packets from the IP header on, a row each; their bytes known, and on the wire."""
+    headers = _ip_sizes(packets) + _tcp_sizes(packets)
+    table = _packet_table(packets)[:, _SLL.itemsize :]
+    return table, headers + packets.captured, headers + packets.length
+
+
 def _tails(options: Sequence[bytes]) -> tuple[Table, Numbers]:
     """Return a table of the options, each with room for the length behind, and the sizes used."""
     sizes = np.array([len(each) + 4 for each in options], np.int64)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tcprism.capture_filter import CaptureFilter
 from tcprism.events import Batch, Part
 from tcprism.events._wire import ECN_SHIFT, OPTIONS_MAX, EventKind, SegmentArrival
 from tcprism.events.columns import BY_NAME
 from tcprism.events.names import arrival_name
+from tcprism.sinks.pcapng.blocks import ip_packets
 from tcprism.sinks.pcapng.packets import (
     CWR,
     FIN,
@@ -60,6 +62,16 @@ class Segments:
         ends = _ends(part.take(places), "remote", "local")
         wanted[places] = [each not in self._senders for each in ends]
         return wanted
+
+
+def matching(part: Part, chosen: CaptureFilter) -> NDArray[np.bool_]:
+    """Tell which records are segments of which a packet on the wire matches a filter."""
+    matches = np.zeros(len(part), np.bool_)
+    places = np.flatnonzero(_chosen(part))
+    packets = _packets(part.take(places))
+    of_record = places[np.cumsum(packets.piece == 1) - 1]
+    matches[of_record[chosen.matches(*ip_packets(packets))]] = True
+    return matches
 
 
 def _received(part: Part) -> NDArray[np.bool_]:

@@ -1,0 +1,60 @@
+"""The option --capture-filter, in the words of tcpdump."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from tcprism.capture_filter import CaptureFilter, Load, compiled
+from tcprism.errors import UsageError
+from tcprism.sources.request import SEGMENT_KINDS
+from tcprism.stages import Stage
+from tcprism.stages.capture import Captured
+
+capture_option = click.option(
+    "--capture-filter",
+    metavar="EXPRESSION",
+    help="Show only segments that match an expression of pcap-filter(7), as tcpdump takes it.",
+)
+
+
+def parse_capture_filter(given: dict[str, Any]) -> tuple[Stage, ...]:
+    """Return the stage of --capture-filter, if it is given. Raises UsageError."""
+    text = given.pop("capture_filter")
+    if text is None:
+        return ()
+    from tcprism.sinks.pcapng.segments import matching
+
+    chosen = compiled(text)
+    _refuse_unknown(chosen)
+    return (Captured(lambda part: matching(part, chosen)),)
+
+
+# What no record has of a packet. Offsets are those of IPv4, where TCP's are relative.
+_UNKNOWN = {
+    Load(4, 2): "IP's identification",
+    Load(7, 1): "the hop limit",
+    Load(8, 1): "the time to live",
+    Load(10, 2): "IP's checksum",
+    Load(16, 2, behind_ip=True): "TCP's checksum",
+    Load(18, 2, behind_ip=True): "the urgent pointer",
+}
+
+
+def _refuse_unknown(chosen: CaptureFilter) -> None:
+    if name := next((_UNKNOWN[load] for load in chosen.loads if load in _UNKNOWN), None):
+        raise UsageError(
+            f"--capture-filter: {name} is not recorded, so nothing can be chosen by it;"
+            " addresses, ports, lengths, and TCP's header with its options are"
+        )
+
+
+def require_segments(kinds: Sequence[str]) -> None:
+    """Check that kinds are packets. Raises UsageError."""
+    if other := next((kind for kind in kinds if kind not in SEGMENT_KINDS), None):
+        raise UsageError(
+            f"--capture-filter chooses packets, and {other} is none:"
+            f" give --kinds some of {', '.join(SEGMENT_KINDS)}"
+        )

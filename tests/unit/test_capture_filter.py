@@ -1,0 +1,176 @@
+"""Capture filters: what they choose is what tcpdump chooses."""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tcprism import capture_filter
+from tcprism.capture_filter import Mask, compiled
+from tcprism.errors import LibraryMissing, UsageError
+from tcprism.helpers import FOLDERS
+from tests.support.tshark import fields
+
+SAMPLE = Path(capture_filter.__file__).with_name("sample.tcpr")
+TCPDUMP = next(
+    (path for folder in FOLDERS if Path(path := f"{folder}/tcpdump").exists()), "tcpdump"
+)
+LINKTYPE_RAW = 101
+EXPRESSIONS = (
+    "host 10.0.0.1 and tcp[tcpflags] & tcp-rst != 0",
+    "tcp[tcpflags] == tcp-syn|tcp-ack or tcp[13] & 2 != 0",
+    "src host 10.0.0.1 and not port 80",
+    "src port 80 and dst port 443 or dst host fd00::2",
+    "net 10.0.0.0/31 or ip6 net fe80::/10",
+    "portrange 1-100",
+    "ip6",
+    "udp",
+    "greater 100",
+    "less 60",
+    "len % 3 == 1 or len = 40",
+    "tcp[12] >> 4 > 5",
+    "(ip[2:2] - ((ip[0] & 0xf) << 2)) - ((tcp[12] & 0xf0) >> 2) > 0",
+    "tcp[tcp[12] / 4 : 4] > 0x80000000",
+    "tcp[4:4] > 0x80000000 and tcp[14:2] < 30000",
+    "ip[1] & 3 == 3 or ip6[0:2] & 0xff0 != 0",
+    "ip[8] / ip[1] > 20",
+    "ip[ip[1] * 20 : 2] = 80",
+    "8 + -ip[9] = 2 ^ ip[1] & 0",
+)
+
+
+def packet(choose: random.Random) -> bytes:
+    """Return a packet from its IP header on."""
+    addresses = choose.sample((1, 2, 3), 2)
+    ports = choose.sample((80, 443, 40000), 2)
+    flags = choose.choice((0x02, 0x12, 0x10, 0x18, 0x11, 0x04, 0xC2))
+    options = choose.choice((b"", b"\x01\x01\x08\x0a" + bytes(8), b"\x02\x04\x05\xb4"))
+    header = struct.pack(
+        ">HHIIHHHH",
+        *ports,
+        choose.getrandbits(32),
+        choose.getrandbits(32),
+        5 + len(options) // 4 << 12 | flags,
+        choose.getrandbits(16),
+        0,
+        0,
+    )
+    tcp = header + options + choose.randbytes(choose.choice((0, 5, 100)))
+    if choose.random() < 0.5:
+        ends = b"".join(socket.inet_aton(f"10.0.0.{address}") for address in addresses)
+        tos = choose.choice((0, 3))
+        fields = (0x45, tos, 20 + len(tcp), 0, 0x4000, 64, socket.IPPROTO_TCP, 0)
+        return struct.pack(">BBHHHBBH", *fields) + ends + tcp
+    network = choose.choice(("fe80::", "fd00::"))
+    pair = (socket.inet_pton(socket.AF_INET6, f"{network}{address}") for address in addresses)
+    head = struct.pack(">IHBB", 6 << 28 | choose.choice((0, 1 << 20)), len(tcp), 6, 64)
+    return head + b"".join(pair) + tcp
+
+
+def matches(expression: str, packets: list[bytes]) -> Mask:
+    """Return which packets our filter chooses."""
+    lengths = np.array([len(packet) for packet in packets])
+    table = np.zeros((len(packets), lengths.max()), np.uint8)
+    for row, packet in zip(table, packets, strict=True):
+        row[: len(packet)] = np.frombuffer(packet, np.uint8)
+    return compiled(expression).matches(table, lengths, lengths)
+
+
+def chosen_by_tcpdump(path: Path, expression: str) -> list[int]:
+    """Return the times of the packets in a file that tcpdump chooses, in seconds."""
+    command = [TCPDUMP, "-r", str(path), "-n", "-tt", expression]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [int(line.partition(".")[0]) for line in run.stdout.splitlines() if line[0].isdigit()]
+
+
+@pytest.fixture(scope="module")
+def packets() -> list[bytes]:
+    choose = random.Random(7)
+    return [packet(choose) for _ in range(400)]
+
+
+@pytest.fixture(scope="module")
+def capture(packets: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the packets, each at the second of its number."""
+    path = tmp_path_factory.mktemp("capture") / "packets.pcap"
+    head = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, LINKTYPE_RAW)
+    heads = (struct.pack("<IIII", at, 0, *[len(data)] * 2) for at, data in enumerate(packets))
+    path.write_bytes(head + b"".join(h + data for h, data in zip(heads, packets, strict=True)))
+    return path
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_tcpdump_chooses_the_same(expression: str, packets: list[bytes], capture: Path) -> None:
+    ours = np.flatnonzero(matches(expression, packets)).tolist()
+    assert ours == chosen_by_tcpdump(capture, expression)
+
+
+def test_what_is_not_understood_is_said_with_the_reason() -> None:
+    with pytest.raises(UsageError, match=r'"port http or" is not understood: .*syntax error'):
+        compiled("port http or")
+    with pytest.raises(UsageError, match="NUL"):
+        compiled("port 80\0")
+    with pytest.raises(UsageError, match="at most"):
+        compiled("port 80 or " * 1000 + "port 81")
+
+
+def test_a_packet_that_was_cut_before_a_byte_does_not_match() -> None:
+    header = struct.pack(">BxH5xB10x", 0x45, 40, socket.IPPROTO_TCP)
+    packet = header + struct.pack(">HH16x", 1, 80)
+    table, whole = np.frombuffer(packet, np.uint8)[None], np.array([len(packet)])
+    port = compiled("tcp[2:2] = 80")
+    assert port.matches(table, whole, whole).all()
+    assert not port.matches(table, np.array([23]), whole).any()
+
+
+def test_without_libpcap_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture_filter, "SONAMES", ("libpcap-of-nobody.so",))
+    capture_filter._libpcap.cache_clear()
+    with pytest.raises(LibraryMissing, match="apt-get install libpcap"):
+        compiled("port 80")
+    capture_filter._libpcap.cache_clear()
+
+
+RECORDED = "tcp[tcpflags] & (tcp-syn|tcp-fin) != 0 or src portrange 1-9999 and ip[2:2] < 60"
+
+
+def exported(path: Path, *arguments: str) -> Path:
+    """Export the recording that ships with tcprism as packets of its segments."""
+    command = [sys.executable, "-m", "tcprism", "export", str(SAMPLE), "--to", "pcapng"]
+    chosen = ("--packets", "segments", "-o", str(path), *arguments)
+    subprocess.run([*command, *chosen], check=True)
+    return path
+
+
+def test_an_export_has_the_packets_that_tcpdump_chooses(tmp_path: Path) -> None:
+    whole = exported(tmp_path / "whole.pcapng")
+    chosen = exported(tmp_path / "chosen.pcapng", "--capture-filter", RECORDED)
+    columns = ("tcp.srcport", "tcp.seq_raw", "tcp.ack_raw", "tcp.len", "tcp.flags")
+    tcpdump_chose = tmp_path / "tcpdump.pcap"
+    subprocess.run([TCPDUMP, "-r", str(whole), "-w", str(tcpdump_chose), RECORDED], check=True)
+    expected = fields(tcpdump_chose, *columns)
+    assert 0 < len(expected) < len(fields(whole, "frame.number"))
+    assert fields(chosen, *columns) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--capture-filter", "port 80 and"), "syntax error"),
+        (("--capture-filter", "ip[8] < 5"), "the time to live is not recorded"),
+        (("--capture-filter", "port 80", "--kinds", "send"), "send is none"),
+    ],
+)
+def test_what_cannot_be_chosen_is_refused(arguments: tuple[str, ...], reason: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "tcprism", "trace", *arguments], capture_output=True, text=True
+    )
+    assert run.returncode == 2
+    assert reason in run.stderr
