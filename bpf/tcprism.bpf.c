@@ -19,6 +19,7 @@
 #include "probes/snapshot.bpf.c"
 #include "probes/tls.bpf.c"
 #include "probes/tls_go.bpf.c"
+#include "probes/tls_nss.bpf.c"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 

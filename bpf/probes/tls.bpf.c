@@ -35,6 +35,13 @@ SEC("uprobe") int tls_write_ex2(struct pt_regs *ctx)
 	return 0;
 }
 
+/* ssize_t SSL_sendfile(ssl, file, offset, size, flags): the kernel reads the file, and encrypts it. */
+SEC("uprobe") int tls_sendfile(struct pt_regs *ctx)
+{
+	tls_enter(ctx, KIND_TLS_SEND, 0, ctx->cx, 0);
+	return 0;
+}
+
 /* SSL_do_handshake(ssl): it tells the connection before there is plaintext. */
 SEC("uprobe") int tls_handshake(struct pt_regs *ctx)
 {

@@ -202,6 +202,12 @@ INLINE void tls_sent_elsewhere(struct sock *sk, u64 bytes, u32 length)
 	tls_session_uses(&key, sk, SOCKET_CIPHERTEXT);
 }
 
+/* NSPR's functions may pass what a program gave them to TCP, or the other way round: that is no plaintext. */
+INLINE bool tls_passes_on(const struct tls_call *call, u64 bytes)
+{
+	return bytes >= call->buffer && bytes - call->buffer < call->requested;
+}
+
 /* What tls_moved() returns. */
 #define TLS_CARRIES MESSAGE_ENCRYPTED
 #define TLS_PAYLOAD_OF_NO_USE 0x10000
@@ -261,7 +267,7 @@ __noinline int tls_moved(u64 sk, u64 bytes, u32 length, u32 seq, u64 how)
 	key.pid = thread.pid;
 	session = bpf_map_lookup_elem(&tls_sessions, &key);
 	if (!session || session->sk != sk || ports_of(&session->connection) != how >> 32) {
-		if (!is_record(bytes))
+		if (!is_record(bytes) || tls_passes_on(call, bytes))
 			return 0;
 		session = tls_session_uses(&key, (struct sock *)sk, SOCKET_CALL);
 		if (!session)

@@ -97,10 +97,11 @@ INLINE void tls_fill(struct tls_message *m, const struct tls_caller *caller, con
 	m->event.flags = caller->flags;
 	m->session = call->session;
 	m->duration_ns = now_ns - call->start_ns;
-	m->requested = call->requested;
+	m->requested = call->requested < caller->bytes ? REQUESTED_UNKNOWN : call->requested; /* of several buffers */
 	m->encrypted_bytes = caller->encrypted;
 	m->payload_length = payload_length;
-	m->payload_unavailable = payload_length || !config.payload_limit ? PAYLOAD_AVAILABLE : PAYLOAD_FAULT;
+	m->payload_unavailable = payload_length || !config.payload_limit ? PAYLOAD_AVAILABLE :
+				 call->buffer ? PAYLOAD_FAULT : PAYLOAD_SPLICED;
 	m->socket_source = caller->source;
 }
 
@@ -123,8 +124,9 @@ INLINE void tls_fill(struct tls_message *m, const struct tls_caller *caller, con
 INLINE void tls_submit(const struct tls_caller *caller, const struct tls_call *call)
 {
 	u64 now_ns = bpf_ktime_get_ns();
-	u32 length = config.payload_limit ? payload_wanted(caller->bytes, BUFFER_FLAT) : 0;
+	u32 length = config.payload_limit && call->buffer ? payload_wanted(caller->bytes, BUFFER_FLAT) : 0;
 
+	length = MIN(length, call->requested);
 	if (config.payload_limit && length < caller->bytes)
 		COUNT(caller->counters->payload_cut, caller->bytes - length);
 	if (!length) {

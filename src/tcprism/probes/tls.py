@@ -9,27 +9,55 @@ _READ = ("SSL_read", "gnutls_record_recv")
 _WRITE_EX = ("SSL_write_ex", "SSL_write_early_data")
 _WRITE_EX2 = ("SSL_write_ex2",)
 _READ_EX = ("SSL_read_ex", "SSL_read_early_data")
-_HANDSHAKE = ("SSL_do_handshake", "SSL_connect", "SSL_accept", "gnutls_handshake")
+_SENDFILE = ("SSL_sendfile",)
+_HANDSHAKE = (
+    "SSL_do_handshake",
+    "SSL_connect",
+    "SSL_accept",
+    "gnutls_handshake",
+    "SSL_ForceHandshake",
+)
 _OTHERS = ("SSL_peek", "SSL_peek_ex", "SSL_shutdown", "gnutls_bye")
 
 _INTO_MEMORY = ("BIO_write", "mem_write", "bio_write")  # the latter two by tls/memory.py
+
+_NSPR_WRITE = ("PR_Write", "PR_Send")
+_NSPR_WRITEV = ("PR_Writev",)
+_NSPR_READ = ("PR_Read",)
+_NSPR_RECV = ("PR_Recv",)
 
 _GO_WRITE = ("crypto/tls.(*Conn).Write",)
 _GO_READ = ("crypto/tls.(*Conn).Read",)
 
 # Returns first: a call whose entry is seen is then seen to return.
 _PROGRAMS = (
-    Program("tls_returned", _KINDS, "uretprobe", symbols=(*_WRITE, *_READ, *_HANDSHAKE, *_OTHERS)),
+    Program(
+        "tls_returned",
+        _KINDS,
+        "uretprobe",
+        symbols=(*_WRITE, *_READ, *_SENDFILE, *_HANDSHAKE, *_OTHERS),
+    ),
     Program("tls_returned_ex", _KINDS, "uretprobe", symbols=(*_WRITE_EX, *_WRITE_EX2, *_READ_EX)),
-    Program("tls_free", _KINDS, "uprobe", symbols=("SSL_free", "gnutls_deinit")),
+    Program("tls_free", _KINDS, "uprobe", symbols=("SSL_free", "gnutls_deinit", "PR_Close")),
     Program("tls_handshake", _KINDS, "uprobe", symbols=_HANDSHAKE),
     Program("tls_other", _KINDS, "uprobe", symbols=_OTHERS),
     Program("tls_encrypted", _KINDS, "uprobe", symbols=_INTO_MEMORY),
     Program("tls_write", _KINDS, "uprobe", symbols=_WRITE),
     Program("tls_write_ex", _KINDS, "uprobe", symbols=_WRITE_EX),
     Program("tls_write_ex2", _KINDS, "uprobe", symbols=_WRITE_EX2),
+    Program("tls_sendfile", _KINDS, "uprobe", symbols=_SENDFILE),
     Program("tls_read", _KINDS, "uprobe", symbols=_READ),
     Program("tls_read_ex", _KINDS, "uprobe", symbols=_READ_EX),
+    Program(
+        "tls_nspr_returned",
+        _KINDS,
+        "uretprobe",
+        symbols=(*_NSPR_WRITE, *_NSPR_WRITEV, *_NSPR_READ, *_NSPR_RECV),
+    ),
+    Program("tls_nspr_write", _KINDS, "uprobe", symbols=_NSPR_WRITE),
+    Program("tls_nspr_writev", _KINDS, "uprobe", symbols=_NSPR_WRITEV),
+    Program("tls_nspr_read", _KINDS, "uprobe", symbols=_NSPR_READ),
+    Program("tls_nspr_recv", _KINDS, "uprobe", symbols=_NSPR_RECV),
     Program("tls_go_returned", _KINDS, "uprobe", symbols=(*_GO_WRITE, *_GO_READ), returns=True),
     Program("tls_go_close", _KINDS, "uprobe", symbols=("crypto/tls.(*Conn).Close",)),
     Program("tls_go_write", _KINDS, "uprobe", symbols=_GO_WRITE),

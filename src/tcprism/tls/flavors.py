@@ -80,9 +80,9 @@ FLAVORS = (
         "nss",
         "NSS",
         b"SSL_ImportFD",
-        (b"SSL_ImportFD",),
+        (b"SSL_ForceHandshake", b"SSL_ImportFD"),
         b"PR_Write",
-        (b"PR_Close", b"PR_Read", b"PR_Recv", b"PR_Send", b"PR_Write"),
+        (b"PR_Close", b"PR_Read", b"PR_Recv", b"PR_Send", b"PR_Write", b"PR_Writev"),
         (re.compile(rb"(?<=Version: )NSS [0-9]+\.[0-9.]*[0-9]"),),
     ),
 )
