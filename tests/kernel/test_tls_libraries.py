@@ -1,11 +1,14 @@
 """Tracing attaches to TLS libraries that appear while it goes on, and no odd one stops it."""
 
 import shutil
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from tcprism.sources.tls_libraries import TlsLibraries
 from tcprism.sources.tracing import Tracing
 from tcprism.tls.libraries import Library, find
 from tests.support.netns import Netns
+from tests.support.tls import certificate
 from tests.support.tracer import PATIENCE
 from tests.unit.tls.disassembly import offsets
 from tests.unit.tls.test_libraries import linked, mapping
@@ -50,11 +54,11 @@ def server(netns: Netns, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def client(netns: Netns, libraries: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a client that takes its libraries from a folder."""
+def client(netns: Netns, libraries: Path, *inside: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a client that takes its libraries from a folder; `inside`: by another command."""
     with subprocess.Popen(
-        netns.command("env", f"LD_LIBRARY_PATH={libraries}", "openssl", "s_client", "-quiet",
-                      "-connect", "127.0.0.1:4433"),
+        netns.command(*inside, "env", f"LD_LIBRARY_PATH={libraries}", "openssl", "s_client",
+                      "-quiet", "-connect", "127.0.0.1:4433"),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     ) as process:  # fmt: skip
         try:
@@ -211,6 +215,84 @@ def test_memory_that_is_not_the_librarys(netns: Netns, tmp_path: Path) -> None:
             found |= seen()
         assert {found[port] for port in ports} == {"ciphertext"}
         client.communicate("\n")
+
+
+@contextmanager
+def reversing(netns: Netns, folder: Path) -> Iterator[None]:
+    """Send back each line of several clients at once, its bytes in reverse."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate(folder))
+    threads: list[threading.Thread] = []
+
+    def serve(end: socket.socket) -> None:
+        with suppress(OSError), context.wrap_socket(end, server_side=True) as session:
+            while line := session.recv(100):
+                session.sendall(line[-2::-1] + b"\n")
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threads.append(threading.Thread(target=serve, args=listener.accept()[:1]))
+                threads[-1].start()
+
+    with netns.socket() as listener:
+        listener.bind(("127.0.0.1", 4433))
+        listener.listen()
+        threads.append(threading.Thread(target=accept))
+        threads[0].start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join()
+
+
+def exchange(process: subprocess.Popen[bytes], line: bytes) -> bytes:
+    """Have a client say a line; return the answer."""
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(line)
+    process.stdin.flush()
+    return process.stdout.readline()
+
+
+def test_processes_of_two_containers_before_and_after_an_upgrade(
+    netns: Netns, tmp_path: Path, libraries: Path
+) -> None:
+    """Each has a mount namespace of its own; one runs before tracing, with a file now deleted."""
+    mounted = f'mount --bind {libraries} /mnt && exec "$@"'
+    inside = ("unshare", "--mount", "sh", "-c", mounted, "sh")
+    place = Path("/mnt")
+    with reversing(netns, tmp_path), client(netns, place, *inside) as old:
+        assert exchange(old, b"unseen\n") == b"neesnu\n"
+        for path in [*libraries.iterdir()]:
+            shutil.copy(path, tmp_path / "new")
+            (tmp_path / "new").rename(path)
+        with (
+            Tracing(request(netns)) as tracing,
+            client(netns, place, *inside) as new,
+            client(netns, place, *inside) as newer,
+        ):
+            processes = {"old": old, "new": new, "newer": newer}
+            exchange(new, b"first\n")  # its library is found meanwhile
+            deadline, found = time.monotonic() + PATIENCE, []
+            while not any(event.pid == new.pid and event.kind == "tls_send" for event in found):
+                assert time.monotonic() < deadline
+                exchange(new, b"again\n")
+                found += tracing.read()
+            for name, process in processes.items():
+                exchange(process, f"{name}\n".encode())
+            tracing.stop()
+            while len(batch := tracing.drain()):
+                found += batch
+    for name, process in processes.items():
+        line = f"{name}\n".encode()
+        seen = [event for event in found if event.pid == process.pid]
+        said = [event for event in seen if event["payload"] in (line, line[-2::-1] + b"\n")]
+        assert [event.kind for event in said] == ["tls_send", "tls_recv"], name
+        (port,) = {event.local_port for event in seen if event.kind == "send"}
+        assert {(event["socket_source"], event.local_port) for event in said} == {("call", port)}
 
 
 def test_a_library_that_the_kernel_refuses(netns: Netns, libraries: Path, tmp_path: Path) -> None:
