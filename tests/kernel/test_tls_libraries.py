@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tcprism.errors import KernelRefused
+from tcprism.events import Event
 from tcprism.filters import Criteria
 from tcprism.sources.request import Request
 from tcprism.sources.tls_libraries import TlsLibraries
@@ -276,7 +277,8 @@ def test_processes_of_two_containers_before_and_after_an_upgrade(
         ):
             processes = {"old": old, "new": new, "newer": newer}
             exchange(new, b"first\n")  # its library is found meanwhile
-            deadline, found = time.monotonic() + PATIENCE, []
+            deadline = time.monotonic() + PATIENCE
+            found: list[Event] = []
             while not any(event.pid == new.pid and event.kind == "tls_send" for event in found):
                 assert time.monotonic() < deadline
                 exchange(new, b"again\n")
