@@ -7,10 +7,12 @@ import shutil
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -29,6 +31,7 @@ pytestmark = pytest.mark.native  # the stage is the same everywhere, and so are 
 
 WAIT = 0.3  # seconds that stand out on a busy machine
 BUSY = 0.25  # what a busy machine may add to another part
+NGINX_NS = 1_000_000  # what nginx' log can be off
 GET = b"GET /cart/7?token=secret HTTP/1.1\r\nHost: shop\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 SPLIT = (
@@ -269,3 +272,52 @@ def test_a_burst_that_comes_faster_than_it_is_read_is_shown_whole(netns: Netns) 
     assert set(lost.values()) == {0}
     assert found + len(stage.close()) == turns * in_a_turn
     assert early < found // 2, "it was no burst"
+
+
+def sell(shop: socket.socket, delays_ms: Sequence[int]) -> None:
+    """Respond to a request a connection, each after its delay."""
+    for delay_ms in delays_ms:
+        connection, _ = shop.accept()
+        with connection:
+            connection.settimeout(60)
+            while not connection.recv(65_536).endswith(b"\r\n\r\n"):
+                pass
+            time.sleep(delay_ms / 1000)
+            connection.sendall(OK)
+
+
+def test_times_are_those_that_nginx_has_logged(netns: Netns, tmp_path: Path) -> None:
+    """It counts whole milliseconds, of its clock, which it reads once for all that it does then."""
+    delays_ms = [number % 20 for number in range(100)]
+    with (
+        nginx(netns, tmp_path) as log,
+        netns.socket() as shop,
+        tracing(tmp_path / "out", "--netns", netns.path, view="requests") as tracer,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        shop.bind(("127.0.0.1", 8081))
+        shop.listen()
+        sold = pool.submit(sell, shop, delays_ms)
+        with netns.socket() as client:
+            client.connect(("127.0.0.1", 8080))
+            for number in range(len(delays_ms)):
+                client.sendall(b"GET /shop/%d HTTP/1.1\r\nHost: shop\r\n\r\n" % number)
+                answer = b""
+                while not answer.endswith(b"hello"):
+                    answer += client.recv(65_536)
+        sold.result()
+    logged = [line.split()[-2:] for line in log.read_text().splitlines()]
+    asked = {
+        port: [event for event in tracer.events if event["remote_port"] == port]
+        for port in (8080, 8081)
+    }
+    for port, place in ((8080, 0), (8081, 1)):
+        events = sorted(asked[port], key=lambda event: event["start_ts_ns"])
+        assert [event["resource"] for event in events] == [
+            f"/shop/{number}" for number in range(len(delays_ms))
+        ]
+        off = [
+            abs(event["request_ns"] - round(float(times[place]) * 1e9))
+            for event, times in zip(events, logged, strict=True)
+        ]
+        assert median(off) < NGINX_NS

@@ -1,11 +1,13 @@
 """Requests of real servers of Redis, Memcached and DNS, as exact as what the servers count."""
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -26,6 +28,7 @@ INCR counter
 EXEC
 GET nothing
 """
+CLOSE_NS = 50_000  # how near the median is to what the server measured
 SPIN = "local s = 0 for i = 1, 2e7 do s = s + i end return s"
 
 
@@ -62,6 +65,41 @@ def test_redis(netns: Netns, tmp_path: Path) -> None:
     assert unanswered <= {"pending", "gap"}
     (spin,) = (event for event in events if event["method"] == "EVAL")
     assert 0 <= spin["server_ns"] - int(slow[2]) * 1000 < 50_000_000
+
+
+def say(*words: str) -> bytes:
+    """Return a command of Redis."""
+    told = "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
+    return f"*{len(words)}\r\n{told}".encode()
+
+
+def test_times_are_those_of_the_slow_log_of_redis(netns: Netns, tmp_path: Path) -> None:
+    """It has what a command took in microseconds, without reading it and writing the response."""
+    server = (
+        "redis-server", "--bind", ADDRESS, "--save", "", "--dir", str(tmp_path),
+        "--slowlog-log-slower-than", "0", "--slowlog-max-len", "1000",
+    )  # fmt: skip
+    with serving(netns, tmp_path / "log", *server), netns.socket() as client:
+        with tracing(tmp_path / "out", "--netns", netns.path, view="requests") as tracer:
+            client.connect((ADDRESS, 6379))
+            for number in range(100):
+                client.sendall(say("SET", "a", "x" * number))
+                receive(client, len(b"+OK\r\n"))
+                spin = f"for i = 1, {number * 1000} do end return 1"
+                client.sendall(say("EVAL", spin, "0"))
+                receive(client, len(b":1\r\n"))
+        slow = json.loads(netns.run("redis-cli", "--json", "SLOWLOG", "GET", "-1"))
+    logged = [(entry[3][0], entry[2]) for entry in reversed(slow)]
+    logged = [one for one in logged if one[0] != "HELLO"]  # of redis-cli, later
+    events = sorted(tracer.events, key=lambda event: event["start_ts_ns"])
+    assert [event["method"] for event in events] == [name for name, _ in logged]
+    assert len(events) == 200
+    assert {(event["view"], event["server_source"]) for event in events} == {("both", "server")}
+    off = [
+        abs(event["server_ns"] - took_us * 1000)
+        for event, (_, took_us) in zip(events, logged, strict=True)
+    ]
+    assert median(off) < CLOSE_NS
 
 
 def test_memcached(netns: Netns, tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ NGINX = """\
 worker_processes 2; pid {folder}/nginx.pid; error_log {folder}/error.log; daemon off;
 events {{ worker_connections 512; }}
 http {{
-  log_format sizes '- "$request" $status $request_length $bytes_sent';
+  log_format sizes '- "$request" $status $request_length $bytes_sent'
+    ' $request_time $upstream_response_time';
   access_log {folder}/access.log sizes; root {folder}; client_body_temp_path {folder}/a;
   proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d;
   scgi_temp_path {folder}/e;
   server {{ listen 127.0.0.1:8080 {protocol}; keepalive_requests 100000; {settings}
     location /hello {{ return 200 "hello"; }} location /broken {{ return 503; }}
-    location /none {{ return 404; }} }}
+    location /none {{ return 404; }} location /shop {{ proxy_pass http://127.0.0.1:8081; }} }}
 }}
 """
 
@@ -35,6 +36,7 @@ def nginx(
 ) -> Iterator[Path]:
     """Run nginx, which speaks HTTP/1 or "http2"; yield its access log.
 
+    What is below /shop it asks a server at port 8081.
     With a certificate and its key, inside TLS. Responses set a cookie, if there is one.
     """
     if not shutil.which("nginx"):
