@@ -4,12 +4,40 @@ import pytest
 
 from tcprism.protocols.http1 import HTTP1
 
-from .talk import CLIENT, SERVER, Talk, exchanges, told
+from .talk import CLIENT, SERVER, Talk, exchanges, recorded, told
 
 GET = b"GET /cart/7?token=secret HTTP/1.1\r\nHost: shop\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 CHUNKED += b"5\r\nhello\r\n6;x=y\r\n world\r\n0\r\n\r\n"
+
+
+# What nginx 1.22 logged while record.py wrote recorded/http1.txt: curl with HEAD, chunked bodies
+# both ways, an interim response and kept connections; six pipelined requests, one of HTTP/1.0.
+LOGGED = [
+    ("GET", "/hello", "200"),
+    ("GET", "/broken", "503"),
+    ("HEAD", "/hello", "200"),
+    ("POST", "/shop/cart", "200"),
+    ("POST", "/shop/chunked", "200"),
+    ("POST", "/shop/expect", "200"),
+    ("POST", "/empty", "204"),
+    ("POST", "/none", "404"),
+    ("GET", "/hello", "200"),
+    ("GET", "/none", "404"),
+    ("GET", "/empty", "204"),
+    ("GET", "/text.txt", "200"),
+    ("GET", "/hello", "200"),
+    ("GET", "/shop/many", "200"),
+    ("GET", "/hello", "200"),
+]
+
+
+def test_what_nginx_logged() -> None:
+    found = [one for said in recorded("http1.txt") for one in exchanges(said)]
+    assert [(method, path.rstrip("?"), status) for method, path, status in told(found)] == LOGGED
+    assert not any(one.gap for one in found)
+    assert "hunter2" not in repr(found)
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 1000])

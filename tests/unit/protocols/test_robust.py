@@ -1,6 +1,8 @@
 """All protocols: what is cut, missing or no protocol at all misleads none of them."""
 
 import random
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from tcprism.protocols import Exchange, Match, Protocol
 from tcprism.protocols.known import PROTOCOLS
 
-from .talk import Said, Talk, exchanges, recorded
+from .talk import CLIENT, SERVER, Said, Talk, exchanges, recorded
 
 RECORDED = [
     said
@@ -26,6 +28,11 @@ ROBUST = settings(
 conversations = st.sampled_from(RECORDED)
 
 PLAIN = [protocol for protocol in PROTOCOLS if protocol.name != "tls"]
+
+
+def test_conversations_of_every_protocol_are_tried() -> None:
+    found = {one.protocol for said in RECORDED for one in exchanges(said)}
+    assert found == {protocol.name for protocol in PROTOCOLS}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
@@ -101,6 +108,64 @@ def test_changed_bytes_never_raise(said: list[Said], data: st.DataObject) -> Non
             changed[data.draw(st.integers(0, len(piece) - 1))] = data.draw(st.integers(0, 255))
         talk.say(side, bytes(changed))
     talk.end()
+
+
+@given(conversations, st.randoms(use_true_random=False))
+@ROBUST
+def test_what_threads_write_is_put_in_order(said: list[Said], dice: random.Random) -> None:
+    """Each writes a part of what was written at once, and their calls return in any order."""
+    talk, at, begun = Talk(), [1000, 5000], set[int]()
+    for side, data in said:
+        cuts = sorted({0, *(dice.randrange(len(data)) for _ in range(4)), len(data)})
+        parts = list(pairwise(cuts))
+        kept = parts[: side not in begun]  # what comes first is taken for the start
+        others = parts[len(kept) :]
+        dice.shuffle(others)
+        for begin, end in (*kept, *others):
+            talk.conversation.feed(side, at[side] + begin, end - begin, data[begin:end], 1000)
+        begun.add(side)
+        at[side] += len(data)
+    assert talk.end() == exchanges(said)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1), st.binary(min_size=1, max_size=200))
+        | conversations.flatmap(st.sampled_from),
+        max_size=30,
+    )
+)
+@ROBUST
+def test_pieces_of_all_protocols_and_of_none_never_raise(said: list[Said]) -> None:
+    for one in exchanges(said):
+        assert one.begin is None or one.end is None or one.begin <= one.end
+
+
+def calls(said: list[Said]) -> int:
+    """Return how many functions are called to read a conversation."""
+    count = 0
+
+    def profile(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(profile)
+    try:
+        exchanges(said)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
+def test_the_work_grows_with_the_bytes_alone(protocol: Protocol) -> None:
+    """However many requests wait for their responses."""
+    for said in RECORDED:
+        if protocol.name not in {one.protocol for one in exchanges(said)}:
+            continue
+        pieces = [[one for one in said if one[0] == side] for side in (CLIENT, SERVER)]
+        few, many = (calls(pieces[0] * times + pieces[1] * times) for times in (3, 24))
+        assert many < 12 * few
 
 
 @given(conversations, st.data())
