@@ -15,7 +15,7 @@ _ENOUGH = 2  # arguments that are strings, to be a command
 _ELEMENTS_MAX = 1 << 32
 
 _COMMAND = re.compile(rb"\*([1-9]\d{0,6})\r\n\$(\d{1,2})\r\n([A-Za-z][\w.-]*)\r\n")
-_PAIR = re.compile(rb"\*2\r\n\$(\d{1,2})\r\n([A-Za-z][\w.-]*)\r\n\$(\d{1,3})\r\n")
+_WITH_KEY = re.compile(rb"\*([2-9])\r\n\$(\d{1,2})\r\n([A-Za-z][\w.-]*)\r\n\$(\d{1,3})\r\n")
 _COMMAND_BEGUN = re.compile(
     rb"\*(?:[1-9]\d{0,6}(?:\r(?:\n(?:\$(?:\d{1,2}(?:\r(?:\n(?:[A-Za-z][\w.-]{0,98}\r?)?)?)?)?)?)?)?)?"
 )
@@ -113,7 +113,7 @@ class Wire(Ordered):
     def _command(self, data: bytes, place: int, at: int) -> int:
         """Read the first line of a command and its name, or all of one that is inline."""
         self.begin = at + place
-        if (found := _PAIR.match(data, place)) and (end := self._pair(found, data)):
+        if (found := _WITH_KEY.match(data, place)) and (end := self._with_key(found, data)):
             return end
         if found := _COMMAND.match(data, place):
             if int(found[2]) != len(found[3]):
@@ -130,14 +130,15 @@ class Wire(Ordered):
             return place
         raise NotThisProtocol
 
-    def _pair(self, found: re.Match[bytes], data: bytes) -> int:
-        """Take a command with one argument at once; return the place behind it, 0: not whole."""
+    def _with_key(self, found: re.Match[bytes], data: bytes) -> int:
+        """Take the name and the first argument at once; return the place behind, 0: not whole."""
         begin = found.end()
-        end = begin + int(found[3])
-        if data[end : end + 2] != b"\r\n" or int(found[1]) != len(found[2]):
+        end = begin + int(found[4])
+        if data[end : end + 2] != b"\r\n" or int(found[2]) != len(found[3]):
             return 0
-        self.size = 2
-        self.arguments = [found[2], data[begin : min(end, begin + RESOURCE_MAX)]]
+        self.size = int(found[1])
+        self.more = self.size - 2
+        self.arguments = [found[3], data[begin : min(end, begin + RESOURCE_MAX)]]
         return end + 2
 
     def _take(self, data: bytes, place: int) -> tuple[int, bool]:

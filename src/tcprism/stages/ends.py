@@ -25,6 +25,14 @@ class View:
         self.head = b""  # of its latest message from another process than before
         self.flows = self._flow(side, 0), self._flow(1 - side, 1)  # what it writes, and reads
 
+    def left(self, seq: int, size: int, unsent_us: int, unacked_us: int) -> None:
+        """Take when bytes left that this end wrote; of responses nobody asks that."""
+        connection, side = self.connection, self.side
+        conversation = connection.conversation
+        if conversation.client in (side, -1) and not connection.unseen:
+            end = conversation.offset(side, seq) + size
+            connection.timelines[side].left.add(end, unsent_us, unacked_us)
+
     def _flow(self, side: int, which: int) -> Flow:
         connection, conversation = self.connection, self.connection.conversation
         timeline, direction = connection.timelines[side], conversation.directions[side]
@@ -51,6 +59,11 @@ class Connection:
     def is_over(self) -> bool:
         """Whether nothing more can come of its messages."""
         return self.conversation.unknown and not (self.finished or self.plaintext)
+
+    @property
+    def unseen(self) -> bool:
+        """Whether nothing of it is read, nor will be."""
+        return self.conversation.unknown and not self.plaintext
 
     @property
     def kept(self) -> int:

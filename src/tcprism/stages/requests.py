@@ -204,11 +204,14 @@ class Requests(StatefulStage):
     ) -> None:
         """Take what is known of a connection besides its messages."""
         seq, size, second, third = told
-        if what in (ENCRYPTED, DECRYPTED):
+        if what == ACKED:
+            if view is not None:
+                view.left(seq, size, second, third)
+        elif what in (ENCRYPTED, DECRYPTED):
             view = view or self._view(part.rows[row], key)
             self._take_plaintext(view, what - ENCRYPTED, told, part, row)
         elif view is not None:
-            self._more(view, what, (seq, size), (second, third), part.rows, row)
+            self._more(view, what, (seq, size), part.rows, row)
 
     def _take_plaintext(
         self, view: View, what: int, told: tuple[int, int, int, int], part: Part, row: int
@@ -240,21 +243,14 @@ class Requests(StatefulStage):
         view: View,
         what: int,
         stretch: tuple[int, int],
-        waited: tuple[int, int],
         rows: Rows,
         row: int,
     ) -> None:
         """Take what became of the bytes of messages."""
         connection, (seq, size) = view.connection, stretch
         conversation, side = connection.conversation, view.side
-        unseen = conversation.unknown and not connection.plaintext
-        if what == ACKED:
-            # Of responses nobody asks when they left.
-            if conversation.client in (side, -1) and not unseen:
-                end = conversation.offset(side, seq) + size
-                connection.timelines[side].left.add(end, *waited)
-        elif what == REPEATED:
-            if not unseen:
+        if what == REPEATED:
+            if not connection.unseen:
                 offset = conversation.offset(side, seq)
                 connection.timelines[side].repeat(offset, offset + size, rows[row])
         elif self._views.pop(view.key, None):
