@@ -87,32 +87,42 @@ class Redis(Wire):
             return True
         return kind == b"*" and not self._resp3 and (self._pubsub or not self.waiting)
 
-    def replied(self, reply: Reply, end: int) -> None:
-        """Pair a reply."""
-        if reply.words and self._unasked(reply, end):
-            return
-        if self._monitor and reply.first[:1] == b"+" and reply.first[1:2].isdigit():
+    def replied(self, first: bytes, begin: int, end: int) -> None:
+        """Pair a reply of one element."""
+        error = first if first[:1] == b"-" else b""
+        if self._monitor and first[:1] == b"+" and first[1:2].isdigit():
             return
         if self._confirmations:
-            self._refused(reply)
+            self._refused(first, error)
+        self._pair(first, error, begin, end)
+
+    def replied_more(self, reply: Reply, end: int) -> None:
+        """Pair a reply that has elements, or came in pieces."""
+        if reply.words and self._unasked(reply, end):
+            return
+        if self._confirmations:
+            self._refused(reply.first, reply.error)
+        self._pair(reply.first, reply.error, reply.begin, end)
+
+    def _pair(self, first: bytes, error: bytes, begin: int, end: int) -> None:
         exchange = self.answer(end)
         if not exchange:
             return
-        exchange.response_begin, exchange.response_end = reply.begin, end
-        exchange.status = _status(reply.first)
-        if reply.error and (reply.first[:1] in b"-!" or exchange.method == "EXEC"):
+        exchange.response_begin, exchange.response_end = begin, end
+        exchange.status = _status(first)
+        if error and (first[:1] in b"-!" or exchange.method == "EXEC"):
             exchange.failed = True
-            code = _ERROR.match(reply.error)
+            code = _ERROR.match(error)
             exchange.status = code[1].decode() if code else "ERR"
         if exchange.method in _MODES:
-            self._mode(exchange, reply)
+            self._mode(exchange, first)
         self.done.append(exchange)
 
-    def _mode(self, exchange: Exchange, reply: Reply) -> None:
+    def _mode(self, exchange: Exchange, first: bytes) -> None:
         if exchange.failed:
             return
         if exchange.method == "HELLO":
-            self._resp3 = reply.first[:1] == b"%"
+            self._resp3 = first[:1] == b"%"
         elif exchange.method == "MONITOR":
             self._monitor = True
         elif exchange.method == "PSYNC":
@@ -165,10 +175,10 @@ class Redis(Wire):
         exchange.gap |= more < 0 and not self._counted
         self.done.append(exchange)
 
-    def _refused(self, reply: Reply) -> None:
+    def _refused(self, first: bytes, error: bytes) -> None:
         """A subscription that is not confirmed is queued or an error, else its end was not seen."""
         while self._subscribing():
-            plain = reply.error or reply.first == b"+QUEUED"
+            plain = error or first == b"+QUEUED"
             if plain and self.waiting[0].response_begin is None:
                 self._confirmations.popleft()
                 return

@@ -74,8 +74,12 @@ class Wire(Ordered):
         """Take the command that is whole now, before an offset."""
 
     @abstractmethod
-    def replied(self, reply: Reply, end: int) -> None:
-        """Take a reply that is whole now, before an offset."""
+    def replied(self, first: bytes, begin: int, end: int) -> None:
+        """Take a reply of one element, of which `first` is the first line, between offsets."""
+
+    @abstractmethod
+    def replied_more(self, reply: Reply, end: int) -> None:
+        """Take a reply that came in pieces or has elements, and is whole now, before an offset."""
 
     @abstractmethod
     def may_be_unasked(self, kind: bytes) -> bool:
@@ -174,6 +178,10 @@ class Wire(Ordered):
                 if not _ELEMENT_BEGUN.fullmatch(data, place):
                     raise NotThisProtocol
                 return place
+            if self.reply is None and (end := _simple(found, data)):
+                self.replied(found[0][:-2], at + place, at + end)
+                place = end
+                continue
             reply = self.reply or self._first(found, at + place)
             if found.lastindex == 1:
                 reply.note(found[1])
@@ -188,7 +196,7 @@ class Wire(Ordered):
                 place = _skip(reply, data, found.end())
             if not reply.left:
                 self.reply = None
-                self.replied(reply, at + place)
+                self.replied_more(reply, at + place)
         return place
 
     def _first(self, found: re.Match[bytes], begin: int) -> Reply:
@@ -222,6 +230,16 @@ class Wire(Ordered):
             reply.left += (2 * count if kind == b"%" else count) - 1
         if reply.left > _ELEMENTS_MAX:
             raise NotThisProtocol
+
+
+def _simple(found: re.Match[bytes], data: bytes) -> int:
+    """Return the place behind a line or a string that is whole; 0: it is neither."""
+    if found.lastindex == 1:
+        return found.end()
+    if found[2] != b"$":
+        return 0
+    end = found.end() + int(found[3]) + 2
+    return end if data[end - 2 : end] == b"\r\n" and end <= len(data) else 0
 
 
 def _skip(reply: Reply, data: bytes, place: int) -> int:
