@@ -1,6 +1,7 @@
 """Real servers under load on all CPUs: what they keep with `tcprism requests`, and what that shows.
 
 Its turns lie between those of `tcprism trace` of messages, and make a pair with each of them.
+The last table has its memory over many connections, each with a request.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
@@ -17,8 +19,8 @@ from typing import NamedTuple
 
 from benchmarks.load import load_namespace
 from benchmarks.rounds import Rounds
-from benchmarks.table import Table, at_least
-from benchmarks.tracer import lost, tracing
+from benchmarks.table import Table, at_least, at_most
+from benchmarks.tracer import MeasuredTracer, lost, tracing
 from tests.support.netns import Netns
 from tests.support.nginx import nginx
 from tests.support.server import serving
@@ -30,6 +32,10 @@ _LOADS = {
     "redis-benchmark": (*_REDIS, "{}"),
     "redis-benchmark -P 16": (*_REDIS, "{}", "-P", "16"),
 }
+_CONNECTIONS = ("ab", "-q", "-c", "100", "-n", "{}", "http://127.0.0.1:8080/hello")
+_STEPS = 10
+_IDLE_NS = 20_000_000  # of CPU in a quarter of a second: all has been written
+GROWTH = at_most(1.05, "{:.2f}")
 _PROGRAMS = ("nginx", "redis-server", "ab", "redis-benchmark")
 _RATE = re.compile(r"Requests per second: +([\d.]+)|GET: ([\d.]+) requests per second")
 
@@ -79,7 +85,44 @@ def run(rounds: Rounds) -> None:
         for name, command in _LOADS.items():
             load = tuple(word.format(count) for word in command)
             table.add(name, *_measured(netns, load, repeats, count))
+        table.print()
+        _memory(netns, rounds.pick(10_000, 100_000, 1_000_000))
+
+
+def _memory(netns: Netns, count: int) -> None:
+    """Print the memory after each tenth of so many connections, when all of it is written."""
+    load = [word.format(count // _STEPS) for word in _CONNECTIONS]
+    sizes: list[int] = []
+    with tempfile.NamedTemporaryFile() as file:
+        output = Path(file.name)
+        with tracing(netns, view="requests", output=output, prefix=()) as tracer:
+            for _ in range(_STEPS):
+                netns.run(*load)
+                _await_idle(tracer)
+                sizes.append(tracer.resident_bytes()[0])
+        with output.open("rb") as lines:
+            shown = sum(1 for _ in lines) - 1
+    table = Table(
+        f"memory of requests over {count:,} connections, MB without the rings",
+        (
+            "",
+            *(f"{tenth}/{_STEPS}" for tenth in range(1, _STEPS + 1)),
+            "last/third",
+            "",
+            "",
+            "shown",
+        ),
+    )
+    cells = GROWTH.cells(sizes[-1] / sizes[2])
+    table.add("ab -c 100", *(f"{size / 1e6:.0f}" for size in sizes), *cells, f"{shown:,}")
     table.print()
+
+
+def _await_idle(tracer: MeasuredTracer) -> None:
+    spent = 0
+    while (now := tracer.cpu_ns) - spent > _IDLE_NS:
+        spent = now
+        time.sleep(0.25)
 
 
 def _measured(netns: Netns, load: tuple[str, ...], repeats: int, count: int) -> Iterator[str]:
