@@ -57,3 +57,20 @@ def test_a_standard_output_that_others_may_read_is_refused(tmp_path: Path) -> No
             )
         told.append((done.returncode, "others may read" in done.stderr))
     assert told == [(1, True), (0, False)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("trace", "--tls=handshakes"), "`tcprism requests --protocol tls` shows handshakes"),
+        (("explain", "--tls", "{file}"), "`tcprism record --tls` made it"),
+    ],
+)
+def test_what_it_does_not_take(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    (tmp_path / "run.tcpr").touch()
+    given = [word.format(file=tmp_path / "run.tcpr") for word in words]
+    done = subprocess.run(
+        [sys.executable, "-m", "tcprism", *given], stderr=subprocess.PIPE, text=True
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
