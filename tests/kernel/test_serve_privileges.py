@@ -94,10 +94,14 @@ def _refused(folder: Path) -> None:
         _load_programs()
     with _must_fail(PermissionError):
         socket.socket()
-    with _must_fail(PermissionError):
-        Path("/etc/shadow").read_bytes()
-    with _must_fail(PermissionError):
-        (folder.parent / "elsewhere").write_text("")
+    if confinement.landlock_version():  # from 5.13 on; before, root still owns its files
+        with _must_fail(PermissionError):
+            Path("/etc/shadow").read_bytes()
+        with _must_fail(PermissionError):
+            (folder.parent / "elsewhere").write_text("")
+    elif os.geteuid():
+        with _must_fail(PermissionError):
+            Path("/etc/shadow").read_bytes()
     with _must_fail(PermissionError):
         subprocess.run(["/bin/true"])
     with _must_fail(PermissionError):
@@ -108,8 +112,6 @@ def _refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("user", [NOBODY, ROOT], ids=lambda user: user.name)
 def test_privileges_are_gone_and_events_go_on(netns: Netns, open_place: Path, user: User) -> None:
-    if not confinement.landlock_version():
-        pytest.skip("this kernel has no Landlock (CONFIG_SECURITY_LANDLOCK, 5.13)")
     folder = open_place / "recordings"
     folder.mkdir()
     os.chown(folder, user.uid, user.gid)
@@ -135,7 +137,6 @@ def test_privileges_are_gone_and_events_go_on(netns: Netns, open_place: Path, us
 
     with closing(listener), closing(client):
         assert _in_child(work) == ""
-    assert not (open_place / "elsewhere").exists()
 
 
 @pytest.mark.native

@@ -1,0 +1,217 @@
+"""Adding events up: series, their bounds and their ends, whose they are, what connections moved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tcprism.events import Batch, Part
+from tcprism.events import _wire as wire
+from tcprism.events._wire import Cause, EventKind
+from tcprism.events.names import STATES
+from tcprism.metrics import instruments as i
+from tcprism.metrics.aggregate import Metrics
+from tcprism.metrics.instruments import INSTRUMENTS, Instrument
+from tcprism.metrics.owners import Listeners, Owners, Peers, Processes
+from tcprism.metrics.series import LINGER, OTHER, Series
+from tcprism.metrics.totals import Totals
+from tests.unit.records import packed, rows_of
+
+EPHEMERAL = (32_768, 60_999)
+LISTEN, ESTABLISHED = STATES.index("LISTEN"), STATES.index("ESTABLISHED")
+HERE, THERE = {"local_ip": "10.0.0.1"}, {"remote_ip": "10.0.0.2"}
+CLIENT = {**HERE, **THERE, "pid": 7, "comm": b"curl", "local_port": 40_000, "remote_port": 80}
+SERVER = {**HERE, **THERE, "pid": 8, "comm": b"nginx", "local_port": 80, "remote_port": 40_000}
+
+
+def made(most: dict[str, Any] | None = None) -> Metrics:
+    """Return metrics of a machine whose processes are called as their threads."""
+    return Metrics(Owners(Peers(most or {}), Processes(proc=False), Listeners(EPHEMERAL)))
+
+
+def part(family: str, *events: dict[str, Any]) -> Part:
+    return Part(rows_of(family, events))
+
+
+def values(metrics: Metrics, instrument: Instrument) -> dict[tuple[str, ...], float]:
+    """Return the values of an instrument by what of their keys is not empty."""
+    rows = dict(metrics.families())[instrument]
+    return {tuple(filter(None, row.key)): row.value for row in rows}
+
+
+def numbers(*ids: int) -> Any:
+    return np.array(ids, np.intp)
+
+
+def test_what_is_a_series_too_many_is_counted_and_goes_to_other() -> None:
+    series = Series(i.RETRANSMITS, most=2)
+    keys = [(name, *[""] * 6) for name in ("a", "b", "c", "d")]
+    series.add(numbers(0, 1, 2, 3, 3), keys, np.ones(5))
+    other = (OTHER,) * 7
+    assert {row.key: row.value for row in series.rows()} == {keys[0]: 1, keys[1]: 1, other: 3}
+    assert series.others == 3
+
+
+def test_a_bound_belongs_to_its_bucket() -> None:
+    series = Series(i.HTTP_SERVER)
+    seconds = [0.005, 0.0050001, 10.0, 11.0]
+    series.add(numbers(0, 0, 0, 0), [("x",) * 9], np.array(seconds), np.arange(1, 5))
+    (row,) = series.rows()
+    assert row.value == pytest.approx(sum(seconds))
+    assert row.buckets == (1, 1, *[0] * 11, 1, 1)
+    assert [(each.value, each.socket) for each in row.exemplars if each] == [
+        (value, socket) for socket, value in enumerate(seconds, 1)
+    ]
+
+
+def test_a_series_ends_some_time_after_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    series = Series(i.RESETS)
+    keys = [("lives", *[""] * 6), ("gone", *[""] * 6)]
+    series.add(numbers(0, 1), keys, np.ones(2))
+    series.expire("lives".__eq__)
+    assert len(series) == 2
+    later = time.monotonic() + LINGER + 1
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    series.expire("lives".__eq__)
+    assert [row.key for row in series.rows()] == keys[:1]
+    series.add(numbers(0, 1), keys, np.ones(2))
+    assert [row.value for row in series.rows()] == [2, 1]
+
+
+def test_a_gauge_has_only_what_is_there_now() -> None:
+    series = Series(i.OPEN)
+    keys: Sequence[Any] = [(name, *[""] * 6) for name in ("a", "b")]
+    series.set({keys[0]: 3, keys[1]: 4})
+    series.set({keys[1]: 5})
+    assert [(row.key, row.value) for row in series.rows()] == [(keys[1], 5)]
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("10.1.4.9", "database"),
+        ("10.1.5.9", "private"),
+        ("127.0.0.1", "loopback"),
+        ("::1", "loopback"),
+        ("fe80::1", "link-local"),
+        ("fd00::1", "private"),
+        ("192.0.2.1", "public"),
+        ("2001:db8::1", "public"),
+        ("2001:db8:7::1", "database"),
+    ],
+)
+def test_peers_are_of_the_first_class_that_has_their_address(address: str, name: str) -> None:
+    peers = Peers({"database": ["10.1.4.0/24", "2001:db8:7::/48"]})
+    (found,) = peers.of(np.array([packed(address)], np.uint8))
+    assert peers.names[found] == name
+
+
+def test_the_port_is_the_listeners_at_both_ends() -> None:
+    metrics = made()
+    fields = {"new_state": ESTABLISHED}
+    accepted = {**SERVER, **fields, "kind": EventKind.ACCEPT}
+    connected = {**CLIENT, **fields, "kind": EventKind.CONNECT}
+    metrics.write(Batch([part("connection", accepted, connected, connected)]))
+    assert values(metrics, i.SUCCESSES) == {
+        ("nginx", "80", "private", "server"): 1,
+        ("curl", "80", "private", "client"): 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("local", "remote", "port"),
+    [
+        (40_000, 5_432, ("5432",)),  # a client's, and of no listener here
+        (40_000, 50_000, ()),  # a server elsewhere at a port that clients have
+        (5_432, 40_000, ()),  # nobody is known to listen at it
+        (80, 40_000, ("80",)),  # a listener's
+    ],
+)
+def test_a_port_is_shown_only_if_it_is_proven(
+    local: int, remote: int, port: tuple[str, ...]
+) -> None:
+    metrics = made()
+    listener = {**SERVER, "remote_port": 0, "state": LISTEN, "socket": 1}
+    again = {**HERE, **THERE, "pid": 9, "comm": b"x", "local_port": local, "remote_port": remote}
+    lost = {**again, "segs": 2, "cause": Cause.TLP}
+    metrics.write(Batch([part("snapshot", listener), part("loss", lost)]))
+    assert values(metrics, i.RETRANSMITS) == {("x", *port, "private", "tail_loss_probe"): 2}
+
+
+def test_spurious_retransmissions_and_drops_are_of_their_own() -> None:
+    metrics = made()
+    undo = {**CLIENT, "kind": EventKind.UNDO, "undone": 3}
+    drop = {**CLIENT, "kind": EventKind.DROP, "outgoing": 1, "segs": 0}
+    metrics.write(Batch([part("loss", undo, drop)]))
+    assert values(metrics, i.RETRANSMITS) == {("curl", "80", "private", "spurious"): 3}
+    assert values(metrics, i.DROPS) == {("curl", "80", "private", "transmit"): 1}
+
+
+def snapshot(socket: int, ts_ns: int, **totals: int) -> dict[str, Any]:
+    return {**CLIENT, "socket": socket, "ts_ns": ts_ns, "state": ESTABLISHED, **totals}
+
+
+def closed(socket: int, ts_ns: int, elapsed_ns: int, **totals: int) -> dict[str, Any]:
+    fields = {"kind": EventKind.CLOSE, "elapsed_ns": elapsed_ns, "socket": socket}
+    return {**CLIENT, **fields, "ts_ns": ts_ns, **totals}
+
+
+def test_a_connection_older_than_us_counts_from_the_first_snapshot() -> None:
+    totals = Totals()
+    first, change = totals.snapshot(part("snapshot", snapshot(1, 100, bytes_sent=1000)))
+    assert (len(first), change["bytes_sent"].tolist()) == (1, [0])
+    twice = part("snapshot", *[snapshot(1, 200, bytes_sent=1500)] * 2)  # two processes hold it
+    one, change = totals.snapshot(twice)
+    assert (len(one), change["bytes_sent"].tolist()) == (1, [500])
+    change = totals.close(part("connection", closed(1, 300, 250, bytes_sent=1600)))
+    assert change["bytes_sent"].tolist() == [100]
+    assert totals.unaccounted == 0
+
+
+def test_a_connection_between_two_snapshots_counts_whole() -> None:
+    totals = Totals()
+    totals.snapshot(part("snapshot"))
+    totals.snapshot(part("snapshot", snapshot(1, 100)))
+    change = totals.close(part("connection", closed(2, 300, 50, bytes_received=70)))
+    assert change["bytes_received"].tolist() == [70]
+
+
+def test_what_a_connection_had_before_us_is_not_made_up() -> None:
+    totals = Totals()
+    totals.snapshot(part("snapshot", snapshot(1, 100)))
+    change = totals.close(
+        part(
+            "connection",
+            closed(2, 300, 250, bytes_sent=9),  # established before the first snapshot
+            closed(3, 300, wire.ELAPSED_UNKNOWN, bytes_sent=9),
+        )
+    )
+    assert change["bytes_sent"].tolist() == [0, 0]
+    assert totals.unaccounted == 2
+
+
+def test_a_closed_socket_that_lingers_counts_once() -> None:
+    totals = Totals()
+    totals.snapshot(part("snapshot", snapshot(1, 100)))
+    totals.snapshot(part("snapshot", snapshot(1, 200, bytes_sent=50)))
+    for moment in range(300, 310):
+        totals.snapshot(part("snapshot", snapshot(2, moment)))
+    change = totals.close(part("connection", closed(1, 400, 350, bytes_sent=60)))
+    assert change["bytes_sent"].tolist() == [10]
+
+
+@pytest.mark.parametrize("instrument", INSTRUMENTS, ids=lambda each: each.name)
+def test_names_follow_opentelemetrys_rules(instrument: Instrument) -> None:
+    name = instrument.prometheus
+    assert name.isascii()
+    assert name.replace("_", "").isalnum()
+    assert name.endswith("_total") == (instrument.kind == "counter")
+    unit = {"s": "seconds", "By": "bytes"}.get(instrument.unit, "")
+    assert name.removesuffix("_total").endswith(unit)
+    assert (instrument.kind == "histogram") == bool(instrument.buckets)
+    assert list(instrument.buckets) == sorted(instrument.buckets)
+    assert {*instrument.attributes} <= i.ATTRIBUTES.keys()

@@ -1,0 +1,111 @@
+"""The options of `tcprism serve` and its configuration; no kernel is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from tcprism.cli.serve import command
+from tcprism.cli.serving import parse_address, parse_keep
+from tcprism.errors import Error, UsageError
+from tcprism.metrics.otlp import Url
+
+
+def given(*arguments: str) -> dict[str, Any]:
+    """Return what the options come to."""
+    return command.make_context("serve", list(arguments)).params
+
+
+def test_the_file_gives_what_the_command_line_does_not(tmp_path: Path) -> None:
+    file = tmp_path / "serve.toml"
+    file.write_text(
+        'requests = true\nkeep = "3G"\npayload = 100\nport = [443, "8000-8999"]\n'
+        'ring-size = "1M"\nkinds = ["close", "reset"]\ncomm = "nginx"\n'
+        '[peers]\noffice = ["192.0.2.0/24"]\nvpn = "2001:db8::/32"\n'
+    )
+    found = given("--config", str(file), "--keep", "5G")
+    assert found["requests"] is True
+    assert found["keep"] == "5G"
+    assert found["payload"] == 100
+    assert found["port"] == ("443", "8000-8999")
+    assert found["ring_size"] == "1M"
+    assert found["kinds"] == "close,reset"
+    assert found["comm"] == ("nginx",)
+    assert found["config"] == {"office": ["192.0.2.0/24"], "vpn": ["2001:db8::/32"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("speed = 3", "'speed', which is not an option of this command"),
+        ("config = 'x'", "'config', which is not an option of this command"),
+        ("requests = 'yes'", "requests in .* must be true or false"),
+        ("keep = {a = 1}", "keep in .* is not a text"),
+        ("[peers]\nx = ['nowhere']", r"\[peers\] x: 'nowhere' does not appear to be"),
+        ("[peers]\nx = 5", r"\[peers\] x: 'int' object is not iterable"),
+        ("peers = 5", r"\[peers\] has names of networks"),
+        ("=", "is not TOML"),
+        ("\xff", "is not TOML"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "serve.toml"
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError, match=said):
+        given("--config", str(file))
+
+
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*: No such file or directory"):
+        given("--config", str(tmp_path / "none"))
+    (tmp_path / "long").write_bytes(b"#" * (1 << 20) + b"\n")
+    with pytest.raises(UsageError, match="too long"):
+        given("--config", str(tmp_path / "long"))
+
+
+def test_addresses() -> None:
+    assert parse_address("127.0.0.1:9878") == ("127.0.0.1", 9878)
+    assert parse_address("[::1]:0") == ("::1", 0)
+    assert parse_address("off") is None
+    for wrong in ("9878", ":9878", "host:", "host:70000", "host:x", ""):
+        with pytest.raises(UsageError, match="is not an address and a port"):
+            parse_address(wrong)
+
+
+def test_a_place_that_is_too_small_is_refused() -> None:
+    assert parse_keep("64M") == 64 << 20
+    for wrong in ("63M", "1K", "x"):
+        with pytest.raises(UsageError, match="--keep"):
+            parse_keep(wrong)
+
+
+def test_urls_of_collectors() -> None:
+    assert Url("http://127.0.0.1:4318").text == "http://127.0.0.1:4318/v1/metrics"
+    assert Url("http://127.0.0.1:4318/").text == "http://127.0.0.1:4318/v1/metrics"
+    assert Url("https://host/otlp").text == "https://host/otlp"
+    assert Url("https://host").port == 443
+    for wrong in ("host:4318", "ftp://host", "http://", "http://host:x", ""):
+        with pytest.raises(UsageError, match="is not an address"):
+            Url(wrong)
+    with pytest.raises(UsageError, match="credentials into the environment"):
+        Url("https://user:secret@host")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--prometheus", "off"), "nothing would come of it"),
+        (("--user", "nobody-at-all"), "--user: there is no user 'nobody-at-all'"),
+        (("--record", "x", "--keep", "1M"), "--keep"),
+    ],
+)
+def test_what_makes_no_sense_is_said_before_anything_starts(
+    arguments: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcprism.sources.least_privilege.os.geteuid", lambda: 0)
+    with pytest.raises(Error, match=said):
+        command.main(list(arguments), standalone_mode=False)
+    assert isinstance(command, click.Command)
