@@ -17,7 +17,7 @@ from tcprism.events.ledger import Entry, Ledger
 from tcprism.events.names import STATES, errno_name
 from tcprism.metrics import instruments as i
 from tcprism.metrics.instruments import INSTRUMENTS, Instrument
-from tcprism.metrics.owners import ROLES, Owners
+from tcprism.metrics.owners import ROLES, Owned, Owners
 from tcprism.metrics.requests import add_requests
 from tcprism.metrics.series import Key, Row, Series
 from tcprism.metrics.totals import Change, Totals
@@ -108,17 +108,15 @@ class Metrics(Sink):
         part: Part,
         amounts: Any,
         columns: Sequence[NDArray[Any]] = (),
-        *,
-        server: bool = False,
+        owned: Owned | None = None,
     ) -> None:
-        """Add an amount for each record; `columns` are the attributes after those of the owner."""
-        if not len(part):
-            return
-        ids, owners, first = self._owners.of(part, columns, server)
-        more = zip(*(column[first].tolist() for column in columns), strict=True)
-        texts: Iterable[tuple[Any, ...]] = more if columns else [()] * len(owners)
-        keys = [(*owner, *map(str, rest)) for owner, rest in zip(owners, texts, strict=True)]
-        self._series[instrument].add(ids, keys, amounts, part.rows["socket"])
+        """Add an amount for each record; `columns` are the attributes after those of the owner.
+
+        `owned` says whose they are, if that is known.
+        """
+        if len(part):
+            ids, keys = (owned or self._owners.of(part)).and_by(*columns)
+            self._series[instrument].add(ids, keys, amounts, part.rows["socket"])
 
     def _add_snapshot(self, part: Part) -> None:
         before = len(part)
@@ -133,11 +131,9 @@ class Metrics(Sink):
 
     def _count_open(self, part: Part) -> None:
         states = _named(part.rows["state"], lambda state: STATES[state])
-        ids, owners, first = self._owners.of(part, (states,))
-        counts = np.bincount(ids, minlength=len(owners))
+        ids, keys = self._owners.of(part).and_by(states)
         found: dict[Key, float] = {}
-        for owner, at, count in zip(owners, first.tolist(), counts.tolist(), strict=True):
-            key = (*owner, str(states[at]))
+        for key, count in zip(keys, np.bincount(ids).tolist(), strict=True):
             found[key] = found.get(key, 0) + count
         self._series[i.OPEN].set(found)
 
@@ -214,7 +210,7 @@ class Metrics(Sink):
         self.add(i.FLOW_CONTROL, probes, np.ones(len(probes)))
 
     def _add_requests(self, part: Part) -> None:
-        add_requests(self.add, part)
+        add_requests(self.add, self._owners, part)
 
 
 _ADDERS: dict[str, Any] = {

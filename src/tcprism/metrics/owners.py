@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,11 +46,34 @@ def combined(*columns: NDArray[Any]) -> tuple[Ids, Ids]:
     ids = np.zeros(len(columns[0]), np.intp)
     first = np.zeros(min(1, len(ids)), np.intp)
     for column in columns:
+        if not len(column) or (column == column[0]).all():  # most often
+            continue
         values, places = np.unique(np.ascontiguousarray(column), return_inverse=True)
         _, first, ids = np.unique(
             ids * len(values) + places, return_index=True, return_inverse=True
         )
     return ids, first
+
+
+class Owned(NamedTuple):
+    """Whose records are: a number for each, and what each number stands for."""
+
+    ids: Ids
+    keys: Sequence[Key]
+
+    def where(self, which: NDArray[np.bool_]) -> Owned:
+        """Return the same for some of the records."""
+        return Owned(self.ids[which], self.keys)
+
+    def and_by(self, *columns: NDArray[Any]) -> Owned:
+        """Return the same with more attributes, whose values are in columns."""
+        if not columns:
+            return self
+        ids, first = combined(self.ids, *columns)
+        rest = zip(*(map(str, column[first].tolist()) for column in columns), strict=True)
+        owners = self.ids[first].tolist()
+        keys = [(*self.keys[at], *texts) for at, texts in zip(owners, rest, strict=True)]
+        return Owned(ids, keys)
 
 
 class Peers:
@@ -63,10 +86,11 @@ class Peers:
 
     def of(self, addresses: NDArray[Any]) -> NDArray[np.intp]:
         """Return the number of the class of each address (rows of 16 bytes)."""
-        halves = np.ascontiguousarray(addresses).view(">u8").reshape(-1, 2)
+        halves = np.ascontiguousarray(addresses).view(">u8").astype(np.uint64).reshape(-1, 2)
+        high, low = halves[:, 0].copy(), halves[:, 1].copy()
         found = np.full(len(halves), len(self.names) - 1)
         for number, mask, value in reversed(self._rules):
-            found[((halves & mask) == value).all(axis=1)] = number
+            found[(high & mask[0] == value[0]) & (low & mask[1] == value[1])] = number
         return found
 
 
@@ -78,7 +102,7 @@ def _mask(text: str) -> tuple[NDArray[Any], NDArray[Any]]:
         bits, value = bits + _V4, value | 0xFFFF << 32
     whole = ((1 << bits) - 1) << (128 - bits)
     halves = [(number >> 64, number & (1 << 64) - 1) for number in (whole, value)]
-    return np.array(halves[0], ">u8"), np.array(halves[1], ">u8")
+    return np.array(halves[0], np.uint64), np.array(halves[1], np.uint64)
 
 
 class Processes:
@@ -213,35 +237,34 @@ class Owners:
         self.processes.learn(part)
         self.listeners.learn(part)
 
-    def of(
-        self, part: Part, more: Sequence[NDArray[Any]] = (), server: bool = False
-    ) -> tuple[Ids, Sequence[Key], Ids]:
-        """Return a number for each record, the owner of each number, and a record of it.
+    def of(self, part: Part, server: bool = False) -> Owned:
+        """Return whose each record is.
 
-        Records of a number are the same in the columns `more`, too. With `server`, requests are
-        seen from the server, which is their remote end; else all are of the local end.
+        With `server`, requests are seen from the server, which is their remote end; else all are of
+        the local end.
         """
         rows = part.rows
-        is_request = part.family == "request"
-        roles = np.full(len(part), CLIENT) if is_request else self.listeners.roles(part)
-        ports = self.listeners.ports(part, roles)
-        if server:
-            ports = rows["remote_port"]
+        if part.family == "request":
+            roles = np.full(len(part), CLIENT)
+        else:
+            roles = self.listeners.roles(part)
+        ports = rows["remote_port"] if server else self.listeners.ports(part, roles)
         peers = self.peers.of(rows["local_ip" if server else "remote_ip"])
         pids, comms = ("server_pid", "server_comm") if server else ("pid", "comm")
-        ids, first = combined(rows[pids], rows["cgroup_id"], ports, peers, *more)
+        cgroups = np.zeros(len(part), np.uint64) if server else rows["cgroup_id"]
+        ids, first = combined(rows[pids], cgroups, ports, peers)
         keys = [
             self._key(
                 part.context,
                 int(rows[pids][at]),
                 bytes(rows[comms][at]),
-                0 if server else int(rows["cgroup_id"][at]),
+                int(cgroups[at]),
                 int(ports[at]),
                 self.peers.names[peers[at]],
             )
             for at in first.tolist()
         ]
-        return ids, keys, first
+        return Owned(ids, keys)
 
     def _key(
         self, context: Context, pid: int, comm: bytes, cgroup: int, port: int, peer: str

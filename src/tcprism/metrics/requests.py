@@ -13,6 +13,7 @@ from tcprism.events.column import Mask
 from tcprism.events.columns import BY_NAME
 from tcprism.events.requests import ATTRIBUTES, SPLIT, STATES, UNKNOWN_NS, VIEWS
 from tcprism.metrics import instruments as i
+from tcprism.metrics.owners import Owned, Owners
 
 Add = Callable[..., None]
 
@@ -24,7 +25,7 @@ _PROTOCOLS = {each.name: each.protocols for each in ATTRIBUTES}
 _COMPLETE = STATES.index("complete")
 
 
-def add_requests(add: Add, part: Part) -> None:
+def add_requests(add: Add, owners: Owners, part: Part) -> None:
     """Add the requests that were answered, as `add` of Metrics takes them."""
     rows = part.rows
     part = part.take((rows["request_state"] == _COMPLETE) & (rows["request_ns"] != UNKNOWN_NS))
@@ -32,41 +33,42 @@ def add_requests(add: Add, part: Part) -> None:
     for role, other in (("client", "server"), ("server", "client")):
         seen = part.take(views != VIEWS.index(other))
         if len(seen):
-            _add_at(add, seen, role)
+            _add_at(add, seen, owners.of(seen, role == "server"), role)
 
 
-def _add_at(add: Add, part: Part, role: str) -> None:
-    server = role == "server"
+def _add_at(add: Add, part: Part, owned: Owned, role: str) -> None:
     protocols = part.rows["protocol"]
-    shown = _texts(part, "protocol")
+    roles, shown = np.full(len(part), role), _texts(part, "protocol")
     errors = np.where(part.rows["failed"] != 0, _texts(part, "status"), "")
-    roles = np.full(len(part), role)
-    add(i.REQUEST_COUNT, part, np.ones(len(part)), (roles, shown, errors), server=server)
+    add(i.REQUEST_COUNT, part, np.ones(len(part)), (roles, shown, errors), owned)
+    _add_split(add, part, owned.and_by(roles, shown))
+    http = _of(protocols, "http.request.method")
+    _add_http(add, part.take(http), owned.where(http), role, errors[http])
+    if role == "client":
+        database = _of(protocols, "db.system.name")
+        _add_database(add, part.take(database), owned.where(database), errors[database])
+
+
+def _add_split(add: Add, part: Part, owned: Owned) -> None:
     for name in SPLIT:
         spans = part.rows[f"{name}_ns"]
         known = (spans != UNKNOWN_NS) & (spans > 0)
-        some = part.take(known)
-        parts = np.full(len(some), name)
-        columns = (roles[known], shown[known], parts)
-        add(i.REQUEST_TIME, some, some.rows[f"{name}_ns"] / 1e9, columns, server=server)
-    _add_http(add, part, _of(protocols, "http.request.method"), server, errors)
-    if not server:
-        _add_database(add, part, _of(protocols, "db.system.name"), errors)
+        keys = [(*key, name) for key in owned.keys]
+        some = Owned(owned.ids[known], keys)
+        add(i.REQUEST_TIME, part.take(known), spans[known] / 1e9, (), some)
 
 
-def _add_http(add: Add, part: Part, which: Mask, server: bool, errors: NDArray[Any]) -> None:
-    part, errors = part.take(which), errors[which]
+def _add_http(add: Add, part: Part, owned: Owned, role: str, errors: NDArray[Any]) -> None:
     methods = _texts(part, "method")
     methods = np.where(np.isin(methods.astype(str), _METHODS), methods, "_OTHER")
     columns = (methods, _texts(part, "status"), errors)
-    instrument = i.HTTP_SERVER if server else i.HTTP_CLIENT
-    add(instrument, part, part.rows["request_ns"] / 1e9, columns, server=server)
+    instrument = i.HTTP_SERVER if role == "server" else i.HTTP_CLIENT
+    add(instrument, part, part.rows["request_ns"] / 1e9, columns, owned)
 
 
-def _add_database(add: Add, part: Part, which: Mask, errors: NDArray[Any]) -> None:
-    part, errors = part.take(which), errors[which]
+def _add_database(add: Add, part: Part, owned: Owned, errors: NDArray[Any]) -> None:
     columns = (_texts(part, "protocol"), _texts(part, "method"), errors)
-    add(i.DATABASE, part, part.rows["request_ns"] / 1e9, columns)
+    add(i.DATABASE, part, part.rows["request_ns"] / 1e9, columns, owned)
 
 
 def _of(protocols: NDArray[Any], attribute: str) -> Mask:
