@@ -173,7 +173,7 @@ def test_health(run: Run) -> None:
         run.server.get("/")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_it_ends_with_the_ledger(number: signal.Signals) -> None:
     with serving() as server:
         assert server.stop(number) == 0
