@@ -8,6 +8,14 @@ from tcprism.kernel.types import kernel_types
 from tcprism.names.cgroups import Names, Owners
 from tcprism.names.interfaces import Interfaces
 
+# One for all sources of a process: an engine is asked once.
+_names = Names()
+
+
+def ask_engines() -> None:
+    """Ask the container engines for all names now, while their sockets may be opened."""
+    _names.refresh()
+
 
 def cgroup_root() -> int:
     """Return a descriptor of the cgroup v2 root, or -1 where there is none."""
@@ -22,5 +30,5 @@ def machine_context(root: int) -> Context:
     drops = kernel_types().enum("skb_drop_reason", "SKB_DROP_REASON_")
     drops |= kernel_types().enum("qdisc_drop_reason")
     resets = kernel_types().enum("sk_rst_reason", "SK_RST_REASON_")
-    owners = Owners(Paths(root), Names())
+    owners = Owners(Paths(root), _names)
     return Context(owners, drops.get, resets.get, Interfaces().name)

@@ -21,7 +21,7 @@ from tcprism.events.tcp_options import with_options
 from tcprism.features import Choice, machine
 from tcprism.filters import Criteria
 from tcprism.kernel.run_time import measure
-from tcprism.names.context import cgroup_root, machine_context
+from tcprism.names.context import ask_engines, cgroup_root, machine_context
 from tcprism.probes import Probe
 from tcprism.ring import rings
 from tcprism.sources.hooks import Hooks
@@ -160,7 +160,8 @@ class Tracing:
         return self._rings.fill_level()
 
     def settle(self) -> None:
-        """From now on, do without what privileges are needed for: TLS libraries that are new."""
+        """From now on, do without privileges: without new TLS libraries and names of containers."""
+        ask_engines()
         self._hooks.settle()
 
     def measure_run_time(self) -> None:
