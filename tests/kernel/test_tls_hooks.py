@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.capture import capturing
+from tests.support.forked import look_for_tls_in_processes_alone
 from tests.support.netns import Netns
 from tests.support.nginx import nginx
 from tests.support.tls import certificate, records_on_the_wire
@@ -23,7 +24,8 @@ ADDRESS = "https://127.0.0.1:8080/hello"
 
 
 def test_what_programs_wrote_and_read(netns: Netns, tmp_path: Path) -> None:
-    """Of Python with and without asyncio, of curl and nginx."""
+    """Of Python with and without asyncio, of curl and nginx; we have their library, too."""
+    assert "/libssl.so" in Path("/proc/self/maps").read_text()
     if not shutil.which("curl"):
         pytest.skip("needs curl")
     files = certificate(tmp_path)
@@ -31,7 +33,7 @@ def test_what_programs_wrote_and_read(netns: Netns, tmp_path: Path) -> None:
     with nginx(netns, tmp_path, tls=files) as log:
         with (
             capturing(netns, "lo", tmp_path / "pcap", "127.0.0.1"),
-            tracing(tmp_path / "out", *chosen) as tracer,
+            tracing(tmp_path / "out", *chosen, before=look_for_tls_in_processes_alone) as tracer,
         ):
             told = {way: talk(netns, way, files) for way in WAYS}
             output = tmp_path / "answer"

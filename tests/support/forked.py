@@ -13,14 +13,13 @@ import sys
 from collections.abc import Callable
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from .netns import Netns
 
 # Not pytest: a fork that has to import it first spends more on that than on its work.
 MODULES = [
     __name__,
-    *("tcprism.cli.program", "tcprism.cli.trace", "tcprism.cli.connections", "tcprism.cli.doctor"),
+    *("tcprism.cli.program", "tcprism.cli.trace", "tcprism.cli.connections"),
     *("tcprism.cli.retransmits", "tcprism.sources.tracing", "tcprism.sinks.json_lines"),
 ]
 THREADS = "OPENBLAS_NUM_THREADS"
@@ -74,11 +73,20 @@ class Fork:
         self._process.kill()
 
 
-def _run(arguments: list[str], stderr: Connection, stdout: Path | None) -> None:
+def look_for_tls_in_processes_alone(
+    replace: Callable[[object, str, object], None] = setattr,
+) -> None:
+    """Spare machines the libraries that no process has: the linker knows hundreds, each a file."""
+    from tcprism.tls import libraries
+
+    replace(libraries, "linked_libraries", list)
+
+
+def _run(arguments: list[str], stderr: Connection, before: Callable[[], None] | None) -> None:
     os.dup2(stderr.fileno(), 2)
     stderr.close()
-    if stdout:
-        os.dup2(os.open(stdout, os.O_WRONLY | os.O_CREAT), 1)
+    if before:
+        before()
     sys.argv = ["tcprism", *arguments]
     from tcprism.cli import main
 
@@ -86,12 +94,12 @@ def _run(arguments: list[str], stderr: Connection, stdout: Path | None) -> None:
 
 
 class Forked(Fork):
-    """A run of tcprism; what it prints goes to a file, if one is given."""
+    """A run of tcprism; `before` is done in the process before."""
 
-    def __init__(self, arguments: list[str], stdout: Path | None = None) -> None:
+    def __init__(self, arguments: list[str], before: Callable[[], None] | None = None) -> None:
         reader, writer = _context.Pipe(duplex=False)
         with reader, writer:
-            super().__init__(_run, arguments, writer, stdout)
+            super().__init__(_run, arguments, writer, before)
             self.stderr = os.fdopen(os.dup(reader.fileno()), encoding="utf-8")
 
 

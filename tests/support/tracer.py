@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -62,7 +62,8 @@ def command(*words: str) -> subprocess.Popen[str]:
 class Tracer:
     """One run of tcprism; `written` chooses how it writes what it sees.
 
-    It is the command, run by `prefix`, or with `fork` a process that does the same, sooner.
+    It is the command, run by `prefix`, or with `fork` a process that does the same, sooner,
+    after what is to be done `before`.
     """
 
     def __init__(
@@ -73,10 +74,13 @@ class Tracer:
         view: str = "trace",
         written: tuple[str, ...] = ("--format", "json"),
         fork: bool = False,
+        before: Callable[[], None] | None = None,
     ) -> None:
         self.output = output
         all_arguments = [view, "-v", *written, "--output", str(output), *arguments]
-        self.process = Forked(all_arguments) if fork else command(*prefix, TCPRISM, *all_arguments)
+        self.process = (
+            Forked(all_arguments, before) if fork else command(*prefix, TCPRISM, *all_arguments)
+        )
         self.stderr: list[str] = []
         self.failure: str | None = None
         self.fdinfo = ""  # what the kernel tells of its programs and maps
@@ -155,14 +159,17 @@ class Tracer:
 
 
 @contextmanager
-def tracing_all(runs: dict[Path, list[str]], view: str = "trace") -> Iterator[list[Tracer]]:
+def tracing_all(
+    runs: dict[Path, list[str]], view: str = "trace", before: Callable[[], None] | None = None
+) -> Iterator[list[Tracer]]:
     """Trace with several processes at once, each with an output and arguments of its own.
 
     One that fails spoils nothing for the others: it raises when its events are asked for.
     """
     with ExitStack() as stack:
         tracers = [
-            Tracer(output, *arguments, view=view, fork=True) for output, arguments in runs.items()
+            Tracer(output, *arguments, view=view, fork=True, before=before)
+            for output, arguments in runs.items()
         ]
         for tracer in tracers:
             stack.callback(tracer.close)
@@ -178,9 +185,11 @@ def tracing_all(runs: dict[Path, list[str]], view: str = "trace") -> Iterator[li
 
 
 @contextmanager
-def tracing(output: Path, *arguments: str, view: str = "trace") -> Iterator[Tracer]:
+def tracing(
+    output: Path, *arguments: str, view: str = "trace", before: Callable[[], None] | None = None
+) -> Iterator[Tracer]:
     """Trace while the body runs, from attached hooks to a stop that must end well."""
-    with tracing_all({output: list(arguments)}, view) as (tracer,):
+    with tracing_all({output: list(arguments)}, view, before) as (tracer,):
         assert tracer.failure is None, tracer.failure
         yield tracer
     assert tracer.failure is None, tracer.failure
