@@ -22,7 +22,10 @@ from tests.support.tracer import TCPRISM
 
 HELP = at_most(0.15, "{:.3f} s")
 FIRST_EVENT = at_most(0.5, "{:.3f} s")
-MEMORY = at_most(120, "{:.0f} MB")
+# docs/ledger.md says what it is: 50 MB at the start, what is being written, 83 MB of sends where
+# these are remembered. The flood has more than the million that are.
+MEMORY = at_most(80, "{:.0f} MB")
+MEMORY_WITH_SENDS = at_most(150, "{:.0f} MB")
 _MEGABYTE = 1_000_000
 
 # Users have byte code, which this would keep Python from writing: 0.1 s more at each start.
@@ -104,6 +107,7 @@ def run(rounds: Rounds) -> None:
             "memory, JSON, 2000 bytes": ("--format", "json", "--payload", "2000"),
         }.items():
             other, rings = memory(netns, *arguments)
-            add(name, MEMORY, other, f"{rings:.0f} MB")
+            target = MEMORY if "--count-only" in arguments else MEMORY_WITH_SENDS
+            add(name, target, other, f"{rings:.0f} MB")
     table.print()
     print_verified()

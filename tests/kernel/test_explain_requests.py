@@ -195,7 +195,11 @@ def test_explain_names_the_slow_request_and_the_slow_server(
         assert keep.stderr
         while not keep.stderr.readline().startswith(b"tracing"):
             pass
-        check(run(*where, *plaintext, "--duration", "6", meanwhile=play), pid)
-        keep.send_signal(signal.SIGINT)
-        keep.communicate(timeout=PATIENCE)
+        try:
+            live = run(*where, *plaintext, "--duration", "6", meanwhile=play)
+            keep.send_signal(signal.SIGINT)
+            keep.communicate(timeout=PATIENCE)
+        finally:
+            keep.kill()
+    check(live, pid)
     check(run(str(recording)), pid)
