@@ -16,11 +16,13 @@ from tcprism.diagnosis.request_facts import pending_of
 from tcprism.events import Batch, Part
 from tcprism.events._wire import EventKind
 
-from .records import messages, snapshots
+from .records import messages, snapshots, tls_messages
 from .test_diagnosis_rules import IDLE, change
+from .test_plaintext import OVERHEAD, RECV, SEND, TLS_RECV, TLS_SEND, encrypted, plain
 
 MS = 1_000_000
 NOW = 110_000 * MS  # the last snapshot of `change`
+CLOCKS = "tcprism.diagnosis.request_evidence.time"
 Says = tuple[float, str, bytes]  # seconds from the start, who says it, what
 
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -203,13 +205,45 @@ def test_of_several_servers_the_slow_one_comes_first() -> None:
 
 
 def test_reading_takes_no_more_than_its_share_and_that_is_said() -> None:
-    """The clock is the truth here: each batch takes a second of it."""
-    taken, clock = RequestEvidence(0.25), iter(range(1000))
+    """The clocks are the truth here: each batch takes a second of them."""
+    taken, clock, cpu = RequestEvidence(0.25), iter(range(1000)), iter(range(1000))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tcprism.diagnosis.request_evidence.time.monotonic", lambda: next(clock))
+        patch.setattr(f"{CLOCKS}.monotonic", lambda: next(clock))
+        patch.setattr(f"{CLOCKS}.thread_time", lambda: next(cpu))
         for _ in range(20):
             taken.add(talk(*answered(0.1)))
     assert taken.skipped in range(4 * 13, 4 * 17, 4)
     told = doubts(Explanation((), {}, 0, skipped=taken.skipped))
     assert "requests were not read off" in "".join(told)
     assert not pending_of(taken, Part(change(**IDLE).after), whole=True).whole
+
+
+def inside_tls(*said: tuple[float, bytes], began: dict[bool, int]) -> Batch:
+    """Return what a client says and hears inside TLS, each in a record; `began` counts bytes."""
+    calls, plaintext = [], []
+    for moment, data in said:
+        asks, size = data.startswith(b"GET"), len(data) + OVERHEAD
+        at, kinds = NOW + int(moment * 1000) * MS, (SEND, TLS_SEND) if asks else (RECV, TLS_RECV)
+        calls.append(encrypted(kinds[0], at - 1000, began[asks], size))
+        plaintext.append(plain(kinds[1], at, data, (began[asks], size)))
+        began[asks] += size
+    return Batch([messages(*calls), tls_messages(*plaintext, payload_class=256)])
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+def test_no_response_is_taken_for_that_of_a_request_before_what_was_left_out(
+    left_out: bool,
+) -> None:
+    """The first response and the second request are left out; plaintext does not show a gap."""
+    get, began = GET % b"slow", {True: 1000, False: 9000}
+    taken = RequestEvidence(0.25)
+    with pytest.MonkeyPatch.context() as patch:
+        clock, cpu = iter([0, 1, 100]), iter([0, 10 if left_out else 0, *[10] * 10])
+        patch.setattr(f"{CLOCKS}.monotonic", lambda: next(clock))
+        patch.setattr(f"{CLOCKS}.thread_time", lambda: next(cpu))
+        for said in ([(-10, get)], [(-9, OK), (-9, get)], [(-1, OK)]):
+            taken.add(inside_tls(*said, began=began))
+    taken.pending(NOW)  # what is held for later calls is over
+    assert bool(taken.skipped) == left_out
+    slowest = [one.took_ns for one in taken.slowest[0].values()]
+    assert slowest == ([] if left_out else [8_000 * MS])
