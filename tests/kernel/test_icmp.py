@@ -31,17 +31,23 @@ def rejection(hook: str, port: int, how: str, which: str = "") -> str:
     return RULES.format(hook=hook, port=port, which=which, how=how)
 
 
-def connect(netns: Netns, family: int, port: int) -> str | None:
-    """Connect as event loops do; return the name of the error that the kernel tells."""
-    with netns.socket(socket.AF_INET if family == 4 else socket.AF_INET6) as client:
-        client.setblocking(False)
-        error = client.connect_ex((LOOPBACK[family], port))
-        if error == errno.EINPROGRESS:
-            poll = select.poll()
-            poll.register(client, select.POLLOUT)
-            assert poll.poll(PATIENCE)
-            error = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        return errno.errorcode.get(error)
+class Attempt:
+    """A connect as event loops do it; many can be under way, for some take a second."""
+
+    def __init__(self, netns: Netns, family: int, port: int) -> None:
+        self._client = netns.socket(socket.AF_INET if family == 4 else socket.AF_INET6)
+        self._client.setblocking(False)
+        self._error = self._client.connect_ex((LOOPBACK[family], port))
+
+    def result(self) -> str | None:
+        """Return the name of the error that the kernel tells."""
+        with self._client as client:
+            if self._error == errno.EINPROGRESS:
+                poll = select.poll()
+                poll.register(client, select.POLLOUT)
+                assert poll.poll(PATIENCE)
+                self._error = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return errno.errorcode.get(self._error)
 
 
 def attempts(events: list[Event]) -> dict[int, str | None]:
@@ -56,7 +62,8 @@ def test_a_rejected_connect_has_the_programs_error(netns: Netns, tmp_path: Path)
     rules = (rejection(hook, port, how) for port, (_, hook, how) in enumerate(ways, 9801))
     netns.run("nft", "".join(rules))
     with tracing(tmp_path / "events", "--kinds", "connect", "--netns", netns.path) as tracer:
-        told = {port: connect(netns, way[0], port) for port, way in enumerate(ways, 9801)}
+        tries = {port: Attempt(netns, way[0], port) for port, way in enumerate(ways, 9801)}
+        told = {port: attempt.result() for port, attempt in tries.items()}
     assert None not in told.values()
     assert "EINPROGRESS" not in told.values()
     found = attempts(tracer.events)
