@@ -29,6 +29,7 @@ EVENTS = {
     "send": ("tracepoint_send_buffer", "tracepoint_send"),
     "recv": ("tracepoint_recv",),
     "transmit": ("cgroup_transmit",),
+    "receive": ("cgroup_receive",),
 }
 _UNUSED_PORT = 1
 _TICK_SECONDS = 0.005
@@ -50,6 +51,7 @@ def cases() -> list[Case]:
     """Return every case of the table."""
     messages = Request(kinds=("send", "recv"), payload=0)
     segments = Request(kinds=("send", "recv", "transmit"), payload=0)
+    both_ways = Request(kinds=("transmit", "receive"))
     elsewhere = Criteria(ports=((_UNUSED_PORT, _UNUSED_PORT),))
     another = Criteria(pids=(1,))
     return [
@@ -59,6 +61,8 @@ def cases() -> list[Case]:
         Case("another pid, segments too", replace(segments, filter=another), FILTERED),
         Case("messages", messages, RECORDED),
         Case("messages and segments", segments, RECORDED),
+        Case("segments of both directions", both_ways, RECORDED),
+        Case("the same with options", replace(both_ways, options=True)),
         Case("messages, 64 bytes", replace(messages, payload=64)),
         Case("messages, 256 bytes", replace(messages, payload=256), None, 256),
         Case("messages, 2000 bytes", replace(messages, payload=2000), None, 2000),

@@ -136,6 +136,7 @@ LEAST = "the time in a ring buffer"
 FILTERED = "filtered out"
 MESSAGES = "messages"
 SEGMENTS = "segments"
+BOTH_WAYS = "segments of both directions"
 MESSAGES_AND_SEGMENTS = "messages and segments"
 TCPDUMP = "tcpdump -s96 -B65536"
 BPFTRACE = "bpftrace printf"
@@ -151,6 +152,8 @@ def monitors() -> dict[str, Monitor]:
         MESSAGES: tcprism("--kinds", "send,recv", "--payload", "0"),
         "default": tcprism(),
         SEGMENTS: tcprism("--kinds", "transmit,retransmit"),
+        BOTH_WAYS: tcprism("--kinds", "transmit,receive,retransmit"),
+        "the same with options": tcprism("--kinds", "transmit,receive,retransmit", "--options"),
         MESSAGES_AND_SEGMENTS: tcprism(
             "--kinds", "send,recv,transmit,retransmit", "--payload", "0"
         ),

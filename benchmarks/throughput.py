@@ -68,7 +68,7 @@ def targets(name: str, load: str, kept: dict[str, Rates]) -> list[float]:
     """Return the shares that a monitor has to leave at least; all have to hold."""
     if name == monitors.FILTERED:
         return [0.95]
-    if name == monitors.SEGMENTS and monitors.TCPDUMP in kept:
+    if name in (monitors.SEGMENTS, monitors.BOTH_WAYS) and monitors.TCPDUMP in kept:
         return [kept[monitors.TCPDUMP][load] - _POINTS_BELOW_TCPDUMP]
     if name == monitors.CONNECTIONS and load in ("bulk", "ping-pong"):
         return [0.99]

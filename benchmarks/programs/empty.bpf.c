@@ -22,4 +22,9 @@ SEC("cgroup_skb/egress") int cgroup_transmit(struct __sk_buff *skb)
 	return 1;
 }
 
+SEC("cgroup_skb/ingress") int cgroup_receive(struct __sk_buff *skb)
+{
+	return 1;
+}
+
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

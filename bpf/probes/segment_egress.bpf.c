@@ -10,7 +10,7 @@ INLINE void egress_fill(struct segment *s, u32 kind, struct __sk_buff *skb, cons
 	event_begin(&s->event, kind, c, owner);
 	s->event.socket = cookie_of_packet(skb, tp);
 	s->event.error = 0;
-	packet_into(s, packet, skb);
+	packet_into(s, packet, skb, tp, true);
 	if (tp)
 		read_congestion(s, tp, READS_BTF);
 	else

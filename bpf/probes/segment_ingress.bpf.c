@@ -9,7 +9,7 @@ INLINE void receive_fill(struct segment *s, struct __sk_buff *skb, const struct 
 	event_begin(&s->event, KIND_RECEIVE, c, owner);
 	s->event.socket = cookie_of_packet(skb, tp);
 	s->event.error = 0;
-	packet_into(s, packet, skb);
+	packet_into(s, packet, skb, tp, false);
 	s->cause = CAUSE_NONE;
 	if (tp) {
 		read_congestion(s, tp, READS_BTF);

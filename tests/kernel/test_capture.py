@@ -1,6 +1,7 @@
 """A capture of both directions, against tcpdump's of the same run, both as tshark reads them."""
 
 import os
+import re
 import threading
 from collections import Counter
 from contextlib import closing
@@ -11,7 +12,8 @@ import pytest
 
 from tests.support.capture import Packet, capturing
 from tests.support.conversation import hang_up, ping_pong, receive
-from tests.support.tracer import Event, tracing_all
+from tests.support.netns import joined
+from tests.support.tracer import Event, tracing, tracing_all
 from tests.support.tshark import fields, tshark, wrong
 from tests.support.wire import Rule, Wire, wired
 
@@ -176,3 +178,25 @@ def test_columns_of_options(run: Run) -> None:
     assert ours - theirs == Counter()
     assert any(event["sack"] for event in run.events)
     assert any(event["kind"] == "retransmit" and event["ts_val"] for event in run.events)
+
+
+@pytest.mark.native
+def test_the_scale_is_noted_where_no_handshake_tells(tmp_path: Path) -> None:
+    """Once for each end, as ss tells of the socket."""
+    path = tmp_path / "late.pcapng"
+    arguments = ["--packets", "segments", "--format", "pcapng"]
+    with joined() as pair:
+        client, server = pair.connection(4, 5910, SMALL_BUFFER)
+        with closing(client), closing(server):
+            port = client.getsockname()[1]
+            with tracing(path, *arguments, "--netns", pair.client.path):
+                ping_pong(client, server, 2)
+            told = pair.client.run("ss", "-tin", f"sport = :{port}")
+    found = re.search(r"wscale:(\d+),(\d+)", told)
+    assert found, told
+    sent, received = found.groups()
+    assert sent != received
+    noted = fields(path, "tcp.srcport", "frame.comment", only='frame.comment contains "scale"')
+    scales = {(source, comment.rpartition("window scale ")[2]) for source, comment in noted}
+    assert scales == {("5910", sent), (str(port), received)}
+    assert len(noted) == 2

@@ -14,11 +14,22 @@ INLINE u32 packet_flags(const struct packet *packet, u32 protocol)
 	return packet->tcp->flags | (packet->tcp->offset_and_flags & 1) << 8 | ecn << ECN_SHIFT;
 }
 
-INLINE void packet_into(struct segment *to, const struct packet *from, const struct __sk_buff *skb)
+/* How the window in the header of any segment but a SYN is scaled. */
+INLINE u32 window_scale_flags(const struct tcp_sock *tp, bool outgoing)
+{
+	u32 scale = outgoing ? READ_BITS(READS_BTF, &tp->rx_opt, rcv_wscale) : READ_BITS(READS_BTF, &tp->rx_opt, snd_wscale);
+
+	return (scale & 15) << WSCALE_SHIFT | WSCALE_KNOWN;
+}
+
+INLINE void packet_into(struct segment *to, const struct packet *from, const struct __sk_buff *skb,
+			const struct tcp_sock *tp, bool outgoing)
 {
 	to->event.seq = from->seq;
 	to->event.bytes = from->payload;
 	to->event.flags = packet_flags(from, skb->protocol);
+	if (tp && !(from->tcp->flags & TCPHDR_SYN))
+		to->event.flags |= window_scale_flags(tp, outgoing);
 	to->end_seq = from->end_seq;
 	to->ack = from->tcp->flags & TCPHDR_ACK ? bpf_ntohl(from->tcp->ack) : 0;
 	to->window = bpf_ntohs(from->tcp->window);

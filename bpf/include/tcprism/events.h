@@ -165,7 +165,10 @@ struct segment {
 
 #define OPTIONS_MAX 40 /* bytes of TCP's options: its header has at most 60 */
 
-#define ECN_SHIFT 14 /* in event.flags of a segment that a packet hook saw: the two bits of the IP header */
+/* In event.flags of a segment that a packet hook saw, above the flags of its header: */
+#define WSCALE_SHIFT 9       /* by how much its window is to be shifted, four bits, */
+#define WSCALE_KNOWN 0x2000  /* if this is set */
+#define ECN_SHIFT 14         /* and the ECN field of the IP header, two bits */
 
 #define WINDOW_UNKNOWN 0xffffffffU
 

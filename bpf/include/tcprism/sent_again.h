@@ -14,10 +14,10 @@ struct sent_again {
 	u8 options[OPTIONS_MAX];
 };
 
-/* By socket address: a connection's, or for a SYN-ACK the listener's. */
+/* By socket address: a connection's, or for a SYN-ACK the listener's. User space gives it room if it is used. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 1);
 	__type(key, u64);
 	__type(value, struct sent_again);
 } sent_again SEC(".maps");

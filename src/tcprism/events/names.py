@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from tcprism.events._wire import (
     ECN_SHIFT,
+    WSCALE_SHIFT,
     Cause,
     Ending,
     MessageFlag,
@@ -119,7 +120,7 @@ def errno_name(error: int) -> str | None:
 
 def tcp_flags_text(flags: int) -> str | None:
     """Return a segment's flags, as in SYN|ACK; None when it has none."""
-    return _flags_text(TcpFlag, flags & ~(3 << ECN_SHIFT))
+    return _flags_text(TcpFlag, flags & (1 << WSCALE_SHIFT) - 1)
 
 
 def ecn_name(flags: int) -> str:

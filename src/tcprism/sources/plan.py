@@ -26,6 +26,7 @@ PROBES = (
     tls.PROBE,
 )
 
+_SENT_AGAIN = 4_096  # sockets whose latest retransmission has no event yet: one a CPU would do
 _TLS_CALLS = 16_384  # threads that are in a TLS library
 _TLS_CIPHERTEXTS = 4_096  # under way from a library to a socket
 
@@ -87,6 +88,8 @@ def table_sizes(request: Request, storage: bool) -> dict[str, int]:
         "notes_by_address": room,
         "deliveries_by_address": room if "acked" in request.kinds else 1,
     }
+    if request.options:
+        sizes["sent_again"] = _SENT_AGAIN
     if traces_tls(request):
         sizes |= {
             "tls_calls": _TLS_CALLS,

@@ -7,7 +7,14 @@ from numpy.typing import NDArray
 
 from tcprism.capture_filter import CaptureFilter
 from tcprism.events import Batch, Part
-from tcprism.events._wire import ECN_SHIFT, OPTIONS_MAX, EventKind, SegmentArrival
+from tcprism.events._wire import (
+    ECN_SHIFT,
+    OPTIONS_MAX,
+    WSCALE_KNOWN,
+    WSCALE_SHIFT,
+    EventKind,
+    SegmentArrival,
+)
 from tcprism.events.columns import BY_NAME
 from tcprism.events.names import arrival_name
 from tcprism.sinks.pcapng.blocks import ip_packets
@@ -16,6 +23,7 @@ from tcprism.sinks.pcapng.packets import (
     FIN,
     LARGEST,
     PSH,
+    SYN,
     WINDOW_UNKNOWN,
     Numbers,
     Packets,
@@ -28,7 +36,7 @@ from tcprism.sinks.pcapng.packets import (
 KINDS = (EventKind.TRANSMIT, EventKind.PROBE, EventKind.RECEIVE, EventKind.RETRANSMIT)
 _HEADER_FLAGS = 0x1FF
 _FAMILIES = ("segment", "loss")
-_SENDERS = 1 << 16  # remembered at most
+_REMEMBERED = 1 << 16  # ends, at most
 
 
 class Segments:
@@ -41,17 +49,19 @@ class Segments:
 
     def __init__(self) -> None:
         self._senders: set[bytes] = set()
+        self._scaled: set[bytes] = set()  # senders whose SYN is there, or a note of their scale
 
     def __call__(self, batch: Batch) -> Packets | None:
         """Return the packets of a batch in time order, None when there are none."""
         parts = [part.take(_chosen(part)) for part in batch.parts if part.family in _FAMILIES]
         for part in parts:
             self._note_senders(part)
-        packets = [_packets(part.take(self._wanted(part))) for part in parts if len(part)]
+        parts = [part.take(self._wanted(part)) for part in parts]
+        packets = [_packets(part, self._scales(part)) for part in parts if len(part)]
         return concatenated(packets) if packets else None
 
     def _note_senders(self, part: Part) -> None:
-        if len(self._senders) > _SENDERS:
+        if len(self._senders) > _REMEMBERED:
             self._senders.clear()
         self._senders |= set(_ends(part.take(~_received(part)), "local", "remote"))
 
@@ -63,12 +73,38 @@ class Segments:
         wanted[places] = [each not in self._senders for each in ends]
         return wanted
 
+    def _scales(self, part: Part) -> NDArray[np.object_]:
+        """Say how a sender's windows are scaled where its SYN, which would tell, is not there."""
+        notes = np.full(len(part), "", object)
+        if len(self._scaled) > _REMEMBERED:
+            self._scaled.clear()
+        flags = part.rows["flags"]
+        told = np.flatnonzero(flags & (SYN | WSCALE_KNOWN))
+        for place, ends in zip(told.tolist(), _senders_of(part.take(told)), strict=True):
+            if ends in self._scaled:
+                continue
+            self._scaled.add(ends)
+            if not flags[place] & SYN:
+                notes[place] = f"window scale {flags[place] >> WSCALE_SHIFT & 15}"
+        return notes
+
+
+def _senders_of(part: Part) -> list[bytes]:
+    """Return each packet's ends, its sender first."""
+    pairs = zip(
+        _received(part).tolist(),
+        _ends(part, "remote", "local"),
+        _ends(part, "local", "remote"),
+        strict=True,
+    )
+    return [there if received else here for received, there, here in pairs]
+
 
 def matching(part: Part, chosen: CaptureFilter) -> NDArray[np.bool_]:
     """Tell which records are segments of which a packet on the wire matches a filter."""
     matches = np.zeros(len(part), np.bool_)
     places = np.flatnonzero(_chosen(part))
-    packets = _packets(part.take(places))
+    packets = _packets(part.take(places), np.full(len(places), "", object))
     of_record = places[np.cumsum(packets.piece == 1) - 1]
     matches[of_record[chosen.matches(*ip_packets(packets))]] = True
     return matches
@@ -86,8 +122,8 @@ def _ends(part: Part, source: str, destination: str) -> list[bytes]:
     for side in (source, destination):
         ports = np.ascontiguousarray(rows[f"{side}_port"]).view(np.uint8).reshape(len(rows), 2)
         columns += [np.ascontiguousarray(rows[f"{side}_ip"]), ports]
-    both = np.concatenate(columns, axis=1)
-    ends: list[bytes] = both.view(f"V{both.shape[1]}").ravel().tolist()
+    joined = np.concatenate(columns, axis=1)
+    ends: list[bytes] = joined.view(f"V{joined.shape[1]}").ravel().tolist()
     return ends
 
 
@@ -97,7 +133,7 @@ def _chosen(part: Part) -> NDArray[np.bool_]:
     return sent
 
 
-def _packets(part: Part) -> Packets:
+def _packets(part: Part, scales: NDArray[np.object_]) -> Packets:
     length = part.rows["bytes"].astype(np.int64)
     pieces, step = _pieces(part, length)
     whole = np.repeat(np.arange(len(part)), pieces)
@@ -122,7 +158,7 @@ def _packets(part: Part) -> Packets:
         ecn=(rows["flags"] >> ECN_SHIFT).astype(np.uint8),
         piece=piece + 1,
         pieces=pieces[whole],
-        note=both(_notes(part)[whole], request_notes(part, whole, first, sizes)),
+        note=both(both(scales, _notes(part))[whole], request_notes(part, whole, first, sizes)),
     )
 
 
