@@ -14,6 +14,7 @@ REQUIRED = {name for name in os.environ.get("TCPRISM_REQUIRE", "").split(",") if
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "kernel: needs root and loads BPF programs")
+    config.addinivalue_line("markers", "browser: needs Chromium")
     config.addinivalue_line("markers", "native: not worth repeating in the virtual machines")
     config.addinivalue_line("markers", "vm: boots virtual machines")
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "serve": "Run always: metrics for Prometheus and OTLP, a recording in a bounded place.",
     "record": "Record events to a file, to read later or on another machine.",
     "replay": "Show a recording as trace would have shown it.",
+    "view": "Show a recording in a browser.",
     "export": "Convert a recording to a format that other tools read.",
     "query": "Query a recording with SQL.",
     "doctor": "Report what this machine can show, by which hook, and why not by a better one.",

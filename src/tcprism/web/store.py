@@ -1,0 +1,131 @@
+"""Store: what batches tell, kept for the page. The same for live events and for a recording."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcprism.diagnosis.event_history import size_of
+from tcprism.events import Batch, Part
+from tcprism.events.facts import Facts
+from tcprism.events.ledger import Account, Ledger
+from tcprism.sinks import Sink
+from tcprism.web.connections import Connections
+from tcprism.web.requests import Requests
+
+CONNECTIONS_MAX = 200_000
+_ORDER = ("connection", "message")  # they tell sockets apart that use the same ports in turn
+_REQUEST_BYTES = 500  # of memory a request, about
+
+
+class Kept(NamedTuple):
+    """Events of a family, with the connection of each and the side that it was seen at."""
+
+    part: Part
+    numbers: NDArray[np.intp]
+    sides: NDArray[np.intp]
+    size: int
+
+
+class Store(Sink):
+    """Takes batches; keeps requests, connections, and other events as far as `memory` bytes allow.
+
+    Half of it is for requests, the first that come, half for other events, the latest.
+
+    `change` grows with each batch that has something new, `ended` says that nothing more comes, and
+    `forgotten` counts events that had to make room. Hold `lock` while reading.
+    """
+
+    def __init__(self, memory: int) -> None:
+        self.lock = threading.RLock()
+        self.connections = Connections(CONNECTIONS_MAX)
+        self.requests = Requests(memory // 2 // _REQUEST_BYTES)
+        self.facts: Facts | None = None
+        self.ledger = Ledger(())
+        self.trouble: tuple[str, ...] = ()
+        self.change = 0
+        self.events = 0
+        self.ended = False
+        self.forgotten = 0
+        self.first_ns = 0
+        self.last_ns = 0
+        self.clock_offset_ns = 0
+        self._memory = memory // 2
+        self._size = 0
+        self._kept: deque[Kept] = deque()
+
+    def open(self, facts: Facts) -> None:
+        """Take what is known from the start."""
+        self.facts = facts
+
+    def write(self, batch: Batch) -> None:
+        """Take a batch."""
+        if not len(batch):
+            return
+        with self.lock:
+            for part in sorted(batch.parts, key=_turn):
+                if len(part):
+                    self._add(part)
+            self.clock_offset_ns = batch.clock_offset_ns or self.clock_offset_ns
+            self.change += 1
+
+    def _add(self, part: Part) -> None:
+        moments = part.rows["ts_ns"]
+        first, last = int(moments.min()), int(moments.max())
+        self.first_ns = min(first, self.first_ns or first)
+        self.last_ns = max(last, self.last_ns)
+        numbers, sides = self.connections.places(part)
+        self.connections.add(part, numbers, sides)
+        if part.family == "request":
+            self.requests.add(part, numbers)
+            return
+        self.events += len(part)
+        self._keep(part, numbers, sides)
+
+    def _keep(self, part: Part, numbers: NDArray[np.intp], sides: NDArray[np.intp]) -> None:
+        kept = Kept(part, numbers, sides, size_of(Batch([part])))
+        self._kept.append(kept)
+        self._size += kept.size
+        while self._size > self._memory and len(self._kept) > 1:
+            oldest = self._kept.popleft()
+            self._size -= oldest.size
+            self.forgotten += len(oldest.part)
+
+    def of(self, connection: int) -> Iterator[tuple[Part, NDArray[np.intp]]]:
+        """Yield the events of a connection that are kept, with the side of each."""
+        for part, numbers, sides, _ in self._kept:
+            places = np.flatnonzero(numbers == connection)
+            if len(places):
+                yield part.take(places), sides[places]
+
+    def account(self, ledger: Ledger) -> None:
+        """Take the account of every event."""
+        with self.lock:
+            self.ledger = ledger
+            self.change += 1
+
+    def end(self, trouble: tuple[str, ...] = ()) -> None:
+        """Note that nothing more comes, and what of it could not be read."""
+        with self.lock:
+            self.trouble = trouble
+            self.ended = True
+            self.change += 1
+
+    def dropped(self) -> Account:
+        """Return what there was no room for."""
+        remarks = []
+        if self.requests.refused:
+            remarks.append(f"{self.requests.refused:,} requests are not shown: there are too many")
+        if self.connections.refused:
+            remarks.append("some connections are not shown: there are too many")
+        return Account(remarks=tuple(remarks))
+
+
+def _turn(part: Part) -> int:
+    """Order parts: first those that tell of new sockets, requests last."""
+    return _ORDER.index(part.family) if part.family in _ORDER else 2 + (part.family == "request")

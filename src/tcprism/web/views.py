@@ -1,0 +1,227 @@
+"""Views: what the page asks for, as JSON. Moments are nanoseconds since the first event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcprism.errors import UsageError
+from tcprism.web import finding
+from tcprism.web.marks import curves, marks
+from tcprism.web.store import Store
+
+WINDOW_MAX = 500  # rows of one answer
+NUMBER_MAX = 10**18
+AROUND = 0.1  # of a request's time is shown before and after it
+AROUND_LEAST = 20_000  # nanoseconds
+
+Query = Mapping[str, str]
+Answer = dict[str, Any]
+
+
+class NotFound(UsageError):
+    """There is no such request or connection."""
+
+
+class Views:
+    """Answers from a store. `name` is what is shown: a file's name, or this machine's."""
+
+    def __init__(self, store: Store, name: str, live: bool) -> None:
+        self.store = store
+        self._name = name
+        self._live = live
+        self._orders: dict[tuple[Any, ...], NDArray[np.intp]] = {}
+        self._answers = {
+            "summary": self.summary,
+            "requests": self.requests,
+            "request": self.request,
+            "connections": self.connections,
+            "connection": self.connection,
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What can be asked for."""
+        return tuple(self._answers)
+
+    def answer(self, name: str, query: Query) -> Answer:
+        """Return an answer. Raises UsageError for what makes no sense, NotFound."""
+        with self.store.lock:
+            return self._answers[name](query)
+
+    def summary(self, _query: Query) -> Answer:
+        """Return what there is, and the account of it."""
+        store, facts = self.store, self.store.facts
+        return {
+            "name": self._name,
+            "live": self._live,
+            "ended": store.ended,
+            "change": store.change,
+            "origin_ms": (store.first_ns + store.clock_offset_ns) / 1e6,
+            "last": self._since_first(store.last_ns),
+            "events": store.events,
+            "requests": len(store.requests),
+            "connections": len(store.connections),
+            "host": facts.host if facts else "",
+            "kernel": facts.kernel if facts else "",
+            "kinds": facts.kinds if facts else (),
+            "hooks": dict(facts.hooks) if facts else {},
+            "lost": store.ledger.lost,
+            "ledger": store.ledger.lines() if store.ledger.entries else [],
+            "ledger_table": store.ledger.whole() if store.ledger.entries else [],
+            "trouble": [*store.trouble, *store.dropped().remarks],
+            "forgotten": store.forgotten,
+        }
+
+    def requests(self, query: Query) -> Answer:
+        """Return a window of the requests that a filter chooses, in an order."""
+        store = self.store
+        text = query.get("filter", "")
+        since, until = (self._moment(query, name) for name in ("since", "until"))
+        order, falling = _order(query, finding.REQUEST_ORDERS, "-start")
+
+        def find() -> NDArray[np.intp]:
+            found = finding.requests(store.requests, store.connections, text, since, until)
+            return finding.ordered(finding.request_keys(store.requests, order), found, falling)
+
+        numbers = self._ordered(("requests", text, since, until, order, falling), find)
+        shown = _window(query, numbers)
+        rows = [self._request_row(row) for row in store.requests.rows(shown.tolist())]
+        return {"total": len(store.requests), "found": len(numbers), "rows": rows}
+
+    def request(self, query: Query) -> Answer:
+        """Return a request, and the marks of its connection while it lasted."""
+        store = self.store
+        number = _number(query, "n", len(store.requests))
+        (row,) = store.requests.rows([number])
+        begun, done = row["start"], max(row["start"] + (row["took"] or 0), row["end"])
+        before = max(AROUND_LEAST, round(AROUND * (done - begun)))
+        since = self._moment(query, "since")
+        until = self._moment(query, "until")
+        since = begun - before if since is None else since
+        until = done + before if until is None else until
+        answer = {"request": self._request_row(row), "connection": None}
+        if row["connection"] is not None:
+            record = store.requests.record(number)
+            answer |= self._axis(row["connection"], since, until, record)
+        return answer
+
+    def connections(self, query: Query) -> Answer:
+        """Return a window of the connections that a filter chooses, in an order."""
+        store = self.store
+        text = query.get("filter", "")
+        order, falling = _order(query, finding.CONNECTION_ORDERS, "-first")
+
+        def find() -> NDArray[np.intp]:
+            found = finding.connections(store.connections, text)
+            return finding.ordered(
+                finding.connection_keys(store.connections, order), found, falling
+            )
+
+        numbers = self._ordered(("connections", text, order, falling), find)
+        rows = [self._connection_row(number) for number in _window(query, numbers).tolist()]
+        return {"total": len(store.connections), "found": len(numbers), "rows": rows}
+
+    def connection(self, query: Query) -> Answer:
+        """Return a connection, and its marks between two moments, or from its first to its last."""
+        number = _number(query, "n", len(self.store.connections))
+        since, until = (self._moment(query, name) for name in ("since", "until"))
+        table = self.store.connections.table
+        first, last = int(table["first_ns"][number]), int(table["last_ns"][number])
+        edge = max(AROUND_LEAST, (last - first) // 50)
+        return self._axis(
+            number,
+            first - edge if since is None else since,
+            last + edge if until is None else until,
+        )
+
+    def _axis(self, number: int, since: int, until: int, request: np.void | None = None) -> Answer:
+        """Return all that is drawn on the time axis of a connection."""
+        store = self.store
+        client = store.connections.client_side(number)
+        events = list(store.of(number))
+        found, more = marks(events, client, since, until, request)
+        for mark in found:
+            mark["t"] = self._since_first(mark["t"])
+        lines = curves(events, client, since, until)
+        for curve in (curve for sides in lines.values() for curve in sides):
+            for point in curve:
+                point[0] = self._since_first(point[0])
+        table = store.requests.table
+        inside = np.flatnonzero(
+            (table["connection"] == number) & (table["start"] <= until) & (table["end"] >= since)
+        )
+        rows = store.requests.rows(inside[:WINDOW_MAX].tolist())
+        return {
+            "connection": self._connection_row(number),
+            "since": self._since_first(since),
+            "until": self._since_first(until),
+            "marks": found,
+            "left_out": more,
+            "curves": lines,
+            "requests": [self._request_row(row) for row in rows],
+            "forgotten": store.forgotten,
+        }
+
+    def _ordered(self, key: tuple[Any, ...], find: Any) -> NDArray[np.intp]:
+        """Return numbers found before, if nothing has come since; scrolling asks many times."""
+        key = (self.store.change, *key)
+        if key not in self._orders:
+            if len(self._orders) >= 8 or any(one[0] != key[0] for one in self._orders):
+                self._orders.clear()
+            self._orders[key] = find()
+        return self._orders[key]
+
+    def _request_row(self, row: dict[str, Any]) -> dict[str, Any]:
+        return row | {name: self._since_first(row[name]) for name in ("start", "end")}
+
+    def _connection_row(self, number: int) -> dict[str, Any]:
+        row = self.store.connections.row(number)
+        return row | {name: self._since_first(row[name]) for name in ("first", "last")}
+
+    def _since_first(self, moment: int) -> int:
+        """Return a moment as JavaScript can have it: its numbers are exact up to 2 ** 53."""
+        return moment - self.store.first_ns
+
+    def _moment(self, query: Query, name: str) -> int | None:
+        text = query.get(name, "")
+        if not text:
+            return None
+        return _integer(text, name) + self.store.first_ns
+
+
+def _integer(text: str, name: str) -> int:
+    digits = text.removeprefix("-")
+    if not (
+        digits.isascii()
+        and digits.isdecimal()
+        and int(digits[:20]) < NUMBER_MAX
+        and len(digits) < 20
+    ):
+        raise UsageError(f"{name}: {text[:40]!r} is not a whole number")
+    return int(text)
+
+
+def _number(query: Query, name: str, count: int) -> int:
+    number = _integer(query.get(name, ""), name)
+    if not 0 <= number < count:
+        raise NotFound(f"{name}: there is no number {number}")
+    return number
+
+
+def _order(query: Query, known: tuple[str, ...], usual: str) -> tuple[str, bool]:
+    """Return what to sort by, and whether the largest comes first, as in "-took"."""
+    text = query.get("sort", "") or usual
+    name = text.removeprefix("-")
+    if name not in known:
+        raise UsageError(f"sort: {name[:40]!r} is not one of {', '.join(known)}")
+    return name, text.startswith("-")
+
+
+def _window(query: Query, numbers: NDArray[np.intp]) -> NDArray[np.intp]:
+    first = max(0, _integer(query.get("first", "") or "0", "first"))
+    count = _integer(query.get("count", "") or "100", "count")
+    return numbers[first : first + max(0, min(count, WINDOW_MAX))]

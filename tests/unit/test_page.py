@@ -1,0 +1,144 @@
+"""The page in a browser: Chromium, as a user sees it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .asked import COUNT, asked
+from .page import MARKUP, browser, marked_up, viewed
+from .recordings import written
+
+pytest.importorskip("uvicorn")
+pytest.importorskip("starlette")
+
+pytestmark = pytest.mark.browser
+__all__ = ["browser"]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    path = written(tmp_path_factory.mktemp("page") / "asked.tcpr", [*asked(), marked_up()])
+    with viewed(str(path)) as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser: Any, url: str) -> Iterator[Any]:
+    """A page at the first screen; what its console says fails the test."""
+    context = browser.new_context()
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(url)
+    page.wait_for_selector(".body .row .split span")
+    yield page
+    context.close()
+    assert not complaints
+
+
+def test_the_token_is_in_no_address_that_stays(page: Any) -> None:
+    assert "token" not in page.url
+    assert page.evaluate("document.cookie") == ""
+
+
+def has_text(page: Any, selector: str, text: re.Pattern[str] | str) -> None:
+    """Wait for a text; to wait inside the page would need eval(), which its policy forbids."""
+    from playwright.sync_api import expect
+
+    expect(page.locator(selector).first).to_have_text(text, timeout=30_000)
+
+
+def chosen(page: Any, text: str, count: int) -> None:
+    """Type a filter, and wait until it has chosen so many rows."""
+    page.fill("input", text)
+    has_text(page, "[role=status]", re.compile(f"^{count} of"))
+
+
+def test_requests_are_filtered_sorted_and_opened_by_keyboard(page: Any) -> None:
+    page.keyboard.press("/")
+    page.keyboard.type("item took>72.9ms")
+    has_text(page, "[role=status]", re.compile("^4 of"))
+    page.get_by_role("button", name="took").click()
+    has_text(page, ".body .row[aria-rowindex='2']", re.compile("/item/3"))
+    page.get_by_role("grid").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    has_text(page, "h1", "http GET /item/9")
+    page.go_back()
+    has_text(page, "[role=status]", re.compile("^4 of"))
+    assert "sort=-took" in page.url
+    assert page.input_value("input") == "item took>72.9ms"
+
+
+def test_a_mark_is_explained(page: Any) -> None:
+    chosen(page, "failed", 1)
+    page.locator(".body .row").first.click()
+    box = page.wait_for_selector(".axis rect.retransmit").bounding_box()
+    page.mouse.move(box["x"] + 1, box["y"] + box["height"] / 2)
+    has_text(page, ".said", re.compile("were sent again: .*tail loss probe"))
+    page.locator(".axis").focus()
+    page.keyboard.press("Home")
+    has_text(page, ".said", re.compile("GET /item/5"))
+
+
+def test_a_link_reproduces_a_view(page: Any, browser: Any, url: str) -> None:
+    page.locator(".body .row").first.click()
+    page.wait_for_selector(".axis rect.send")
+    page.get_by_role("button", name="Zoom in").click()
+    page.wait_for_url(re.compile("since="))
+    page.wait_for_selector(".axis .tick", state="attached")
+    before = page.locator(".axis").text_content()
+    fragment = page.url.partition("#")[2]
+    context = browser.new_context()
+    other = context.new_page()  # another viewer
+    other.goto(f"{url}#{fragment}")
+    other.wait_for_selector(".axis .tick", state="attached")
+    assert other.url.partition("#")[2] == fragment
+    has_text(other, ".axis", before)
+    context.close()
+
+
+def test_markup_in_bytes_stays_text(page: Any) -> None:
+    chosen(page, "onerror", 1)
+    page.locator(".body .row").first.click()
+    page.wait_for_selector(".axis rect.send")
+    page.locator(".axis").focus()
+    page.keyboard.press("Home")
+    has_text(page, ".said pre", re.compile(re.escape(MARKUP)))
+    has_text(page, "h1", re.compile(re.escape(MARKUP)))
+    assert page.locator("img").count() == 0
+    page.get_by_role("link", name="Connections").click()
+    has_text(page, ".body", re.compile("<script>"))
+    assert page.locator("main script").count() == 0
+    assert page.title() == "connections - tcprism"
+
+
+def test_what_is_shown_is_saved(page: Any) -> None:
+    chosen(page, "item", COUNT)
+    with page.expect_download() as found:
+        page.get_by_role("button", name="Save as CSV").click()
+    lines = Path(found.value.path()).read_text().splitlines()
+    assert len(lines) == 1 + COUNT
+    assert {re.findall(r"/item/\d", line)[0] for line in lines[1:]} == {
+        f"/item/{number}" for number in range(1, COUNT + 1)
+    }
+
+
+def test_a_server_that_was_started_anew_says_so(browser: Any, tmp_path: Path) -> None:
+    path = written(tmp_path / "asked.tcpr", asked())
+    context = browser.new_context()
+    page = context.new_page()
+    with viewed(str(path)) as first:
+        page.goto(first)
+        page.wait_for_selector(".body .row .split span")
+        port = re.findall(r":(\d+)/", first)[0]
+    has_text(page, "#source", re.compile("no connection|ended"))
+    with viewed(str(path), "--listen", f"127.0.0.1:{port}"):
+        page.wait_for_selector("text=tcprism has been started anew")
+    context.close()
