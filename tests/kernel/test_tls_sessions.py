@@ -62,8 +62,7 @@ class Seen:
 
 SESSIONS = {
     "TLS 1.2": Session(client=("-tls1_2",)),
-    "TLS 1.3": Session(client=("-tls1_3", "-sess_out", "{folder}/session")),
-    "resumed": Session(client=("-sess_in", "{folder}/session")),
+    "TLS 1.3": Session(client=("-tls1_3",)),
     "renegotiated": Session(("-client_renegotiation",), ("-tls1_2",), renegotiate),
     "keys updated": Session(client=("-tls1_3",), course=update_keys),
     "client certificate": Session(
@@ -77,7 +76,7 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
     """What is seen of one session after the other, by one tracer: it takes seconds to start."""
     folder = tmp_path_factory.mktemp("sessions")
     files = certificate(folder)
-    names = {"folder": str(folder), "cert": files[0], "key": files[1]}
+    names = {"cert": files[0], "key": files[1]}
     said = {}
     with namespace() as netns:
         with (

@@ -1,4 +1,4 @@
-"""Early data of a session that is resumed (RFC 8446, 2.3), beside what openssl says of it."""
+"""Sessions that are resumed, with early data (RFC 8446, 2.3), beside what openssl says of them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from tests.support.tracer import tracing
 
 pytestmark = pytest.mark.native
 
+OVERHEAD_12 = 29  # of a record of TLS 1.2 with AES-GCM: header, nonce, tag
 EARLY = b"earlier than the handshake\n"
 
 
-def test_early_data(netns: Netns, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", ["tls1_2", "tls1_3"])
+def test_a_session_that_is_resumed(netns: Netns, tmp_path: Path, version: str) -> None:
+    has_early_data = version == "tls1_3"
     cert, key = certificate(tmp_path)
     early, session = tmp_path / "early", tmp_path / "session"
     early.write_bytes(EARLY)
-    to = ("s_client", "-connect", f"127.0.0.1:{PORT}", "-tls1_3")
+    to = ("s_client", "-connect", f"127.0.0.1:{PORT}", f"-{version}")
     with (
         capturing(netns, "lo", tmp_path / "pcap", "127.0.0.1"),
         tracing(tmp_path / "out", "--tls", "--netns", netns.path, "--payload", "100") as tracer,
     ):
         server = Party(
             netns, "s_server", "-accept", f"127.0.0.1:{PORT}", "-cert", cert, "-key", key,
-            "-early_data", "-tls1_3",
+            *(["-early_data"] if has_early_data else []),
         )  # fmt: skip
         clients = []
         try:
@@ -42,9 +45,13 @@ def test_early_data(netns: Netns, tmp_path: Path) -> None:
             clients[0].await_text("here")
             clients[0].type("Q")
             clients[0].process.wait(30)
-            clients.append(Party(netns, *to, "-sess_in", str(session), "-early_data", str(early)))
-            clients[1].await_text("Early data was accepted")
-            server.await_text("End of early data")
+            given = ("-early_data", str(early)) if has_early_data else ()
+            clients.append(Party(netns, *to, "-sess_in", str(session), *given))
+            if has_early_data:
+                clients[1].await_text("Early data was accepted")
+                server.await_text("End of early data")
+            else:
+                clients[1].await_text("Reused, TLSv1.2")
             clients[1].type("later")
             server.await_text("later")
             server.type("thanks")
@@ -62,11 +69,13 @@ def test_early_data(netns: Netns, tmp_path: Path) -> None:
         told.setdefault(side, []).append(base64.b64decode(event["payload"]))
         assert event["socket_source"] == "call"
         assert set(records_of(event, wire)) == {DATA}
+    asked = [EARLY, b"later\n"] if has_early_data else [b"later\n"]
     assert told == {
-        ("tls_send", False): [EARLY, b"later\n"],
-        ("tls_recv", True): [EARLY, b"later\n"],
+        ("tls_send", False): asked,
+        ("tls_recv", True): asked,
         ("tls_send", True): [b"thanks\n"],
         ("tls_recv", False): [b"thanks\n"],
     }
-    (first, _) = (e for e in of_second if e["kind"] == "tls_send" and e["remote_port"] == PORT)
-    assert first["encrypted_bytes"] == len(EARLY) + OVERHEAD
+    first = next(e for e in of_second if e["kind"] == "tls_send" and e["remote_port"] == PORT)
+    overhead = OVERHEAD if has_early_data else OVERHEAD_12
+    assert first["encrypted_bytes"] == len(asked[0]) + overhead
