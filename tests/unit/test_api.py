@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -54,6 +56,20 @@ def test_kinds_and_filters() -> None:
     assert events == [
         event for event in tcprism.open(SAMPLE) if event.kind == "send" and event in set(events)
     ]
+
+
+def test_requests_of_a_recording() -> None:
+    """As many of each as clients have sent."""
+    payloads = [event.payload for event in tcprism.open(SAMPLE, kinds={"send"})]
+    sent = [re.match(rb"(GET|POST) (\S+) HTTP/1", payload or b"") for payload in payloads]
+    found = list(tcprism.requests(SAMPLE, protocols=["http"]))
+    assert Counter((one["method"], one["resource"]) for one in found) == Counter(
+        (one[1].decode(), one[2].decode()) for one in sent if one
+    )
+    assert {one.kind for one in found} == {"request"}
+    assert not list(tcprism.requests(SAMPLE, protocols=["redis"]))
+    with pytest.raises(UsageError, match="did you mean http"):
+        tcprism.requests(SAMPLE, protocols=["htp"])
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800"])
