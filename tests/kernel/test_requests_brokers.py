@@ -144,6 +144,10 @@ for number in range(100):
 sure.confirm_delivery()
 for number in range(50):
     sure.basic_publish("", "orders", b"y" * number)
+try:
+    sure.basic_publish("", "nowhere", b"z", mandatory=True)
+except pika.exceptions.UnroutableError:
+    pass
 for _ in range(60):
     plain.basic_get("orders", auto_ack=True)
 for method, _, _ in plain.consume("orders"):
@@ -173,7 +177,7 @@ def test_rabbitmq(netns: Netns, tmp_path: Path) -> None:
     events = tracer.events
     assert {event["protocol"] for event in events} == {"amqp"}
     methods = Counter(event["method"] for event in events)
-    assert methods["basic.publish"] == counted["received"] == 150
+    assert methods["basic.publish"] == counted["received"] == 151
     published = [event for event in events if event["method"] == "basic.publish"]
     states = Counter(event["request_state"] for event in published)
     assert states == {"complete": counted["confirmed"], "no response": 100}
@@ -181,8 +185,9 @@ def test_rabbitmq(netns: Netns, tmp_path: Path) -> None:
     assert got["get-empty"] == counted["get_empty"] == 1
     assert methods["basic.deliver"] == counted["acknowledged"] == 90
     assert got.total() - 1 + 90 == counted["delivered"] == 150
-    failed = [(event["resource"], event["status"]) for event in events if event["failed"]]
-    assert failed == [("missing", "404")]
+    failed = [(event["method"], event["status"]) for event in events if event["failed"]]
+    assert sorted(failed) == [("basic.return", "312"), ("queue.declare", "404")]
+    assert methods["basic.return"] == counted["unroutable_returned"] == 1
 
 
 TO_KAFKA = """

@@ -209,7 +209,11 @@ class Amqp(Parser):
             delivery = Exchange("amqp", "basic.deliver", route, None, None, begin, answered=False)
             self._expect(RESPONSE, channel, delivery)
         elif ids == RETURN:
-            self._expect(RESPONSE, channel, None)
+            names, _ = _names(body, 4 + 2, 1)
+            route, code = _route(body, 4 + 2 + 1 + len(names[0])), str(int.from_bytes(body[4:6]))
+            returned = Exchange("amqp", "basic.return", route, None, None, begin, answered=False)
+            returned.status, returned.failed = code, True
+            self._expect(RESPONSE, channel, returned)
         elif ids == CLOSE:
             self._fail(channel, body, begin, end)
         elif ids == END:

@@ -98,6 +98,24 @@ def test_one_frame_acknowledges_many_messages() -> None:
     assert [one.begin for one in found] == sorted(one.begin or 0 for one in found)
 
 
+def frame(kind: int, body: bytes) -> bytes:
+    return bytes([kind]) + b"\0\1" + len(body).to_bytes(4, "big") + body + b"\xce"
+
+
+def test_a_message_that_nobody_gets_is_returned() -> None:
+    """As the broker says so; what it confirms does not tell."""
+    names = b"\x08NO_ROUTE" + b"\x04shop" + b"\x07nowhere"
+    method = bytes((0, 60, 0, 50)) + (312).to_bytes(2, "big") + names
+    header = bytes((0, 60, 0, 0)) + (3).to_bytes(8, "big") + bytes(2)
+    returned = frame(1, method) + frame(2, header) + frame(3, b"abc")
+    found = exchanges([*CONNECTIONS[2], (SERVER, returned)])
+    (one,) = (one for one in found if one.method == "basic.return")
+    assert (one.resource, one.status, one.failed) == ("shop/nowhere", "312", True)
+    assert (one.begin, one.answered) == (None, False)
+    assert one.response_begin is not None
+    assert one.response_end == one.response_begin + len(returned)
+
+
 def test_a_connection_joined_late() -> None:
     said = CONNECTIONS[0]
     first = next(at for at, (side, data) in enumerate(said) if b"full" in data)
