@@ -43,7 +43,7 @@ def run(rounds: Rounds) -> None:
     if missing := [program for program in _NEEDED if not shutil.which(program)]:
         print(f"\ntls: not measured, this needs {', '.join(missing)}")
         return
-    repeats, seconds = rounds.pick(1, 5, 9), rounds.pick(1, 2, 3)
+    repeats, seconds = rounds.pick(1, 3, 9), rounds.pick(1, 1, 3)
     count = 10_000 * seconds
     loads = {
         _PING_PONG: python("ping-pong", seconds),
