@@ -10,11 +10,13 @@ INLINE void egress_fill(struct segment *s, u32 kind, struct __sk_buff *skb, cons
 	event_begin(&s->event, kind, c, owner);
 	s->event.socket = cookie_of_packet(skb, tp);
 	s->event.error = 0;
-	packet_into(s, packet, skb, tp, true);
-	if (tp)
+	packet_into(s, packet, skb);
+	if (tp) {
 		read_congestion(s, tp, READS_BTF);
-	else
+		s->event.flags |= window_scale_flags(tp, true);
+	} else {
 		no_congestion(s);
+	}
 	s->arrival = ARRIVAL_UNKNOWN;
 	s->cause = tp ? cause_of_transmit(tp, packet->seq, packet->end_seq, READS_BTF) : CAUSE_NONE;
 }

@@ -9,10 +9,11 @@ INLINE void receive_fill(struct segment *s, struct __sk_buff *skb, const struct 
 	event_begin(&s->event, KIND_RECEIVE, c, owner);
 	s->event.socket = cookie_of_packet(skb, tp);
 	s->event.error = 0;
-	packet_into(s, packet, skb, tp, false);
+	packet_into(s, packet, skb);
 	s->cause = CAUSE_NONE;
 	if (tp) {
 		read_congestion(s, tp, READS_BTF);
+		s->event.flags |= window_scale_flags(tp, false);
 		s->arrival = arrival_of(skb, tp, packet);
 	} else {
 		no_congestion(s);

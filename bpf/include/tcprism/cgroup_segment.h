@@ -22,14 +22,11 @@ INLINE u32 window_scale_flags(const struct tcp_sock *tp, bool outgoing)
 	return (scale & 15) << WSCALE_SHIFT | WSCALE_KNOWN;
 }
 
-INLINE void packet_into(struct segment *to, const struct packet *from, const struct __sk_buff *skb,
-			const struct tcp_sock *tp, bool outgoing)
+INLINE void packet_into(struct segment *to, const struct packet *from, const struct __sk_buff *skb)
 {
 	to->event.seq = from->seq;
 	to->event.bytes = from->payload;
 	to->event.flags = packet_flags(from, skb->protocol);
-	if (tp && !(from->tcp->flags & TCPHDR_SYN))
-		to->event.flags |= window_scale_flags(tp, outgoing);
 	to->end_seq = from->end_seq;
 	to->ack = from->tcp->flags & TCPHDR_ACK ? bpf_ntohl(from->tcp->ack) : 0;
 	to->window = bpf_ntohs(from->tcp->window);
@@ -41,10 +38,9 @@ INLINE void packet_into(struct segment *to, const struct packet *from, const str
 /* Returns how many bytes of options there are, at most OPTIONS_MAX. */
 INLINE u32 load_options(u8 *to, const struct packet *packet, const struct __sk_buff *skb)
 {
-	u32 length = (packet->tcp->offset_and_flags >> 4) * 4 - TCP_HEADER_LENGTH;
+	u32 length = options_length(packet->tcp->offset_and_flags);
 
-	barrier_var(length); /* the compiler knows that it is less than the verifier thinks */
-	if (!length || length > OPTIONS_MAX)
+	if (!length)
 		return 0;
 	return bpf_skb_load_bytes(skb, packet->tcp_at + TCP_HEADER_LENGTH, to, length) ? 0 : length;
 }

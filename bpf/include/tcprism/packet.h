@@ -85,13 +85,25 @@ INLINE bool read_seen_packet(struct seen_packet *to, const struct sk_buff *skb)
 	return at && !bpf_probe_read_kernel(&to->tcp, sizeof(to->tcp), (void *)at);
 }
 
+/* The barrier keeps the comparisons, by which old verifiers see that it is 0, or from 1 to OPTIONS_MAX. */
+INLINE u32 options_length(u8 offset_and_flags)
+{
+	u32 header = (offset_and_flags >> 4) * 4;
+
+	barrier_var(header);
+	if (header <= TCP_HEADER_LENGTH || header > TCP_HEADER_LENGTH + OPTIONS_MAX)
+		return 0;
+	header -= TCP_HEADER_LENGTH;
+	barrier_var(header);
+	return header;
+}
+
 /* Returns how many bytes of options there are, at most OPTIONS_MAX. */
 INLINE u32 read_options(u8 *to, const struct seen_packet *packet)
 {
-	u32 length = (packet->tcp.offset_and_flags >> 4) * 4 - TCP_HEADER_LENGTH;
+	u32 length = options_length(packet->tcp.offset_and_flags);
 
-	barrier_var(length); /* the compiler knows that it is less than the verifier thinks */
-	if (!length || length > OPTIONS_MAX)
+	if (!length)
 		return 0;
 	return bpf_probe_read_kernel(to, length, (void *)(packet->tcp_at + TCP_HEADER_LENGTH)) ? 0 : length;
 }
