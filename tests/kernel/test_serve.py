@@ -21,6 +21,7 @@ from tests.support.nginx import nginx
 from tests.support.otlp import attributes, collecting
 from tests.support.prometheus import Prometheus, scraping
 from tests.support.serving import Server, await_equal, samples, serving
+from tests.support.tls import certificate
 from tests.support.tracer import parse_ledger
 
 pytestmark = pytest.mark.native
@@ -293,3 +294,16 @@ def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             while (said := systemd.recv(100)) == b"WATCHDOG=1":
                 pass
             assert said == b"STOPPING=1"
+
+
+def test_requests_inside_tls_are_read_without_privileges(netns: Netns, tmp_path: Path) -> None:
+    files = certificate(tmp_path)
+    options = ("--requests", "--tls", "--netns", netns.path)
+    with nginx(netns, tmp_path, tls=files) as log, serving(*options) as server:
+        for _ in range(3):  # processes that start after the hooks are on
+            netns.run("curl", "-sk", "https://127.0.0.1:8080/hello")
+        for side, who in (("client", "curl"), ("server", "nginx")):
+            name = f"http_{side}_request_duration_seconds_count"
+            server.await_sum(3, name, process_executable_name=who, http_response_status_code="200")
+        assert server.stop() == 0
+        assert len(log.read_text().splitlines()) == 3
