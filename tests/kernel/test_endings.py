@@ -11,7 +11,7 @@ import pytest
 
 from tcprism.events.wording import how_it_ended, why_not_established
 from tests.support.capture import Packet
-from tests.support.tracer import Event, tracing
+from tests.support.tracer import Event, Tracer, tracing
 from tests.support.wire import Wire, deliver, wired
 
 from . import endings, endings_from_outside
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.native  # in a machine it takes minutes
 
 DOCS = Path(__file__).parents[2] / "docs/connections.md"
 FIRST_PORT = 5500
+TRIES = 3
 OTHER = {"client": "server", "server": "client"}
 
 
@@ -111,8 +112,23 @@ def play(wire: Wire, name: str, port: int) -> Played:
 
 @pytest.fixture(scope="module")
 def ends(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, int], dict[str, Played]]:
-    """All ways under one trace, and the numbers of both namespaces."""
-    output = tmp_path_factory.mktemp("endings") / "events"
+    """All ways under one trace, and the numbers of both namespaces.
+
+    The kernel runs no hook inside itself: where a timer's interrupt stops one, the timer's own
+    event is missing, and the ledger says so. Then all is played again.
+    """
+    for number in range(TRIES):
+        numbers, played, tracer = play_all(tmp_path_factory.mktemp(f"endings-{number}") / "events")
+        if not any(row["missed"] for row in tracer.ledger.values()):
+            break
+    for one in played.values():
+        mine = [e for e in tracer.events if one.port in (e["local_port"], e["remote_port"])]
+        one.events = [event for event in mine if is_end(event)]
+        one.resets = [event for event in mine if event["kind"] == "reset"]
+    return numbers, played
+
+
+def play_all(output: Path) -> tuple[dict[str, int], dict[str, Played], Tracer]:
     with wired() as wire:
         arguments = ("--kinds", "connect,close,reset", "--netns", wire.client.path,
                      "--netns", wire.server.path)  # fmt: skip
@@ -121,11 +137,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, int], dict
                 row.way: play(wire, row.way, FIRST_PORT + number) for number, row in enumerate(ROWS)
             }
         numbers = {end: getattr(wire, end).inode for end in OTHER}
-    for one in played.values():
-        mine = [e for e in tracer.events if one.port in (e["local_port"], e["remote_port"])]
-        one.events = [event for event in mine if is_end(event)]
-        one.resets = [event for event in mine if event["kind"] == "reset"]
-    return numbers, played
+    return numbers, played, tracer
 
 
 def test_each_row_is_played() -> None:
