@@ -112,7 +112,8 @@ def proxied(netns: Netns, files: Files) -> Iterator[tuple[int, Callable[[], None
             yield process.pid, play
         finally:
             end.set()
-            client.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # the proxy has ended: the slow server has hung up on it
+                client.shutdown(socket.SHUT_RDWR)
             process.kill()
             for thread in threads:
                 thread.join()
