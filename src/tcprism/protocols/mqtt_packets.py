@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from codecs import getincrementaldecoder
+from contextlib import suppress
 from functools import partial
 
 from tcprism.protocols import REQUEST, RESPONSE, Match, NotThisProtocol
@@ -19,6 +21,7 @@ LEAST = {
     SUBSCRIBE: 6, SUBACK: 3, UNSUBSCRIBE: 5, UNSUBACK: 2,
 }  # fmt: skip
 CONNECT_HEAD = re.compile(rb"\x00(?:\x04MQTT[\x04\x05]|\x06MQIsdp\x03)")
+_FILTER = re.compile(r"[^\x00-\x1f\x7f-\x9f]*")
 _TOPIC = re.compile(r"[^\x00-\x1f\x7f-\x9f#+]*")
 SEEN = 1_024  # bytes of a packet: what is behind does not matter
 
@@ -82,7 +85,9 @@ def check(side: int, data: bytes, place: int) -> int:
     if kind == CONNACK:
         sane = seen[:1] <= b"\x01" and (length > 2 or seen[1:2] <= b"\x05")
     elif kind in (SUBSCRIBE, UNSUBSCRIBE):
-        sane = seen[:2] != b"\0\0" and length < 1 << 16
+        sane = seen[:2] != b"\0\0" and length < 1 << 16 and _has_filter(seen, length, kind)
+        if not sane and len(seen) < min(length, SEEN):
+            return MORE
     else:
         sane = length < SEEN
     return end if sane else NONSENSE
@@ -93,6 +98,27 @@ def _check_connect(seen: bytes, end: int) -> int:
         return end
     names = (b"\0\4MQTT\4", b"\0\4MQTT\5", b"\0\6MQIsdp\3")
     return MORE if any(name.startswith(seen) for name in names) else NONSENSE
+
+
+def _has_filter(seen: bytes, length: int, kind: int) -> bool:
+    """Whether a filter follows the packet identifier, or properties of version 5 before it."""
+    places = [2]
+    with suppress(NotThisProtocol):
+        places.append(properties(seen, 2)[1])
+    return any(_is_filter(seen, length, place, kind == SUBSCRIBE) for place in places)
+
+
+def _is_filter(seen: bytes, length: int, place: int, with_options: bool) -> bool:
+    begin = place + 2
+    end = begin + int.from_bytes(seen[place:begin], "big")
+    if not begin < min(end, len(seen)) or end + with_options > length:
+        return False
+    try:
+        text = getincrementaldecoder("utf-8")().decode(seen[begin:end], end <= len(seen))
+    except UnicodeDecodeError:
+        return False
+    options = seen[end : end + 1] if with_options else b""
+    return bool(_FILTER.fullmatch(text)) and options < b"\x40"
 
 
 def _check_publish(seen: bytes, length: int, end: int) -> int:

@@ -13,6 +13,7 @@ ran as a user who may use plant/# only; another client published two messages to
 
 import pytest
 
+from tcprism.protocols import Match
 from tcprism.protocols.mqtt import MQTT
 
 from .talk import CLIENT, SERVER, Talk, exchanges, recorded, told
@@ -114,3 +115,9 @@ def test_nobody_knows_which_end_publishes() -> None:
     talk.say(CLIENT, b"\x32\x0a\x00\x04tick\x00\x01hi")
     talk.say(SERVER, b"\x40\x02\x00\x01")
     assert talk.conversation.parser is None
+
+
+def test_what_unsubscribes_from_no_text_is_no_mqtt() -> None:
+    """Among 1 GB of random bytes these were taken for it once."""
+    begun = bytes.fromhex("a2c8125f5e0d81fdecb65902a4e354a672ba8b1e0f23f596")
+    assert MQTT.request(begun + bytes(range(256)) * 4) is Match.NO
