@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from .asked import COUNT, asked
-from .page import MARKUP, browser, marked_up, viewed
+from .page import MARKUP, TCPRISM, browser, marked_up, viewed
 from .recordings import written
 
 pytest.importorskip("uvicorn")
@@ -35,7 +36,7 @@ def page(browser: Any, url: str) -> Iterator[Any]:
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(url)
+    page.goto(f"{url}#/requests")
     page.wait_for_selector(".body .row .split span")
     yield page
     context.close()
@@ -130,12 +131,70 @@ def test_what_is_shown_is_saved(page: Any) -> None:
     }
 
 
+SCREENS = (
+    "overview", "requests", "connections", "requests/4", "connections/0", "map", "explain",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser: Any, url: str, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    context = browser.new_context(color_scheme=scheme)
+    page = context.new_page()
+    page.goto(url)
+    for screen in SCREENS:
+        page.evaluate(f"location.hash = '#/{screen}'")
+        page.wait_for_selector(f"[data-shown='{screen}'] h1", state="attached")
+        found = axe.run(page)
+        assert not found.response["violations"], found.generate_report()
+        assert found.response["passes"]
+    context.close()
+
+
+def test_a_narrow_window_has_all(browser: Any, url: str) -> None:
+    context = browser.new_context(viewport={"width": 360, "height": 640})
+    page = context.new_page()
+    page.goto(url)
+    for screen in SCREENS:
+        page.evaluate(f"location.hash = '#/{screen}'")
+        page.wait_for_selector(f"[data-shown='{screen}'] h1", state="attached")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    context.close()
+
+
+def test_a_report_needs_no_server_and_loads_nothing(browser: Any, tmp_path: Path) -> None:
+    path = written(tmp_path / "asked.tcpr", [*asked(), marked_up()])
+    report = tmp_path / "report.html"
+    subprocess.run([str(TCPRISM), "report", str(path), "-o", str(report)], check=True)
+    context = browser.new_context()
+    page = context.new_page()
+    complaints: list[str] = []
+    asked_for: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: asked_for.append(request.url))
+    page.goto(report.as_uri() + "#/requests")
+    chosen(page, "item took>72.9ms", 4)
+    chosen(page, "failed", 1)
+    page.locator(".body .row").first.click()
+    page.wait_for_selector(".axis rect.retransmit")
+    page.goto(report.as_uri() + "#/requests?filter=onerror")
+    page.locator(".body .row").first.click()
+    has_text(page, "h1", re.compile(re.escape(MARKUP)))
+    for screen in ("overview", "map", "explain"):
+        page.goto(report.as_uri() + f"#/{screen}")
+        page.wait_for_selector(f"[data-shown='{screen}'] h1", state="attached")
+    context.close()
+    assert not complaints
+    assert {address.partition("#")[0] for address in asked_for} == {report.as_uri()}
+
+
 def test_a_server_that_was_started_anew_says_so(browser: Any, tmp_path: Path) -> None:
     path = written(tmp_path / "asked.tcpr", asked())
     context = browser.new_context()
     page = context.new_page()
     with viewed(str(path)) as first:
-        page.goto(first)
+        page.goto(f"{first}#/requests")
         page.wait_for_selector(".body .row .split span")
         port = re.findall(r":(\d+)/", first)[0]
     has_text(page, "#source", re.compile("no connection|ended"))

@@ -11,11 +11,14 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 
+import tcprism
 from tcprism.errors import UsageError
 from tcprism.events import Batch
-from tcprism.events._wire import EventKind
+from tcprism.events._wire import Cause, EventKind
+from tcprism.recording.reader import Recording
 from tcprism.stages.requests import Requests
 from tcprism.web.marks import MARKS_MAX
+from tcprism.web.requests import Requests as WebRequests
 from tcprism.web.server import POLICY
 from tcprism.web.store import Store
 from tcprism.web.views import NotFound, Views
@@ -23,13 +26,15 @@ from tcprism.web.views import NotFound, Views
 from .asked import CLIENT, COUNT, MS, SERVER, SERVER_MS, asked
 from .page import answer, cookie_of, viewed
 from .recordings import written
-from .records import connections, messages, segments
+from .records import connections, losses, messages, segments
+from .records import requests as request_records
 from .session import CLOCK_OFFSET, START
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 
 MEMORY = 64 << 20
+SAMPLE = Path(tcprism.__file__).with_name("sample.tcpr")
 
 
 def filled(batches: list[Batch], memory: int = MEMORY) -> Views:
@@ -191,6 +196,64 @@ def test_too_many_marks_are_thinned_and_counted() -> None:
         )
         == 100
     )
+
+
+def test_time_is_cut_into_buckets_that_lose_nothing() -> None:
+    """The sums over time are those of the records, however wide the buckets have become."""
+    for spread in (1, 997):  # of ten milliseconds: within the buckets, and far beyond
+        events = [
+            {**CLIENT, "kind": EventKind.SEND, "ts_ns": START + n * spread * 10 * MS, "bytes": n}
+            for n in range(300)
+        ]
+        lost = losses({**CLIENT, "ts_ns": START + spread * MS, "segs": 3, "cause": Cause.RTO})
+        answer = filled([Batch([messages(*events), lost], CLOCK_OFFSET)]).answer("overview", {})
+        series = answer["series"]
+        assert sum(series["sent"]) * series["width"] / 1e9 == pytest.approx(sum(range(300)))
+        assert sum(series["causes"]["rto"]) == 3
+        assert len(series["t"]) <= 240
+        assert series["t"][-1] <= 299 * spread * 10 * MS < series["t"][-1] + series["width"]
+
+
+def test_who_is_hurt(views: Views) -> None:
+    answer = views.answer("overview", {})
+    assert answer["slowest"][0]["what"] in ("http GET /item/3", "http GET /never")
+    assert [row["n"] for row in answer["repeated"]] == [0]
+    (edge,) = views.answer("map", {})["edges"]
+    assert (edge["connections"], edge["retransmissions"]) == (1, 1)
+    assert (edge["requests"], edge["failures"]) == (COUNT + 1, 1)
+
+
+def test_explain_says_what_the_command_says(tmp_path: Path) -> None:
+    """The store explains the events that it keeps; `explain` reads the file."""
+    store = Store(MEMORY)
+    for batch in Recording(SAMPLE).batches():
+        store.write(batch)
+    told = Views(store, "sample", live=False).answer("explain", {})
+    found = tcprism.explain(SAMPLE)
+    assert told["total"] == len(found)
+    proofs = {(one.heading, verdict.proof) for one in found for verdict in one.verdicts}
+    assert proofs
+    assert proofs == {
+        (one["heading"], verdict["proof"])
+        for one in told["connections"]
+        for verdict in one["verdicts"]
+    }
+
+
+def test_the_latest_requests_stay_and_keep_their_numbers() -> None:
+    requests = WebRequests(10)
+    for first in range(0, 30, 3):
+        part = request_records(
+            *({"ts_ns": START + n, "start_ts_ns": START + n} for n in range(first, first + 3))
+        )
+        requests.add(part, np.zeros(len(part), np.intp))
+        assert 0 < len(requests) <= 10
+        assert requests.forgotten + len(requests) == first + 3
+        latest = requests.rows([len(requests) - 1])[0]
+        assert (latest["n"], latest["start"]) == (first + 2, START + first + 2)
+    many = request_records(*({"ts_ns": START + n} for n in range(25)))
+    requests.add(many, np.zeros(25, np.intp))
+    assert (requests.forgotten, len(requests)) == (45, 10)
 
 
 def test_what_memory_does_not_hold_is_counted() -> None:

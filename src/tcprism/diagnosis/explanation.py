@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -19,10 +20,11 @@ from tcprism.diagnosis.request_evidence import RequestEvidence, Server
 from tcprism.diagnosis.request_facts import Pending, pending_of
 from tcprism.diagnosis.survey import Pause, Survey, snapshots_of
 from tcprism.diagnosis.table import raw
-from tcprism.events import Part
+from tcprism.events import Batch, Part
 from tcprism.events._wire import SNAPSHOT
 from tcprism.events.columns import BY_NAME
-from tcprism.recording.reader import Recording
+from tcprism.events.facts import Facts
+from tcprism.events.ledger import Ledger
 
 SLOW_PEER = "slow-peer"
 RECORDED_PACE = 1.0  # seconds between two snapshots, as `record` takes them
@@ -58,7 +60,30 @@ class Explanation:
         return len(self.connections)
 
 
-def explain_recording(recording: Recording) -> Explanation:
+class Told(Protocol):
+    """What can be explained: a recording, or events that are kept otherwise."""
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of it from the start."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The account of what was recorded; there once its batches were read."""
+
+    @property
+    def trouble(self) -> Sequence[str]:
+        """What is missing, a sentence a file."""
+
+    @property
+    def damaged(self) -> bool:
+        """Whether something could not be read that is there."""
+
+    def batches(self) -> Iterator[Batch]:
+        """Read what was recorded, oldest first."""
+
+
+def explain_recording(recording: Told) -> Explanation:
     """Explain what a recording tells: of its snapshots and of its events. Raises RecordingError."""
     survey, evidence, lives = Survey(), Evidence(), Lives()
     for batch in recording.batches():

@@ -56,6 +56,7 @@ class Connections:
                 "causes": (np.int64, (len(CAUSES) + 1,)),
                 "srtt_us": (np.uint32, _TWO),
                 "drops": np.int64,
+                "segments": np.int64,  # with data
                 "requests": np.int64,
                 "failures": np.int64,
             }
@@ -211,6 +212,12 @@ def _add_messages(table: Growing, rows: Rows, numbers: Numbers, sides: Numbers) 
 
 
 def _add_segments(table: Growing, rows: Rows, numbers: Numbers, sides: Numbers) -> None:
+    left = (rows["kind"] == EventKind.TRANSMIT) & (rows["bytes"] > 0)
+    np.add.at(table["segments"], numbers[left], rows["segs"][left].astype(np.int64))
+    _take_round_trips(table, rows, numbers, sides)
+
+
+def _take_round_trips(table: Growing, rows: Rows, numbers: Numbers, sides: Numbers) -> None:
     known = rows["srtt_us"] != MICROSECONDS_UNKNOWN
     table["srtt_us"][numbers[known], sides[known]] = rows["srtt_us"][known]
 
@@ -220,7 +227,7 @@ def _add_losses(table: Growing, rows: Rows, numbers: Numbers, sides: Numbers) ->
     segments = rows["segs"][again].astype(np.int64)
     np.add.at(table["causes"], (numbers[again], rows["cause"][again]), segments)
     np.add.at(table["drops"], numbers[rows["kind"] == EventKind.DROP], 1)
-    _add_segments(table, rows[again], numbers[again], sides[again])
+    _take_round_trips(table, rows[again], numbers[again], sides[again])
 
 
 def _add_connections(table: Growing, rows: Rows, numbers: Numbers, sides: Numbers) -> None:
@@ -241,7 +248,7 @@ def _add_connections(table: Growing, rows: Rows, numbers: Numbers, sides: Number
 
 def _add_snapshots(table: Growing, rows: Rows, numbers: Numbers, sides: Numbers) -> None:
     _take_totals(table, rows, (numbers, sides))
-    _add_segments(table, rows, numbers, sides)
+    _take_round_trips(table, rows, numbers, sides)
 
 
 def _take_totals(table: Growing, rows: Rows, at: tuple[Numbers, Numbers]) -> None:

@@ -46,3 +46,10 @@ class Growing:
         where = self.grow(len(next(iter(values.values()))))
         for name, column in values.items():
             self._columns[name][where] = column
+
+    def forget(self, count: int) -> None:
+        """Take the first rows away."""
+        for column in self._columns.values():
+            column[: self._length - count] = column[count : self._length].copy()
+            column[self._length - count : self._length] = 0
+        self._length -= count

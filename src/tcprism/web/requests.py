@@ -15,6 +15,7 @@ from tcprism.events.requests import SPLIT, STATES, UNKNOWN_BYTES, UNKNOWN_NS, as
 from tcprism.web.growing import Growing
 
 UNKNOWN = -1  # in columns
+_KEPT_SHARE = 0.75  # when there is no more room
 
 _KEY = ("protocol", "method", "resource", "status")
 _SHOWN = (
@@ -45,14 +46,15 @@ _COLUMNS = (
 
 
 class Requests:
-    """Requests in the order in which they ended; each has a number, from 0 on.
+    """Requests in the order in which they ended: the latest `limit`, or few less.
 
-    At most `limit` are kept, the first ones: those that come later are counted in `refused`.
+    Each has a number that stays: its place plus `forgotten`, which counts those that had to make
+    room.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self.refused = 0
+        self.forgotten = 0
         self.table = Growing(dict.fromkeys(_COLUMNS, np.int64))
         self.whats: list[str] = []  # what is asked for, with its status: texts that come again
         self._numbers: dict[tuple[str | None, ...], int] = {}
@@ -64,9 +66,16 @@ class Requests:
 
     def add(self, part: Part, connections: NDArray[np.intp]) -> None:
         """Add requests, with the number of each one's connection, -1 where it has none."""
-        room = self._limit - len(self)
-        self.refused += max(0, len(part) - room)
-        part, connections = part.take(slice(0, room)), connections[:room]
+        if len(part) > self._limit:
+            self.forgotten += len(part) - self._limit + len(self)
+            self._forget(len(self._parts))
+            part, connections = part.take(slice(-self._limit, None)), connections[-self._limit :]
+        elif len(self) + len(part) > self._limit:
+            wanted = int(self._limit * _KEPT_SHARE) - len(part)
+            starts = [*self._starts[1:], len(self)]
+            count = next(n for n, end in enumerate(starts, 1) if len(self) - end <= max(0, wanted))
+            self.forgotten += starts[count - 1]
+            self._forget(count)
         if not len(part):
             return
         rows = part.rows
@@ -87,6 +96,13 @@ class Requests:
             }
         )
 
+    def _forget(self, count: int) -> None:
+        """Forget the first parts."""
+        size = sum(map(len, self._parts[:count]))
+        self.table.forget(size)
+        self._starts = [start - size for start in self._starts[count:]]
+        del self._parts[:count]
+
     def _whats(self, part: Part) -> list[int]:
         """Return a number each for what is asked for; equal ones have the same."""
         columns = (BY_NAME[name].to_list(part) for name in _KEY)
@@ -102,9 +118,9 @@ class Requests:
             numbers.append(number)
         return numbers
 
-    def rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """Return requests as JSON has them, in the order of their numbers that is given."""
-        wanted = np.asarray(numbers, np.intp)
+    def rows(self, wanted_places: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the requests at some places as JSON has them, in that order."""
+        wanted = np.asarray(wanted_places, np.intp)
         places = np.searchsorted(self._starts, wanted, side="right") - 1
         found: dict[int, dict[str, Any]] = {}
         for place in np.unique(places).tolist():
@@ -121,12 +137,14 @@ class Requests:
             numbers.tolist(), connections, ends, zip(*columns.values(), strict=True), strict=True
         )
         return [
-            _as_json(number, connection, end, dict(zip(columns, values, strict=True)))
+            _as_json(
+                number + self.forgotten, connection, end, dict(zip(columns, values, strict=True))
+            )
             for number, connection, end, values in rows
         ]
 
     def record(self, number: int) -> np.void:
-        """Return a request's record."""
+        """Return the record of the request at a place."""
         place = int(np.searchsorted(self._starts, number, side="right")) - 1
         record: np.void = self._parts[place].rows[number - self._starts[place]]
         return record

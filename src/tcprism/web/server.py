@@ -51,11 +51,11 @@ class Server:
         self._uvicorn = need("uvicorn", "web")
         self._token = secrets.token_urlsafe(24)
         self._socket = _listening(host, port)
-        self._port = self._socket.getsockname()[1]
-        self._cookie = f"tcprism-{self._port}"  # cookies do not tell ports apart
+        self.port = self._socket.getsockname()[1]
+        self._cookie = f"tcprism-{self.port}"  # cookies do not tell ports apart
         self._listeners = 0
         shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self._port}/?token={self._token}"
+        self.url = f"http://{shown}:{self.port}/?token={self._token}"
         config = self._uvicorn.Config(
             self._application(),
             log_config=None,

@@ -16,6 +16,7 @@ from tcprism.events.facts import Facts
 from tcprism.events.ledger import Account, Ledger
 from tcprism.sinks import Sink
 from tcprism.web.connections import Connections
+from tcprism.web.overview import Overview
 from tcprism.web.requests import Requests
 
 CONNECTIONS_MAX = 200_000
@@ -24,8 +25,12 @@ _REQUEST_BYTES = 500  # of memory a request, about
 
 
 class Kept(NamedTuple):
-    """Events of a family, with the connection of each and the side that it was seen at."""
+    """Events of a family, with the connection of each and the side that it was seen at.
 
+    Those with the same `batch` came together.
+    """
+
+    batch: int
     part: Part
     numbers: NDArray[np.intp]
     sides: NDArray[np.intp]
@@ -35,7 +40,7 @@ class Kept(NamedTuple):
 class Store(Sink):
     """Takes batches; keeps requests, connections, and other events as far as `memory` bytes allow.
 
-    Half of it is for requests, the first that come, half for other events, the latest.
+    Half of it is for requests, half for other events, the latest of both.
 
     `change` grows with each batch that has something new, `ended` says that nothing more comes, and
     `forgotten` counts events that had to make room. Hold `lock` while reading.
@@ -45,6 +50,7 @@ class Store(Sink):
         self.lock = threading.RLock()
         self.connections = Connections(CONNECTIONS_MAX)
         self.requests = Requests(memory // 2 // _REQUEST_BYTES)
+        self.overview = Overview()
         self.facts: Facts | None = None
         self.ledger = Ledger(())
         self.trouble: tuple[str, ...] = ()
@@ -79,6 +85,7 @@ class Store(Sink):
         first, last = int(moments.min()), int(moments.max())
         self.first_ns = min(first, self.first_ns or first)
         self.last_ns = max(last, self.last_ns)
+        self.overview.add(part)
         numbers, sides = self.connections.places(part)
         self.connections.add(part, numbers, sides)
         if part.family == "request":
@@ -88,7 +95,7 @@ class Store(Sink):
         self._keep(part, numbers, sides)
 
     def _keep(self, part: Part, numbers: NDArray[np.intp], sides: NDArray[np.intp]) -> None:
-        kept = Kept(part, numbers, sides, size_of(Batch([part])))
+        kept = Kept(self.change, part, numbers, sides, size_of(Batch([part])))
         self._kept.append(kept)
         self._size += kept.size
         while self._size > self._memory and len(self._kept) > 1:
@@ -98,10 +105,22 @@ class Store(Sink):
 
     def of(self, connection: int) -> Iterator[tuple[Part, NDArray[np.intp]]]:
         """Yield the events of a connection that are kept, with the side of each."""
-        for part, numbers, sides, _ in self._kept:
-            places = np.flatnonzero(numbers == connection)
+        for one in self.kept(connection):
+            yield one.part, one.sides
+
+    def kept(self, connection: int | None = None) -> list[Kept]:
+        """Return the events that are kept, or those of a connection, as they came."""
+        if connection is None:
+            return list(self._kept)
+        found = []
+        for one in self._kept:
+            places = np.flatnonzero(one.numbers == connection)
             if len(places):
-                yield part.take(places), sides[places]
+                part = one.part.take(places)
+                found.append(
+                    one._replace(part=part, numbers=one.numbers[places], sides=one.sides[places])
+                )
+        return found
 
     def account(self, ledger: Ledger) -> None:
         """Take the account of every event."""
@@ -119,8 +138,10 @@ class Store(Sink):
     def dropped(self) -> Account:
         """Return what there was no room for."""
         remarks = []
-        if self.requests.refused:
-            remarks.append(f"{self.requests.refused:,} requests are not shown: there are too many")
+        if self.requests.forgotten:
+            remarks.append(
+                f"{self.requests.forgotten:,} requests were forgotten for lack of memory"
+            )
         if self.connections.refused:
             remarks.append("some connections are not shown: there are too many")
         return Account(remarks=tuple(remarks))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,10 +12,15 @@ from numpy.typing import NDArray
 from tcprism.errors import UsageError
 from tcprism.web import finding
 from tcprism.web.marks import curves, marks
+from tcprism.web.pairs import pairs
+from tcprism.web.requests import state_number
 from tcprism.web.store import Store
+from tcprism.web.told import explained
 
 WINDOW_MAX = 500  # rows of one answer
 NUMBER_MAX = 10**18
+HURT_MAX = 6  # rows of each list in the overview
+_EXPLAINED_MAX = 32
 AROUND = 0.1  # of a request's time is shown before and after it
 AROUND_LEAST = 20_000  # nanoseconds
 
@@ -40,15 +46,20 @@ class Views:
             "request": self.request,
             "connections": self.connections,
             "connection": self.connection,
+            "overview": self.overview,
+            "map": self.map,
         }
+        self._explained: dict[int | None, tuple[int, float, Answer]] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
         """What can be asked for."""
-        return tuple(self._answers)
+        return (*self._answers, "explain")
 
     def answer(self, name: str, query: Query) -> Answer:
         """Return an answer. Raises UsageError for what makes no sense, NotFound."""
+        if name == "explain":
+            return self.explain(query)
         with self.store.lock:
             return self._answers[name](query)
 
@@ -76,6 +87,47 @@ class Views:
             "forgotten": store.forgotten,
         }
 
+    def overview(self, _query: Query) -> Answer:
+        """Return what happened over time, and who is hurt most."""
+        store = self.store
+        took, causes = store.requests.table["took"], store.connections.table["causes"]
+        waits = store.requests.table["state"] == state_number("pending")
+        slow = store.requests.rows(_largest(np.where(waits, -1, took)))
+        pending = store.requests.rows(_largest(np.where(waits, took, -1)))
+        return {
+            "series": store.overview.series(store.first_ns),
+            "slowest": [self._request_row(row) for row in slow],
+            "pending": [self._request_row(row) for row in pending],
+            "repeated": [
+                self._connection_row(number) for number in _largest(causes.sum(axis=1) - 1)
+            ],
+        }
+
+    def map(self, _query: Query) -> Answer:
+        """Return who talks to whom."""
+        return pairs(self.store.connections)
+
+    def explain(self, query: Query) -> Answer:
+        """Return what can be proven of all connections, or of the one that `n` names.
+
+        That may take long, so nothing is locked meanwhile, and while events come it is worked out
+        anew only after ten times as long.
+        """
+        store = self.store
+        number = None
+        if query.get("n"):
+            number = _number(query, "n", len(store.connections))
+        change, due, answer = self._explained.get(number, (-1, 0.0, {}))
+        if change == store.change or time.monotonic() < due:
+            return answer
+        change, began = store.change, time.monotonic()
+        answer = explained(store, number)
+        ended = time.monotonic()
+        if len(self._explained) > _EXPLAINED_MAX:
+            self._explained.clear()
+        self._explained[number] = change, ended + 10 * (ended - began), answer
+        return answer
+
     def requests(self, query: Query) -> Answer:
         """Return a window of the requests that a filter chooses, in an order."""
         store = self.store
@@ -95,7 +147,10 @@ class Views:
     def request(self, query: Query) -> Answer:
         """Return a request, and the marks of its connection while it lasted."""
         store = self.store
-        number = _number(query, "n", len(store.requests))
+        gone = store.requests.forgotten
+        number = _number(query, "n", gone + len(store.requests)) - gone
+        if number < 0:
+            raise NotFound(f"request {number + gone} was forgotten for lack of memory")
         (row,) = store.requests.rows([number])
         begun, done = row["start"], max(row["start"] + (row["took"] or 0), row["end"])
         before = max(AROUND_LEAST, round(AROUND * (done - begun)))
@@ -191,6 +246,12 @@ class Views:
         if not text:
             return None
         return _integer(text, name) + self.store.first_ns
+
+
+def _largest(values: NDArray[np.int64]) -> list[int]:
+    """Return the places of the largest values that are not negative."""
+    places = np.argsort(-values, kind="stable")[:HURT_MAX]
+    return [place for place in places.tolist() if values[place] >= 0]
 
 
 def _integer(text: str, name: str) -> int:

@@ -3,6 +3,7 @@
 import { Axis, axisLegend, splitLegend } from "./axis.js";
 import { ask } from "./data.js";
 import { clock, count, duration, element, size, splitBar } from "./dom.js";
+import { proofs } from "./explain.js";
 import { Grid } from "./grid.js";
 import { causes, ending, trip, who } from "./lists.js";
 
@@ -87,6 +88,12 @@ function show(page, head, answer, one, title) {
     answer.left_out ? `${count(answer.left_out)} more events are in this stretch of time: zoom in to see all.` : "",
     answer.forgotten ? `${count(answer.forgotten)} events of all connections were forgotten for lack of memory.` : "",
   ].filter(Boolean);
+  const proven = element("div", { class: "proven" });
+  ask("explain", { n: answer.connection.n }).then((found) => {
+    proven.replaceChildren(element("h2", null, "What limits it"), ...(found.connections.length
+      ? found.connections.map((end) => element("div", null, element("p", { class: "quiet" }, end.heading), proofs(end)))
+      : [proofs(null)]));
+  }).catch(() => {});
   page.show(title, [
     ...head,
     element("div", { class: "tools" },
@@ -97,6 +104,7 @@ function show(page, head, answer, one, title) {
       element("span", { class: "quiet" }, "drag to zoom in")),
     axis.node, axisLegend(), said,
     missing.map((text) => element("p", { class: "quiet" }, text)),
+    proven,
     element("h2", null, `${count(marks.length)} events`),
     element("div", { class: "events" }, grid.node),
   ], true);

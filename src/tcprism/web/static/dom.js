@@ -30,6 +30,7 @@ function scaled(value, units, step = 1000) {
 export const duration = (ns) => (ns === null || ns === undefined ? "–" : ns === 0 ? "0" : scaled(ns, ["ns", "µs", "ms", "s"]));
 export const size = (bytes) => (bytes === null || bytes === undefined ? "–" : scaled(bytes, ["B", "kB", "MB", "GB", "TB"]));
 export const count = (number) => number.toLocaleString("en");
+export const counted = (number, what) => `${count(number)} ${what}${number === 1 ? "" : "s"}`;
 export const words = (name) => name.replaceAll("_", " ");
 
 // The time of day of a moment, which counts nanoseconds from the first event.

@@ -103,6 +103,7 @@ function list(page, name, state, columns) {
   const asJson = async () => save(`${name}.json`, "application/json", JSON.stringify(await all(), null, 1));
   const asCsv = async () => save(`${name}.csv`, "text/csv", csv(table(await all())));
   const node = [
+    element("h1", { class: "unseen" }, name === "requests" ? "Requests" : "Connections"),
     element("div", { class: "tools" }, element("label", null, input), said,
       element("button", { type: "button", onclick: asCsv, title: `The first ${count(EXPORT_MAX)} rows at most` }, "Save as CSV"),
       element("button", { type: "button", onclick: asJson, title: `The first ${count(EXPORT_MAX)} rows at most` }, "Save as JSON")),

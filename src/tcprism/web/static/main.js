@@ -1,12 +1,21 @@
 // The page: its address says which screen is shown, and how.
 
-import { ask, follow, Refused } from "./data.js";
+import { ask, embedded, follow, Refused } from "./data.js";
 import { connection, request } from "./detail.js";
-import { count, element } from "./dom.js";
+import { count, counted, element } from "./dom.js";
+import { explain } from "./explain.js";
 import { connections, requests } from "./lists.js";
+import { map } from "./map.js";
+import { overview } from "./overview.js";
 
-const SCREENS = { requests: { title: "Requests", all: requests, one: request }, connections: { title: "Connections", all: connections, one: connection } };
-const FIRST = "requests";
+const SCREENS = {
+  overview: { title: "Overview", all: overview },
+  requests: { title: "Requests", all: requests, one: request },
+  connections: { title: "Connections", all: connections, one: connection },
+  map: { title: "Map", all: map },
+  explain: { title: "Explain", all: explain },
+};
+const FIRST = "overview";
 
 const main = document.getElementById("main");
 let current = {};
@@ -53,9 +62,10 @@ async function draw(keep = false) {
   current = {};
   try {
     const screen = SCREENS[name];
-    const shown = await (number === undefined ? screen.all(page, state) : screen.one(page, state, number));
+    const shown = await (number === undefined || !screen.one ? screen.all(page, state) : screen.one(page, state, number));
     if (mine === turn) current = shown;
     else shown.close?.();
+    if (mine === turn) main.dataset.shown = number === undefined ? name : `${name}/${number}`;
     if (keep) main.scrollTop = top;
     else if (number !== undefined) main.focus();
     if (focused) main.querySelector(".axis")?.focus();
@@ -83,7 +93,7 @@ function health(answer) {
   const open = footer.querySelector("details")?.open;
   const lost = answer.lost || answer.trouble.length;
   const text = [
-    `${count(answer.events)} events`, `${count(answer.connections)} connections`, `${count(answer.requests)} requests`,
+    counted(answer.events, "event"), counted(answer.connections, "connection"), counted(answer.requests, "request"),
     answer.ledger.length ? (answer.lost ? `${count(answer.lost)} events lost` : "none lost") : "",
   ].filter(Boolean).join(" · ");
   const hooks = Object.entries(answer.hooks).map(([family, hook]) => `${family}: ${hook}`);
@@ -116,7 +126,7 @@ window.addEventListener("keydown", (event) => {
 try {
   page.ended = (await summary()).ended;
   await draw();
-  follow(changed, (gone) => {
+  if (!embedded) follow(changed, (gone) => {
     document.getElementById("source").textContent = gone ? "tcprism has ended" : "no connection to tcprism …";
     if (gone) changed();
   });
