@@ -18,6 +18,7 @@ from tcprism.errors import UnknownTarget, UsageError
 from tcprism.events import KINDS
 from tcprism.events.kinds import NAMED_KINDS
 from tcprism.filters import Criteria
+from tcprism.sources.request import Request
 
 SELF = os.getpid()
 
@@ -166,3 +167,9 @@ def test_output() -> None:
     assert options.parse_output(None) is None
     assert options.parse_output("-") is None
     assert options.parse_output("./-") == Path("./-")
+
+
+def test_options_of_headers_need_a_hook_that_sees_packets() -> None:
+    assert Request(options=True, mechanism="tracepoint").options
+    with pytest.raises(UsageError, match="--hooks fentry sees no TCP options"):
+        Request(options=True, mechanism="fentry")

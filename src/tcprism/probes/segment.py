@@ -3,6 +3,7 @@
 from tcprism.probes import Hook, Probe, Program
 
 _KINDS = ("transmit", "probe")
+_NO_PACKET = "ecn and, as the packet has no header yet, its options: --options uses tracepoint"
 _NO_SOCKET = "resets and ACKs (of TIME-WAIT) that are sent without a socket, and SYN-ACKs"
 
 PROBE = Probe(
@@ -14,7 +15,7 @@ PROBE = Probe(
             name="fentry and fexit of __tcp_transmit_skb",
             programs=(Program("fentry_transmit", _KINDS), Program("fexit_transmit", _KINDS)),
             since="5.5",
-            cannot_tell=(_NO_SOCKET,),
+            cannot_tell=(_NO_SOCKET, _NO_PACKET),
         ),
         Hook(
             mechanism="kprobe",
@@ -24,7 +25,7 @@ PROBE = Probe(
                 Program("kretprobe_transmit", _KINDS, "kprobe"),
             ),
             since="4.17",
-            cannot_tell=(_NO_SOCKET,),
+            cannot_tell=(_NO_SOCKET, _NO_PACKET),
         ),
         Hook(
             mechanism="tracepoint",

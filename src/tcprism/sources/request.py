@@ -48,6 +48,10 @@ class Request:
                 "--kinds: the messages that carry TLS tell which connection it uses:"
                 " add send and recv to the kinds"
             )
+        if self.options and self.mechanism not in (None, "tracepoint"):
+            raise UsageError(
+                f"--hooks {self.mechanism} sees no TCP options: use --hooks tracepoint, or neither"
+            )
         _check_bounds("payload", self.payload, 0, PAYLOAD_MAX)
         _check_bounds("ring size", self.ring_size, rings.SMALLEST, rings.LARGEST)
 
