@@ -20,7 +20,7 @@ from typing import NamedTuple
 from benchmarks.load import load_namespace
 from benchmarks.rounds import Rounds
 from benchmarks.table import Table, at_least, at_most
-from benchmarks.tracer import MeasuredTracer, lost, tracing
+from benchmarks.tracer import lost, tracing
 from tests.support.netns import Netns
 from tests.support.nginx import nginx
 from tests.support.server import serving
@@ -34,7 +34,7 @@ _LOADS = {
 }
 _CONNECTIONS = ("ab", "-q", "-c", "100", "-n", "{}", "http://127.0.0.1:8080/hello")
 _STEPS = 10
-_IDLE_NS = 20_000_000  # of CPU in a quarter of a second: all has been written
+_PATIENCE = 60.0  # seconds without another line: what is missing then was lost
 GROWTH = at_most(1.05, "{:.2f}")
 _PROGRAMS = ("nginx", "redis-server", "ab", "redis-benchmark")
 _RATE = re.compile(r"Requests per second: +([\d.]+)|GET: ([\d.]+) requests per second")
@@ -96,9 +96,9 @@ def _memory(netns: Netns, count: int) -> None:
     with tempfile.NamedTemporaryFile() as file:
         output = Path(file.name)
         with tracing(netns, view="requests", output=output, prefix=()) as tracer:
-            for _ in range(_STEPS):
+            for step in range(1, _STEPS + 1):
                 netns.run(*load)
-                _await_idle(tracer)
+                _await_lines(output, step * count // _STEPS)
                 sizes.append(tracer.resident_bytes()[0])
         with output.open("rb") as lines:
             shown = sum(1 for _ in lines) - 1
@@ -118,11 +118,15 @@ def _memory(netns: Netns, count: int) -> None:
     table.print()
 
 
-def _await_idle(tracer: MeasuredTracer) -> None:
-    spent = 0
-    while (now := tracer.cpu_ns) - spent > _IDLE_NS:
-        spent = now
+def _await_lines(output: Path, count: int) -> None:
+    """Wait until so many requests have been written."""
+    seen, since = 0, time.monotonic()
+    while seen < count and time.monotonic() - since < _PATIENCE:
         time.sleep(0.25)
+        with output.open("rb") as lines:
+            now = sum(1 for _ in lines) - 1
+        if now > seen:
+            seen, since = now, time.monotonic()
 
 
 def _measured(netns: Netns, load: tuple[str, ...], repeats: int, count: int) -> Iterator[str]:
