@@ -224,7 +224,7 @@ def test_as_many_as_the_kernel_counts(run: Run, phase: str) -> None:
         events = run.received(port_of(phase, family), side)
         not_told = run.counted[phase, family][side]["InSegs"] - len(events)
         assert not_told in hidden(phase, side), (family, side)
-        assert events
+        assert events or 1 in hidden(phase, side)
 
 
 def header_of_event(event: Event) -> tuple[object, ...]:
