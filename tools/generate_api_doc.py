@@ -47,10 +47,12 @@ INTRO = """\
         batch["bytes"].sum()                  # NumPy columns
         batch.to_arrow()                      # a pyarrow.Table
         batch.to_pandas()                     # a pandas.DataFrame
+        batch.to_polars()                     # a polars.DataFrame
         polars.DataFrame(batch)               # anything that reads Arrow streams takes a batch
 
 Recordings, `to_arrow` and everything built on it need pyarrow: `pip install 'tcprism[arrow]'`.
-`to_pandas` also needs pandas: `pip install 'tcprism[pandas]'`. [events.md](events.md) explains the
+`to_pandas` also needs pandas: `pip install 'tcprism[pandas]'`, `to_polars` polars:
+`'tcprism[polars]'`. A notebook shows a batch as a table. [events.md](events.md) explains the
 attributes of events, which are also the columns of batches. `examples/` has programs to start from;
 they need at most `tcprism[sql]`, and the tests run them.
 

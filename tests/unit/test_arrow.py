@@ -6,6 +6,7 @@ import csv
 import io
 import sys
 from base64 import b64encode
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,35 @@ def test_addresses_as_bytes() -> None:
 
 def test_some_columns() -> None:
     assert WHOLE.to_arrow(["comm", "bytes"]).column_names == ["comm", "bytes"]
+
+
+def test_polars_has_every_value() -> None:
+    frame = WHOLE.to_polars(["kind", "bytes", "srtt_us"])
+    expected = [(event.kind, event.bytes, event.srtt_us) for event in WHOLE]
+    assert frame.rows() == expected
+
+
+def test_a_notebook_shows_events_as_text() -> None:
+    class Rows(HTMLParser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tags: list[str] = []
+            self.cells: list[str] = []
+
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            self.tags.append(tag)
+
+        def handle_data(self, data: str) -> None:
+            self.cells.append(data)
+
+    part = random_part("message", 30, 3)
+    part.rows["comm"] = b"<script>x"
+    shown = Rows()
+    shown.feed(Batch([part], CLOCK_OFFSET_NS)._repr_html_())
+    assert {*shown.tags} == {"table", "thead", "tr", "th", "tbody", "td", "p"}
+    assert shown.tags.count("tr") == 1 + 20
+    assert "<script>x" in shown.cells
+    assert "10 more events" in shown.cells
 
 
 def test_types_follow_from_the_records() -> None:

@@ -118,6 +118,16 @@ class Batch:
         pandas = need("pandas", "pandas")
         return self.to_arrow(columns).to_pandas(types_mapper=pandas.ArrowDtype)
 
+    def to_polars(self, columns: Sequence[str] | None = None) -> Any:
+        """Return a polars.DataFrame. Raises ExtraMissing."""
+        return need("polars", "polars").from_arrow(self.to_arrow(columns))
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the first events as a table."""
+        from tcprism.events.html import ROWS_MAX, table  # with the large class of events
+
+        return table(list(self.between(0, ROWS_MAX)), len(self))
+
     def __arrow_c_stream__(self, requested_schema: object = None) -> Any:
         """Pass the columns to any reader of Arrow streams, such as Polars, DuckDB or pandas."""
         return self.to_arrow().__arrow_c_stream__(requested_schema)

@@ -12,8 +12,8 @@ const STATES = ["connect", "accept", "close", "reset", "state"];
 // The lanes from top to bottom: what they show, of which end.
 const LANES = [
   { name: "calls", side: 0, label: "reads, writes" },
-  { name: "segments", side: 0, label: "segments sent" },
-  { name: "segments", side: 1, label: "segments sent" },
+  { name: "segments", side: 0, label: "segments" },
+  { name: "segments", side: 1, label: "segments" },
   { name: "calls", side: 1, label: "reads, writes" },
   { name: "states", side: null, label: "connection" },
 ];
@@ -289,7 +289,7 @@ export class Axis {
 
 export const axisLegend = () =>
   element("ul", { class: "legend" },
-    [["send", "write"], ["recv", "read"], ["segment", "segment"], ["again", "sent again, or dropped"], ["ack", "acknowledged"], ["state", "connection"]].map(([color, text]) => {
+    [["send", "write"], ["recv", "read"], ["segment", "segment"], ["again", "sent again, or dropped"], ["ack", "acknowledged"], ["state", "connection"], ["recv", "client's curve"], ["send_queue", "server's curve"]].map(([color, text]) => {
       const swatch = element("i");
       swatch.style.background = `var(--${color})`;
       return element("li", null, swatch, text);
