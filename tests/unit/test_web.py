@@ -218,9 +218,18 @@ def test_who_is_hurt(views: Views) -> None:
     answer = views.answer("overview", {})
     assert answer["slowest"][0]["what"] in ("http GET /item/3", "http GET /never")
     assert [row["n"] for row in answer["repeated"]] == [0]
+    assert [row["what"] for row in answer["pending"]] == ["http GET /never"]
     (edge,) = views.answer("map", {})["edges"]
     assert (edge["connections"], edge["retransmissions"]) == (1, 1)
     assert (edge["requests"], edge["failures"]) == (COUNT + 1, 1)
+
+
+def test_nothing_is_said_of_what_waits_before_the_end() -> None:
+    store = Store(MEMORY)
+    stage = Requests()
+    for batch in asked():
+        store.write(stage(batch))
+    assert Views(store, "live", live=True).answer("overview", {})["pending"] is None
 
 
 def test_explain_says_what_the_command_says(tmp_path: Path) -> None:

@@ -97,7 +97,8 @@ class Views:
         return {
             "series": store.overview.series(store.first_ns),
             "slowest": [self._request_row(row) for row in slow],
-            "pending": [self._request_row(row) for row in pending],
+            # Until events end, a request is a row only once it has ended.
+            "pending": [self._request_row(row) for row in pending] if store.ended else None,
             "repeated": [
                 self._connection_row(number) for number in _largest(causes.sum(axis=1) - 1)
             ],

@@ -27,7 +27,7 @@ export async function overview(page, state) {
         element("b", null, duration(row.took)), element("a", { href: `#/requests/${row.n}` }, row.what), element("span", { class: "quiet" }, clock(row.start, page.origin_ms))])),
       card("connections that lost most", list(answer.repeated, (row) => [
         element("b", { class: "tag" }, causes(row)), element("a", { href: `#/connections/${row.n}` }, `${who(row, 0)} → ${who(row, 1)}`)])),
-      card("requests without a response", list(answer.pending, (row) => [
+      answer.pending === null ? "" : card("requests without a response", list(answer.pending, (row) => [
         element("b", null, duration(row.took)), element("a", { href: `#/requests/${row.n}` }, row.what), element("span", { class: "quiet" }, row.waiting_for ? `waits for ${row.waiting_for}` : row.state)])),
     );
   };
