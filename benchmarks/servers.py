@@ -107,13 +107,13 @@ def _memory(netns: Netns, count: int) -> None:
         (
             "",
             *(f"{tenth}/{_STEPS}" for tenth in range(1, _STEPS + 1)),
-            "last/third",
+            "last/half",
             "",
             "",
             "shown",
         ),
     )
-    cells = GROWTH.cells(sizes[-1] / sizes[2])
+    cells = GROWTH.cells(sizes[-1] / sizes[_STEPS // 2 - 1])
     table.add("ab -c 100", *(f"{size / 1e6:.0f}" for size in sizes), *cells, f"{shown:,}")
     table.print()
 
