@@ -410,4 +410,6 @@ def test_a_drop_of_old_data_is_the_repetition(scenarios: dict[str, Scenario]) ->
 
 @pytest.mark.parametrize("name", ["fast", "small writes", "tlp", "tlp then rto", "blackout"])
 def test_what_is_lost_out_there_is_no_drop(scenarios: dict[str, Scenario], name: str) -> None:
-    assert [e for e in scenarios[name].events if e["kind"] == "drop" and e["bytes"]] == []
+    """On a slow machine a receiver may throw away what was sent again and had arrived."""
+    dropped = [e for e in scenarios[name].events if e["kind"] == "drop" and e["bytes"]]
+    assert [event for event in dropped if event["reason"] not in REPETITIONS] == []
