@@ -38,7 +38,7 @@ def logged(log: Path) -> Counter[Row]:
 
 
 def _numbers(rest: str) -> tuple[str, int, int]:
-    status, there, back = rest.split()
+    status, there, back, *_times = rest.split()
     return status, int(there), int(back)
 
 
