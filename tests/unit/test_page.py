@@ -55,6 +55,13 @@ def has_text(page: Any, selector: str, text: re.Pattern[str] | str) -> None:
     expect(page.locator(selector).first).to_have_text(text, timeout=30_000)
 
 
+def has_other_text(page: Any, selector: str, text: str) -> None:
+    """Wait until a text is gone."""
+    from playwright.sync_api import expect
+
+    expect(page.locator(selector).first).not_to_have_text(text, timeout=30_000)
+
+
 def chosen(page: Any, text: str, count: int) -> None:
     """Type a filter, and wait until it has chosen so many rows."""
     page.fill("input", text)
@@ -91,9 +98,10 @@ def test_a_mark_is_explained(page: Any) -> None:
 def test_a_link_reproduces_a_view(page: Any, browser: Any, url: str) -> None:
     page.locator(".body .row").first.click()
     page.wait_for_selector(".axis rect.send")
+    whole = page.locator(".axis").text_content()
     page.get_by_role("button", name="Zoom in").click()
     page.wait_for_url(re.compile("since="))
-    page.wait_for_selector(".axis .tick", state="attached")
+    has_other_text(page, ".axis", whole)
     before = page.locator(".axis").text_content()
     fragment = page.url.partition("#")[2]
     context = browser.new_context()
