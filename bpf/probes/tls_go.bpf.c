@@ -7,10 +7,10 @@
 #include "tcprism/tls_message.h"
 
 /* Twice for one call if the stack has to grow first. */
-INLINE void go_enter(const struct pt_regs *ctx, u32 kind)
+INLINE void go_enter(const struct pt_regs *ctx, u32 kind, u64 buffer, u64 length)
 {
 	struct tls_call call = {
-		.session = ctx->ax, .buffer = ctx->bx, .requested = MIN(ctx->cx, REQUESTED_UNKNOWN), .kind = kind,
+		.session = ctx->ax, .buffer = buffer, .requested = MIN(length, REQUESTED_UNKNOWN), .kind = kind,
 	};
 	struct tls_goroutine key = { .g = ctx->r14 };
 	struct thread thread;
@@ -26,27 +26,58 @@ INLINE void go_enter(const struct pt_regs *ctx, u32 kind)
 
 SEC("uprobe") int tls_go_write(struct pt_regs *ctx)
 {
-	go_enter(ctx, KIND_TLS_SEND);
+	go_enter(ctx, KIND_TLS_SEND, ctx->bx, ctx->cx);
 	return 0;
 }
 
 SEC("uprobe") int tls_go_read(struct pt_regs *ctx)
 {
-	go_enter(ctx, KIND_TLS_RECV);
+	go_enter(ctx, KIND_TLS_RECV, ctx->bx, ctx->cx);
 	return 0;
+}
+
+INLINE struct tls_call *go_call(const struct pt_regs *ctx, struct thread *thread)
+{
+	struct tls_goroutine key = { .g = ctx->r14 };
+
+	read_thread(thread);
+	key.pid = thread->pid;
+	return bpf_map_lookup_elem(&tls_calls_of_goroutines, &key);
 }
 
 SEC("uprobe") int tls_go_returned(struct pt_regs *ctx)
 {
-	struct tls_goroutine key = { .g = ctx->r14 };
-	struct tls_call *call;
 	struct thread thread;
+	struct tls_call *call = go_call(ctx, &thread);
 
-	read_thread(&thread);
-	key.pid = thread.pid;
-	call = bpf_map_lookup_elem(&tls_calls_of_goroutines, &key);
 	if (call && call->kind != TLS_NO_CALL)
 		tls_leave(&thread, call, ctx->ax);
+	return 0;
+}
+
+/*
+ * func (c *Conn) handshakeContext(context): what it reads may have the first plaintext in it, so that no later call reads
+ * from TCP. Inside Read and Write, where it is called, too, the call is theirs.
+ */
+SEC("uprobe") int tls_go_handshake(struct pt_regs *ctx)
+{
+	struct thread thread;
+	struct tls_call *call = go_call(ctx, &thread);
+	u64 session = READ_ONCE(ctx->ax); /* or a compiler makes one load of this and the next */
+
+	if (!call || call->kind == TLS_NO_CALL || call->session != session)
+		go_enter(ctx, TLS_HANDSHAKE, 0, 0);
+	return 0;
+}
+
+/* It returns an error, or nil. */
+SEC("uprobe") int tls_go_handshaken(struct pt_regs *ctx)
+{
+	struct thread thread;
+	struct tls_call *call = go_call(ctx, &thread);
+
+	if (call && call->kind == TLS_HANDSHAKE)
+		tls_leave(&thread, call, ctx->ax ? -1 : 0);
 	return 0;
 }
 

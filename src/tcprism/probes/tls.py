@@ -28,6 +28,7 @@ _NSPR_RECV = ("PR_Recv",)
 
 _GO_WRITE = ("crypto/tls.(*Conn).Write",)
 _GO_READ = ("crypto/tls.(*Conn).Read",)
+_GO_HANDSHAKE = ("crypto/tls.(*Conn).handshakeContext",)
 
 # Returns first: a call whose entry is seen is then seen to return.
 _PROGRAMS = (
@@ -59,6 +60,8 @@ _PROGRAMS = (
     Program("tls_nspr_read", _KINDS, "uprobe", symbols=_NSPR_READ),
     Program("tls_nspr_recv", _KINDS, "uprobe", symbols=_NSPR_RECV),
     Program("tls_go_returned", _KINDS, "uprobe", symbols=(*_GO_WRITE, *_GO_READ), returns=True),
+    Program("tls_go_handshaken", _KINDS, "uprobe", symbols=_GO_HANDSHAKE, returns=True),
+    Program("tls_go_handshake", _KINDS, "uprobe", symbols=_GO_HANDSHAKE),
     Program("tls_go_close", _KINDS, "uprobe", symbols=("crypto/tls.(*Conn).Close",)),
     Program("tls_go_write", _KINDS, "uprobe", symbols=_GO_WRITE),
     Program("tls_go_read", _KINDS, "uprobe", symbols=_GO_READ),

@@ -18,11 +18,17 @@ from tcprism.errors import ExtraMissing
 from tcprism.events.optional import need
 from tcprism.tls.elf import ElfFile, Section, Unreadable
 
-FUNCTIONS = (b"crypto/tls.(*Conn).Close", b"crypto/tls.(*Conn).Read", b"crypto/tls.(*Conn).Write")
+FUNCTIONS = (
+    b"crypto/tls.(*Conn).Close",
+    b"crypto/tls.(*Conn).handshakeContext",
+    b"crypto/tls.(*Conn).Read",
+    b"crypto/tls.(*Conn).Write",
+)
+_NEEDED = FUNCTIONS[2:]
 UNSUPPORTED = "unsupported build"
 NEEDS_EXTRA = "Go: needs `pip install 'tcprism[tls]'`"
 
-_FEWEST = 2  # Read and Write
+_FEWEST = len(_NEEDED)
 _MOST_TABLE = 1 << 28
 _LONGEST = 1 << 16  # bytes of code in one function
 _HEADER = struct.Struct("<IBBBB8Q")
@@ -65,9 +71,16 @@ def go_program(file: ElfFile) -> GoProgram | None:
         raise Unreadable(UNSUPPORTED) from error
     code = {name: file.code(start, end) for name, (start, end) in ranges.items()}
     offsets = {name: file.code_offset(start) or 0 for name, (start, _) in ranges.items()}
-    returns = {
-        name: tuple(offsets[name] + place for place in _returns(code[name])) for name in code
-    }
+    returns = {}
+    for name in code:
+        try:
+            places = _returns(code[name])
+        except Unreadable:
+            if name.encode() in _NEEDED:
+                raise
+            del offsets[name]
+        else:
+            returns[name] = tuple(offsets[name] + place for place in places)
     version = _VERSION.match(file.read(information))
     return GoProgram("Go " + version[1].decode() if version else None, offsets, returns)
 
