@@ -111,6 +111,26 @@ def test_plaintext_that_is_seen_before_its_end_s_messages_is_of_the_same_connect
     assert (one["view"], one["server_pid"]) == ("both", 12)
 
 
+@pytest.mark.parametrize("first", [TLS_SEND, TLS_RECV])
+def test_a_server_that_was_in_a_call_when_tracing_began(first: int) -> None:
+    """It is not seen to receive the first request; and its response may be noted before that."""
+    there, back = len(REQUEST) + OVERHEAD, len(RESPONSE) + OVERHEAD
+    server = {name: ENDS[other] for name, other in SWAPPED.items()} | {"pid": 12}
+    at = 13 if first == TLS_SEND else 11
+    found = requests_in(
+        tls_messages(
+            {**plain(TLS_SEND, 12 * MS, RESPONSE, (9000, back)), **server},
+            plain(TLS_SEND, at * MS, REQUEST, (1000, there)),
+            plain(TLS_RECV, 15 * MS, RESPONSE, (9000, back)),
+            plain(TLS_SEND, 20 * MS, REQUEST, (1000 + there, there)),
+            {**plain(TLS_RECV, 21 * MS, REQUEST, (1000 + there, there)), **server},
+            {**plain(TLS_SEND, 22 * MS, RESPONSE, (9000 + back, back)), **server},
+            plain(TLS_RECV, 25 * MS, RESPONSE, (9000 + back, back)),
+        ),
+    )
+    assert [(one["method"], one["status"]) for one in found] == [("GET", "200")] * 2
+
+
 def test_a_retransmission_of_its_records_is_its_own() -> None:
     there, back = len(REQUEST) + OVERHEAD, len(RESPONSE) + OVERHEAD
     repeated = {

@@ -9,19 +9,32 @@ plaintext in them. None of it can be read before its record is there to the end 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
+from tcprism.events import Part
 from tcprism.events._wire import MICROSECONDS_UNKNOWN
 from tcprism.protocols import Exchange
 from tcprism.protocols.conversation import Conversation
 from tcprism.stages.ends import Connection
-from tcprism.stages.timeline import MARKS_MAX
+from tcprism.stages.timeline import MARKS_MAX, Timeline
 
 _FIRST = 1  # offset of the first byte of plaintext that is seen
 _NOWHERE = 1 << 62  # behind all that there is
 _RECORD_MAX = 1 << 14  # bytes of plaintext, RFC 8446, section 5.1
+_HELD_MAX = 16  # calls of an end that may prove the better one
 _OVERHEAD_MAX = 256  # bytes that a record has more: header, nonce, padding, tag
+
+
+class Call(NamedTuple):
+    """A call into the library: at which end, and what `told` says of it with its record."""
+
+    end: int
+    received: bool
+    told: tuple[int, int, int, int]  # seq, bytes, bytes of the records, bytes of payload
+    part: Part
+    row: int
 
 
 class Places:
@@ -85,26 +98,50 @@ class Plaintext(Connection):
 
     plain = False
 
-    __slots__ = ("_told_by", "joined", "places")
+    __slots__ = ("_begin", "_held", "_told_by", "joined", "places")
 
-    def __init__(self, carrier: Connection, conversation: Conversation, joined: bool) -> None:
-        super().__init__(carrier.ends, conversation)
+    def __init__(
+        self, carrier: Connection, begin: Callable[[], Conversation], joined: bool
+    ) -> None:
+        super().__init__(carrier.ends, begin())
+        self._begin = begin
         self.views = carrier.views
         if joined:
             self.timelines = carrier.timelines
         self.joined = joined
         self.places = (Places(), Places())
         self._told_by = -1
+        self._held: list[Call] | None = []
 
-    def takes(self, end: int) -> bool:
-        """Tell whether the plaintext is taken from an end: the first that shows some.
+    def taken(self, call: Call) -> Sequence[Call]:
+        """Return the calls to read next: those of the first end that shows some.
 
         A process reads a request before it writes the response, or the other way round; what the
-        other end's process does may be seen in another order.
+        other end's process does may be seen in another order. But if a process was in a call when
+        tracing began, it is not seen to read the request: then it only writes, and the other end is
+        the first that both writes and reads. That end's calls are read from the beginning.
         """
         if self._told_by < 0:
-            self._told_by = end
-        return self._told_by == end
+            self._told_by = call.end
+        if call.end == self._told_by:
+            if call.received:
+                self._held = None
+            return (call,)
+        if self._held is None:
+            return ()
+        self._held.append(call)
+        held = self._held
+        if not call.received and len(held) < _HELD_MAX:
+            return ()
+        self._held = None
+        if not call.received or len(held) == 1:
+            return ()
+        self._told_by = call.end
+        self.conversation, self.finished = self._begin(), []
+        self.places = (Places(), Places())
+        if not self.joined:
+            self.timelines = (Timeline(), Timeline())
+        return held
 
     def mark(self, side: int, what: int, end: int, ts_ns: int, began_ns: int) -> None:
         """Take the moments of a call, where those of TCP are not known; `what`: as marks are."""

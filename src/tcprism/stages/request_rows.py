@@ -158,10 +158,9 @@ def _fill_ends(
         rows[name][other] = 0 if name != "comm" else b""
     rows["kind"] = NUMBERS["request"]
     rows["error"], rows["flags"] = 0, 0
-    rows["server_pid"] = [server.pid if server else 0 for server in servers]
     blank = bytes(EVENT.itemsize)
     ends = np.frombuffer(b"".join([server.head if server else blank for server in servers]), EVENT)
-    rows["server_comm"] = ends["comm"]
+    rows["server_pid"], rows["server_comm"] = ends["pid"], ends["comm"]
 
 
 def _fill_times(rows: Rows, at: Table, client: Mask, server: Mask) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ from tcprism.stages.happened import (
     payloads,
     table,
 )
-from tcprism.stages.plaintext import Plaintext
+from tcprism.stages.plaintext import Call, Plaintext
 from tcprism.stages.request_rows import request_part
 
 CONNECTIONS_MAX = 65_536
@@ -217,23 +218,26 @@ class Requests(StatefulStage):
         self, view: View, what: int, told: tuple[int, int, int, int], part: Part, row: int
     ) -> None:
         """Take what a TLS library encrypted or decrypted."""
-        carrier, side = view.connection, view.side ^ what
+        carrier = view.connection
         plaintext = carrier.plaintext
         if not isinstance(plaintext, Plaintext):
-            talk = Conversation(self._protocols, self._show_values)
+            begin = partial(Conversation, self._protocols, self._show_values)
             joined = part.rows["socket_source"][row] != SocketSource.CIPHERTEXT
-            carrier.plaintext = plaintext = Plaintext(carrier, talk, bool(joined))
-        if not plaintext.takes(view.side):
-            return
-        seq, size, encrypted, length = told
-        record = part.rows[row]
+            carrier.plaintext = plaintext = Plaintext(carrier, begin, bool(joined))
+        for call in plaintext.taken(Call(view.side, bool(what), told, part, row)):
+            self._read_plaintext(carrier, plaintext, call)
+
+    def _read_plaintext(self, carrier: Connection, plaintext: Plaintext, call: Call) -> None:
+        what, side = int(call.received), call.end ^ call.received
+        seq, size, encrypted, length = call.told
+        record = call.part.rows[call.row]
         ts_ns = int(record["ts_ns"])
         places = plaintext.places[side]
         begin = places.at
         places.add(size, carrier.conversation.offset(side, seq), encrypted)
         if not plaintext.joined:
             plaintext.mark(side, what, places.at, ts_ns, ts_ns - int(record["duration_ns"]))
-        data = payload(part, row, length)
+        data = payload(call.part, call.row, length)
         plaintext.conversation.feed(side, begin, size, data, ts_ns)
         if plaintext.conversation.done or plaintext.finished:
             self._let_go(plaintext)
