@@ -72,7 +72,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         _send_over_loss(netns)
         netns.drop_nothing()
         netns.await_closed()
-        statuses = [line.rsplit(" ", 3)[1] for line in log.read_text().splitlines()]
+        statuses = [line.rpartition('"')[2].split()[0] for line in log.read_text().splitlines()]
         yield Run(server, netns, before, counted, statuses)
 
 

@@ -111,7 +111,7 @@ import http.server, ssl, sys, time
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
-        time.sleep(0.1)
+        time.sleep(0.5)
         self.send_response(200)
         self.send_header("Content-Length", "2")
         self.end_headers()
@@ -137,5 +137,5 @@ def test_the_time_of_a_server(netns: Netns, tmp_path: Path) -> None:
     assert [event["resource"] for event in events] == ["/0", "/1", "/2"]
     for event in events:
         assert event["view"] == "both"
-        assert 100_000_000 <= event["server_ns"] <= event["request_ns"]
-        assert event["request_ns"] - event["server_ns"] < 100_000_000
+        assert 500_000_000 <= event["server_ns"] <= event["request_ns"]
+        assert event["request_ns"] - event["server_ns"] < 500_000_000  # on a busy machine, too
