@@ -173,6 +173,24 @@ def test_ports_that_are_used_again_are_another_connection() -> None:
     assert [sorted(row["read"]) for row in rows] == [[0, 10], [0, 11], [0, 12]]
 
 
+def test_loopbacks_of_two_namespaces_are_two_connections() -> None:
+    """Both use the same addresses and ports at the same time."""
+    events: list[dict[str, Any]] = []
+    for netns in (7, 8):
+        home = {"local_ip": "127.0.0.1", "remote_ip": "127.0.0.1", "netns": netns}
+        one = {**CLIENT, **home, "socket": netns, "kind": EventKind.SEND}
+        other = {**SERVER, **home, "socket": 10 * netns, "kind": EventKind.RECV}
+        events += [
+            {**one, "ts_ns": START + netns, "bytes": netns},
+            {**other, "ts_ns": START + 100 + netns, "bytes": netns},
+        ]
+    events.sort(key=lambda event: event["ts_ns"])
+    found = filled([Batch([messages(*events)], CLOCK_OFFSET)])
+    rows = found.answer("connections", {"sort": "first"})["rows"]
+    assert [sorted(row["written"]) for row in rows] == [[0, 7], [0, 8]]
+    assert [sorted(row["read"]) for row in rows] == [[0, 7], [0, 8]]
+
+
 def test_who_asked_for_a_connection_is_its_client() -> None:
     made = connections({**SERVER, "socket": 5, "kind": EventKind.ACCEPT, "ts_ns": START})
     (row,) = filled([Batch([made], CLOCK_OFFSET)]).answer("connections", {})["rows"]

@@ -21,6 +21,7 @@ _ENDS = np.dtype(
         ("remote_port", np.uint16),
     ]
 )
+_LOOPBACK_4 = np.frombuffer(bytes(10) + b"\xff\xff\x7f", np.uint8)  # 127.0.0.0/8, mapped
 _SWAPPED = {
     "local_ip": "remote_ip",
     "remote_ip": "local_ip",
@@ -37,7 +38,8 @@ def own_keys(rows: Rows) -> Keys:
 def ends_keys(rows: Rows) -> Keys:
     """Return a number a record for its ends: the peer may be in another namespace of this host.
 
-    There a link-local address has another scope, too.
+    There a link-local address has another scope, too. What goes to the loopback device stays in its
+    namespace, and others may use the same addresses and ports.
     """
     return _keys(rows, {name: name for name in _SWAPPED})
 
@@ -49,9 +51,18 @@ def other_end_keys(rows: Rows) -> Keys:
 
 def _keys(rows: Rows, names: dict[str, str]) -> Keys:
     ends = np.zeros(len(rows), _ENDS)
+    ends["netns"] = np.where(_is_loopback(rows), rows["netns"], 0)
     for name, source in names.items():
         ends[name] = rows[source]
     return connection_keys(ends)
+
+
+def _is_loopback(rows: Rows) -> NDArray[np.bool_]:
+    """Tell which connections are of a host with itself."""
+    found: NDArray[np.bool_] = (rows["local_ip"] == rows["remote_ip"]).all(axis=1)
+    for name in ("local_ip", "remote_ip"):
+        found |= (rows[name][:, : len(_LOOPBACK_4)] == _LOOPBACK_4).all(axis=1)
+    return found
 
 
 def port_keys(rows: Rows) -> Keys:
