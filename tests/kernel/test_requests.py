@@ -219,6 +219,29 @@ def test_a_lost_segment_is_what_the_request_waited_for(
     )
 
 
+FAR = 0.1  # seconds, each way: duplicate ACKs come long before any timer, on a busy machine, too
+UPLOAD = b"POST /cart HTTP/1.1\r\nHost: shop\r\nContent-Length: 30000\r\n\r\n" + b"b" * 30_000
+
+
+def test_a_fast_retransmission_is_what_the_request_waited_for(tmp_path: Path) -> None:
+    lose = lose_data(0)
+    with wired() as wire:
+        wire.rule = lambda packet, to_server: None if lose(packet, to_server) is None else FAR
+        filters = ("--netns", wire.client.path, "--netns", wire.server.path)
+        with tracing(tmp_path / "out", *filters, view="requests") as tracer:
+            client, server = wire.connection(4, FIRST_PORT)
+            with closing(client), closing(server):
+                client.sendall(UPLOAD)
+                receive(server, len(UPLOAD))
+                server.sendall(OK)
+                receive(client, len(OK))
+        (event,) = tracer.events
+    assert (event["retransmissions"], event["retransmission_causes"]) == (1, "fast")
+    assert FAR * 1e9 < event["retransmission_wait_ns"] <= event["request_ns"]
+    # The loss shows after a round trip; the segment, and the response, take half of one each.
+    assert event["request_ns"] >= 4 * FAR * 1e9
+
+
 @pytest.mark.parametrize("view", ["both", "client", "server"])
 def test_what_was_asked_and_answered(requests: dict[str, dict[str, Event]], view: str) -> None:
     for found in requests.values():
