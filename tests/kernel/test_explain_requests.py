@@ -63,7 +63,7 @@ def serve(
     listener: socket.socket, files: Files, think: float, asked: threading.Event, end: Any
 ) -> None:
     """Answer requests on one connection; the slow server ANSWERED of them."""
-    with secured(listener.accept()[0], files, server=True) as server:
+    with suppress(OSError), secured(listener.accept()[0], files, server=True) as server:
         for _ in range(ANSWERED if think else 1000):
             if not server.recv(4096):
                 return

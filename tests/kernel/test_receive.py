@@ -277,7 +277,7 @@ def test_arrival_of_what_the_kernel_sent(run: Run) -> None:
     for family in FAMILIES:
         lossy = run.received(port_of("lossy bulk", family), "server")
         known = Counter(event["arrival"] for event in lossy if event["bytes"])
-        assert known["out_of_order"]
+        assert known["out_of_order"] or known[None]  # unknown while a process uses the socket
         assert known.keys() <= {"in_order", "out_of_order", "duplicate", None}
         whole = run.received(port_of("ping-pong", family), "server")
         known = Counter(event["arrival"] for event in whole if event["bytes"])
@@ -286,12 +286,11 @@ def test_arrival_of_what_the_kernel_sent(run: Run) -> None:
 
 
 def test_no_socket(run: Run) -> None:
-    """A SYN for nobody arrives all the same."""
-    if not hooks.has_drop_reasons():
-        pytest.skip("needs the reasons of drops (5.17)")
+    """A SYN for nobody arrives all the same; before 5.17 the kernel does not say that it did."""
     for family in FAMILIES:
-        (event,) = run.received(port_of("refused", family), "server")
-        assert (event["flags"], event["arrival"], event["pid"]) == ("SYN", "no_socket", None)
+        events = run.received(port_of("refused", family), "server")
+        found = [(event["flags"], event["arrival"], event["pid"]) for event in events]
+        assert found == [("SYN", "no_socket", None)] * hooks.has_drop_reasons()
 
 
 def test_owner(run: Run) -> None:
