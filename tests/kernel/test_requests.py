@@ -8,9 +8,9 @@ import shutil
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -24,7 +24,7 @@ from tcprism.ring import rings
 from tcprism.sources.request import Request
 from tcprism.sources.tracing import Tracing
 from tcprism.stages.requests import Requests
-from tests.support.conversation import receive
+from tests.support.conversation import connected, receive
 from tests.support.netns import Netns
 from tests.support.nginx import nginx
 from tests.support.tracer import Event, tracing
@@ -127,18 +127,6 @@ def lose_request(wire: Wire, client: socket.socket, server: socket.socket) -> No
     wire.rule = deliver
     server.sendall(OK)
     receive(client, len(OK))
-
-
-@contextmanager
-def connected(netns: Netns) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Give the two ends of a connection over a namespace's loopback."""
-    with closing(netns.socket()) as listener, closing(netns.socket()) as client:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        client.connect(listener.getsockname())
-        server, _ = listener.accept()
-        with closing(server):
-            yield client, server
 
 
 SCENARIOS = {

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from tcprism.ring import rings
 from tcprism.sources.request import Request
 from tcprism.sources.tracing import Tracing
 from tests.support import hooks, workload
+from tests.support.conversation import connected
 from tests.support.netns import Netns
 
 CALLS = 5_000
@@ -36,18 +37,6 @@ def on_one_cpu() -> Iterator[None]:
         os.sched_setaffinity(0, allowed)
 
 
-@contextmanager
-def connection(netns: Netns) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Give the two ends of a connection over the namespace's loopback."""
-    with closing(netns.socket()) as listener, closing(netns.socket()) as client:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        client.connect(listener.getsockname())
-        server, _ = listener.accept()
-        with closing(server):
-            yield client, server
-
-
 @pytest.mark.parametrize("hook", hooks.message_hooks())
 def test_one_cpu_fills_all_lanes_that_it_may(hook: str, netns: Netns) -> None:
     """The last record finds room, the next is lost."""
@@ -62,7 +51,7 @@ def test_one_cpu_fills_all_lanes_that_it_may(hook: str, netns: Netns) -> None:
     sizes = rings.sizes(request.kinds, request.payload, request.ring_size)
     layout = rings.layouts(sizes, CPUS)["message_0"]
     room = layout.slots * min(layout.lanes, LANES_TRIED)
-    with Tracing(request) as monitor, connection(netns) as (client, server), on_one_cpu():
+    with Tracing(request) as monitor, connected(netns) as (client, server), on_one_cpu():
 
         def send(lengths: range) -> int:
             for length in lengths:
@@ -124,7 +113,7 @@ def check_order(seqs: NDArray[np.uint32]) -> None:
 @pytest.mark.native
 def test_nothing_is_lost_while_hooks_are_put_on(netns: Netns) -> None:
     """Records are written from the first hook on, before anybody reads."""
-    with connection(netns) as (client, server):
+    with connected(netns) as (client, server):
         child = os.fork()
         while not child:  # it talks until it is killed
             client.send(b"x")

@@ -3,15 +3,27 @@
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
 import pytest
 
-from .netns import FIN_WAIT2, Pair
+from .netns import FIN_WAIT2, Netns, Pair
 
 ROUNDS = 100
 BULK = 600_000
+
+
+@contextmanager
+def connected(netns: Netns) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Give the two ends of a connection over the namespace's loopback."""
+    with closing(netns.socket()) as listener, closing(netns.socket()) as client:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        client.connect(listener.getsockname())
+        server, _ = listener.accept()
+        with closing(server):
+            yield client, server
 
 
 def receive(end: socket.socket, length: int) -> None:
