@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
@@ -17,7 +19,8 @@ import pytest
 from tcprism.events import Batch, Part
 from tcprism.events._wire import EventKind
 
-from .asked import CLIENT, MS, SERVER
+from .asked import CLIENT, MS, SERVER, asked
+from .recordings import written
 from .records import messages
 from .session import CLOCK_OFFSET, START
 
@@ -91,3 +94,53 @@ def marked_up() -> Batch:
         )
     ]
     return Batch(parts, CLOCK_OFFSET)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    path = written(tmp_path_factory.mktemp("page") / "asked.tcpr", [*asked(), marked_up()])
+    with viewed(str(path)) as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser: Any, url: str) -> Iterator[Any]:
+    """A page at the first screen; what its console says fails the test."""
+    context = browser.new_context()
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(f"{url}#/requests")
+    page.wait_for_selector(".body .row .split span")
+    yield page
+    context.close()
+    assert not complaints
+
+
+def has_text(page: Any, selector: str, text: re.Pattern[str] | str) -> None:
+    """Wait for a text; to wait inside the page would need eval(), which its policy forbids."""
+    from playwright.sync_api import expect
+
+    expect(page.locator(selector).first).to_have_text(text, timeout=30_000)
+
+
+def has_other_text(page: Any, selector: str, text: str) -> None:
+    """Wait until a text is gone."""
+    from playwright.sync_api import expect
+
+    expect(page.locator(selector).first).not_to_have_text(text, timeout=30_000)
+
+
+def await_same_text(one: Any, other: Any, selector: str) -> None:
+    """Wait until two pages show the same: they may draw it more than once."""
+    end = time.monotonic() + 30
+    while (text := one.locator(selector).text_content()) != other.locator(selector).text_content():
+        assert time.monotonic() < end, text
+        other.wait_for_timeout(50)
+
+
+def chosen(page: Any, text: str, count: int) -> None:
+    """Type a filter, and wait until it has chosen so many rows."""
+    page.fill("input", text)
+    has_text(page, "[role=status]", re.compile(f"^{count} of"))

@@ -4,77 +4,36 @@ from __future__ import annotations
 
 import re
 import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .asked import COUNT, asked
-from .page import MARKUP, TCPRISM, browser, marked_up, viewed
+from .page import (
+    MARKUP,
+    TCPRISM,
+    await_same_text,
+    chosen,
+    has_other_text,
+    has_text,
+    marked_up,
+    page,
+    url,
+    viewed,
+)
 from .recordings import written
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 
 pytestmark = pytest.mark.browser
-__all__ = ["browser"]
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    path = written(tmp_path_factory.mktemp("page") / "asked.tcpr", [*asked(), marked_up()])
-    with viewed(str(path)) as found:
-        yield found
-
-
-@pytest.fixture
-def page(browser: Any, url: str) -> Iterator[Any]:
-    """A page at the first screen; what its console says fails the test."""
-    context = browser.new_context()
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(f"{url}#/requests")
-    page.wait_for_selector(".body .row .split span")
-    yield page
-    context.close()
-    assert not complaints
+__all__ = ["page", "url"]
 
 
 def test_the_token_is_in_no_address_that_stays(page: Any) -> None:
     assert "token" not in page.url
     assert page.evaluate("document.cookie") == ""
-
-
-def has_text(page: Any, selector: str, text: re.Pattern[str] | str) -> None:
-    """Wait for a text; to wait inside the page would need eval(), which its policy forbids."""
-    from playwright.sync_api import expect
-
-    expect(page.locator(selector).first).to_have_text(text, timeout=30_000)
-
-
-def has_other_text(page: Any, selector: str, text: str) -> None:
-    """Wait until a text is gone."""
-    from playwright.sync_api import expect
-
-    expect(page.locator(selector).first).not_to_have_text(text, timeout=30_000)
-
-
-def await_same_text(one: Any, other: Any, selector: str) -> None:
-    """Wait until two pages show the same: they may draw it more than once."""
-    end = time.monotonic() + 30
-    while (text := one.locator(selector).text_content()) != other.locator(selector).text_content():
-        assert time.monotonic() < end, text
-        other.wait_for_timeout(50)
-
-
-def chosen(page: Any, text: str, count: int) -> None:
-    """Type a filter, and wait until it has chosen so many rows."""
-    page.fill("input", text)
-    has_text(page, "[role=status]", re.compile(f"^{count} of"))
 
 
 def test_requests_are_filtered_sorted_and_opened_by_keyboard(page: Any) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +32,17 @@ def terms(text: str) -> list[str]:
     return text.lower().split()[:32]
 
 
+class Range(NamedTuple):
+    """The least and the largest value that a column may have; None: any."""
+
+    least: int | None
+    most: int | None
+
+
 def requests(
-    found: Requests, connections: Connections, text: str, since: int | None, until: int | None
+    found: Requests, connections: Connections, text: str, ranges: Mapping[str, Range]
 ) -> NDArray[np.intp]:
-    """Return the numbers of requests that every term of a filter matches, and a time.
+    """Return the places of requests that every term of a filter matches, and ranges of columns.
 
     A term is a word in what is asked for, its status, processes and addresses; or `failed`, `slow`
     (the slowest hundredth), `pending`, `repeated` (a segment was sent again), `connection:N`,
@@ -43,10 +51,11 @@ def requests(
     """
     table = found.table
     mask = np.ones(len(found), np.bool_)
-    if since is not None:
-        mask &= table["start"] >= since
-    if until is not None:
-        mask &= table["start"] <= until
+    for name, (least, most) in ranges.items():
+        if least is not None:
+            mask &= table[name] >= least
+        if most is not None:
+            mask &= table[name] <= most
     for term in terms(text):
         without = term.startswith("-") and len(term) > 1
         match = _request_term(found, connections, term[1:] if without else term)

@@ -15,6 +15,7 @@ CONNECTIONS_MAX = 1000
 REQUEST_AXES, CONNECTION_AXES = 100, 50
 MARKS_MAX = 500  # of an axis
 
+_WHOLE = ("summary", "overview", "map", "explain", "heatmap")
 _IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+\.js)";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:const|class|function|async function) (\w+))", re.MULTILINE)
 _NAME = re.compile(r"(?:const|class|function|async function) (\w+)")
@@ -91,7 +92,7 @@ def _answers(views: Views) -> dict[str, Any]:
             if one["connection"]
         }
     }
-    whole = {name: views.answer(name, {}) for name in ("summary", "overview", "map", "explain")}
+    whole = {name: views.answer(name, {}) for name in _WHOLE}
     left_out = [
         f"This report leaves {answer['total'] - len(answer['rows']):,} {name} out."
         for name, answer in (("requests", requests), ("connections", connections))

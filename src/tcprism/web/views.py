@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.errors import UsageError
 from tcprism.web import finding
+from tcprism.web.heatmap import heatmap
 from tcprism.web.marks import curves, marks
 from tcprism.web.pairs import pairs
 from tcprism.web.requests import state_number
@@ -26,6 +27,7 @@ AROUND_LEAST = 20_000  # nanoseconds
 
 Query = Mapping[str, str]
 Answer = dict[str, Any]
+Found = TypeVar("Found")
 
 
 class NotFound(UsageError):
@@ -39,10 +41,11 @@ class Views:
         self.store = store
         self._name = name
         self._live = live
-        self._orders: dict[tuple[Any, ...], NDArray[np.intp]] = {}
+        self._found: dict[tuple[Any, ...], Any] = {}
         self._answers = {
             "summary": self.summary,
             "requests": self.requests,
+            "heatmap": self.heatmap,
             "request": self.request,
             "connections": self.connections,
             "connection": self.connection,
@@ -132,18 +135,38 @@ class Views:
     def requests(self, query: Query) -> Answer:
         """Return a window of the requests that a filter chooses, in an order."""
         store = self.store
-        text = query.get("filter", "")
-        since, until = (self._moment(query, name) for name in ("since", "until"))
         order, falling = _order(query, finding.REQUEST_ORDERS, "-start")
+        text, ranges = query.get("filter", ""), self._ranges(query)
 
         def find() -> NDArray[np.intp]:
-            found = finding.requests(store.requests, store.connections, text, since, until)
+            found = self._chosen(text, ranges)
             return finding.ordered(finding.request_keys(store.requests, order), found, falling)
 
-        numbers = self._ordered(("requests", text, since, until, order, falling), find)
+        numbers = self._remembered(("requests", text, *ranges.values(), order, falling), find)
         shown = _window(query, numbers)
         rows = [self._request_row(row) for row in store.requests.rows(shown.tolist())]
         return {"total": len(store.requests), "found": len(numbers), "rows": rows}
+
+    def heatmap(self, query: Query) -> Answer:
+        """Return how many of the requests that a filter chooses began when and took how long.
+
+        A choice of times and durations does not count: it is drawn on the heatmap.
+        """
+        text = query.get("filter", "")
+        return self._remembered(
+            ("heatmap", text),
+            lambda: heatmap(self.store.requests, self._chosen(text, {}), self.store.first_ns),
+        )
+
+    def _chosen(self, text: str, ranges: Mapping[str, finding.Range]) -> NDArray[np.intp]:
+        return finding.requests(self.store.requests, self.store.connections, text, ranges)
+
+    def _ranges(self, query: Query) -> dict[str, finding.Range]:
+        since, until = (self._moment(query, name) for name in ("since", "until"))
+        least, most = (_maybe_integer(query, name) for name in ("took_least", "took_most"))
+        if least is None and most is not None:
+            least = 0  # unknown is -1
+        return {"start": finding.Range(since, until), "took": finding.Range(least, most)}
 
     def request(self, query: Query) -> Answer:
         """Return a request, and the marks of its connection while it lasted."""
@@ -177,7 +200,7 @@ class Views:
                 finding.connection_keys(store.connections, order), found, falling
             )
 
-        numbers = self._ordered(("connections", text, order, falling), find)
+        numbers = self._remembered(("connections", text, order, falling), find)
         rows = [self._connection_row(number) for number in _window(query, numbers).tolist()]
         return {"total": len(store.connections), "found": len(numbers), "rows": rows}
 
@@ -222,14 +245,15 @@ class Views:
             "forgotten": store.forgotten,
         }
 
-    def _ordered(self, key: tuple[Any, ...], find: Any) -> NDArray[np.intp]:
-        """Return numbers found before, if nothing has come since; scrolling asks many times."""
+    def _remembered(self, key: tuple[Any, ...], find: Callable[[], Found]) -> Found:
+        """Return what was found before, if nothing has come since; scrolling asks many times."""
         key = (self.store.change, *key)
-        if key not in self._orders:
-            if len(self._orders) >= 8 or any(one[0] != key[0] for one in self._orders):
-                self._orders.clear()
-            self._orders[key] = find()
-        return self._orders[key]
+        if key not in self._found:
+            if len(self._found) >= 8 or any(one[0] != key[0] for one in self._found):
+                self._found.clear()
+            self._found[key] = find()
+        found: Found = self._found[key]
+        return found
 
     def _request_row(self, row: dict[str, Any]) -> dict[str, Any]:
         return row | {name: self._since_first(row[name]) for name in ("start", "end")}
@@ -243,10 +267,8 @@ class Views:
         return moment - self.store.first_ns
 
     def _moment(self, query: Query, name: str) -> int | None:
-        text = query.get(name, "")
-        if not text:
-            return None
-        return _integer(text, name) + self.store.first_ns
+        moment = _maybe_integer(query, name)
+        return None if moment is None else moment + self.store.first_ns
 
 
 def _largest(values: NDArray[np.int64]) -> list[int]:
@@ -265,6 +287,11 @@ def _integer(text: str, name: str) -> int:
     ):
         raise UsageError(f"{name}: {text[:40]!r} is not a whole number")
     return int(text)
+
+
+def _maybe_integer(query: Query, name: str) -> int | None:
+    text = query.get(name, "")
+    return _integer(text, name) if text else None
 
 
 def _number(query: Query, name: str, count: int) -> int:

@@ -3,6 +3,7 @@
 import { ask } from "./data.js";
 import { clock, count, csv, duration, element, PARTS, partName, save, size, splitBar } from "./dom.js";
 import { Grid } from "./grid.js";
+import { choiceText, Heatmap, isChosen, NOTHING } from "./heatmap.js";
 
 const EXPORT_MAX = 10_000; // rows
 const TYPING = 250; // milliseconds
@@ -75,12 +76,33 @@ function list(page, name, state, columns) {
       clearTimeout(timer);
       timer = setTimeout(() => {
         page.amend({ filter: input.value });
-        grid.body.scrollTop = 0;
-        grid.refresh();
+        anew();
       }, TYPING);
     },
   });
-  const query = (first, rows, sort) => ({ filter: input.value, since: state.since, until: state.until, first, count: rows, sort });
+  let choice = Object.fromEntries(Object.keys(NOTHING).map((key) => [key, state[key] ? Number(state[key]) : null]));
+  const choose = (chosen) => {
+    choice = chosen;
+    page.amend(chosen);
+    showChoice();
+    anew();
+  };
+  const chip = element("button", { type: "button", class: "chip", hidden: true, onclick: () => heat?.choose(NOTHING) });
+  const showChoice = () => {
+    chip.hidden = !isChosen(choice);
+    chip.textContent = `${choiceText(choice, page.origin_ms)} ✕`;
+    chip.setAttribute("aria-label", `Only ${choiceText(choice, page.origin_ms)}: show all`);
+  };
+  const heat = name === "requests" ? new Heatmap({ choice, origin_ms: page.origin_ms, chosen: choose }) : null;
+  const refresh = () => {
+    grid.refresh();
+    if (heat) ask("heatmap", { filter: input.value }).then((answer) => heat.show(answer)).catch(() => {});
+  };
+  const anew = () => {
+    grid.body.scrollTop = 0;
+    refresh();
+  };
+  const query = (first, rows, sort) => ({ filter: input.value, ...choice, first, count: rows, sort });
   const grid = new Grid({
     label: name, columns, sort: state.sort ?? (name === "requests" ? "-start" : "-first"),
     rows: async (first, rows, sort) => {
@@ -104,15 +126,24 @@ function list(page, name, state, columns) {
   const asCsv = async () => save(`${name}.csv`, "text/csv", csv(table(await all())));
   const node = [
     element("h1", { class: "unseen" }, name === "requests" ? "Requests" : "Connections"),
-    element("div", { class: "tools" }, element("label", null, input), said,
+    element("div", { class: "tools" }, element("label", null, input), chip, said,
       element("button", { type: "button", onclick: asCsv, title: `The first ${count(EXPORT_MAX)} rows at most` }, "Save as CSV"),
       element("button", { type: "button", onclick: asJson, title: `The first ${count(EXPORT_MAX)} rows at most` }, "Save as JSON")),
+    heat && [heat.node, heat.said],
     grid.node,
   ];
-  page.show(`${name}`, node);
-  grid.refresh();
+  page.show(`${name}`, node.flat());
+  showChoice();
+  refresh();
   if (!state.keep) grid.node.focus({ preventScroll: true });
-  return { changed: () => grid.refresh(), close: () => grid.close(), focusFilter: () => input.focus() };
+  return {
+    changed: refresh,
+    close: () => {
+      grid.close();
+      heat?.close();
+    },
+    focusFilter: () => input.focus(),
+  };
 }
 
 // Rows of objects as a table: a column for each value, those inside others by their path.
