@@ -223,6 +223,10 @@ CONNECTIONS = [
 # What stages add, and what this machine's numbers mean.
 MESSAGES_OF_LOSSES: dict[str, list[int | str | None]] = {
     "attempt": [2, 3, None, 4, None, None, None],
+    "duplicate_acks": [None, 3, None, None, None, None, None],
+    "sack_blocks": [None, "4382:5830, 7278:8726", None, None, None, None, None],
+    "duplicate_ack_first_ts_ns": [None, 1_212_000_000, None, None, None, None, None],
+    "duplicate_ack_last_ts_ns": [None, 1_212_085_000, None, None, None, None, None],
     "message_pid": [2841, 2841, None, None, None, None, None],
     "message_comm": ["curl", "curl", None, None, None, None, None],
     "message_ts_ns": [1_000_000_001, None, None, None, None, None, None],

@@ -37,6 +37,8 @@ FAMILY_KEYS = {
         *OPTION_KEYS,
         *("attempt", "icsk_retransmits", "rto_us", "rttvar_us", "ssthresh"),
         *("sacked_out", "lost_out", "retrans_out", "undone", "outgoing", "reason"),
+        *("duplicate_acks", "sack_blocks", "duplicate_ack_first_ts_ns"),
+        "duplicate_ack_last_ts_ns",
         *("message_pid", "message_comm", "message_ts_ns", "message_offset", "message_bytes"),
         "message_text",
     ],

@@ -2,18 +2,21 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcprism.events import Batch
-from tcprism.events._wire import EventKind, MessageFlag
+from tcprism.events import Batch, Part
+from tcprism.events._wire import Cause, EventKind, MessageFlag, SegmentArrival
+from tcprism.events.column import texts
 from tcprism.events.columns import BY_NAME
 from tcprism.stages import sends
+from tcprism.stages.duplicate_acks import DuplicateAcks
 from tcprism.stages.retransmits import WRITE, Retransmits
 from tcprism.stages.sends import Sends
 
-from .records import losses, messages
+from .records import losses, messages, segments
 
 ENDS: dict[str, Any] = {
     "netns": 1,
@@ -179,3 +182,81 @@ def test_among_many_sends_of_many_connections(data: st.DataObject) -> None:
                 (found,) = explained(stage, again(seq + offset, 1, local_port=port))
                 kept = ts_ns >= len(made) - size
                 assert found[1:] == ((7, ts_ns, offset, length) if kept else (None,) * 4)
+
+
+def ack(ts_ns: int, ack: int, **more: Any) -> dict[str, Any]:
+    duplicate = {"arrival": SegmentArrival.DUPLICATE_ACK}
+    return ENDS | {"kind": EventKind.RECEIVE, "ts_ns": ts_ns, "ack": ack} | duplicate | more
+
+
+def acks(*events: dict[str, Any], sack: tuple[str, ...] = ()) -> Part:
+    """Return segments that arrived; without `sack` their options were not recorded."""
+    part = segments(*events)
+    if not sack:
+        return part
+    return part.derive(sack=np.ma.MaskedArray(texts([*sack]), [not text for text in sack]))
+
+
+def caused(*parts: Part, size: int = 1000) -> list[tuple[Any, ...]]:
+    """Return which ACKs the stage says to have caused the retransmissions of the last part."""
+    stage = Retransmits(lambda: True)
+    stage._acks = DuplicateAcks(size)
+    found = stage(Batch(parts)).parts[-1]
+    names = ("duplicate_acks", "sack_blocks", "duplicate_ack_first_ts_ns",
+             "duplicate_ack_last_ts_ns")  # fmt: skip
+    return list(zip(*(BY_NAME[name].to_list(found) for name in names), strict=True))
+
+
+NONE = (None, None, None, None)
+WRAP = 2**32
+
+
+def fast(seq: int, length: int, **more: Any) -> dict[str, Any]:
+    return again(seq, length, cause=Cause.FAST, **more)
+
+
+def test_the_acks_behind_a_fast_retransmission_without_sack() -> None:
+    """Duplicates of its first byte (RFC 5681), and of no other."""
+    told = acks(ack(1, 1000), ack(2, 1000), ack(3, 900), ack(4, 1100), ack(5, 1000, local_port=1))
+    assert caused(told, losses(fast(1000, 100))) == [(2, None, 1, 2)]
+    assert caused(told, losses(fast(950, 100))) == [NONE]
+
+
+def test_those_with_sack() -> None:
+    """What tells of later bytes (RFC 6675), over the wrap; not what was there twice (RFC 2883)."""
+    low = WRAP - 50
+    told = acks(
+        *(ack(n, low, arrival=SegmentArrival.IN_ORDER) for n in range(1, 5)),
+        sack=(f"{low - 99}:{low}", "50:150", f"{low - 9}:{low - 5}, 50:250", "350:450, 50:250"),
+    )
+    assert caused(told, losses(fast(low, 100))) == [(3, "50:250, 350:450", 2, 4)]
+    assert caused(told, losses(fast(250, 100))) == [(1, "350:450", 4, 4)]
+    assert caused(told, losses(fast(50, 100))) == [(NONE)]  # it has arrived
+
+
+def test_only_what_came_since_the_bytes_were_last_sent_and_before_now() -> None:
+    told = acks(ack(10, 1000), ack(20, 1000), ack(40, 1000), ack(60, 1000))
+    sent = losses(fast(1000, 100, ts_ns=30), fast(1000, 100, ts_ns=50))
+    assert caused(told, sent) == [(2, None, 10, 20), (1, None, 40, 40)]
+
+
+def test_a_timer_has_no_such_cause() -> None:
+    assert caused(acks(ack(1, 1000)), losses(again(1000, 100, cause=Cause.RTO))) == [NONE]
+
+
+def test_what_tcp_does_not_read_causes_nothing() -> None:
+    corrupt = acks(ack(1, 1000, arrival=SegmentArrival.CHECKSUM_ERROR), sack=("1100:1200",))
+    assert caused(corrupt, losses(fast(1000, 100))) == [NONE]
+
+
+def test_of_many_the_latest_are_remembered() -> None:
+    """Where one may have had to go that counts, nothing is said, and that is accounted for."""
+    others = acks(*(ack(n, 5, local_port=2) for n in range(2, 5)))
+    stage = Retransmits(lambda: True)
+    stage._acks = DuplicateAcks(3)
+    stage(Batch([acks(ack(1, 1000))]))
+    stage(Batch([others]))
+    (part,) = stage(Batch([losses(fast(1000, 100, ts_ns=9, rto_us=200_000))])).parts
+    assert BY_NAME["duplicate_acks"].to_list(part) == [None]
+    assert stage.account().counts["acks_forgotten"] == 1
+    assert "use a filter" in stage.account().remarks[0]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tcprism.cli.presets import ended, without_sends
+from tcprism.cli.presets import ended, without_reasons
 from tcprism.events import Batch
 from tcprism.events._wire import Cause, Ending, EventKind
 from tcprism.events.context import Context
@@ -103,8 +103,8 @@ def test_only_ends_of_connections_are_chosen() -> None:
 
 def test_sends_are_not_shown() -> None:
     batch = Batch([messages({}), losses({}), segments({"kind": EventKind.PROBE})], 5)
-    assert without_sends(batch)["kind"].tolist() == ["retransmit", "probe"]
-    assert without_sends(batch).clock_offset_ns == 5
+    assert without_reasons(batch)["kind"].tolist() == ["retransmit", "probe"]
+    assert without_reasons(batch).clock_offset_ns == 5
 
 
 def summary(*parts: Part) -> list[str]:

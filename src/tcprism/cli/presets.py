@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from tcprism.cli.output import make_sink, wants_color
 from tcprism.errors import ExtraMissing
 from tcprism.events import Batch
@@ -45,9 +47,10 @@ def ended(batch: Batch) -> Batch:
     return Batch(parts, batch.clock_offset_ns)
 
 
-def without_sends(batch: Batch) -> Batch:
-    """Choose all but the sends, which tell whose bytes are sent again."""
-    parts = [part for part in batch.parts if part.family != "message"]
+def without_reasons(batch: Batch) -> Batch:
+    """Choose all but what tells whose bytes are sent again, and which ACKs caused that."""
+    reasons = (EventKind.SEND, EventKind.RECEIVE)
+    parts = [part.take(~np.isin(part.rows["kind"], reasons)) for part in batch.parts]
     return Batch(parts, batch.clock_offset_ns)
 
 
@@ -105,7 +108,9 @@ def print_on_stderr(line: str) -> None:
 
 TRACE = Preset(None, _all, _events)
 CONNECTIONS = Preset(("connect", "close"), lambda: (ended,), _connections)
-RETRANSMITS = Preset(("send", "retransmit", "undo", "drop"), lambda: (without_sends,), _retransmits)
+RETRANSMITS = Preset(
+    ("send", "retransmit", "undo", "drop"), lambda: (without_reasons,), _retransmits
+)
 REQUESTS = Preset(
     READS,
     _request_stages,

@@ -41,15 +41,17 @@ def show(
     preset: Preset,
     more_kinds: tuple[str, ...] = (),
     stage: Callable[[Criteria], Stage] | None = None,
+    tcp_options: bool = False,
 ) -> NoReturn:
     """Trace what a preset needs, and more kinds, as the options say; exit when it ends.
 
-    `stage` makes one more stage, from the filter.
+    `stage` makes one more stage, from the filter. With `tcp_options`, segments have those.
     """
     options.parse_duration(given["duration"])
     with started(given["command"], given["verbose"]) as child:
         chosen = options.to_filter(given, child.pid if child else None)
         kinds = (*(preset.kinds or ()), *more_kinds)
         stages = (stage(chosen),) if stage else ()
-        status = trace(Request(kinds=kinds, filter=chosen), given | _PLAIN, child, preset, stages)
+        request = Request(kinds=kinds, filter=chosen, options=tcp_options)
+        status = trace(request, given | _PLAIN, child, preset, stages)
     sys.exit(status)

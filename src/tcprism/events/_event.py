@@ -82,6 +82,10 @@ class Attributes:
     undone: int | None
     outgoing: bool | None
     reason: str | None
+    duplicate_acks: int | None
+    sack_blocks: str | None
+    duplicate_ack_first_ts_ns: int | None
+    duplicate_ack_last_ts_ns: int | None
     message_pid: int | None
     message_comm: str | None
     message_ts_ns: int | None

@@ -25,6 +25,7 @@ from tcprism.events.column import (
 )
 from tcprism.events.escape import escape, escape_payloads
 from tcprism.events.part import Part, row_bytes
+from tcprism.events.repeated import COLUMNS as REPEATED
 from tcprism.events.tcp_options import COLUMNS as OPTIONS
 
 ALL = kinds.RECORDS.keys()  # those that are registered later, too
@@ -273,26 +274,7 @@ COLUMNS = [
         _wire.DOCS["loss.reason"],
         looked_up("reason", lambda part: part.context.drop_reason),
     ),
-    derived_column(
-        "message_pid", LOSS, "integer", "retransmit: pid of the send that wrote the bytes"
-    ),
-    derived_column("message_comm", LOSS, "string", "retransmit: the thread name of the send"),
-    derived_column(
-        "message_ts_ns",
-        LOSS,
-        "integer",
-        "retransmit: ts_ns of the send that wrote the first byte; null until that send returns",
-    ),
-    derived_column(
-        "message_offset",
-        LOSS,
-        "integer",
-        "retransmit: offset of the segment in that send, bytes",
-    ),
-    derived_column("message_bytes", LOSS, "integer", "retransmit: how many bytes that send wrote"),
-    derived_column(
-        "message_text", LOSS, "string", "retransmit: the first bytes of that send, as payload_text"
-    ),
+    *(derived_column(name, LOSS, kind, doc) for name, kind, doc in REPEATED),
     wire_column(
         "old_state",
         CONNECTION,

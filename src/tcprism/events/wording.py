@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from tcprism.events.units import duration, size
 
+_RANGES = 3  # of SACK blocks that a line shows
+
 
 def acked(bytes: int, seq: int, unsent_us: int | None, unacked_us: int | None) -> str:
     end_seq = (seq + bytes) % 2**32
@@ -22,6 +24,25 @@ def _left(unsent_us: int | None) -> str:
 
 def undo(bytes: int, seq: int, end_seq: int, undone: int) -> str:
     return f"{bytes:>7} bytes {seq}:{end_seq} undid {counted(undone, 'retransmission')}"
+
+
+def after_acks(
+    ts_ns: int,
+    duplicate_acks: int | None,
+    sack_blocks: str | None,
+    duplicate_ack_last_ts_ns: int | None,
+) -> str:
+    """Return which duplicate ACKs came before a retransmission; "" where none was seen."""
+    if not duplicate_acks or duplicate_ack_last_ts_ns is None:
+        return ""
+    before = duration((ts_ns - duplicate_ack_last_ts_ns) / 1000)
+    last = "" if duplicate_acks == 1 else "the last "
+    text = f"{counted(duplicate_acks, 'duplicate ACK')}, {last}{before} before"
+    if not sack_blocks:
+        return text
+    ranges = sack_blocks.split(", ")
+    more = f" and {len(ranges) - _RANGES} more" if len(ranges) > _RANGES else ""
+    return f"{text}; SACK {', '.join(ranges[:_RANGES])}{more}"
 
 
 def drop(

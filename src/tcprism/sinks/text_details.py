@@ -23,6 +23,7 @@ from tcprism.events.kinds import BY_NAME, FAMILY_OF_KIND, SENDS, kind_name
 from tcprism.events.names import arrival_name, process
 from tcprism.events.scopes import shown
 from tcprism.events.units import duration
+from tcprism.events.wording import after_acks
 
 # Takes moments of CLOCK_MONOTONIC in nanoseconds, returns the time of day.
 Clock = Callable[[NDArray[np.uint64]], list[str]]
@@ -139,12 +140,25 @@ def _append(texts: list[str], part: Part, name: str, write: Callable[..., str] =
 
 def _retransmit_texts(part: Part, clock: Clock) -> list[str]:
     sent_at = clock(COLUMN["message_ts_ns"].values(part))
-    columns = (_segment_texts(part), each(_cause, part), each(_repeated, part, sent_at))
+    columns = (
+        *(_segment_texts(part), each(_cause, part)),
+        *(each(_after, part), each(_repeated, part, sent_at)),
+    )
     return list(map("".join, zip(*columns, strict=True)))
 
 
 def _cause(cause: str | None, attempt: int | None) -> str:
     return f" {cause or '-'}" + (f" #{attempt}" if attempt else "")
+
+
+def _after(
+    ts_ns: int,
+    duplicate_acks: int | None,
+    sack_blocks: str | None,
+    duplicate_ack_last_ts_ns: int | None,
+) -> str:
+    because = after_acks(ts_ns, duplicate_acks, sack_blocks, duplicate_ack_last_ts_ns)
+    return because and f" (after {because})"
 
 
 def _repeated(

@@ -1,4 +1,4 @@
-"""Which write a retransmission repeats, and how many times its first byte has been sent."""
+"""What a retransmission repeats, how often its first byte was sent, and which ACKs caused it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
-from tcprism.events._wire import EventKind, MessageFlag
+from tcprism.events._wire import Cause, EventKind, MessageFlag
+from tcprism.events.column import DERIVED_TYPES
 from tcprism.events.connection import connection_keys
 from tcprism.events.escape import escape
 from tcprism.events.ledger import Account
+from tcprism.events.repeated import COLUMNS
 from tcprism.stages import StatefulStage
+from tcprism.stages.duplicate_acks import DuplicateAcks
 from tcprism.stages.sends import Sends
 
 # A send in short: what is needed when some of it is sent again.
@@ -34,12 +37,7 @@ WRITE = np.dtype(
 )
 _DERIVED: dict[str, Any] = {
     "attempt": np.int64,
-    "message_pid": np.int64,
-    "message_comm": object,
-    "message_ts_ns": np.int64,
-    "message_offset": np.int64,
-    "message_bytes": np.int64,
-    "message_text": object,
+    **{name: DERIVED_TYPES[json_type] for name, json_type, _ in COLUMNS},
 }
 _SEQ = 1 << 32
 
@@ -65,10 +63,11 @@ class _Columns:
 
 
 class Retransmits(StatefulStage):
-    """A stage that fills `attempt` and the `message_` columns of retransmissions.
+    """A stage that fills `attempt` and the columns in events/repeated.py of retransmissions.
 
     It remembers the latest sends that were traced; `unjoined` counts the retransmissions that may
-    have repeated one of those that had to go. Sequence numbers are compared modulo 2 ** 32
+    have repeated one of those that had to go. If segments that arrive are traced, it remembers the
+    latest duplicate ACKs, too. Sequence numbers are compared modulo 2 ** 32
     (RFC 9293, section 3.4). `all_sends` tells whether each send has come that returned: only then
     bytes of none of them are those of a call that has not returned yet.
     """
@@ -76,8 +75,9 @@ class Retransmits(StatefulStage):
     def __init__(self, all_sends: Callable[[], bool]) -> None:
         self._all_sends = all_sends
         self._sends = Sends(WRITE)
+        self._acks = DuplicateAcks()
         self.unjoined = 0
-        self._repeated: OrderedDict[int, deque[tuple[int, int]]] = OrderedDict()
+        self._repeated: OrderedDict[int, deque[tuple[int, int, int]]] = OrderedDict()
         self._unplaced: OrderedDict[int, None] = OrderedDict()  # connections with sends without seq
 
     def __call__(self, batch: Batch) -> Batch:
@@ -85,6 +85,8 @@ class Retransmits(StatefulStage):
         for part in batch.parts:
             if part.family == "message":
                 self._remember(part)
+            elif part.family == "segment":
+                self._acks.add(part)
         if not any(part.family == "loss" for part in batch.parts):
             return batch
         found = self._explain([part for part in batch.parts if part.family == "loss"])
@@ -93,7 +95,7 @@ class Retransmits(StatefulStage):
 
     def account(self) -> Account:
         """Return how many retransmissions are without their send."""
-        return unjoined(self.unjoined)
+        return unjoined(self.unjoined) + _forgotten(self._acks.forgotten)
 
     def _remember(self, part: Part) -> None:
         rows = part.rows
@@ -117,21 +119,27 @@ class Retransmits(StatefulStage):
             row = parts[place].rows[index]
             if row["kind"] == EventKind.RETRANSMIT:
                 connection = columns[place].connections[index]
-                found = self._message(row, connection)
-                found["attempt"] = self._attempt(row, int(connection))
-                columns[place].fill(index, found)
+                columns[place].fill(index, self._found(row, connection))
         return (part.derive(**each.masked()) for part, each in zip(parts, columns, strict=True))
 
-    def _attempt(self, row: np.void, connection: int) -> int:
+    def _found(self, row: np.void, connection: np.uint64) -> dict[str, Any]:
+        attempt, sent_ns = self._attempt(row, int(connection))
+        found = {"attempt": attempt, **self._message(row, connection)}
+        if row["cause"] == Cause.FAST:
+            found |= self._acks.cause_of(row, connection, sent_ns)
+        return found
+
+    def _attempt(self, row: np.void, connection: int) -> tuple[int, int]:
+        """Return how often the first byte was sent, and when it was last sent again, or 0."""
         seq, end_seq = int(row["seq"]), int(row["end_seq"])
         before = self._repeated.setdefault(connection, deque(maxlen=REPETITIONS_MAX))
         self._repeated.move_to_end(connection)
         if len(self._repeated) > CONNECTIONS_MAX:
             self._repeated.popitem(last=False)
-        times = sum((seq - start) % _SEQ < (end - start) % _SEQ for start, end in before)
+        times = [ts for start, end, ts in before if (seq - start) % _SEQ < (end - start) % _SEQ]
         if row["error"] == 0:
-            before.append((seq, end_seq))
-        return 2 + times
+            before.append((seq, end_seq, int(row["ts_ns"])))
+        return 2 + len(times), max(times, default=0)
 
     def _message(self, row: np.void, connection: np.uint64) -> dict[str, Any]:
         """Find the write that has the segment's first byte: the latest, for numbers come again."""
@@ -170,6 +178,16 @@ def unjoined(count: int) -> Account:
         " too many sends came after it; use a filter"
     )
     return Account(counts={"unjoined": count}, remarks=(remark,) if count else ())
+
+
+def _forgotten(count: int) -> Account:
+    if not count:
+        return Account()
+    remark = (
+        f"{count} retransmissions are without the ACKs that caused them:"
+        " too many others came after those; use a filter"
+    )
+    return Account(counts={"acks_forgotten": count}, remarks=(remark,))
 
 
 def _writes(sends: Part) -> NDArray[np.void]:

@@ -88,13 +88,19 @@ def _receive(bytes: int, seq: int, flags: str | None, arrival: str | None) -> st
 
 
 def _retransmit(
+    ts_ns: int,
     bytes: int,
     cause: str | None,
     attempt: int | None,
+    duplicate_acks: int | None,
+    sack_blocks: str | None,
+    duplicate_ack_last_ts_ns: int | None,
     message_offset: int | None,
     message_bytes: int | None,
 ) -> str:
     why = _CAUSES.get(cause or "unknown", cause or "")
+    if acks := wording.after_acks(ts_ns, duplicate_acks, sack_blocks, duplicate_ack_last_ts_ns):
+        why += f" ({acks})"
     what = size(bytes) if bytes else "A segment without data"
     of = ""
     if message_offset is not None and message_bytes is not None:
