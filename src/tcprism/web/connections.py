@@ -7,44 +7,45 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tcprism.diagnosis.ends import ends_keys, other_end_keys
 from tcprism.events import Part
-from tcprism.events._wire import MICROSECONDS_UNKNOWN, Cause, EventKind
+from tcprism.events._wire import MICROSECONDS_UNKNOWN
 from tcprism.events.columns import BY_NAME
-from tcprism.events.escape import escape
-from tcprism.events.names import STATES, cause_name, ending_name, endpoint, errno_name, process
-from tcprism.events.part import Rows
+from tcprism.events.escape import escape, escape_text
+from tcprism.events.names import ending_name, endpoint, errno_name, process
 from tcprism.events.scopes import shown
 from tcprism.web.growing import Growing
+from tcprism.web.identity import Identity
+from tcprism.web.sums import ADDERS, CAUSES
 
-CAUSES = tuple(cause_name(cause) for cause in Cause if cause != Cause.NONE)
-_LISTEN, _ESTABLISHED = STATES.index("LISTEN"), STATES.index("ESTABLISHED")
-_NEVER = np.iinfo(np.int64).max
-_PRIME = np.uint64(0x9E3779B97F4A7C15)
 _TWO = (2,)  # the two ends
-# Segments of a handshake, and drops, have the listener's socket.
-_OWN_SOCKET = ("message", "delivery", "connection", "snapshot")
+_KEPT_SHARE = 0.75  # when there is no more room
+_FULL_SHARE = 0.9  # a batch may bring many at once
+_SHORT_ID = 12  # digits of a container's id, as engines show it
 
 Numbers = NDArray[np.intp]
 
 
 class Connections:
-    """A row a connection, whichever of its ends is seen; numbered in the order in which they come.
+    """A row a connection, whichever of its ends is seen, in the order in which they come.
 
-    Side 0 is the end that was seen first. At most `limit` are kept; `refused` counts sockets that
-    there was no room for.
+    Side 0 is the end that was seen first. At most `limit` are kept, those with the latest events:
+    `forgotten` counts the others, and `refused` sockets that there was no room for. A row's place
+    changes when others are forgotten, its number does not.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.refused = 0
+        self.forgotten = 0
         self.table = Growing(
             {
+                "number": np.int64,
                 "first_ns": np.int64,
                 "last_ns": np.int64,
                 "client": np.int8,  # the side that asked for the connection, -1: unknown
                 "pid": (np.uint32, _TWO),
                 "comm": ("S16", _TWO),
+                "container": (np.int32, _TWO),  # a place in `containers`
                 "written": (np.int64, _TWO),
                 "read": (np.int64, _TWO),
                 "total_written": (np.int64, _TWO),  # as the kernel counts
@@ -61,70 +62,65 @@ class Connections:
                 "failures": np.int64,
             }
         )
+        self.containers = [""]
         self.ends: list[tuple[str, str]] = []  # of side 0 and of side 1
-        self._known: dict[int, int] = {}  # a socket at its end -> 2 * number + side
-        self._latest: dict[int, int] = {}  # an end -> 2 * number + side
-        self._sockets: list[list[int]] = []
+        self._identity = Identity(self.table)
 
     def __len__(self) -> int:
         return len(self.table)
 
     def places(self, part: Part) -> tuple[Numbers, Numbers]:
-        """Return the number of each record's connection, and the side that it was seen at.
+        """Return the place of each record's connection, and the side that it was seen at.
 
-        -1 stands for what is no connection, or one that there is no room for.
+        -1 stands for what is no connection, one that there is no room for, or one that cannot be
+        told from another with the same ports.
         """
-        rows = part.rows
-        own, other = ends_keys(rows), other_end_keys(rows)
-        # A request has the client's ends, and may have the server's socket.
-        sockets = rows["socket"].astype(np.uint64) * np.uint64(part.family != "request")
-        keys = own ^ (sockets * _PRIME)
-        distinct, first, back = np.unique(keys, return_index=True, return_inverse=True)
-        found = np.empty(len(distinct), np.intp)
-        for place in np.argsort(first).tolist():  # in the order in which they came
-            key, row = int(distinct[place]), int(first[place])
-            at = self._known.get(key)
-            if at is None:
-                ends = int(own[row]), int(other[row])
-                at = self._place(ends, int(sockets[row]), part, row)
-                if at >= 0 and sockets[row] and self._sockets[at >> 1][at & 1] == sockets[row]:
-                    self._known[key] = at
-            found[place] = at
-        codes = found[back]
-        numbers = np.where(codes < 0, -1, codes >> 1)
-        return numbers, codes & 1
+        return self._identity.places(part, self._make)
 
-    def _place(self, ends: tuple[int, int], socket: int, part: Part, row: int) -> int:
-        """Find the connection of a socket, or make one where its ports are used anew."""
-        at = self._latest.get(ends[0], -1)
-        own = socket and part.family in _OWN_SOCKET
-        if at >= 0:
-            sockets, side = self._sockets[at >> 1], at & 1
-            if not own or sockets[side] in (0, socket):
-                sockets[side] = sockets[side] or (socket if own else 0)
-                return at
+    def place(self, number: int) -> int | None:
+        """Return where the connection of a number is, None if it was forgotten or never there."""
+        place = int(np.searchsorted(self.table["number"], number))
+        there = place < len(self) and self.table["number"][place] == number
+        return place if there else None
+
+    def _make(self, part: Part, row: int) -> int | None:
+        """Make a connection of a record; return its place."""
         if not _is_connection(part.rows[row]):
-            return -1
+            return None
         if len(self) >= self._limit:
             self.refused += 1
-            return -1
-        return self._make(ends, socket if own else 0, part, row)
-
-    def _make(self, ends: tuple[int, int], socket: int, part: Part, row: int) -> int:
-        number = len(self)
+            return None
+        place = len(self)
         self.table.grow(1)
-        self.table["first_ns"][number] = _NEVER
-        self.table["client"][number] = -1
-        self.table["srtt_us"][number] = MICROSECONDS_UNKNOWN
-        self._latest[ends[0]], self._latest[ends[1]] = 2 * number, 2 * number + 1
-        self._sockets.append([socket, 0])
+        self.table["number"][place] = place + self.forgotten
+        self.table["first_ns"][place] = part.rows["ts_ns"][row]
+        self.table["client"][place] = -1
+        self.table["srtt_us"][place] = MICROSECONDS_UNKNOWN
         one = part.take(slice(row, row + 1))
         local, remote = (
             endpoint(shown(one, f"{end}_ip")[0], BY_NAME[f"{end}_port"].to_list(one)[0])
             for end in ("local", "remote")
         )
         self.ends.append((local, remote))
-        return 2 * number
+        return place
+
+    def make_room(self) -> Numbers | None:
+        """Forget those that nothing was heard of for longest, if there is little room.
+
+        Returns the new place of each, -1 for those that are gone; last, -1 for what has none.
+        """
+        if len(self) < _FULL_SHARE * self._limit:
+            return None
+        count = len(self) - int(_KEPT_SHARE * self._limit)
+        gone = np.zeros(len(self), np.bool_)
+        gone[np.argsort(self.table["last_ns"], kind="stable")[:count]] = True
+        moved = np.append(np.where(gone, -1, np.cumsum(~gone) - 1), -1)
+        kept = np.flatnonzero(~gone)
+        self.table.keep(kept)
+        self.ends = [self.ends[place] for place in kept.tolist()]
+        self.forgotten += count
+        self._identity.move(moved)
+        return moved
 
     def add(self, part: Part, numbers: Numbers, sides: Numbers) -> None:
         """Add up what events tell."""
@@ -140,9 +136,22 @@ class Connections:
         owned = rows["pid"] != 0
         for name in ("pid", "comm"):
             table[name][numbers[owned], sides[owned]] = rows[name][owned]
-        adder = _ADDERS.get(part.family)
+        table["container"][numbers[owned], sides[owned]] = self._containers(part)[owned]
+        adder = ADDERS.get(part.family)
         if adder:
             adder(table, rows, numbers, sides)
+
+    def _containers(self, part: Part) -> NDArray[np.int32]:
+        """Return the place in `containers` of each record's owner."""
+        cgroups, back = np.unique(part.rows["cgroup_id"], return_inverse=True)
+        places = np.zeros(len(cgroups), np.int32)
+        for at, cgroup in enumerate(cgroups.tolist()):
+            owner = part.context.owner(cgroup)
+            name = escape_text(owner.container or (owner.container_id or "")[:_SHORT_ID])
+            if name not in self.containers:
+                self.containers.append(name)
+            places[at] = self.containers.index(name)
+        return places[back]
 
     def moved(self, name: str) -> NDArray[np.int64]:
         """Return the bytes "written" or "read" at both ends: in calls, else as the kernel counts.
@@ -169,14 +178,16 @@ class Connections:
         causes = table["causes"][number].tolist()
         ending = [ending_name(table["ending"][number, side]) for side in sides]
         return {
-            "n": number,
+            "n": int(table["number"][number]),
             "first": int(table["first_ns"][number]),
             "last": int(table["last_ns"][number]),
             "ends": [self.ends[number][side] for side in sides],
             "owners": [self.owner(number, side) for side in sides],
             "seen": [
-                bool(self._sockets[number][side] or table["pid"][number, side]) for side in sides
+                bool(self._identity.has_socket(number, side) or table["pid"][number, side])
+                for side in sides
             ],
+            "containers": [self.containers[table["container"][number, side]] for side in sides],
             "client_known": bool(table["client"][number] >= 0),
             **{name: self.moved(name)[number, sides].tolist() for name in ("written", "read")},
             "closed": bool(table["closed"][number].any()),
@@ -197,82 +208,10 @@ class Connections:
     def text(self, number: int) -> str:
         """Return what a filter's words are looked for in."""
         owners = (self.owner(number, side) for side in (0, 1))
-        return " ".join((*self.ends[number], *owners)).lower()
+        inside = (self.containers[place] for place in self.table["container"][number].tolist())
+        return " ".join((*self.ends[number], *owners, *inside)).lower()
 
 
 def _is_connection(record: np.void) -> bool:
     """Tell whether a record is of a connection: a listener has no other end."""
     return bool(record["local_port"] and record["remote_port"])
-
-
-def _add_messages(table: Growing, rows: Rows, numbers: Numbers, sides: Numbers) -> None:
-    moved = rows["bytes"].astype(np.int64)
-    for name, kind in (("written", EventKind.SEND), ("read", EventKind.RECV)):
-        np.add.at(table[name], (numbers, sides), moved * (rows["kind"] == kind))
-
-
-def _add_segments(table: Growing, rows: Rows, numbers: Numbers, sides: Numbers) -> None:
-    left = (rows["kind"] == EventKind.TRANSMIT) & (rows["bytes"] > 0)
-    np.add.at(table["segments"], numbers[left], rows["segs"][left].astype(np.int64))
-    _take_round_trips(table, rows, numbers, sides)
-
-
-def _take_round_trips(table: Growing, rows: Rows, numbers: Numbers, sides: Numbers) -> None:
-    known = rows["srtt_us"] != MICROSECONDS_UNKNOWN
-    table["srtt_us"][numbers[known], sides[known]] = rows["srtt_us"][known]
-
-
-def _add_losses(table: Growing, rows: Rows, numbers: Numbers, sides: Numbers) -> None:
-    again = rows["kind"] == EventKind.RETRANSMIT
-    segments = rows["segs"][again].astype(np.int64)
-    np.add.at(table["causes"], (numbers[again], rows["cause"][again]), segments)
-    np.add.at(table["drops"], numbers[rows["kind"] == EventKind.DROP], 1)
-    _take_round_trips(table, rows[again], numbers[again], sides[again])
-
-
-def _add_connections(table: Growing, rows: Rows, numbers: Numbers, sides: Numbers) -> None:
-    kinds = rows["kind"]
-    asked, took = kinds == EventKind.CONNECT, kinds == EventKind.ACCEPT
-    table["client"][numbers[took]] = 1 - sides[took]
-    table["client"][numbers[asked]] = sides[asked]
-    failed = asked & (rows["new_state"] != _ESTABLISHED)
-    table["failed"][numbers[failed]] = True
-    for name, which in (("closed", kinds == EventKind.CLOSE), ("error", failed)):
-        table[name][numbers[which], sides[which]] = True if name == "closed" else rows[name][which]
-    over = kinds == EventKind.CLOSE
-    for name in ("ending", "error"):
-        told = over & (rows[name] != 0)
-        table[name][numbers[told], sides[told]] = rows[name][told]
-    _take_totals(table, rows[over], (numbers[over], sides[over]))
-
-
-def _add_snapshots(table: Growing, rows: Rows, numbers: Numbers, sides: Numbers) -> None:
-    _take_totals(table, rows, (numbers, sides))
-    _take_round_trips(table, rows, numbers, sides)
-
-
-def _take_totals(table: Growing, rows: Rows, at: tuple[Numbers, Numbers]) -> None:
-    """Take what the kernel counts, retransmissions apart."""
-    sent = rows["bytes_sent"].astype(np.int64) - rows["bytes_retrans"].astype(np.int64)
-    for name, total in (("written", sent), ("read", rows["bytes_received"].astype(np.int64))):
-        table[f"total_{name}"][at] = np.maximum(table[f"total_{name}"][at], total)
-
-
-def _add_requests(table: Growing, rows: Rows, numbers: Numbers, sides: Numbers) -> None:
-    np.add.at(table["requests"], numbers, 1)
-    np.add.at(table["failures"], numbers, (rows["failed"] != 0).astype(np.int64))
-    unknown = table["client"][numbers] < 0
-    table["client"][numbers[unknown]] = sides[unknown]  # who asks is local in a request
-    served = rows["server_pid"] != 0
-    table["pid"][numbers[served], 1 - sides[served]] = rows["server_pid"][served]
-    table["comm"][numbers[served], 1 - sides[served]] = rows["server_comm"][served]
-
-
-_ADDERS = {
-    "message": _add_messages,
-    "segment": _add_segments,
-    "loss": _add_losses,
-    "connection": _add_connections,
-    "snapshot": _add_snapshots,
-    "request": _add_requests,
-}

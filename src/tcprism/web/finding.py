@@ -80,7 +80,8 @@ def _request_term(found: Requests, connections: Connections, term: str) -> Mask:
         column = table[name]
         mask = (column > limit if above else column < limit) & (column != UNKNOWN)
     elif term.startswith("connection:") and term[11:26].isdecimal():
-        mask = table["connection"] == int(term[11:26])
+        place = connections.place(int(term[11:26]))
+        mask = np.full(len(found), False) if place is None else table["connection"] == place
     else:
         asked_for = np.array([term in what for what in found.whats] or [False], np.bool_)
         mask = asked_for[table["what"]] | _ends_with(connections, term)[table["connection"]]

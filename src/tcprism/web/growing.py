@@ -47,9 +47,9 @@ class Growing:
         for name, column in values.items():
             self._columns[name][where] = column
 
-    def forget(self, count: int) -> None:
-        """Take the first rows away."""
+    def keep(self, places: NDArray[np.intp]) -> None:
+        """Take all rows away but those at some places, which rise."""
         for column in self._columns.values():
-            column[: self._length - count] = column[count : self._length].copy()
-            column[self._length - count : self._length] = 0
-        self._length -= count
+            column[: len(places)] = column[places]
+            column[len(places) : self._length] = 0
+        self._length = len(places)

@@ -11,7 +11,7 @@ from tcprism.events import Part
 from tcprism.events._wire import MICROSECONDS_UNKNOWN, EventKind
 from tcprism.events.names import STATES
 from tcprism.events.part import Rows
-from tcprism.web.connections import CAUSES
+from tcprism.web.sums import CAUSES
 
 BUCKETS_MAX = 4096
 POINTS_MAX = 240  # of what is shown

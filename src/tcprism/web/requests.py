@@ -99,9 +99,22 @@ class Requests:
     def _forget(self, count: int) -> None:
         """Forget the first parts."""
         size = sum(map(len, self._parts[:count]))
-        self.table.forget(size)
+        self.table.keep(np.arange(size, len(self)))
         self._starts = [start - size for start in self._starts[count:]]
         del self._parts[:count]
+        self._forget_whats()
+
+    def _forget_whats(self) -> None:
+        """Forget the texts that no request has any more."""
+        used, places = np.unique(self.table["what"], return_inverse=True)
+        self.table["what"][:] = places
+        keys = list(self._numbers)
+        self._numbers = {keys[number]: place for place, number in enumerate(used.tolist())}
+        self.whats = [self.whats[number] for number in used.tolist()]
+
+    def connections_moved(self, moved: NDArray[np.intp]) -> None:
+        """Follow connections to their new places; -1 are gone."""
+        self.table["connection"][:] = moved[self.table["connection"]]
 
     def _whats(self, part: Part) -> list[int]:
         """Return a number each for what is asked for; equal ones have the same."""

@@ -19,7 +19,7 @@ from tcprism.web.connections import Connections
 from tcprism.web.overview import Overview
 from tcprism.web.requests import Requests
 
-CONNECTIONS_MAX = 200_000
+_CONNECTION_BYTES = 1000  # of memory a connection, about
 _ORDER = ("connection", "message")  # they tell sockets apart that use the same ports in turn
 _REQUEST_BYTES = 500  # of memory a request, about
 
@@ -40,7 +40,8 @@ class Kept(NamedTuple):
 class Store(Sink):
     """Takes batches; keeps requests, connections, and other events as far as `memory` bytes allow.
 
-    Half of it is for requests, half for other events, the latest of both.
+    Half of it is for requests, three eighths are for other events, one for connections: the latest
+    of each.
 
     `change` grows with each batch that has something new, `ended` says that nothing more comes, and
     `forgotten` counts events that had to make room. Hold `lock` while reading.
@@ -48,7 +49,7 @@ class Store(Sink):
 
     def __init__(self, memory: int) -> None:
         self.lock = threading.RLock()
-        self.connections = Connections(CONNECTIONS_MAX)
+        self.connections = Connections(memory // 8 // _CONNECTION_BYTES)
         self.requests = Requests(memory // 2 // _REQUEST_BYTES)
         self.overview = Overview()
         self.facts: Facts | None = None
@@ -61,7 +62,7 @@ class Store(Sink):
         self.first_ns = 0
         self.last_ns = 0
         self.clock_offset_ns = 0
-        self._memory = memory // 2
+        self._memory = memory * 3 // 8
         self._size = 0
         self._kept: deque[Kept] = deque()
 
@@ -86,6 +87,10 @@ class Store(Sink):
         self.first_ns = min(first, self.first_ns or first)
         self.last_ns = max(last, self.last_ns)
         self.overview.add(part)
+        moved = self.connections.make_room()
+        if moved is not None:
+            self._kept = deque(one._replace(numbers=moved[one.numbers]) for one in self._kept)
+            self.requests.connections_moved(moved)
         numbers, sides = self.connections.places(part)
         self.connections.add(part, numbers, sides)
         if part.family == "request":
@@ -142,8 +147,12 @@ class Store(Sink):
             remarks.append(
                 f"{self.requests.forgotten:,} requests were forgotten for lack of memory"
             )
+        if self.connections.forgotten:
+            remarks.append(
+                f"{self.connections.forgotten:,} connections were forgotten for lack of memory"
+            )
         if self.connections.refused:
-            remarks.append("some connections are not shown: there are too many")
+            remarks.append("some connections are not shown: too many came at once")
         return Account(remarks=tuple(remarks))
 
 

@@ -32,12 +32,9 @@ class Told:
             yield Batch([one.part for one in kept])
 
 
-def explained(store: Store, connection: int | None = None) -> dict[str, Any]:
-    """Return what can be proven of all connections, or of one, as JSON has it."""
-    with store.lock:
-        kept = store.kept(connection)
-        told = Told(kept, store.ledger, store.facts or Facts(()))
-    return as_json(explain_recording(told))
+def explained(store: Store, kept: Sequence[Kept]) -> dict[str, Any]:
+    """Return what can be proven by some of the events of a store, as JSON has it."""
+    return as_json(explain_recording(Told(kept, store.ledger, store.facts or Facts(()))))
 
 
 def as_json(found: Explanation) -> dict[str, Any]:

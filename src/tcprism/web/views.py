@@ -117,15 +117,15 @@ class Views:
         That may take long, so nothing is locked meanwhile, and while events come it is worked out
         anew only after ten times as long.
         """
-        store = self.store
-        number = None
-        if query.get("n"):
-            number = _number(query, "n", len(store.connections))
+        store, number = self.store, _maybe_integer(query, "n")
+        with store.lock:
+            place = None if number is None else self._connection(query)
+            kept = store.kept(place)
         change, due, answer = self._explained.get(number, (-1, 0.0, {}))
         if change == store.change or time.monotonic() < due:
             return answer
         change, began = store.change, time.monotonic()
-        answer = explained(store, number)
+        answer = explained(store, kept)
         ended = time.monotonic()
         if len(self._explained) > _EXPLAINED_MAX:
             self._explained.clear()
@@ -206,7 +206,7 @@ class Views:
 
     def connection(self, query: Query) -> Answer:
         """Return a connection, and its marks between two moments, or from its first to its last."""
-        number = _number(query, "n", len(self.store.connections))
+        number = self._connection(query)
         since, until = (self._moment(query, name) for name in ("since", "until"))
         table = self.store.connections.table
         first, last = int(table["first_ns"][number]), int(table["last_ns"][number])
@@ -245,6 +245,14 @@ class Views:
             "forgotten": store.forgotten,
         }
 
+    def _connection(self, query: Query) -> int:
+        """Return the place of the connection that `n` names."""
+        number = _integer(query.get("n", ""), "n")
+        place = self.store.connections.place(number)
+        if place is None:
+            raise NotFound(f"n: there is no connection {number}, or it was forgotten")
+        return place
+
     def _remembered(self, key: tuple[Any, ...], find: Callable[[], Found]) -> Found:
         """Return what was found before, if nothing has come since; scrolling asks many times."""
         key = (self.store.change, *key)
@@ -256,6 +264,9 @@ class Views:
         return found
 
     def _request_row(self, row: dict[str, Any]) -> dict[str, Any]:
+        if row["connection"] is not None:
+            numbers = self.store.connections.table["number"]
+            row = row | {"connection": int(numbers[row["connection"]])}
         return row | {name: self._since_first(row[name]) for name in ("start", "end")}
 
     def _connection_row(self, number: int) -> dict[str, Any]:
