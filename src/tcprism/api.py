@@ -131,7 +131,9 @@ def requests(
     stage = Requests(known(protocols), show_values=show_values, alone=True)
     if path is None:
         kinds = READS if tls else NEEDS
-        return Monitor(kinds, filters, payload, stages=(stage,))
+        monitor = Monitor(kinds, filters, payload, stages=(stage,))
+        monitor._options["skip_bodies"] = True
+        return monitor
     return Replayed(open(path, filters=filters), (stage,))
 
 

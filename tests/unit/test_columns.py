@@ -280,7 +280,7 @@ def test_payload() -> None:
 
 def test_payload_reasons_are_those_of_the_documentation() -> None:
     part = messages(*({"payload_unavailable": reason} for reason in wire.PayloadReason))
-    named = "spliced, kernel, io_uring, fault, discarded, syscall, encrypted"
+    named = "spliced, kernel, io_uring, fault, discarded, syscall, encrypted, body"
     assert values("payload_unavailable", part) == [None, *named.split(", ")]
     assert named in wire.DOCS["message.payload_unavailable"]
 

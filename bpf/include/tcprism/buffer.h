@@ -65,6 +65,7 @@ INLINE void buffer_from_iter(struct buffer *to, const struct iov_iter *iter, enu
  */
 struct gathering {
 	u32 writers;
+	u32 index;     /* its own */
 	u32 bytes;     /* copied so far */
 	u32 requested; /* in all segments, or unknown */
 	u32 offset;    /* into the next segment */
@@ -175,6 +176,7 @@ INLINE struct gathering *gather(const struct buffer *from, u32 want)
 
 	if (!gathering)
 		return NULL;
+	gathering->index = index;
 	gathering->bytes = 0;
 	gathering->requested = 0;
 	gathering->offset = from->offset;

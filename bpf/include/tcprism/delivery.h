@@ -101,6 +101,7 @@ struct moved {
 	u32 unread_us;
 	s32 error;
 	u32 flags; /* message_flag */
+	u32 payload_limit; /* how much payload is wanted */
 };
 
 /* A send has returned; its bytes are in the send queue or have left. */

@@ -89,6 +89,7 @@ enum payload_reason {
 	PAYLOAD_DISCARDED = 5, /* MSG_TRUNC: TCP discarded the bytes */
 	PAYLOAD_SYSCALL = 6,   /* a system call whose arguments the hook does not know */
 	PAYLOAD_ENCRYPTED = 7, /* TLS records: their plaintext is in a tls_send or tls_recv */
+	PAYLOAD_BODY = 8,      /* in the middle of a body whose length is known: for requests, it is not taken */
 };
 
 #define DURATION_UNKNOWN 0xffffffffffffffffULL
@@ -102,7 +103,7 @@ struct message {
 	u32 unread_us DOC("recv: how long its last byte waited in the receive queue, microseconds; null without the kind acked, or when unknown");
 	u64 duration_ns DOC("time inside the call, nanoseconds; null when the hook cannot tell");
 	u32 payload_length DOC("bytes of payload captured");
-	u8 payload_unavailable DOC("why there is no payload (spliced, kernel, io_uring, fault, discarded, syscall, encrypted), or null");
+	u8 payload_unavailable DOC("why there is no payload (spliced, kernel, io_uring, fault, discarded, syscall, encrypted, body), or null");
 	u8 reserved[3];
 };
 
@@ -355,6 +356,7 @@ struct config {
 	u8 tls; /* TLS messages are traced */
 	u8 tls_records; /* and so is the payload of those of TCP that carry them */
 	u8 options; /* those of TCP's header are recorded with segments */
+	u8 skip_bodies; /* messages that continue a body come without payload */
 	u32 tick_ns; /* a jiffy */
 	u32 last_lane; /* of a ring: their number is a power of two */
 	u16 lowest_port, highest_port; /* of by_port and by_local_port */

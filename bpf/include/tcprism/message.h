@@ -6,6 +6,7 @@
 #ifndef TCPRISM_MESSAGE_H
 #define TCPRISM_MESSAGE_H
 
+#include "body.h"
 #include "call.h"
 #include "delivery.h"
 #include "tls.h"
@@ -141,18 +142,18 @@ struct payload {
  * The bytes of a call's payload to record. A global function, for the verifier knows nothing of its result: to follow a
  * value for each branch would multiply all paths that come after.
  */
-__noinline u32 payload_wanted(u32 bytes, u32 shape)
+__noinline u32 payload_wanted(u32 bytes, u32 shape, u32 limit)
 {
-	return shape == BUFFER_NONE ? 0 : MIN(bytes, config.payload_limit);
+	return shape == BUFFER_NONE ? 0 : MIN(bytes, limit);
 }
 
 /* Gathers the segments of an iovec. Returns false if other programs use all buffers for that. */
-INLINE bool payload_find(struct payload *payload, struct call *call, u32 bytes)
+INLINE bool payload_find(struct payload *payload, struct call *call, const struct moved *moved)
 {
 	u32 shape = call->buffer.shape;
 
 	payload->gathered = NULL;
-	payload->length = config.payload_limit ? payload_wanted(bytes, shape) : 0;
+	payload->length = config.payload_limit ? payload_wanted(moved->bytes, shape, moved->payload_limit) : 0;
 	if (shape == BUFFER_NONE || shape == BUFFER_FLAT)
 		return true;
 	payload->gathered = gather(&call->buffer, payload->length);
@@ -164,11 +165,14 @@ INLINE bool payload_find(struct payload *payload, struct call *call, u32 bytes)
 	return true;
 }
 
-INLINE u32 payload_unavailable(const struct buffer *buffer, u32 bytes, u32 length)
+/* `needed`: how much of the message. Global for the same reason. */
+__noinline u32 payload_unavailable(u32 shape, u32 unavailable, u32 bytes, u32 length, u32 needed)
 {
 	if (length || !bytes || !config.payload_limit)
 		return PAYLOAD_AVAILABLE;
-	return buffer->shape == BUFFER_NONE ? buffer->unavailable : PAYLOAD_FAULT;
+	if (shape == BUFFER_NONE)
+		return unavailable;
+	return needed ? PAYLOAD_FAULT : PAYLOAD_BODY;
 }
 
 INLINE long read_payload(void *to, u32 length, const struct buffer *from, const struct gathering *gathered)
@@ -275,6 +279,7 @@ INLINE void read_moved(struct moved *to, const struct call *call, struct sock *s
 	to->error = result & negative;
 	to->flags = message_flags(kind, call->flags);
 	to->unread_us = MICROSECONDS_UNKNOWN;
+	to->payload_limit = config.payload_limit;
 	set_sequence(to, call, sk, kind, reads);
 }
 
@@ -299,7 +304,8 @@ INLINE void message_fill(struct message *m, const struct caller *caller, const s
 	m->unread_us = moved->unread_us;
 	m->duration_ns = moved->duration_ns;
 	m->payload_length = payload_length;
-	m->payload_unavailable = payload_unavailable(&call->buffer, moved->bytes, payload_length);
+	m->payload_unavailable = payload_unavailable(call->buffer.shape, call->buffer.unavailable, moved->bytes,
+						     payload_length, moved->payload_limit);
 }
 
 /* Without the barrier the compiler drops the comparison, which it can prove and the verifier cannot. */
@@ -330,15 +336,28 @@ INLINE void message_submit(const struct caller *caller, const struct moved *move
 	PAYLOAD_CLASSES(SUBMIT_CLASS)
 }
 
+/* The message may begin a body. */
+INLINE void find_body(const struct moved *moved, const struct buffer *from, const struct payload *payload, u32 kind)
+{
+	if (!payload->length)
+		return;
+	if (payload->gathered)
+		body_begins(payload->gathered->index, moved->socket, kind, moved->seq, moved->bytes);
+	else
+		body_begins_flat(from->base + from->offset, moved->socket, kind, moved->seq, moved->bytes);
+}
+
 /* Records a message with its payload. */
 INLINE void message_record(const struct caller *caller, const struct moved *moved, struct call *call, u32 kind)
 {
 	struct payload payload;
 
-	if (!payload_find(&payload, call, moved->bytes)) {
+	if (!payload_find(&payload, call, moved)) {
 		COUNT(caller->counters->ring_busy, 1);
 		return;
 	}
+	if (config.skip_bodies && is_large(moved->socket, moved->bytes, moved->flags))
+		find_body(moved, &call->buffer, &payload, kind);
 	if (config.payload_limit && payload.length < moved->bytes)
 		COUNT(caller->counters->payload_cut, moved->bytes - payload.length);
 	message_submit(caller, moved, call, kind, &payload);
@@ -354,6 +373,8 @@ INLINE void message_returned(const struct caller *caller, struct call *call, str
 	read_moved(&moved, call, sk, kind, result, reads);
 	if (config.tls && tls_carried(sk, &caller->connection, &moved, kind, &call->buffer) && !config.tls_records)
 		buffer_none(&call->buffer, PAYLOAD_ENCRYPTED);
+	if (config.skip_bodies)
+		moved.payload_limit = payload_needed(moved.socket, kind, moved.seq, moved.bytes, moved.flags);
 	if (kind_wanted(KIND_ACKED) && moved.bytes)
 		follow_bytes(&moved, sk, kind, reads);
 	message_record(caller, &moved, call, kind);

@@ -124,7 +124,7 @@ INLINE void tls_fill(struct tls_message *m, const struct tls_caller *caller, con
 INLINE void tls_submit(const struct tls_caller *caller, const struct tls_call *call)
 {
 	u64 now_ns = bpf_ktime_get_ns();
-	u32 length = config.payload_limit && call->buffer ? payload_wanted(caller->bytes, BUFFER_FLAT) : 0;
+	u32 length = config.payload_limit && call->buffer ? payload_wanted(caller->bytes, BUFFER_FLAT, config.payload_limit) : 0;
 
 	length = MIN(length, call->requested);
 	if (config.payload_limit && length < caller->bytes)

@@ -94,7 +94,7 @@ def command(**given: Any) -> None:
     given |= {"count_only": False, "packets": None, "payload_style": "none"}
     with started(given["command"], given["verbose"]) as child:
         chosen = options.to_filter(given, child.pid if child else None)
-        request = Request(kinds=kinds, filter=chosen, **tracing)
+        request = Request(kinds=kinds, filter=chosen, skip_bodies=True, **tracing)
         status = trace(request, given, child, preset)
     sys.exit(status)
 

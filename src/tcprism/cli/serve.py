@@ -121,7 +121,9 @@ def _request(given: dict[str, Any], requests: bool, recorded: bool) -> Request:
     parsed = parse_tracing(given)
     if not recorded:  # no byte leaves this process
         parsed["redact"] = None
-    return Request(kinds=traced, filter=options.to_filter(given), payload=payload, **parsed)
+    skip_bodies = requests and not recorded
+    chosen = options.to_filter(given)
+    return Request(kinds=traced, filter=chosen, payload=payload, skip_bodies=skip_bodies, **parsed)
 
 
 def _stages(requests: bool) -> tuple[Stage, ...]:

@@ -56,7 +56,7 @@ class Inquiry(Sink):
             if self._chosen != Criteria():
                 self._machine = stack.enter_context(Snapshots(Criteria()))
             tracings = [
-                stack.enter_context(Tracing(Request(kinds, chosen, payload)))
+                stack.enter_context(Tracing(Request(kinds, chosen, payload, skip_bodies=True)))
                 for kinds, chosen, payload in (
                     (self._kinds, self._chosen, PAYLOAD),
                     (LOSSES, Criteria(), 0),

@@ -94,6 +94,7 @@ class PayloadReason(IntEnum):
     DISCARDED = 5
     SYSCALL = 6
     ENCRYPTED = 7
+    BODY = 8
 
 
 class OwnerSource(IntEnum):
@@ -352,6 +353,7 @@ _CONFIG: Fields = {
     "tls": ("u1", 32),
     "tls_records": ("u1", 33),
     "options": ("u1", 34),
+    "skip_bodies": ("u1", 35),
     "tick_ns": ("<u4", 36),
     "last_lane": ("<u4", 40),
     "lowest_port": ("<u2", 44),
@@ -407,7 +409,7 @@ DOCS = {
     "message.unread_us": "recv: how long its last byte waited in the receive queue, microseconds; null without the kind acked, or when unknown",
     "message.duration_ns": "time inside the call, nanoseconds; null when the hook cannot tell",
     "message.payload_length": "bytes of payload captured",
-    "message.payload_unavailable": "why there is no payload (spliced, kernel, io_uring, fault, discarded, syscall, encrypted), or null",
+    "message.payload_unavailable": "why there is no payload (spliced, kernel, io_uring, fault, discarded, syscall, encrypted, body), or null",
     "delivery.send_ts_ns": "ts_ns of the send",
     "delivery.unsent_us": "how long its last byte waited in the send queue after the send returned, microseconds; 0: it left before that; null when unknown",
     "delivery.unacked_us": "time from when its last byte first left until its acknowledgement, microseconds; null when unknown",

@@ -120,6 +120,7 @@ def configuration(request: Request, storage: bool, layouts: dict[str, Layout]) -
         "tls": traces_tls(request),
         "tls_records": request.tls_records,
         "options": request.options,
+        "skip_bodies": request.skip_bodies,
         "tick_ns": machine.tick_ns(),
         "last_lane": max(layout.lanes for layout in layouts.values()) - 1,
         **request.filter.switches(),

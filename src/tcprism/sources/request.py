@@ -24,6 +24,7 @@ class Request:
     `max_connections` bounds what is remembered where the kernel has no storage at the socket.
     `tls_records`: messages that carry what tls_send and tls_recv show have their payload, too.
     `options`: segments come with the options of their TCP header.
+    `skip_bodies`: messages in the middle of an HTTP/1 body of known length come without payload.
     `redact`: overwrite secrets in payload, and what these regular expressions match; None: do not.
     Raises UsageError when the kinds make no sense together, or a size is out of its bounds.
     """
@@ -39,6 +40,7 @@ class Request:
     tls_records: bool = False
     redact: tuple[str, ...] | None = None
     options: bool = False
+    skip_bodies: bool = False
 
     def __post_init__(self) -> None:
         if "acked" in self.kinds and "send" not in self.kinds:
