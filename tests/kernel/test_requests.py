@@ -10,13 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import pytest
 
+import tcprism
 from tcprism.events._wire import LANES_TRIED
 from tcprism.events.requests import NEEDS
 from tcprism.filters import Criteria
@@ -287,6 +288,34 @@ def test_a_burst_that_comes_faster_than_it_is_read_is_shown_whole(netns: Netns) 
         lost = {entry.kind: entry.ring_full for entry in tracing.ledger().entries}
     assert set(lost.values()) == {0}
     assert found + len(stage.close()) == turns * in_a_turn
+
+
+def test_in_python(netns: Netns) -> None:
+    """What a program of a user's own gets of this machine, as it happens."""
+    filters = tcprism.Filter(netns=netns.path)
+    monitor = tcprism.requests(filters=filters)
+    assert isinstance(monitor, tcprism.Monitor)
+    with monitor, connected(netns) as (client, server):
+        pid = os.fork()  # the monitor leaves its own process out
+        if not pid:
+            with suppress(BaseException):
+                for _ in range(3):
+                    client.sendall(GET)
+                    receive(server, len(GET))
+                    server.sendall(OK)
+                    receive(client, len(OK))
+            os._exit(0)
+        os.waitpid(pid, 0)
+        found = []
+        for event in monitor:  # as they happen
+            found.append(event)
+            if len(found) == 3:
+                monitor.stop()
+    assert [(one.kind, one.method, one.status) for one in found] == 3 * [("request", "GET", "200")]
+    assert {(one.pid, one.request_bytes, one.response_bytes) for one in found} == {
+        (pid, len(GET), len(OK))
+    }
+    assert {one.resource for one in found} == {"/cart/7?"}
 
 
 def sell(shop: socket.socket, delays_ms: Sequence[int]) -> None:

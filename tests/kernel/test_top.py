@@ -10,11 +10,12 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
 
+from tests.support.conversation import connected, receive
 from tests.support.netns import Netns
 from tests.support.tracer import PATIENCE, TCPRISM
 
@@ -102,10 +103,11 @@ def on_a_terminal(
             os.close(ours)
 
 
-def read_until(terminal: int, text: bytes) -> None:
+def read_until(terminal: int, text: bytes, meanwhile: Callable[[], None] = lambda: None) -> None:
     """Read what is drawn until a text is in it."""
     seen, deadline = b"", time.monotonic() + PATIENCE
     while text not in seen:
+        meanwhile()
         assert time.monotonic() < deadline, seen[-2000:]
         if select.select([terminal], [], [], 0.1)[0]:
             seen += os.read(terminal, 1 << 16)
@@ -166,3 +168,23 @@ def test_a_real_terminal_may_have_any_size(netns: Netns) -> None:
             time.sleep(0.3)
         os.write(terminal, b"\x1bq")
         assert await_end(process, terminal) == 0
+
+
+def test_a_request_has_its_segments(netns: Netns) -> None:
+    """As well as its messages: hooks for both are on in that view."""
+    request = b"GET /cart HTTP/1.1\r\nHost: shop\r\n\r\n"
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+    with connected(netns) as (client, server), on_a_terminal(netns) as (_, terminal):
+
+        def exchange() -> None:
+            client.sendall(request)
+            receive(server, len(request))
+            server.sendall(response)
+            receive(client, len(response))
+
+        os.write(terminal, b"6")
+        read_until(terminal, b"GET /cart", exchange)
+        os.write(terminal, b"\r")
+        read_until(terminal, b"latest requests", exchange)
+        os.write(terminal, b"\r")
+        read_until(terminal, b"transmit")

@@ -65,7 +65,7 @@ struct event {
 	u8 owner_source DOC("how the owner is known: task (the caller), socket (its last user), iterator (had it open at the start), none");
 	u8 family DOC("4 or 6: the IP version of the packets, whatever the socket's family");
 	u16 flags DOC("messages: PEEK, ZEROCOPY, ENCRYPTED (the records of a tls_send or tls_recv); segments: the TCP header's flags");
-	u32 bytes DOC("messages, deliveries: bytes sent or received; segments, losses: TCP payload bytes; connections: 0");
+	u32 bytes DOC("messages, deliveries: bytes sent or received; segments, losses: TCP payload bytes; connections: 0; requests: both ways");
 	u32 seq DOC("sequence number of the first byte; null when the hook cannot tell, as for urgent data or when another thread uses the socket at the same time");
 	s32 error DOC("errno of the call, the attempt or the socket, as a name; null when there is none");
 	u32 scope_id DOC("interface index of link-local addresses, in the network namespace; null for other addresses");

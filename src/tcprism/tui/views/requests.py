@@ -69,7 +69,7 @@ def _style(column: str, text: str) -> str:
 class RequestsView(GridView):
     """A page of text above a table: pending requests above routes, requests, or one's events."""
 
-    kinds: ClassVar[tuple[str, ...]] = NEEDS
+    kinds: ClassVar[tuple[str, ...]] = (*NEEDS, "transmit")  # for the events of one request
     payload: ClassVar[int] = PAYLOAD
     searched: ClassVar[bool] = True
     focus_id: ClassVar[str] = "requests-grid"
