@@ -1,4 +1,4 @@
-"""`tcprism web`: the page shows what ab has asked for, while it runs."""
+"""`tcprism web` and `tcprism serve --web`: the page shows what ab has asked for, while it runs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import re
 import shutil
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from http.cookiejar import CookieJar
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.netns import namespace
+from tests.support.netns import Netns, namespace
 from tests.support.nginx import nginx
+from tests.support.serving import serving
 from tests.support.tracer import PATIENCE, TCPRISM
 
 pytestmark = pytest.mark.native
@@ -22,10 +25,55 @@ pytestmark = pytest.mark.native
 COUNT = 300
 
 
-def test_requests_are_there_while_they_are_made(tmp_path: Path) -> None:
+class Page:
+    """A viewer of the page who has its address."""
+
+    def __init__(self, url: str) -> None:
+        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
+        self._opener.open(url, timeout=60).read()
+        self._base = url.partition("?")[0]
+
+    def ask(self, what: str) -> Any:
+        """Return an answer."""
+        with self._opener.open(f"{self._base}api/{what}", timeout=60) as answer:
+            return json.load(answer)
+
+    def await_total(self, what: str, count: int) -> Any:
+        """Ask until there are so many rows, or for long enough."""
+        deadline = time.monotonic() + PATIENCE
+        while (found := self.ask(what))["total"] < count and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return found
+
+
+def load(netns: Netns) -> None:
+    said = netns.run("ab", "-q", "-n", str(COUNT), "http://127.0.0.1:8080/hello")
+    assert re.search(rf"Complete requests:\s+{COUNT}\n", said)
+
+
+def check(page: Page) -> None:
+    found = page.await_total("requests?filter=ab+/hello+200", COUNT)
+    assert found["total"] == found["found"] == COUNT
+    assert page.ask("connections?filter=ab+nginx")["found"] == COUNT
+    cells = page.ask("heatmap?filter=ab")["cells"]
+    assert sum(cell[2] for cell in cells) == COUNT
+    deadline = time.monotonic() + PATIENCE  # the cost comes with the account, each second
+    while not (summary := page.ask("summary"))["cost"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert summary["live"]
+    assert not summary["lost"]
+    assert 0 < summary["cost"]["cpu"] < 60
+    assert 0 < summary["cost"]["bpf"] < 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _needs() -> None:
     pytest.importorskip("uvicorn")
     if not shutil.which("ab"):
         pytest.skip("needs the package apache2-utils")
+
+
+def test_requests_are_there_while_they_are_made(tmp_path: Path) -> None:
     with namespace() as netns, nginx(netns, tmp_path):
         command = [TCPRISM, "web", "--netns", netns.path]
         process = subprocess.Popen(
@@ -33,24 +81,38 @@ def test_requests_are_there_while_they_are_made(tmp_path: Path) -> None:
         )
         assert process.stdout
         try:
-            url = process.stdout.readline().strip()
-            opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
-            opener.open(url, timeout=60).read()
-            base = url.partition("?")[0]
-            said = netns.run("ab", "-q", "-n", str(COUNT), "http://127.0.0.1:8080/hello")
-            assert re.search(rf"Complete requests:\s+{COUNT}\n", said)
-            deadline = time.monotonic() + PATIENCE
-            found = {"total": 0}
-            while found["total"] < COUNT and time.monotonic() < deadline:
-                with opener.open(f"{base}api/requests?filter=ab+/hello+200", timeout=60) as answer:
-                    found = json.load(answer)
-            assert found["total"] == found["found"] == COUNT
-            with opener.open(f"{base}api/connections?filter=ab+nginx", timeout=60) as answer:
-                assert json.load(answer)["found"] == COUNT
-            with opener.open(f"{base}api/summary", timeout=60) as answer:
-                summary = json.load(answer)
-            assert summary["live"]
-            assert not summary["lost"]
+            viewers = [Page(url := process.stdout.readline().strip()), Page(url)]
+            load(netns)
+            for viewer in viewers:
+                check(viewer)
         finally:
             process.terminate()
         assert process.wait(60) == 0
+
+
+def test_it_stays_on_without_privileges(tmp_path: Path) -> None:
+    """All threads that answer have given up what test_serve_privileges.py checks."""
+    options = ("--web", "127.0.0.1:0", "--requests")
+    with (
+        namespace() as netns,
+        nginx(netns, tmp_path),
+        serving(*options, "--netns", netns.path) as server,
+    ):
+        assert server.process.stdout
+        url = server.process.stdout.readline().strip()
+        page = Page(url)
+        load(netns)
+        check(page)
+        assert page.ask("explain")["total"] > 0
+        statuses = [
+            (task / "status").read_text()
+            for task in Path(f"/proc/{server.process.pid}/task").iterdir()
+        ]
+        assert len(statuses) >= 4
+        for status in statuses:
+            assert re.search(r"^CapEff:\t0+$", status, re.M)
+            assert re.search(r"^Seccomp:\t2$", status, re.M)
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(url.partition("?")[0])
+        assert '"ab"' in server.get()  # the metrics are there, too
+        assert server.stop() == 0

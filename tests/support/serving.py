@@ -31,7 +31,11 @@ class Server:
     def __init__(self, *arguments: str) -> None:
         command = [TCPRISM, "serve", "--prometheus", "127.0.0.1:0", "-v", *arguments]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,  # the address of the page, if there is one
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self.said: list[str] = []
         self._ready = threading.Event()

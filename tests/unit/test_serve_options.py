@@ -9,7 +9,7 @@ import click
 import pytest
 
 from tcprism.cli.serve import command
-from tcprism.cli.serving import parse_address, parse_keep
+from tcprism.cli.serving import WEB, parse_keep, parse_prometheus
 from tcprism.errors import Error, UsageError
 from tcprism.metrics.otlp import Url
 
@@ -35,6 +35,16 @@ def test_the_file_gives_what_the_command_line_does_not(tmp_path: Path) -> None:
     assert found["kinds"] == "close,reset"
     assert found["comm"] == ("nginx",)
     assert found["config"] == {"office": ["192.0.2.0/24"], "vpn": ["2001:db8::/32"]}
+
+
+def test_where_the_page_is(tmp_path: Path) -> None:
+    file = tmp_path / "serve.toml"
+    for text, found in (("true", WEB), ("false", None), ('"[::1]:80"', "[::1]:80")):
+        file.write_text(f"web = {text}\n")
+        assert given("--config", str(file))["web"] == found
+    assert given("--web", "--requests")["web"] == WEB
+    assert given("--web", "10.0.0.5:80")["web"] == "10.0.0.5:80"
+    assert given()["web"] is None
 
 
 @pytest.mark.parametrize(
@@ -67,12 +77,12 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_addresses() -> None:
-    assert parse_address("127.0.0.1:9878") == ("127.0.0.1", 9878)
-    assert parse_address("[::1]:0") == ("::1", 0)
-    assert parse_address("off") is None
+    assert parse_prometheus("127.0.0.1:9878") == ("127.0.0.1", 9878)
+    assert parse_prometheus("[::1]:0") == ("::1", 0)
+    assert parse_prometheus("off") is None
     for wrong in ("9878", ":9878", "host:", "host:70000", "host:x", ""):
         with pytest.raises(UsageError, match="is not an address and a port"):
-            parse_address(wrong)
+            parse_prometheus(wrong)
 
 
 def test_a_place_that_is_too_small_is_refused() -> None:
@@ -98,6 +108,8 @@ def test_urls_of_collectors() -> None:
     ("arguments", "said"),
     [
         (("--prometheus", "off"), "nothing would come of it"),
+        (("--web", "here"), "--web: 'here' is not an address and a port"),
+        (("--web", "--web-memory", "1M"), "--web-memory: '1M' is too little"),
         (("--user", "nobody-at-all"), "--user: there is no user 'nobody-at-all'"),
         (("--record", "x", "--keep", "1M"), "--keep"),
     ],

@@ -67,6 +67,8 @@ def _value(path: str, key: str, option: click.Option, value: Any) -> Any:
         return list(map(str, given))
     if isinstance(value, list):
         return ",".join(map(str, value))
+    if isinstance(value, bool) and isinstance(option.flag_value, str):  # its value may be left out
+        return option.flag_value if value else None
     if option.is_flag and not isinstance(value, bool):
         raise UsageError(f"--config: {key} in {path} must be true or false")
     return value if option.is_flag else str(value)

@@ -232,12 +232,22 @@ def parse_size(text: str | None, name: str) -> int | None:
     return size
 
 
-def parse_memory(text: str) -> int:
-    """Parse --max-memory. Raises UsageError."""
-    size = parse_size(text, "max_memory") or 0
+def parse_memory(text: str, option: str = "--max-memory") -> int:
+    """Parse --max-memory, or another option like it. Raises UsageError."""
+    size = parse_size(text, option.removeprefix("--")) or 0
     if size < LEAST_MEMORY:
-        raise UsageError(f"--max-memory: {text!r} is too little to read anything: give 64M or more")
+        raise UsageError(f"{option}: {text!r} is too little to read anything: give 64M or more")
     return size
+
+
+def parse_address(text: str, option: str, example: str) -> tuple[str, int]:
+    """Parse "127.0.0.1:8000" or "[::1]:8000". Raises UsageError."""
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal()) or not int(port[:6]) < 65536:
+        raise UsageError(
+            f"{option}: {text!r} is not an address and a port; write for example {option} {example}"
+        )
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def parse_bytes(text: str) -> int:

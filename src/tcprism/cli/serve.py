@@ -12,7 +12,17 @@ from tcprism import interrupts
 from tcprism.cli import options
 from tcprism.cli.configuration import config_option
 from tcprism.cli.output import create, print_ledger
-from tcprism.cli.serving import Notify, Own, Place, Pulse, parse_address, parse_keep
+from tcprism.cli.serving import (
+    PROMETHEUS,
+    WEB,
+    Notify,
+    Own,
+    Page,
+    Place,
+    Pulse,
+    parse_keep,
+    parse_prometheus,
+)
 from tcprism.cli.session import Limits, Stop
 from tcprism.cli.tls_options import tls_option, with_tls
 from tcprism.cli.trace import announce
@@ -45,6 +55,7 @@ Examples:
   tcprism serve --otlp http://127.0.0.1:4318       also pushed to a collector of OpenTelemetry
   tcprism serve --record /var/lib/tcprism --keep 2G
                                                    also a recording of the latest 2 GB
+  tcprism serve --web --requests                   also the page: prints its address
   tcprism serve --config /etc/tcprism.toml         options from a file
 
 It runs until SIGTERM, SIGHUP or Ctrl-C. docs/serve.md describes the configuration, docs/metrics.md
@@ -59,7 +70,7 @@ privileges."""
 @config_option
 @click.option(
     "--prometheus",
-    default="127.0.0.1:9878",
+    default=PROMETHEUS,
     show_default=True,
     metavar="ADDRESS:PORT",
     help="Where Prometheus finds the metrics; off: nowhere.",
@@ -79,6 +90,20 @@ privileges."""
     show_default=True,
     help="Also measure requests, which takes their messages with payload.",
 )
+@click.option(
+    "--web",
+    is_flag=False,
+    flag_value=WEB,
+    metavar="[ADDRESS:PORT]",
+    help=f"Also show what is traced in a browser; by default at {WEB}.",
+)
+@click.option(
+    "--web-memory",
+    default="256M",
+    show_default=True,
+    metavar="SIZE",
+    help="Memory for what the page shows; the oldest is forgotten.",
+)
 @tls_option
 @payload_option(PAYLOAD)
 @click.option(
@@ -92,34 +117,38 @@ def command(**given: Any) -> None:
     """Run always: metrics for Prometheus and OTLP, a recording in a bounded place."""
     requests = given.pop("requests")
     peers = Peers(given.pop("config"))
-    address = parse_address(given.pop("prometheus"))
+    address = parse_prometheus(given.pop("prometheus"))
     url = None if (otlp := given.pop("otlp")) is None else Url(otlp)
     record, keep = given.pop("record"), parse_keep(given.pop("keep"))
-    if not (address or url or record):
+    web, memory = given.pop("web"), options.parse_memory(given.pop("web_memory"), "--web-memory")
+    if not (address or url or record or web):
         raise UsageError("nothing would come of it: give --prometheus ADDRESS:PORT or --record DIR")
     user = find_user(given.pop("user"), record is not None)
     place = None if record is None else Place(record, keep, options.filter_texts(dict(given)), user)
-    request = _request(given, requests, record is not None)
+    request = _request(given, requests, record is not None, web is not None)
     processes = Processes(machine.proc_is_of_host())
     metrics = Metrics(Owners(peers, processes, Listeners(ephemeral_ports())))
     pulse = Pulse()
     endpoint = Endpoint(address, metrics.families, pulse.beats) if address else None
+    page = Page(web, memory) if web else None
     needs = Needs(user, (place.path,) if place else (), (url.port,) if url else ())
     sinks: list[Sink] = [metrics, pulse, Notify()]
     if place:
         sinks.append(place.sink(create))
     if url:
         sinks.append(Otlp(url, metrics.families))
-    _serve(request, given, _stages(requests), metrics, sinks, endpoint, needs)
+    if page:
+        sinks.append(page)
+    _serve(request, given, _stages(requests), metrics, sinks, endpoint, page, needs)
     sys.exit(0)
 
 
-def _request(given: dict[str, Any], requests: bool, recorded: bool) -> Request:
+def _request(given: dict[str, Any], requests: bool, recorded: bool, shown: bool) -> Request:
     kinds = {*options.parse_kinds(given.pop("kinds")), *(NEEDS if requests else ())}
     traced = with_tls(given, options.parse_kinds(",".join(kinds)))
     payload = options.parse_payload(given.pop("payload"))
     parsed = parse_tracing(given)
-    if not recorded:  # no byte leaves this process
+    if not recorded and not shown:  # no byte leaves this process
         parsed["redact"] = None
     skip_bodies = requests and not recorded
     chosen = options.to_filter(given)
@@ -142,6 +171,7 @@ def _serve(
     metrics: Metrics,
     sinks: list[Sink],
     endpoint: Endpoint | None,
+    page: Page | None,
     needs: Needs,
 ) -> None:
     with ExitStack() as stack:
@@ -159,6 +189,9 @@ def _serve(
             endpoint.start()
             stack.callback(endpoint.close)
             lines.append(f"metrics at {endpoint.url}/metrics")
+        if page:
+            page.measures(tracing.run_time)
+            stack.enter_context(page)
         if not given["quiet"]:
             print(*lines, "serving until SIGTERM or Ctrl-C", sep="\n", file=sys.stderr, flush=True)
         try:

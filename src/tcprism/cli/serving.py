@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
-from tcprism.cli.options import parse_size
+from tcprism.cli.options import parse_address, parse_size
 from tcprism.errors import OutputError, UsageError
 from tcprism.events import Batch
 from tcprism.events.facts import Facts
@@ -25,17 +26,12 @@ from tcprism.sources.least_privilege import User, own
 _SILENCE = 15.0  # seconds without a look at the rings after which something is wrong
 
 
-def parse_address(text: str) -> tuple[str, int] | None:
-    """Parse "127.0.0.1:9878", "[::1]:9878"; None for "off". Raises UsageError."""
-    if text == "off":
-        return None
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 <= int(port) < 65536:
-        raise UsageError(
-            f"--prometheus: {text!r} is not an address and a port;"
-            " write for example --prometheus 127.0.0.1:9878"
-        )
-    return host.removeprefix("[").removesuffix("]"), int(port)
+PROMETHEUS, WEB = "127.0.0.1:9878", "127.0.0.1:9879"
+
+
+def parse_prometheus(text: str) -> tuple[str, int] | None:
+    """Parse --prometheus: an address, None for "off". Raises UsageError."""
+    return None if text == "off" else parse_address(text, "--prometheus", PROMETHEUS)
 
 
 def parse_keep(text: str) -> int:
@@ -146,3 +142,46 @@ class Pulse(Sink):
     def beats(self) -> bool:
         """Tell whether a batch, though an empty one, came of late."""
         return time.monotonic() - self._at < _SILENCE
+
+
+class Page(Sink):
+    """The page of `tcprism web`, of what is served; inside a `with` block it answers.
+
+    Its sockets are open once it is made. Raises UsageError, MachineError and ExtraMissing.
+    """
+
+    def __init__(self, text: str, memory: int) -> None:
+        # Not before: only this needs the extra `web`.
+        from tcprism.cli.web import WithoutPage
+        from tcprism.web.server import Server
+        from tcprism.web.store import Store
+        from tcprism.web.views import Views
+
+        self._store = Store(memory)
+        views = Views(self._store, socket.gethostname(), live=True)
+        self._server = Server(views, *parse_address(text, "--web", WEB), option="--web")
+        self._without = WithoutPage(self._server.port)
+
+    def measures(self, run_time: Callable[[], float | None]) -> None:
+        """Have the page show what tcprism costs; `run_time` is as in Tracing."""
+        self._store.run_time = run_time
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        print(self._server.url, flush=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.close()
+
+    def open(self, facts: Facts) -> None:
+        """Begin."""
+        self._store.open(facts)
+
+    def write(self, batch: Batch) -> None:
+        """Take a batch."""
+        self._store.write(self._without(batch))
+
+    def account(self, ledger: Ledger) -> None:
+        """Take the account of all events."""
+        self._store.account(ledger)

@@ -98,14 +98,8 @@ def say_where(server: Server) -> None:
 
 
 def parse_listen(text: str) -> tuple[str, int]:
-    """Parse "127.0.0.1:8000" or "[::1]:8000". Raises UsageError."""
-    host, _, port = text.rpartition(":")
-    if not host or not (port.isascii() and port.isdecimal()) or not int(port[:6]) < 65536:
-        raise UsageError(
-            f"--listen: {text!r} is not an address and a port;"
-            " write for example --listen 127.0.0.1:8000"
-        )
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    """Parse --listen. Raises UsageError."""
+    return options.parse_address(text, "--listen", "127.0.0.1:8000")
 
 
 def _serve(recording: Recording, store: Store, server: Server) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import ExitStack
 from typing import Any
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
 from tcprism import pipeline
 from tcprism.cli import options
@@ -18,6 +21,7 @@ from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_opt
 from tcprism.cli.view import listen_option, parse_listen, say_where
 from tcprism.events import Batch
 from tcprism.events.kinds import KINDS, NAMED_KINDS, TLS_KINDS
+from tcprism.events.part import Rows
 from tcprism.events.requests import PAYLOAD
 from tcprism.sources.request import Request
 from tcprism.sources.snapshots import Snapshots
@@ -61,9 +65,11 @@ def command(**given: Any) -> None:
 def _serve(request: Request, given: dict[str, Any], store: Store, server: Server) -> None:
     with ExitStack() as stack:
         tracing = stack.enter_context(Tracing(request))
+        tracing.measure_run_time()
+        store.run_time = tracing.run_time
         snapshots = stack.enter_context(Snapshots(request.filter))
         source = Together(tracing, snapshots)
-        stages = (WithoutPort(server.port), Requests())
+        stages = (WithoutPage(server.port), Requests())
         stop = stack.enter_context(Stop(Limits(), None, None))
         server.start()
         stack.callback(server.close)
@@ -75,18 +81,19 @@ def _serve(request: Request, given: dict[str, Any], store: Store, server: Server
             print_ledger(pipeline.account(source, stages), given)
 
 
-class WithoutPort:
-    """A stage that leaves out the connections of browsers to the page itself."""
+class WithoutPage:
+    """A stage that leaves out the connections of browsers on this machine to the page itself."""
 
     def __init__(self, port: int) -> None:
         self._port = port
+        self._netns = os.stat("/proc/self/ns/net").st_ino
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the other events."""
-        parts = [
-            part.take(
-                (part.rows["local_port"] != self._port) & (part.rows["remote_port"] != self._port)
-            )
-            for part in batch.parts
-        ]
+        parts = (part.take(~self._is_of_page(part.rows)) for part in batch.parts)
         return Batch([part for part in parts if len(part)], batch.clock_offset_ns)
+
+    def _is_of_page(self, rows: Rows) -> NDArray[np.bool_]:
+        ends = (rows["local_port"] == self._port) | (rows["remote_port"] == self._port)
+        found: NDArray[np.bool_] = ends & (rows["netns"] == self._netns)
+        return found

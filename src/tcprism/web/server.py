@@ -8,10 +8,11 @@ import secrets
 import socket
 import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any
 
-from tcprism.errors import MachineError, UsageError
+from tcprism.errors import ExtraMissing, MachineError, UsageError
 from tcprism.events.optional import need
 from tcprism.web.views import NotFound, Views
 
@@ -43,14 +44,17 @@ _TO_END = 1  # seconds that answers under way get at the end
 class Server:
     """Serves the page at an address, from its start to its close, in a thread of its own.
 
-    `url` has the token. Raises MachineError when it cannot listen there, and ExtraMissing.
+    `url` has the token. All sockets that it needs are open once it is made, and no thread runs
+    until `start`. Raises MachineError, which names `option`, when it cannot listen there, and
+    ExtraMissing.
     """
 
-    def __init__(self, views: Views, host: str, port: int) -> None:
+    def __init__(self, views: Views, host: str, port: int, option: str = "--listen") -> None:
         self._views = views
+        self._files = static_files()
         self._uvicorn = need("uvicorn", "web")
         self._token = secrets.token_urlsafe(24)
-        self._socket = _listening(host, port)
+        self._socket = _listening(host, port, option)
         self.port = self._socket.getsockname()[1]
         self._cookie = f"tcprism-{self.port}"  # cookies do not tell ports apart
         self._listeners = 0
@@ -67,10 +71,11 @@ class Server:
             http="h11",
             timeout_graceful_shutdown=_TO_END,
         )
+        config.load()
         self._server = self._uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True, name="web"
-        )
+        self._loop = asyncio.new_event_loop()
+        self._loop.run_until_complete(self._in_thread(self._try_answers))
+        self._thread = threading.Thread(target=self._run, daemon=True, name="web")
 
     def start(self) -> None:
         """Answer from now on."""
@@ -81,6 +86,18 @@ class Server:
         self._server.should_exit = True
         self._thread.join(2 * _TO_END)
         self._socket.close()
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._server.serve(sockets=[self._socket]))
+        finally:
+            self._loop.close()
+
+    def _try_answers(self) -> None:
+        """Answer all once: what is imported for that may not be readable later (serve)."""
+        for name in self._views.names:
+            with suppress(UsageError):  # some need a number
+                self._written(name, {})
 
     def _application(self) -> Any:
         applications = need("starlette.applications", "web")
@@ -123,7 +140,7 @@ class Server:
         return self._static(request.path_params["name"])
 
     def _static(self, name: str) -> Any:
-        content = static_files().get(name)
+        content = self._files.get(name)
         if content is None:
             return self._responses.PlainTextResponse("there is no such file\n", 404, HEADERS)
         media_type = TYPES[name[name.rindex(".") :]]
@@ -139,7 +156,7 @@ class Server:
             body = await self._in_thread(self._written, name, dict(request.query_params))
         except NotFound as error:
             return self._error(str(error), 404)
-        except UsageError as error:
+        except (UsageError, ExtraMissing) as error:
             return self._error(str(error), 400)
         return self._responses.Response(body, 200, HEADERS, "application/json")
 
@@ -189,12 +206,12 @@ def static_files() -> dict[str, bytes]:
     }
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _listening(host: str, port: int, option: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         raise MachineError(
-            f"--listen: cannot listen at {host}:{port} ({error.strerror}):"
+            f"{option}: cannot listen at {host}:{port} ({error.strerror}):"
             " choose another address or port"
         ) from error

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -37,14 +38,39 @@ class Kept(NamedTuple):
     size: int
 
 
+class Cost(NamedTuple):
+    """What tcprism costs: seconds of CPU time since the start, and shares of one CPU lately.
+
+    Those of its BPF programs are None where the kernel does not measure them.
+    """
+
+    at: float
+    cpu: float
+    bpf: float | None
+    cpu_share: float | None = None
+    bpf_share: float | None = None
+
+
+def measured(before: Cost | None, run_time: float | None) -> Cost:
+    """Return the cost until now, with shares since a measurement before."""
+    now = Cost(time.monotonic(), time.process_time(), run_time)
+    if before is None or now.at <= before.at:
+        return now
+    passed = now.at - before.at
+    bpf = None if now.bpf is None or before.bpf is None else (now.bpf - before.bpf) / passed
+    return now._replace(cpu_share=(now.cpu - before.cpu) / passed, bpf_share=bpf)
+
+
 class Store(Sink):
     """Takes batches; keeps requests, connections, and other events as far as `memory` bytes allow.
 
     Half of it is for requests, three eighths are for other events, one for connections: the latest
     of each.
 
-    `change` grows with each batch that has something new, `ended` says that nothing more comes, and
-    `forgotten` counts events that had to make room. Hold `lock` while reading.
+    `run_time`, if it is set, returns how long BPF programs have run, in seconds, and `cost` is
+    measured with each account. `change` grows with each batch that has something new, `ended` says
+    that nothing more comes, and `forgotten` counts events that had to make room. Hold `lock` while
+    reading.
     """
 
     def __init__(self, memory: int) -> None:
@@ -62,6 +88,8 @@ class Store(Sink):
         self.first_ns = 0
         self.last_ns = 0
         self.clock_offset_ns = 0
+        self.run_time: Callable[[], float | None] | None = None
+        self.cost: Cost | None = None
         self._memory = memory * 3 // 8
         self._size = 0
         self._kept: deque[Kept] = deque()
@@ -131,6 +159,8 @@ class Store(Sink):
         """Take the account of every event."""
         with self.lock:
             self.ledger = ledger
+            if self.run_time:
+                self.cost = measured(self.cost, self.run_time())
             self.change += 1
 
     def end(self, trouble: tuple[str, ...] = ()) -> None:

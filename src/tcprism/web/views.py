@@ -88,6 +88,7 @@ class Views:
             "ledger_table": store.ledger.whole() if store.ledger.entries else [],
             "trouble": [*store.trouble, *store.dropped().remarks],
             "forgotten": store.forgotten,
+            "cost": store.cost and store.cost._asdict(),
         }
 
     def overview(self, _query: Query) -> Answer:
@@ -255,7 +256,8 @@ class Views:
 
     def _remembered(self, key: tuple[Any, ...], find: Callable[[], Found]) -> Found:
         """Return what was found before, if nothing has come since; scrolling asks many times."""
-        key = (self.store.change, *key)
+        store = self.store
+        key = ((store.events, store.requests.forgotten + len(store.requests)), *key)
         if key not in self._found:
             if len(self._found) >= 8 or any(one[0] != key[0] for one in self._found):
                 self._found.clear()

@@ -95,6 +95,7 @@ function health(answer) {
   const text = [
     counted(answer.events, "event"), counted(answer.connections, "connection"), counted(answer.requests, "request"),
     answer.ledger.length ? (answer.lost ? `${count(answer.lost)} events lost` : "none lost") : "",
+    costs(answer.cost),
   ].filter(Boolean).join(" · ");
   const hooks = Object.entries(answer.hooks).map(([family, hook]) => `${family}: ${hook}`);
   footer.replaceChildren(element("details", { open },
@@ -103,6 +104,12 @@ function health(answer) {
     answer.forgotten ? element("p", null, `${count(answer.forgotten)} events were forgotten for lack of memory.`) : null,
     element("pre", { tabindex: 0, "aria-label": "Account of all events" }, answer.ledger_table.join("\n")),
     hooks.length ? element("pre", { tabindex: 0, "aria-label": "Hooks" }, hooks.join("\n")) : null));
+}
+
+function costs(cost) {
+  if (cost?.cpu_share === null || cost?.cpu_share === undefined) return "";
+  const percent = (share) => `${share >= 0.1 ? Math.round(100 * share) : (100 * share).toFixed(1)} %`;
+  return `costs ${percent(cost.cpu_share)} of a CPU${cost.bpf_share === null ? "" : `, its hooks ${percent(cost.bpf_share)}`}`;
 }
 
 async function changed() {
