@@ -196,11 +196,12 @@ def _checked(kinds: Iterable[str]) -> tuple[str, ...]:
 class Monitor:
     """Traces inside a `with` block; iterate over its events, or over its `batches()`.
 
-    `async for` works like `for`. `payload` is the number of bytes to capture per message, up to
-    16384. `ring_size` is the memory per busy ring in bytes, from 64 KiB to 1 GiB. `stages` are
-    callables from batch to batch, applied in order. Without `include_self`, the connections of this
-    process are left out. Needs root. Raises PermissionMissing, LibraryMissing, KernelRefused or
-    UnknownTarget when entered, and UsageError then or when constructed.
+    `async for` works like `for`. `payload` is the number of bytes to capture per message, or per
+    segment where messages are not among the kinds, up to 16384. `ring_size` is the memory per busy
+    ring in bytes, from 64 KiB to 1 GiB. `stages` are callables from batch to batch, applied in
+    order. Without `include_self`, the connections of this process are left out. Needs root. Raises
+    PermissionMissing, LibraryMissing, KernelRefused or UnknownTarget when entered, and UsageError
+    then or when constructed.
     """
 
     def __init__(
@@ -227,11 +228,13 @@ class Monitor:
 
     def __enter__(self) -> Self:
         # Not before: recordings are read where there is no libbpf.
-        from tcprism.sources.request import Request
+        from tcprism.sources.request import DEFAULT_KINDS, Request, payload_of_segments
         from tcprism.sources.tracing import Tracing
 
         given = {name: value for name, value in self._options.items() if value is not None}
-        self._tracing = Tracing(Request(filter=self._filter.live(), **given)).__enter__()
+        of_segments = payload_of_segments(given.get("kinds", DEFAULT_KINDS), given.get("payload"))
+        request = Request(filter=self._filter.live(), segment_payload=of_segments, **given)
+        self._tracing = Tracing(request).__enter__()
         self._flow = flow(self._tracing, self._stages, self._stop)
         self._ledger: Ledger | None = None
         return self

@@ -1,6 +1,8 @@
 """A capture of both directions, against tcpdump's of the same run, both as tshark reads them."""
 
+import base64
 import os
+import random
 import re
 import threading
 from collections import Counter
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tcprism.events._wire import PAYLOAD_MAX
+from tcprism.sources.request import SEGMENT_KINDS
 from tests.support.capture import Packet, capturing
 from tests.support.conversation import hang_up, ping_pong, receive
 from tests.support.netns import joined
@@ -19,6 +23,7 @@ from tests.support.wire import Rule, Wire, wired
 
 DELAY = 0.02  # seconds, each way: tshark calls what comes sooner again a case of disorder
 BYTES = 60_000
+SENT = random.Random(17).randbytes(BYTES)
 LOST = (5, 20)  # data segments to the server
 LATE = (12,)
 SMALL_BUFFER = 4096
@@ -58,7 +63,7 @@ def disturbed(wire: Wire, family: int) -> None:
     client, server = wire.connection(family, 5900 + family)
     with closing(client), closing(server):
         wire.rule = disturbing()
-        client.sendall(b"b" * BYTES)
+        client.sendall(SENT)
         receive(server, BYTES)
         wire.rule = lambda _packet, _to_server: DELAY
         ping_pong(client, server, 2)
@@ -96,9 +101,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     events = directory / "events"
     with wired() as wire:
         wire.rule = lambda _packet, _to_server: DELAY
-        chosen = ["--packets", "segments", "--netns", wire.client.path, "--format", "pcapng"]
-        kinds = "transmit,probe,receive,retransmit"
-        arguments = ["--kinds", kinds, "--options", "--netns", wire.client.path]
+        common = ["--netns", wire.client.path, "--payload", str(PAYLOAD_MAX)]
+        chosen = [*common, "--format", "pcapng"]
+        arguments = [*common, "--options", "--kinds", ",".join(SEGMENT_KINDS)]
         with (
             tracing_all({made.ours: chosen, events: arguments}) as tracers,
             capturing(wire.client, "veth0", made.theirs, "10.77.0.2"),
@@ -121,6 +126,31 @@ def test_the_same_packets(run: Run) -> None:
     assert rows(run.ours, *PACKET) == rows(run.theirs, *PACKET)
     assert rows(run.ours, "tcp.srcport").total() > 100
     assert wrong(run.ours) == []
+
+
+def test_the_same_payload(run: Run) -> None:
+    """Each packet's bytes are those on the wire; a retransmission comes without."""
+    names = (*PACKET[:7], "tcp.payload", "frame.comment")
+    ours = fields(run.ours, *names, only="tcp.len > 0")
+    theirs = {(*row[:6], row[7]) for row in fields(run.theirs, *names, only="tcp.len > 0")}
+    without = [row for row in ours if not row[7]]
+    assert {(*row[:6], row[7]) for row in ours if row[7]} <= theirs
+    assert all("cause" in row[8] for row in without)
+    assert 0 < len(without) < len(ours) / 4
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_payload_is_what_the_client_sent(run: Run, family: int) -> None:
+    """By sequence number, from the SYN on; it is all there."""
+    sent = [e for e in run.events if e["remote_port"] == 5900 + family and e["kind"] == "transmit"]
+    (syn,) = [event for event in sent if event["flags"] == "SYN"]
+    data = {
+        (event["seq"] - syn["end_seq"]) % 2**32: base64.b64decode(event["payload"])
+        for event in sent
+        if event["bytes"]
+    }
+    assert b"".join(data[place] for place in sorted(data))[:BYTES] == SENT
+    assert not any(event["payload_truncated"] for event in sent)
 
 
 def test_wireshark_finds_the_same(run: Run) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tcprism.events._wire import PAYLOAD_MAX
 from tcprism.events.kinds import KINDS
 from tcprism.ring import rings
-from tcprism.sources.request import Request
+from tcprism.sources.request import SEGMENT_KINDS, Request
 from tcprism.sources.tracing import Tracing
 from tests.support import hooks
 from tests.support.bpf import verified_instructions
@@ -27,17 +27,35 @@ def test_every_program_has_room(hook: str, monkeypatch: pytest.MonkeyPatch) -> N
     look_for_tls_in_processes_alone(monkeypatch.setattr)
     kinds = KINDS if hook == BEST else WITH_A_CHOICE
     forced = None if hook == BEST else hook
-    small = rings.SMALLEST
     request = Request(
-        kinds, payload=PAYLOAD_MAX, mechanism=forced, ring_size=small, skip_bodies=True
+        kinds,
+        payload=PAYLOAD_MAX,
+        mechanism=forced,
+        ring_size=rings.SMALLEST,
+        skip_bodies=True,
     )
-    with Tracing(request) as tracing:
-        chosen = {each.probe.family: each.hook and each.hook.mechanism for each in tracing.choices}
-        bpf = tracing._hooks._object
-        taken = {name: verified_instructions(bpf.program_fd(name)) for name in bpf.loaded}
-    assert None not in chosen.values()
+    chosen = load_with_room(request)
     assert chosen["message"] == hook
     if hook == BEST:
         assert chosen["segment"] == hooks.segment_hooks()[0]
+
+
+def test_programs_that_read_packets_have_room() -> None:
+    request = Request(
+        SEGMENT_KINDS, options=True, segment_payload=PAYLOAD_MAX, ring_size=rings.SMALLEST
+    )
+    assert load_with_room(request)["segment"] == "tracepoint"
+
+
+def load_with_room(request: Request) -> dict[str, object]:
+    """Load what a request needs; return the mechanism of each probe."""
+    with Tracing(request) as tracing:
+        chosen: dict[str, object] = {
+            each.probe.family: each.hook and each.hook.mechanism for each in tracing.choices
+        }
+        bpf = tracing._hooks._object
+        taken = {name: verified_instructions(bpf.program_fd(name)) for name in bpf.loaded}
+    assert None not in chosen.values()
     assert taken
     assert max(taken.values()) < LIMIT / 10, taken
+    return chosen

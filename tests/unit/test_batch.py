@@ -13,7 +13,7 @@ from tcprism.events import COLUMNS, Batch, Part
 from tcprism.events._wire import MESSAGE
 from tcprism.events.columns import columns_of
 
-from .records import MAKERS, messages, segments
+from .records import MAKERS, losses, messages, segments
 
 OFFSET = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
 
@@ -146,9 +146,9 @@ def test_event_prints_what_is_known() -> None:
 
 
 def test_event_as_dict_has_the_keys_of_its_family() -> None:
-    (segment,) = Batch([segments({})])
-    assert "ack" in segment.as_dict()
-    assert "payload" not in segment.as_dict()
+    (loss,) = Batch([losses({})])
+    assert "ack" in loss.as_dict()
+    assert "payload" not in loss.as_dict()
     assert event(payload=b"\0").as_dict()["payload"] == "AA=="
     for family, make in MAKERS.items():
         (one,) = Batch([make({})])

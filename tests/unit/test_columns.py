@@ -31,7 +31,10 @@ FAMILY_KEYS = {
         *("payload_truncated", "payload_unavailable"),
     ],
     "delivery": ["seq", "send_ts_ns", "unsent_us", "unacked_us"],
-    "segment": [*SEGMENT_KEYS, "arrival", "ecn", *OPTION_KEYS],
+    "segment": [
+        *("flags", "seq", "payload", "payload_text", "payload_truncated"),
+        *(*SEGMENT_KEYS[2:], "arrival", "ecn", *OPTION_KEYS),
+    ],
     "loss": [
         *SEGMENT_KEYS,
         *OPTION_KEYS,

@@ -159,6 +159,30 @@ def test_segments_as_tshark_reads_them(tmp_path: Path) -> None:
     assert {int(row[4]) for row in read} == {56}
 
 
+def test_payload_of_segments(tmp_path: Path) -> None:
+    """HTTP is read off whole segments; of one of three packets, the bytes end in the second."""
+    long = bytes(range(256)) * 12
+    sent = [
+        segment(1, CLIENT, PSH | ACK, 100, len(REQUEST), 8_001, payload=REQUEST),
+        segment(2, SERVER, PSH | ACK, 8_001, len(ANSWER), 131, payload=ANSWER),
+        segment(3, SERVER, ACK, 9_000, 3000, 131, segs=3, gso_size=1200, payload=long[:2000]),
+    ]
+    parts = [messages(each, payload_class=2048, family="segment") for each in sent]
+    acked = segments(segment(4, CLIENT, ACK, 131, 0, 12_000))
+    path = packets(tmp_path / "run.pcapng", Batch([*parts, acked]), "segments")
+    assert wrong(path) == []
+    assert fields(path, "http.response.code", only="http.response") == [["200"]]
+    read = fields(path, "tcp.len", "frame.cap_len", "frame.len")[2:]
+    assert [[int(number) for number in row] for row in read] == [
+        [1200, 1256, 1256], [1200, 856, 1256], [600, 56, 656], [0, 56, 56],
+    ]  # fmt: skip
+    printed = tshark(path, "-x", "-Y", "tcp.len == 1200").split("\n\n")
+    data = [
+        bytes.fromhex("".join(line[6:53] for line in each.splitlines())) for each in printed if each
+    ]
+    assert b"".join(each[56:] for each in data) == long[:2000]
+
+
 def test_the_true_retransmission_is_marked_and_nothing_else(tmp_path: Path) -> None:
     path = packets(tmp_path / "run.pcapng", conversation(), "segments")
     assert marked(path) == ["10"]

@@ -6,9 +6,10 @@ import pytest
 
 from tcprism.errors import UsageError
 from tcprism.events import Batch
+from tcprism.events._wire import EventKind
 from tcprism.stages.redact import Redact
 
-from .records import messages
+from .records import Fields, messages, segments
 
 
 def shown(*payloads: bytes, also: tuple[str, ...] = (), cut: int = 0) -> list[bytes]:
@@ -83,3 +84,55 @@ def test_what_a_user_adds() -> None:
 def test_an_expression_that_is_none() -> None:
     with pytest.raises(UsageError, match=r"--redact-also: '\(' is no regular expression"):
         Redact(["("])
+
+
+SYN, ISN, LAST = 2, 2**32 - 5, 2**32  # the numbers wrap around in the first segment
+HEAD = b"GET / HTTP/1.1\r\nHost: a\r\nCookie: a=b"
+REST = b"cd; e=f\r\nAccept: */*\r\n\r\n"
+
+
+def of_segments(*events: Fields) -> list[bytes]:
+    """Return what is left of segments that a SYN went before; `at` is the place of their bytes."""
+    stage = Redact(segments=True)
+    stage(Batch([segments({"seq": ISN, "flags": SYN})]))
+    found = []
+    for event in events:
+        seq = (ISN + 1 + event["at"]) % LAST
+        rest = {name: value for name, value in event.items() if name != "at"}
+        made = messages({"kind": EventKind.TRANSMIT, "seq": seq} | rest, family="segment")
+        (part,) = stage(Batch([made])).parts
+        found += part.payloads()
+    return found
+
+
+def test_a_secret_that_two_segments_share() -> None:
+    found = of_segments({"at": 0, "payload": HEAD}, {"at": len(HEAD), "payload": REST})
+    assert found == [HEAD.replace(b"a=b", b"***"), REST.replace(b"cd; e=f", b"*" * 7)]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [],  # it was not seen
+        [{"at": 0, "payload": HEAD[:20], "bytes": len(HEAD)}],
+        [{"at": 5, "payload": HEAD[5:]}],
+        [{"at": len(HEAD) + len(REST), "payload": b"x"}, {"at": 0, "payload": HEAD}],  # disorder
+    ],
+)
+def test_what_follows_missing_bytes_may_be_a_secret(before: list[Fields]) -> None:
+    *_, last = of_segments(*before, {"at": len(HEAD), "payload": REST})
+    assert last == b"*" * len(REST)
+
+
+def test_a_repeated_segment_hides_nothing_that_follows() -> None:
+    first = {"at": 0, "payload": HEAD}
+    _, again, rest = of_segments(first, first, {"at": len(HEAD), "payload": REST})
+    assert again == b"*" * len(HEAD)
+    assert rest.endswith(b"Accept: */*\r\n\r\n")
+    assert b"e=f" not in rest
+
+
+def test_a_connection_that_began_before() -> None:
+    stage = Redact(segments=True)
+    (part,) = stage(Batch([messages({"seq": 7, "payload": REST}, family="segment")])).parts
+    assert part.payloads() == [b"*" * len(REST)]

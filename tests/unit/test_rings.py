@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcprism.events import FAMILIES, KINDS, Batch, Part
+from tcprism.events import KINDS, Batch, Part
 from tcprism.events._wire import PAYLOAD_CLASSES
 from tcprism.events.kinds import RECORDS
 from tcprism.ring import rings
@@ -102,10 +102,40 @@ def test_only_the_rings_in_use_are_large(
 ) -> None:
     sizes = rings.sizes(kinds, payload, 64 << 20)
     assert {name: size >> 20 for name, size in sizes.items() if size} == used
-    with_payload = {"message", "tls"}
-    assert set(sizes) == FAMILIES.keys() - with_payload | {
-        f"{family}_{limit}" for family in with_payload for limit in (0, *PAYLOAD_CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("options", "payload", "used"),
+    [
+        (False, 1, {"segment": 16, "segment_40_64": 64, "loss": 16}),
+        (True, 0, {"segment": 16, "segment_40": 64, "loss": 4, "loss_40": 16}),
+        (
+            True,
+            65,
+            {"segment": 4, "segment_40": 16, "segment_40_64": 64, "segment_40_256": 64}
+            | {"loss": 4, "loss_40": 16},
+        ),
+    ],
+)
+def test_rings_of_segments_with_options_and_payload(
+    options: bool, payload: int, used: dict[str, int]
+) -> None:
+    """Most packets have options, and about half of them carry payload."""
+    sizes = rings.sizes({"receive", "retransmit"}, 64, 64 << 20, options, payload)
+    assert {name: size >> 20 for name, size in sizes.items() if size} == used
+
+
+@pytest.mark.parametrize("payload", [0, PAYLOAD_CLASSES[-1]])
+def test_records_have_room_for_what_follows_them(payload: int) -> None:
+    sizes = rings.sizes(KINDS, payload, 64 << 20, True, payload)
+    behind = {
+        name: layout.record_size - RECORDS[name.partition("_")[0]].itemsize
+        for name, layout in rings.layouts(sizes, 1).items()
     }
+    assert behind["segment_40_16384"] == 40 + 16384
+    assert behind["message_64"] == 64
+    assert behind["loss_40"] == 40
+    assert behind["loss"] == behind["message_0"] == 0
 
 
 def test_the_longest_payload_uses_every_ring_of_messages() -> None:
@@ -116,7 +146,7 @@ def test_the_longest_payload_uses_every_ring_of_messages() -> None:
 @pytest.mark.parametrize("size", [rings.SMALLEST, rings.DEFAULT_SIZE, rings.LARGEST])
 def test_no_ring_in_use_is_too_small(size: int) -> None:
     sizes = rings.sizes(KINDS, 16384, size)
-    assert min(sizes.values()) >= rings.SMALLEST
+    assert min(filter(None, sizes.values())) >= rings.SMALLEST
     assert sizes["loss"] == max(size // 4, rings.SMALLEST)
     assert sizes["connection"] == size
 

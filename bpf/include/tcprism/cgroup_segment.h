@@ -33,6 +33,7 @@ INLINE void packet_into(struct segment *to, const struct packet *from, const str
 	to->segs = skb->gso_segs ? skb->gso_segs : 1;
 	to->gso_size = skb->gso_size;
 	to->options_length = 0;
+	to->payload_length = 0;
 }
 
 /* Returns how many bytes of options there are, at most OPTIONS_MAX. */
@@ -74,9 +75,53 @@ INLINE u64 cookie_of_packet(struct __sk_buff *skb, struct tcp_sock *tp)
 	return cookie ? cookie : bpf_get_socket_cookie(skb);
 }
 
-/* `fill` sets `record`, a struct segment. Its options follow if they were asked for. */
+/*
+ * Loads bytes of the packet's payload, wherever they lie: in the linear part, in pages, in another buffer of the
+ * list that GRO made. Returns how many: none where they are in memory that only a device can read.
+ */
+INLINE u32 load_payload(u8 *to, u32 length, u32 room, const struct packet *packet, const struct __sk_buff *skb)
+{
+	u32 at = packet->tcp_at + (packet->tcp->offset_and_flags >> 4) * 4;
+
+	barrier_var(length); /* without it the compiler drops the comparison, which it can prove and the verifier cannot */
+	if (!length || length > room)
+		return 0;
+	return bpf_skb_load_bytes(skb, at, to, length) ? 0 : length;
+}
+
+#define SUBMIT_PAYLOAD_CLASS(size)                                                                 \
+	if (config.segment_payload_limit <= size || length <= size) {                              \
+		SUBMIT(segment_40_##size, struct segment, counters, {                              \
+			struct segment_40_##size *whole = (void *)record;                          \
+                                                                                                   \
+			*record = *s;                                                              \
+			if (config.options)                                                        \
+				record->options_length = load_options(whole->options, packet, skb); \
+			record->payload_length = load_payload(whole->payload, length, size, packet, skb); \
+		});                                                                                \
+		return;                                                                            \
+	}
+
+/* Into the ring of the smallest class that the payload fits. */
+INLINE void submit_payload(struct counters *counters, const struct __sk_buff *skb, const struct packet *packet,
+			   const struct segment *s)
+{
+	u32 length = MIN(packet->payload, config.segment_payload_limit);
+
+	COUNT(counters->payload_cut, packet->payload - length);
+	PAYLOAD_CLASSES(SUBMIT_PAYLOAD_CLASS)
+}
+
+/* `fill` sets `record`, a struct segment. Its options and payload follow if they were asked for. */
 #define SUBMIT_PACKET(counters, skb, packet, fill)                                                 \
 	do {                                                                                       \
+		if (config.segment_payload_limit && (packet)->payload) {                           \
+			struct segment segment, *record = &segment;                                \
+                                                                                                   \
+			fill;                                                                      \
+			submit_payload(counters, skb, packet, record);                             \
+			break;                                                                     \
+		}                                                                                  \
 		if (!config.options) {                                                             \
 			SUBMIT(segment, struct segment, counters, fill);                           \
 			break;                                                                     \

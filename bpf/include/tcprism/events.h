@@ -162,6 +162,8 @@ struct segment {
 	u8 arrival DOC("receive: where it stands against what the socket had received and sent: in_order, out_of_order, duplicate, old_sequence, duplicate_ack, old_ack, outside_window, or checksum_error, no_socket; null when that cannot be told, as in a handshake or while a process or another CPU works on the socket; else null");
 	u8 options_length; /* of TCP's options, which follow in the record if they were asked for */
 	u16 gso_size; /* payload bytes of each of `segs` but the last; 0: not known, or there is one */
+	u32 payload_length; /* of the packet's payload, which follows in the record if it was asked for, behind the options */
+	u8 reserved[4];
 };
 
 #define OPTIONS_MAX 40 /* bytes of TCP's options: its header has at most 60 */
@@ -335,7 +337,8 @@ struct lane {
 struct config {
 	u32 kinds; /* bit mask of event_kind */
 	u32 self_pid; /* 0: trace all processes */
-	u32 payload_limit;
+	u32 payload_limit; /* bytes of a message, */
+	u32 segment_payload_limit; /* and of a segment */
 	u32 netns; /* the only chosen one, or 0: saves a lookup */
 	u8 owners_from_messages; /* messages identify the process that uses a socket */
 	u8 owners_from_segments; /* if messages are not traced, segments do */

@@ -122,6 +122,7 @@ INLINE void seen_into(struct segment *to, const struct seen_packet *packet)
 	to->segs = 1;
 	to->gso_size = 0;
 	to->options_length = 0;
+	to->payload_length = 0;
 }
 
 /* The packet's network namespace and link, if it still has its device: TCP clears that on receipt. */

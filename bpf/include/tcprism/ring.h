@@ -90,7 +90,7 @@ INLINE enum admission lane_enter(struct lane *lane)
 	};                                                                                         \
 	RING(name##_##size, struct name##_##size)
 
-/* A segment with its options, for those who ask: the ring's name has the bytes behind the record. */
+/* A segment with its options and payload, for those who ask: the ring's name has the bytes behind the record. */
 struct segment_40 {
 	struct segment segment;
 	u8 options[OPTIONS_MAX];
@@ -99,6 +99,14 @@ struct loss_40 {
 	struct loss loss;
 	u8 options[OPTIONS_MAX];
 };
+
+#define SEGMENT_RING(size)                                                                         \
+	struct segment_40_##size {                                                                 \
+		struct segment segment;                                                            \
+		u8 options[OPTIONS_MAX];                                                           \
+		u8 payload[size];                                                                  \
+	};                                                                                         \
+	RING(segment_40_##size, struct segment_40_##size)
 
 #define MESSAGE_RING(size) PAYLOAD_RING(message, struct message, size)
 #define TLS_RING(size) PAYLOAD_RING(tls, struct tls_message, size)
@@ -110,6 +118,7 @@ PAYLOAD_CLASSES(TLS_RING)
 RING(delivery, struct delivery)
 RING(segment, struct segment)
 RING(segment_40, struct segment_40)
+PAYLOAD_CLASSES(SEGMENT_RING)
 RING(loss, struct loss)
 RING(loss_40, struct loss_40)
 RING(connection, struct connection_event)

@@ -157,6 +157,7 @@ INLINE void pending_into(struct segment *to, const struct pending *from)
 	to->segs = from->segs;
 	to->gso_size = from->gso_size;
 	to->options_length = 0;
+	to->payload_length = 0;
 }
 
 INLINE void read_control_block(struct pending *to, const struct sk_buff *skb, enum reads reads)

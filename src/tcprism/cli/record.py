@@ -16,9 +16,11 @@ from tcprism.cli.session import Limits, Stop, run, started
 from tcprism.cli.tls_options import tls_option, with_tls
 from tcprism.cli.trace import announce
 from tcprism.cli.trace_options import (
+    OR_SEGMENT,
     header_option,
     parse_tracing,
     payload_option,
+    payloads,
     tracing_options,
 )
 from tcprism.errors import UsageError
@@ -56,7 +58,7 @@ It holds payload, so only the owner of the file can read it."""
 )
 @options.filter_options
 @options.kinds_option("all")
-@payload_option(256)
+@payload_option(256, of=OR_SEGMENT)
 @header_option
 @click.option("--max-size", metavar="BYTES", help="Stop when the recording reaches this size.")
 @click.option(
@@ -94,9 +96,10 @@ def _limit(given: dict[str, Any]) -> Limit:
 
 def _request(given: dict[str, Any]) -> dict[str, Any]:
     options.parse_duration(given["duration"])
+    kinds = with_tls(given, options.parse_kinds(given.pop("kinds")))
     return {
-        "kinds": with_tls(given, options.parse_kinds(given.pop("kinds"))),
-        "payload": options.parse_payload(given.pop("payload")),
+        "kinds": kinds,
+        **payloads(given, kinds),
         "options": given.pop("options"),
         **parse_tracing(given),
     }

@@ -18,9 +18,11 @@ from tcprism.cli.presets import TRACE, Preset
 from tcprism.cli.session import Limits, Stop, run, started
 from tcprism.cli.tls_options import tls_options, with_tls, without_encrypted
 from tcprism.cli.trace_options import (
+    OR_SEGMENT,
     header_option,
     parse_tracing,
     payload_option,
+    payloads,
     tracing_options,
 )
 from tcprism.features import machine
@@ -38,7 +40,7 @@ Examples:
   tcprism trace --pid 1234 --follow --payload 2000 a server and its workers, with payload
   tcprism trace --kinds all --host 10.0.0.0/8      also segments, for one network
   tcprism trace --format json --output tcp.json    one JSON object per line (docs/events.md)
-  tcprism trace --format pcapng --packets segments | wireshark -k -i -
+  tcprism trace --format pcapng | wireshark -k -i -
   tcprism trace --payload 200 -- curl http://host/ one command, from its first byte
   tcprism trace --tls --port 443                   what is inside TLS (docs/tls.md)
   tcprism trace --capture-filter 'tcp[tcpflags] & tcp-rst != 0'
@@ -53,7 +55,7 @@ An event must match every filter option given, and any one of the values of each
 @click.command(epilog=EPILOG, context_settings={"ignore_unknown_options": False})
 @options.filter_options
 @options.kinds_option(",".join(DEFAULT_KINDS))
-@payload_option(DEFAULT_PAYLOAD)
+@payload_option(DEFAULT_PAYLOAD, of=OR_SEGMENT)
 @header_option
 @capture_option
 @options.view_options
@@ -86,7 +88,7 @@ def _check(given: dict[str, Any]) -> dict[str, Any]:
     return {
         "kinds": kinds,
         "tls_records": given["layers"] == "all",
-        "payload": _payload(given),
+        **_payload(given, kinds),
         "options": _wants_options(given, kinds),
         **parse_tracing(given),
         "ordered": not given["count_only"],
@@ -94,7 +96,7 @@ def _check(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kinds(given: dict[str, Any]) -> tuple[str, ...]:
-    """Return the chosen kinds; a capture of segments has both directions if nobody says more."""
+    """Return the chosen kinds; a capture has segments of both directions if nobody says more."""
     kinds = options.parse_kinds(given.pop("kinds"))
     captures = given["capture_filter"] is not None
     source = click.get_current_context().get_parameter_source("kinds")
@@ -102,20 +104,29 @@ def _kinds(given: dict[str, Any]) -> tuple[str, ...]:
         if captures:
             require_segments(kinds)
         return kinds
-    return SEGMENT_KINDS if captures or given["packets"] == "segments" else kinds
+    written = given["form"] == "pcapng" and given["packets"] is None and not given["tls"]
+    return SEGMENT_KINDS if captures or written or given["packets"] == "segments" else kinds
 
 
 def _wants_options(given: dict[str, Any], kinds: Sequence[str]) -> bool:
     """Tell whether segments need the options of their TCP header: captures look at them."""
     captures = given["capture_filter"] is not None
-    written = given["form"] == "pcapng" and packets_of(given["packets"], kinds) == "segments"
-    return given.pop("options") or captures or written
+    return given.pop("options") or captures or _writes_segments(given, kinds)
 
 
-def _payload(given: dict[str, Any]) -> int:
-    """Check --payload; events that are only counted carry none."""
-    payload = options.parse_payload(given.pop("payload"))
-    return 0 if given["count_only"] else payload
+def _writes_segments(given: dict[str, Any], kinds: Sequence[str]) -> bool:
+    """Tell whether segments become the packets of a file."""
+    return given["form"] == "pcapng" and packets_of(given["packets"], kinds) == "segments"
+
+
+def _payload(given: dict[str, Any], kinds: Sequence[str]) -> dict[str, int]:
+    """Return the payload bytes of messages and of segments; what is only counted carries none."""
+    chosen = payloads(given, kinds)
+    if given["count_only"]:
+        return dict.fromkeys(chosen, 0)
+    if _writes_segments(given, kinds):
+        chosen["segment_payload"] = chosen["payload"]
+    return chosen
 
 
 def _request(parsed: dict[str, Any], chosen: Criteria) -> Request:

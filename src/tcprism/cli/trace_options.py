@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from tcprism.cli.options import parse_bytes, quiet_option, verbose_option, with_options
+from tcprism.cli.options import (
+    parse_bytes,
+    parse_payload,
+    quiet_option,
+    verbose_option,
+    with_options,
+)
 from tcprism.errors import UsageError
 from tcprism.events._wire import PAYLOAD_MAX
 from tcprism.probes import MECHANISMS
 from tcprism.ring import rings
-from tcprism.sources.request import DEFAULT_MAX_CONNECTIONS
+from tcprism.sources.request import DEFAULT_MAX_CONNECTIONS, payload_of_segments
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
-def payload_option(default: int) -> Callable[[Decorated], Decorated]:
-    """Return the option that says how much payload to take."""
+def payload_option(default: int, of: str = "message") -> Callable[[Decorated], Decorated]:
+    """Return the option that says how much payload to take, of what."""
     return click.option(
         "--payload",
         type=int,
         default=default,
         show_default=True,
         metavar="BYTES",
-        help=f"Payload bytes to capture per message, 0 to {PAYLOAD_MAX}.",
+        help=f"Payload bytes to capture per {of}, 0 to {PAYLOAD_MAX}.",
     )
+
+
+OR_SEGMENT = "message, or per segment where messages are not traced"
+
+
+def payloads(given: dict[str, Any], kinds: Sequence[str]) -> dict[str, int]:
+    """Return the bytes of messages and of segments that --payload asks for. Raises UsageError."""
+    payload = parse_payload(given.pop("payload"))
+    source = click.get_current_context().get_parameter_source("payload")
+    asked = None if source is ParameterSource.DEFAULT else payload
+    return {"payload": payload, "segment_payload": payload_of_segments(kinds, asked)}
 
 
 header_option = click.option(

@@ -36,6 +36,7 @@ DELIVERY = ("delivery",)
 LOSS = ("loss",)
 SEGMENTS = ("segment",)
 SEGMENT = ("segment", "loss")
+PAYLOAD = ("message", "tls", "segment")
 CONNECTION = ("connection",)
 SNAPSHOT = ("snapshot",)
 TOTALS = ("connection", "snapshot")
@@ -165,7 +166,7 @@ COLUMNS = [
     wire_column("seq", WITH_SEQ, "integer", missing=_seq_unknown),
     Column(
         "payload",
-        MESSAGES,
+        PAYLOAD,
         "string",
         "the payload captured, base64; null when there is none",
         None,
@@ -174,7 +175,7 @@ COLUMNS = [
     ),
     Column(
         "payload_text",
-        MESSAGES,
+        PAYLOAD,
         "string",
         r"the payload as text: printable ASCII unchanged, a backslash as `\\`, all else as `\xNN`",
         None,
@@ -183,7 +184,7 @@ COLUMNS = [
     ),
     Column(
         "payload_truncated",
-        MESSAGES,
+        PAYLOAD,
         "boolean",
         "whether payload holds only the first of the bytes",
         None,

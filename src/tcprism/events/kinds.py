@@ -244,6 +244,7 @@ for _family in (
             ),
         ),
         ring="busy",
+        payload=True,
     ),
     Family(
         "loss",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,19 +38,25 @@ Masked = np.ma.MaskedArray[Any, Any]
 Numbers = NDArray[np.int64]
 
 
-def with_options(part: Part) -> Part:
-    """Return segments with the options behind their records as derived columns.
+def with_options(part: Part, wanted: bool = True) -> Part:
+    """Return segments with the options behind their records as derived columns, if wanted.
 
-    They stand where other families have payload; a part without any stays as it is.
+    They stand where other families have payload, and payload behind them. A part without any stays
+    as it is.
     """
     if part.payload is None or "options_length" not in (part.rows.dtype.names or ()):
         return part
-    table = part.payload[:, :OPTIONS_MAX]
+    table, payload = part.payload[:, :OPTIONS_MAX], part.payload[:, OPTIONS_MAX:]
+    part = replace(part, payload=payload if payload.shape[1] else None)
+    return _derived(part, table) if wanted else part
+
+
+def _derived(part: Part, table: NDArray[np.uint8]) -> Part:
     lengths = np.minimum(part.rows["options_length"].astype(np.int64), table.shape[1])
     raw, width = np.ascontiguousarray(table).tobytes().hex(), 2 * table.shape[1]
     ends = (2 * lengths + np.arange(len(part)) * width).tolist()
     written = [raw[place * width : end] for place, end in enumerate(ends)]
-    return Part(part.rows, None, dict(part.derived), part.context).derive(
+    return part.derive(
         options=np.ma.MaskedArray(texts(written), lengths == 0),
         **_Options(table, lengths).columns(part.rows["flags"] & _SYN != 0),
     )

@@ -3,7 +3,10 @@
 from tcprism.probes import Hook, Probe, Program
 
 _KINDS = ("transmit", "probe")
-_NO_PACKET = "ecn and, as the packet has no header yet, its options: --options uses tracepoint"
+_NO_PACKET = (
+    "ecn, and as the packet has no header yet, its options and payload: if these are asked for,"
+    " tracepoint is used"
+)
 _NO_SOCKET = "resets and ACKs (of TIME-WAIT) that are sent without a socket, and SYN-ACKs"
 
 PROBE = Probe(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Part
-from tcprism.events._wire import LANES_A_CPU, OPTIONS_MAX, PAYLOAD_CLASSES
+from tcprism.events._wire import LANES_A_CPU, PAYLOAD_CLASSES
 from tcprism.events.kinds import FAMILIES, RECORDS, REGISTERED
 from tcprism.events.memory import keep_freed_memory
 from tcprism.ring import buffer
@@ -20,7 +20,6 @@ DEFAULT_SIZE = 64 << 20
 SMALLEST = 64 << 10
 LARGEST = 1 << 30
 _MOST_LANES = 64
-_WITH_OPTIONS = ("segment", "loss")
 
 # How long a record may take from its time stamp to its ring; later ones are sorted in as they come.
 SETTLE_NS = 20_000_000
@@ -35,31 +34,50 @@ _WAITING_AT_MOST = 64 << 20
 _HELD_RINGS = 4
 
 
-def sizes(kinds: Iterable[str], payload: int, size: int, options: bool = False) -> dict[str, int]:
+def sizes(
+    kinds: Iterable[str],
+    payload: int,
+    size: int,
+    options: bool = False,
+    segment_payload: int = 0,
+) -> dict[str, int]:
     """Return each ring's size in bytes, 0 for one that this run does not use.
 
-    With `options`, most segments come with those of their TCP header, in rings of their own.
+    With `options`, most segments come with those of their TCP header, in rings of their own; with
+    `segment_payload`, those that carry any come with so many bytes of it at most.
     """
     chosen = set(kinds)
     rings: dict[str, int] = {}
     for family, its_kinds in FAMILIES.items():
         most = size if chosen & set(its_kinds) else 0
-        if REGISTERED[family].payload:
+        if family == "segment":
+            rings |= _segment_sizes(segment_payload, most, options)
+        elif REGISTERED[family].payload:
+            rings[f"{family}_0"] = _share(most) if payload else most
             rings |= _payload_sizes(family, payload, most)
         else:
             rings[family] = _share(most) if REGISTERED[family].ring == "rare" else most
-        if options and family in _WITH_OPTIONS:
-            rings[f"{family}_{OPTIONS_MAX}"] = rings[family]
-            rings[family] = _share(rings[family])
+    rings["loss_40"] = rings["loss"] if options else 0
+    rings["loss"] = _share(rings["loss"]) if options else rings["loss"]
     return rings
 
 
-def _payload_sizes(family: str, payload: int, size: int) -> dict[str, int]:
-    """Return the sizes of a family's rings, one a class of payload."""
-    rings = {f"{family}_0": _share(size) if payload else size}
+def _segment_sizes(payload: int, size: int, options: bool) -> dict[str, int]:
+    """Return the sizes of the rings of segments that come without payload, and with it."""
+    without = _share(size) if payload else size
+    rings = {
+        "segment": _share(without) if options else without,
+        "segment_40": without if options else 0,
+    }
+    return rings | _payload_sizes("segment_40", payload, size)
+
+
+def _payload_sizes(before: str, payload: int, size: int) -> dict[str, int]:
+    """Return the sizes of rings of one name, one a class of payload."""
+    rings = {}
     below = 0
     for limit in PAYLOAD_CLASSES:
-        rings[f"{family}_{limit}"] = size if payload > below else 0
+        rings[f"{before}_{limit}"] = size if payload > below else 0
         below = limit
     return rings
 
@@ -100,9 +118,9 @@ def lay_out(layouts: dict[str, Layout], descriptor: Callable[[str], int]) -> Non
             buffer.lay_out(descriptor(f"{name}_lanes"), layout)
 
 
-def _payload_class(name: str) -> int:
-    limit = name.partition("_")[2]
-    return int(limit) if limit else 0
+def _behind(name: str) -> int:
+    """Return how many bytes follow each record in a ring: its name says how many of what."""
+    return sum(map(int, name.split("_")[1:]))
 
 
 def _dtype(name: str) -> np.dtype[np.void]:
@@ -117,7 +135,7 @@ def _to_part(name: str, words: Words) -> Part:
     heads: NDArray[np.void] = np.ndarray(
         len(raw), dtype, buffer=raw.data, strides=(raw.strides[0],)
     )
-    if not _payload_class(name):
+    if not _behind(name):
         return Part(heads)
     return Part(heads, raw[:, dtype.itemsize :])
 
@@ -254,4 +272,4 @@ class Rings:
 
 
 def _record_size(name: str) -> int:
-    return _dtype(name).itemsize + _payload_class(name)
+    return _dtype(name).itemsize + _behind(name)

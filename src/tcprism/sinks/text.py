@@ -57,7 +57,7 @@ class Text(LineSink):
         line.texts(self._identified(part))
         line.texts(details(part, clock))
         self._end_line(line, part)
-        if part.family in MESSAGES:
+        if part.family in MESSAGES or part.payload is not None:
             self._add_payload(line, part)
         return line.lines()
 

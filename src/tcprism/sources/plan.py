@@ -65,7 +65,7 @@ def probes_for(kinds: Sequence[str], options: bool = False) -> list[Probe]:
 def forced(request: Request, probes: Sequence[Probe]) -> dict[str, str]:
     """Return the mechanism to force; not on a probe that only knows the owners for others."""
     if request.mechanism is None:  # only as a packet has a segment its header
-        return {segment.PROBE.family: "tracepoint"} if request.options else {}
+        return {segment.PROBE.family: "tracepoint"} if request.reads_packets else {}
     kinds = set(request.kinds)
     return {p.family: request.mechanism for p in probes if kinds & set(p.kinds)}
 
@@ -111,6 +111,7 @@ def configuration(request: Request, storage: bool, layouts: dict[str, Layout]) -
         "kinds": sum(1 << NUMBERS[kind] for kind in request.kinds),
         "self_pid": 0 if request.include_self else own_pid(),
         "payload_limit": request.payload,
+        "segment_payload_limit": request.segment_payload,
         "owners_from_messages": owners_from(request.kinds) is message.PROBE,
         "owners_from_segments": owners_from(request.kinds) is segment.PROBE,
         "local_storage": storage,

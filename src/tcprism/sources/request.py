@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from tcprism.errors import UsageError
@@ -25,6 +26,7 @@ class Request:
     `tls_records`: messages that carry what tls_send and tls_recv show have their payload, too.
     `options`: segments come with the options of their TCP header.
     `skip_bodies`: messages in the middle of an HTTP/1 body of known length come without payload.
+    `segment_payload`: payload bytes a segment, from its packet.
     `redact`: overwrite secrets in payload, and what these regular expressions match; None: do not.
     Raises UsageError when the kinds make no sense together, or a size is out of its bounds.
     """
@@ -41,6 +43,7 @@ class Request:
     redact: tuple[str, ...] | None = None
     options: bool = False
     skip_bodies: bool = False
+    segment_payload: int = 0
 
     def __post_init__(self) -> None:
         if "acked" in self.kinds and "send" not in self.kinds:
@@ -50,12 +53,28 @@ class Request:
                 "--kinds: the messages that carry TLS tell which connection it uses:"
                 " add send and recv to the kinds"
             )
-        if self.options and self.mechanism not in (None, "tracepoint"):
+        if self.reads_packets and self.mechanism not in (None, "tracepoint"):
+            what = "TCP options" if self.options else "payload of segments"
             raise UsageError(
-                f"--hooks {self.mechanism} sees no TCP options: use --hooks tracepoint, or neither"
+                f"--hooks {self.mechanism} sees no {what}: use --hooks tracepoint, or neither"
             )
         _check_bounds("payload", self.payload, 0, PAYLOAD_MAX)
+        _check_bounds("payload of segments", self.segment_payload, 0, PAYLOAD_MAX)
         _check_bounds("ring size", self.ring_size, rings.SMALLEST, rings.LARGEST)
+
+    @property
+    def reads_packets(self) -> bool:
+        """Whether segments come with what only their packet has."""
+        return self.options or self.segment_payload > 0
+
+
+def payload_of_segments(kinds: Collection[str], payload: int | None) -> int:
+    """Return the payload bytes a segment where so many were asked for; None: nobody did.
+
+    Where messages are traced, they have these bytes.
+    """
+    here = {"transmit", "probe", "receive"} & {*kinds} and not {"send", "recv"} & {*kinds}
+    return payload or 0 if here else 0
 
 
 def _check_bounds(name: str, value: int, least: int, most: int) -> None:

@@ -53,7 +53,9 @@ class Tracing:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.ended = False
-        self.stages: Sequence[Stage] = () if request.redact is None else (Redact(request.redact),)
+        self.stages: Sequence[Stage] = ()
+        if request.redact is not None:
+            self.stages = (Redact(request.redact, segments=request.segment_payload > 0),)
         self._received = Received()
         self._latest = 0
         self._clock_offset_ns = _clock_offset_ns()
@@ -62,7 +64,13 @@ class Tracing:
     def __enter__(self) -> Self:
         machine.require()
         request = self.request
-        sizes = rings.sizes(request.kinds, request.payload, request.ring_size, request.options)
+        sizes = rings.sizes(
+            request.kinds,
+            request.payload,
+            request.ring_size,
+            request.options,
+            request.segment_payload,
+        )
         layouts = rings.layouts(sizes, os.cpu_count() or 1)
         with ExitStack() as stack:
             root = cgroup_root()
@@ -149,8 +157,8 @@ class Tracing:
             replace(part, rows=without_other_scopes(part.rows), context=self._context)
             for part in parts
         ]
-        if self.request.options:
-            parts = [with_options(part) for part in parts]
+        if self.request.reads_packets:
+            parts = [with_options(part, self.request.options) for part in parts]
         batch = Batch(parts, self._clock_offset_ns)
         self._received.add(batch)
         return batch

@@ -6,6 +6,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,14 @@ from numpy.typing import NDArray
 from tcprism.errors import UsageError
 from tcprism.events import Batch, Part
 from tcprism.events.connection import connection_keys
+from tcprism.events.names import TcpFlag
 from tcprism.protocols.hpack_literals import HUFFMAN_ASTERISK, Literal
 from tcprism.protocols.http2_literals import Http2Literals, begins
 
 STREAMS_MAX = 65_536  # of which the end of the latest message is remembered
 MASK = ord("*")
 
+_SEQUENCES, _HALF = (1 << 32) - 1, 1 << 31
 _STATUS = 3  # digits
 _TAIL = 48  # bytes: the longest name of a secret, and what stands between it and the secret
 _NAMES = rb"(?:access_|refresh_|id_)?token|pass(?:word|wd)?|pwd|(?:client_)?secret|api_?key"
@@ -43,10 +46,28 @@ _Span = tuple[int, int, int, int]
 
 @dataclass(slots=True)
 class _Stream:
-    """What is remembered of one direction of a connection: the end of the latest message."""
+    """What is remembered of one direction of a connection: the end of the latest message.
+
+    Of segments, also the sequence number up to which all bytes were seen, None: some are missing.
+    """
 
     tail: bytes = b""
     http2: Http2Literals | None = None
+    seen_to: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A message or segment: its stream, the bytes captured, and how many were not.
+
+    Of a segment also where its first byte stands, and whether the stream begins with it.
+    """
+
+    key: tuple[int, ...]
+    data: bytes
+    missing: int
+    seq: int | None = None
+    begins: bool = False
 
 
 class Redact:
@@ -56,17 +77,22 @@ class Redact:
     matches. A secret may begin in one message and end in the next. In the headers of HTTP/2, a
     whole value is overwritten that has one, and each whose name is not in the block. What is
     compressed otherwise is not looked into. Raises UsageError for what is no expression.
+
+    Messages begin where a program begins to write, segments anywhere: of these, with `segments`,
+    all is overwritten that comes behind bytes that are missing. It must be shown each of them.
     """
 
-    def __init__(self, more: Iterable[str] = ()) -> None:
+    def __init__(self, more: Iterable[str] = (), segments: bool = False) -> None:
         own = [_compiled(text) for text in more]
         self._secrets = [re.compile(b"|".join(_SECRETS), re.IGNORECASE), *own]
         self._card = re.compile(_CARD)
         self._streams: OrderedDict[tuple[int, ...], _Stream] = OrderedDict()
+        self._families = ("message", "tls", *(("segment",) if segments else ()))
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the batch without secrets."""
-        told = [part for part in batch.parts if part.payload is not None]
+        wanted = [part for part in batch.parts if part.family in self._families and len(part)]
+        told = [part for part in wanted if part.payload is not None or part.family == "segment"]
         found = self._find(told) if told else {}
         parts = [
             replace(part, payload=_overwritten(part.payload, found[id(part)]))
@@ -78,21 +104,38 @@ class Redact:
 
     def _find(self, parts: list[Part]) -> dict[int, list[_Span]]:
         """Return what to overwrite in which parts: row, begin, end and with what."""
-        columns = [zip(_keys(part), part.payloads(), _missing(part), strict=True) for part in parts]
-        messages = [[*column] for column in columns]
+        columns = [[*map(_Told, *_columns(part))] for part in parts]
         found: dict[int, list[_Span]] = {}
         for place, row in zip(*(each.tolist() for each in Batch(parts).order()), strict=True):
-            key, data, missing = messages[place][row]
-            for begin, end, fill in self._in_message(key, data, missing):
+            told = columns[place][row]
+            stream = self._streams.pop(told.key, None) or _Stream()
+            self._streams[told.key] = stream
+            spans = self._in_message if told.seq is None else self._in_segment
+            for begin, end, fill in spans(stream, told):
                 if end > begin:
                     found.setdefault(id(parts[place]), []).append((row, begin, end, fill))
         while len(self._streams) > STREAMS_MAX:
             self._streams.popitem(last=False)
         return found
 
-    def _in_message(self, key: tuple[int, ...], data: bytes, missing: int) -> Iterator[_Fill]:
-        stream = self._streams.pop(key, None) or _Stream()
-        self._streams[key] = stream
+    def _in_segment(self, stream: _Stream, told: _Told) -> Iterator[_Fill]:
+        assert told.seq is not None
+        if told.begins:
+            stream.tail, stream.http2, stream.seen_to = b"", None, told.seq
+        size = len(told.data) + told.missing
+        if not size:
+            return
+        end = told.seq + size & _SEQUENCES
+        if stream.seen_to == told.seq:
+            yield from self._in_message(stream, told)
+            stream.seen_to = None if told.missing else end
+            return
+        yield 0, len(told.data), MASK
+        if stream.seen_to is not None and stream.seen_to - end & _SEQUENCES >= _HALF:
+            stream.seen_to = None  # it brings more than what was seen
+
+    def _in_message(self, stream: _Stream, told: _Told) -> Iterator[_Fill]:
+        data, missing = told.data, told.missing
         if not stream.http2 and begins(data):
             stream.http2 = Http2Literals()
         if stream.http2:
@@ -144,10 +187,16 @@ def _keys(part: Part) -> list[tuple[int, ...]]:
     return [*zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def _missing(part: Part) -> list[int]:
-    """Return how many bytes of each message were not captured."""
-    missing: list[int] = (part.rows["bytes"].astype(np.int64) - part.payload_lengths()).tolist()
-    return missing
+def _columns(part: Part) -> Iterator[list[Any]]:
+    """Yield the fields of `_Told`, as far as those of a part have them."""
+    rows = part.rows
+    yield _keys(part)
+    yield part.payloads()
+    yield (rows["bytes"].astype(np.int64) - part.payload_lengths()).tolist()
+    if part.family == "segment":
+        syn = rows["flags"] & TcpFlag.SYN != 0
+        yield (rows["seq"] + syn).astype(np.uint32).tolist()
+        yield syn.tolist()
 
 
 def _compiled(text: str) -> re.Pattern[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,9 +80,15 @@ class Packets:
 
 def concatenated(packets: Sequence[Packets]) -> Packets:
     """Return packets of several kinds in time order."""
+    widest = max(each.payload.shape[1] for each in packets)
+    packets = [replace(each, payload=_padded(each.payload, widest)) for each in packets]
     columns = (np.concatenate([getattr(p, f.name) for p in packets]) for f in fields(Packets))
     whole = Packets(*columns)
     return whole.take(np.argsort(whole.event["ts_ns"], kind="stable"))
+
+
+def _padded(payload: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    return np.pad(payload, ((0, 0), (0, width - payload.shape[1])))
 
 
 def no_options(count: int) -> tuple[NDArray[np.uint8], Numbers]:

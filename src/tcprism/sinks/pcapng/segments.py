@@ -1,4 +1,4 @@
-"""Segments as packets of both directions: the TCP header as the hook saw it, without payload."""
+"""Segments as packets of both directions: the TCP header as the hook saw it, and its payload."""
 
 from __future__ import annotations
 
@@ -142,6 +142,7 @@ def _packets(part: Part, scales: NDArray[np.object_]) -> Packets:
     first = piece * step[whole]
     sizes = np.clip(length[whole] - first, 0, step[whole])
     window = np.where(BY_NAME["window"].mask(part), WINDOW_UNKNOWN, part.rows["window"])
+    payload, captured = _payload(part, whole, first, sizes)
     options, options_length = _options(part)
     return Packets(
         event=heads(part)[whole],
@@ -151,8 +152,8 @@ def _packets(part: Part, scales: NDArray[np.object_]) -> Packets:
         flags=_flags(rows["flags"], piece, last),
         window=window[whole].astype(np.uint16),
         length=sizes,
-        payload=np.zeros((len(whole), 0), np.uint8),
-        captured=np.zeros(len(whole), np.int64),
+        payload=payload,
+        captured=captured,
         options=options[whole],
         options_length=options_length[whole],
         ecn=(rows["flags"] >> ECN_SHIFT).astype(np.uint8),
@@ -171,6 +172,17 @@ def _pieces(part: Part, length: Numbers) -> tuple[Numbers, Numbers]:
     size = np.where(known, size, -(-length // pieces))
     pieces = np.where(known & (length > 0), -(-length // np.maximum(size, 1)), pieces)
     return pieces, size
+
+
+def _payload(
+    part: Part, whole: NDArray[np.intp], first: Numbers, sizes: Numbers
+) -> tuple[NDArray[np.uint8], Numbers]:
+    """Return the bytes of each packet that were recorded with its segment, and how many."""
+    if part.payload is None or not len(whole):
+        return np.zeros((len(whole), 0), np.uint8), np.zeros(len(whole), np.int64)
+    captured = np.clip(part.payload_lengths()[whole] - first, 0, sizes)
+    places = np.minimum(first[:, None] + np.arange(captured.max()), part.payload.shape[1] - 1)
+    return part.payload[whole[:, None], places], captured
 
 
 def _options(part: Part) -> tuple[NDArray[np.uint8], Numbers]:

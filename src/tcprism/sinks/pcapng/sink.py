@@ -34,8 +34,8 @@ _OPTIONS = 1 << 16  # remembered at most
 class Pcapng(Sink):
     """Writes packets to a binary file as pcapng, at once for each batch.
 
-    `source` says what they are: the segments that left this machine, or packets made of the
-    messages of both directions, which carry payload, or of the plaintext of TLS.
+    `source` says what they are: the segments that left this machine or arrived, or packets made of
+    the messages of both directions, or of the plaintext of TLS.
     """
 
     def __init__(self, file: BinaryIO, source: Source = "segments") -> None:
@@ -48,7 +48,7 @@ class Pcapng(Sink):
 
     def write(self, batch: Batch) -> None:
         """Write a batch's packets in time order."""
-        for piece in batch.split(_EVENTS_AT_ONCE):
+        for piece in batch.split(_events_at_once(batch)):
             packets = self._make(piece)
             if packets is None:
                 continue
@@ -107,6 +107,13 @@ class Pcapng(Sink):
             self._processes[pid, comm] = len(self._processes)
             self._file.write(blocks.process(pid, comm))
         return self._processes[pid, comm]
+
+
+def _events_at_once(batch: Batch) -> int:
+    """Return how many events to turn into packets at once: a segment may be many."""
+    widths = (part.payload.shape[1] for part in batch.parts if part.payload is not None)
+    widest = max(widths, default=0)
+    return min(_EVENTS_AT_ONCE, _BYTES_AT_ONCE // (1 + widest))
 
 
 def _comment(pid: int, comm: bytes, note: str, piece: int, pieces: int) -> str:
