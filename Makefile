@@ -60,6 +60,7 @@ docs: $(DEVELOPMENT) $(OBJECT) ## make generated files again: record types, refe
 	$(PY) tools/generate_metrics_doc.py
 	$(PY) tools/generate_dashboard.py
 	$(PY) tools/generate_api_doc.py
+	$(PY) tools/generate_fleet.py
 	$(PY) tools/generate_man.py
 
 clean: ## remove .venv and everything that was built

@@ -9,7 +9,8 @@
         ├── LibraryMissing    no libbpf or libpcap, or one that is too old
         ├── ExtraMissing      a Python library that is not installed, named
         ├── KernelRefused     the kernel refused every way to see a kind of event
-        └── OutputError       the output cannot be written
+        ├── OutputError       the output cannot be written
+        └── ServerError       ClickHouse is not there, or refuses
 
 Each message is one sentence that says what to do.
 """
@@ -53,6 +54,14 @@ class KernelRefused(MachineError):
 
 class OutputError(MachineError):
     """The output cannot be written."""
+
+
+class ServerError(MachineError):
+    """ClickHouse is not there, or refuses; `code` is its number of the error, if any."""
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class ExtraMissing(MachineError):

@@ -33,7 +33,7 @@ def classes() -> dict[str, type[errors.Error]]:
 def test_the_tree() -> None:
     parents, statuses = drawn()
     assert {name: found.__mro__[1].__name__ for name, found in classes().items()} == parents
-    assert len(parents) == 10
+    assert len(parents) == 11
     assert statuses == {"UsageError": 2, "RecordingError": 1, "MachineError": 1}
 
 

@@ -10,7 +10,9 @@ import click
 
 from tcprism import interrupts
 from tcprism.cli import options
+from tcprism.cli.clickhouse import clickhouse_option, credentials_option
 from tcprism.cli.configuration import config_option
+from tcprism.cli.fleet_sink import fleet_of, spool_options
 from tcprism.cli.output import create, print_ledger
 from tcprism.cli.serving import (
     PROMETHEUS,
@@ -53,6 +55,8 @@ Examples:
   tcprism serve --requests --tls --port 443        also those inside TLS, of one port
   tcprism serve --prometheus 10.0.0.5:9878         at another address
   tcprism serve --otlp http://127.0.0.1:4318       also pushed to a collector of OpenTelemetry
+  tcprism serve --clickhouse https://clickhouse.example:8443 --spool /var/lib/tcprism-spool
+                                                   also into the tables of a fleet
   tcprism serve --record /var/lib/tcprism --keep 2G
                                                    also a recording of the latest 2 GB
   tcprism serve --web --requests                   also the page: prints its address
@@ -76,6 +80,9 @@ privileges."""
     help="Where Prometheus finds the metrics; off: nowhere.",
 )
 @click.option("--otlp", metavar="URL", help="Also push the metrics to a collector, by OTLP.")
+@clickhouse_option("Also insert what is traced into a fleet's tables: http://HOST:8123/DATABASE.")
+@credentials_option
+@spool_options
 @click.option("--record", metavar="DIR", help="Also record what is traced below this folder.")
 @click.option(
     "--keep",
@@ -114,27 +121,35 @@ privileges."""
 )
 @serving_options
 def command(**given: Any) -> None:
-    """Run always: metrics for Prometheus and OTLP, a recording in a bounded place."""
+    """Run always: metrics for Prometheus and OTLP, a bounded recording, ClickHouse."""
     requests = given.pop("requests")
     peers = Peers(given.pop("config"))
     address = parse_prometheus(given.pop("prometheus"))
     url = None if (otlp := given.pop("otlp")) is None else Url(otlp)
     record, keep = given.pop("record"), parse_keep(given.pop("keep"))
     web, memory = given.pop("web"), options.parse_memory(given.pop("web_memory"), "--web-memory")
-    if not (address or url or record or web):
+    if not (address or url or record or web or given["clickhouse"]):
         raise UsageError("nothing would come of it: give --prometheus ADDRESS:PORT or --record DIR")
-    user = find_user(given.pop("user"), record is not None)
+    user = find_user(given.pop("user"), bool(record or given["spool"]))
+    fleet = fleet_of(given, user)
     place = None if record is None else Place(record, keep, options.filter_texts(dict(given)), user)
-    request = _request(given, requests, record is not None, web is not None)
+    request = _request(given, requests, record is not None, bool(web or fleet))
     processes = Processes(machine.proc_is_of_host())
     metrics = Metrics(Owners(peers, processes, Listeners(ephemeral_ports())))
     pulse = Pulse()
     endpoint = Endpoint(address, metrics.families, pulse.beats) if address else None
     page = Page(web, memory) if web else None
-    needs = Needs(user, (place.path,) if place else (), (url.port,) if url else ())
+    needs = Needs(
+        user,
+        [*((place.path,) if place else ()), *(fleet.writable if fleet else ())],
+        [*((url.port,) if url else ()), *((fleet.port,) if fleet else ())],
+        fleet.readable if fleet else (),
+    )
     sinks: list[Sink] = [metrics, pulse, Notify()]
     if place:
         sinks.append(place.sink(create))
+    if fleet:
+        sinks.append(fleet.sink)
     if url:
         sinks.append(Otlp(url, metrics.families))
     if page:

@@ -42,6 +42,29 @@ def parse_keep(text: str) -> int:
     return size
 
 
+def private_folder(option: str, text: str, user: User | None) -> Path:
+    """Return a folder that is the user's and that nobody else may enter; make it if need be.
+
+    Raises OutputError.
+    """
+    path = Path(text).absolute()
+    uid = user.uid if user else os.geteuid()
+    try:
+        if not path.exists():
+            path.mkdir(mode=0o700)
+            own(path, user)
+        found = path.stat()
+    except OSError as error:
+        raise OutputError(f"--{option}: cannot make {text}: {error.strerror}") from error
+    if not path.is_dir() or found.st_uid != uid or found.st_mode & 0o077:
+        who = user.name if user else "this user"
+        raise OutputError(
+            f"--{option}: {text} must be a folder that {who} owns and nobody else may enter:"
+            " name one that is not there yet, or another --user"
+        )
+    return path
+
+
 class Place:
     """Where recordings go: a folder of the user whom the run goes on as, and of nobody else.
 
@@ -52,23 +75,9 @@ class Place:
         self, text: str, keep: int, filters: Mapping[str, tuple[str, ...]], user: User | None
     ) -> None:
         require("pyarrow", "arrow")
-        self.path = Path(text).absolute()
+        self.path = private_folder("record", text, user)
         self._keep = keep
         self._filters = filters
-        uid = user.uid if user else os.geteuid()
-        try:
-            if not self.path.exists():
-                self.path.mkdir(mode=0o700)
-                own(self.path, user)
-            found = self.path.stat()
-        except OSError as error:
-            raise OutputError(f"--record: cannot make {text}: {error.strerror}") from error
-        if not self.path.is_dir() or found.st_uid != uid or found.st_mode & 0o077:
-            who = user.name if user else "this user"
-            raise OutputError(
-                f"--record: {text} must be a folder that {who} owns and nobody else may enter:"
-                " name one that is not there yet, or another --user"
-            )
 
     def sink(self, create: Create) -> Sink:
         """Return what records; `create` makes a file."""

@@ -121,7 +121,7 @@ class Writer:
         return notes
 
     def _write(self, more: dict[str, Any]) -> None:
-        batch = Batch(list(_joined(self._waiting)), self._clock_offset_ns)
+        batch = Batch(list(joined(self._waiting)), self._clock_offset_ns)
         self._waiting = []
         notes = encode(self._notes(batch.parts) | more)
         self._stream.write_batch(to_record_batch(batch), custom_metadata=notes)
@@ -135,7 +135,7 @@ def _rows_at_most(batch: Batch) -> int:
     return max(1, min(ROWS_AT_ONCE, PAYLOAD_AT_MOST // max(widths, default=1)))
 
 
-def _joined(parts: Iterable[Part]) -> Iterator[Part]:
+def joined(parts: Iterable[Part]) -> Iterator[Part]:
     """Yield the parts with those of one ring in one piece."""
     families = list(RECORDS)
     rings: dict[tuple[int, int], list[Part]] = {}

@@ -51,12 +51,13 @@ class User:
 class Needs:
     """What a run goes on to do: it writes below `writable`, and connects to TCP ports if any.
 
-    `user` is None to stay who it is.
+    `readable` are files that it opens when it connects. `user` is None to stay who it is.
     """
 
     user: User | None
     writable: Sequence[Path] = ()
     connects: Sequence[int] = ()
+    readable: Sequence[Path] = ()
 
 
 def find_user(name: str | None, records: bool) -> User | None:
@@ -135,7 +136,7 @@ def _confine(needs: Needs, kept: Sequence[int]) -> list[str]:
     readable = (*_SYSTEM, *_own_places(), *map(str, cgroup_roots()))
     if needs.connects:
         told = (os.environ[name] for name in _CERTIFICATES if name in os.environ)
-        readable = (*readable, *_NAMES, *told)
+        readable = (*readable, *_NAMES, *told, *map(str, needs.readable))
     files = confinement.restrict_files(readable, map(str, needs.writable), needs.connects)
     calls = confinement.refuse_system_calls(sockets=bool(needs.connects))
     name = needs.user.name if needs.user else pwd_name(os.geteuid())

@@ -1,0 +1,1 @@
+"""Many hosts in one ClickHouse: its tables, what is inserted there, and what is read back."""
