@@ -103,21 +103,51 @@ SEC("uprobe") int tls_encrypted(struct pt_regs *ctx)
 	struct tls_session_key key = {};
 	struct tls_call *call;
 	struct thread thread;
-	u64 hash;
 
 	read_thread(&thread);
 	call = tls_call_of(&thread);
-	if (!call || call->kind == TLS_NO_CALL || (s32)ctx->dx < FINGERPRINT_END)
+	if (!call || call->kind == TLS_NO_CALL || (s32)ctx->dx <= 0)
 		return 0;
 	call->carried += ctx->dx;
 	key.session = call->session;
 	key.pid = thread.pid;
-	if (bpf_map_lookup_elem(&tls_sessions, &key))
+	tls_wrote(&key, ctx->di, ctx->si, ctx->dx);
+	return 0;
+}
+
+/* int BIO_read(bio, data, length), or a function behind it that reads from memory: this is what the session decrypts. */
+SEC("uprobe") int tls_decrypts(struct pt_regs *ctx)
+{
+	struct tls_call *call;
+	struct thread thread;
+
+	read_thread(&thread);
+	call = tls_call_of(&thread);
+	if (!call || call->kind == TLS_NO_CALL)
 		return 0;
-	hash = fingerprint(ctx->si);
-	if (!hash)
+	call->reading_from = ctx->di;
+	call->reading = ctx->si;
+	return 0;
+}
+
+SEC("uretprobe") int tls_decrypts_returned(struct pt_regs *ctx)
+{
+	struct tls_session_key key = {};
+	struct tls_call *call;
+	struct thread thread;
+	u64 bytes;
+
+	read_thread(&thread);
+	call = tls_call_of(&thread);
+	if (!call || call->kind == TLS_NO_CALL || !call->reading)
 		return 0;
-	bpf_map_update_elem(&tls_ciphertexts, &hash, &key, 0);
-	WRITE_ONCE(tls_ciphertext_ns, bpf_ktime_get_ns());
+	bytes = call->reading;
+	call->reading = 0;
+	if ((s32)ctx->ax <= 0)
+		return 0;
+	call->carried += ctx->ax;
+	key.session = call->session;
+	key.pid = thread.pid;
+	tls_took(&key, call->reading_from, bytes, ctx->ax);
 	return 0;
 }

@@ -29,9 +29,9 @@ CLOCK_OFFSET_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
 EVENT = "<QQQ IIII 16s 16s 16s HH BBB x H 2x II i I 4x"
 # struct message: requested unread_us, duration_ns, payload_length, payload_unavailable, reserved
 MESSAGE_END = "<II Q I B 3x"
-# struct tls_message: session, duration_ns, requested encrypted_bytes payload_length,
-# payload_unavailable socket_source, reserved
-TLS_END = "<Q Q III BB 2x"
+# struct tls_message: session, duration_ns, stream_offset, requested encrypted_bytes payload_length
+# missed_bytes, payload_unavailable socket_source, reserved
+TLS_END = "<QQQ IIII BB 6x"
 # struct delivery: send_ts_ns, unsent_us unacked_us
 DELIVERY_END = "<Q II"
 # struct segment: end_seq ack window cwnd srtt_us packets_out, segs, ca_state cause arrival,
@@ -104,10 +104,10 @@ def message(
 
 
 def tls(
-    head: bytes, session: int, duration_ns: int, requested: int, encrypted: int, source: int,
-    payload: bytes,
+    head: bytes, session: int, duration_ns: int, offset: int, requested: int, encrypted: int,
+    missed: int, source: int, payload: bytes,
 ) -> bytes:  # fmt: skip
-    end = (session, duration_ns, requested, encrypted, len(payload), 0, source)
+    end = (session, duration_ns, offset, requested, encrypted, len(payload), missed, 0, source)
     return head + struct.pack(TLS_END, *end) + payload.ljust(PAYLOAD_CLASS, b"\xee")
 
 
@@ -147,12 +147,12 @@ MESSAGES = [
             b"", 1),
 ]  # fmt: skip
 TLS = [
-    tls(event(1_490_000_000, TLS_SEND, CURL, IPV4, 44, 4_294_967_290), 0x55D0C0FFEE00, 21_000, 44,
-        66, 1, REQUEST),
-    tls(event(1_490_100_000, TLS_RECV, CURL, IPV4, 9, 0, flags=0x8000), 0x55D0C0FFEE00, 900, 20,
-        0, 2, ODD),
+    tls(event(1_490_000_000, TLS_SEND, CURL, IPV4, 44, 4_294_967_290), 0x55D0C0FFEE00, 21_000,
+        0, 44, 66, 0, 1, REQUEST),
+    tls(event(1_490_100_000, TLS_RECV, CURL, IPV4, 9, 0, flags=0x8000), 0x55D0C0FFEE00, 900,
+        1448, 20, 0, 222, 2, ODD),
     tls(event(1_490_200_000, TLS_SEND, NO_SOCKET, NOWHERE, 65536, 0, flags=0x8000), 0x7F0000001000,
-        5_000, 70_000, 0, 0, LONG),
+        5_000, 0, 70_000, 0, UNKNOWN_32, 0, LONG),
 ]  # fmt: skip
 DELIVERIES = [
     delivery(event(1_040_100_000, ACKED, CURLS_SOCKET, IPV4, 44, 4_294_967_290),

@@ -22,12 +22,6 @@ def test_what_a_program_wrote_and_read(programs: dict[str, Seen], way: str) -> N
     assert payloads(programs[way].events) == programs[way].told
 
 
-@pytest.mark.parametrize("way", [way for way in tls_talk.WAYS if way != "in_memory"])
+@pytest.mark.parametrize("way", tls_talk.WAYS)
 def test_the_records_that_carry_it(programs: dict[str, Seen], way: str) -> None:
     check_records(programs[way])
-
-
-def test_a_session_in_memory_has_its_socket(programs: dict[str, Seen]) -> None:
-    events = programs["in_memory"].events
-    assert {event["socket_source"] for event in events} == {"ciphertext"}
-    assert {event["seq"] for event in events} == {None}

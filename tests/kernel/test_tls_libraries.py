@@ -116,6 +116,37 @@ def test_a_library_that_appears(netns: Netns, tmp_path: Path, libraries: Path) -
     assert moved == [("tls_send", LINE), ("tls_recv", LINE[-2::-1] + b"\n")]
 
 
+def test_a_hello_of_a_library_that_was_not_known(
+    netns: Netns, tmp_path: Path, libraries: Path
+) -> None:
+    """It has the library read at once: nobody looks at the rings meanwhile."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate(tmp_path))
+    with netns.socket() as listener, Tracing(request(netns)) as tracing:
+        assert tracing.libraries
+        listener.bind(("127.0.0.1", 4433))
+        listener.listen()
+        with client(netns, libraries) as process:
+            assert process.stdin
+            process.stdin.write(LINE)
+            process.stdin.flush()
+            plain, _ = listener.accept()
+            assert plain.recv(1, socket.MSG_PEEK)  # the hello
+            deadline = time.monotonic() + PATIENCE
+            while not any(
+                each.name.startswith(f"{libraries}/") for each in tracing.libraries.hooked
+            ):
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+            with context.wrap_socket(plain, server_side=True) as session:
+                assert session.recv(100) == LINE
+        tracing.stop()
+        events: list[Event] = []
+        while len(batch := tracing.drain()):
+            events += [event for event in batch if event.pid == process.pid]
+    assert [event["payload"] for event in events if event.kind == "tls_send"] == [LINE]
+
+
 # Has OpenSSL hand what it encrypts to a function of its own, as Node does, and sends it later. It
 # asks for each line that it is told to, on a connection of its own; an empty line ends it.
 OWN_BIO = """

@@ -55,6 +55,7 @@ FAMILY_KEYS = {
     "tls": [
         *("flags", "requested", "duration_ns", "seq", "payload", "payload_text"),
         *("payload_truncated", "payload_unavailable", "session", "encrypted_bytes"),
+        *("stream_offset", "missed_bytes"),
         "socket_source",
     ],
 }

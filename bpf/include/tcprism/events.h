@@ -94,6 +94,7 @@ enum payload_reason {
 
 #define DURATION_UNKNOWN 0xffffffffffffffffULL
 #define REQUESTED_UNKNOWN 0xffffffffU
+#define BYTES_UNKNOWN 0xffffffffU
 #define MICROSECONDS_UNKNOWN 0xffffffffU
 
 /* A process called into TCP. Its payload, if any, follows in the record. */
@@ -123,12 +124,14 @@ struct tls_message {
 	struct event event;
 	u64 session DOC("the library's object of the session (SSL *), an address in the process");
 	u64 duration_ns;
+	u64 stream_offset DOC("bytes of plaintext that the session had moved in this direction before, since tcprism knows its connection");
 	u32 requested;
 	u32 encrypted_bytes DOC("bytes of the TLS records that carry it, from seq on; 0: those of the call before, or not known");
 	u32 payload_length;
+	u32 missed_bytes DOC("bytes of TLS records that had moved in this direction by then outside of the calls that are read, so that their plaintext is missing; null if its first records were not seen");
 	u8 payload_unavailable;
 	u8 socket_source DOC("how the connection of a TLS message is known: call (the call itself used it), session (an earlier call did), ciphertext (its records were sent there); none: it is not, the addresses are :: and the ports 0");
-	u8 reserved[2];
+	u8 reserved[6];
 };
 
 #define CA_STATE_UNKNOWN 0xff

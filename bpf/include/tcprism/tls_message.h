@@ -37,6 +37,7 @@ INLINE void tls_enter(const struct pt_regs *ctx, u32 kind, u64 buffer, u64 lengt
 	call->requested = MIN(length, REQUESTED_UNKNOWN);
 	call->depth = 0;
 	call->carried = 0;
+	call->reading = 0;
 	call->start_ns = bpf_ktime_get_ns();
 	call->kind = kind;
 }
@@ -51,6 +52,8 @@ struct tls_caller {
 	u32 bytes;
 	u32 encrypted, seq;
 	u32 flags;
+	u32 missed;
+	u64 stream_offset;
 };
 
 /* The connection of a session, all zero where it is not known, and the records whose plaintext has been moved. */
@@ -59,20 +62,25 @@ INLINE void tls_find(struct tls_caller *caller, const struct tls_call *call)
 	struct tls_session_key key = { .session = call->session, .pid = caller->thread.pid };
 	struct tls_session *session = bpf_map_lookup_elem(&tls_sessions, &key);
 	u32 direction = call->kind == KIND_TLS_RECV;
+	struct tls_stream *stream;
 
 	caller->flags = MESSAGE_SEQ_UNKNOWN;
+	caller->missed = BYTES_UNKNOWN;
 	if (!session)
 		return;
+	stream = &session->streams[direction];
 	session->messages = true;
 	caller->socket = session->socket;
 	caller->connection = session->connection;
 	caller->source = session->source;
-	if (session->source != SOCKET_CALL)
-		return;
-	caller->encrypted = stream_take(&session->streams[direction], !direction, &caller->seq);
-	if (!caller->encrypted)
+	caller->stream_offset = stream->plaintext;
+	stream->plaintext += caller->bytes;
+	if (stream->from_hello)
+		caller->missed = stream->missed;
+	caller->encrypted = stream_take(stream, !direction, &caller->seq);
+	if (!caller->encrypted && session->source == SOCKET_CALL)
 		caller->source = SOCKET_SESSION;
-	if (!caller->encrypted || !session->streams[direction].known)
+	if (!caller->encrypted || !stream->known)
 		caller->seq = 0;
 	else
 		caller->flags = 0;
@@ -99,6 +107,8 @@ INLINE void tls_fill(struct tls_message *m, const struct tls_caller *caller, con
 	m->duration_ns = now_ns - call->start_ns;
 	m->requested = call->requested < caller->bytes ? REQUESTED_UNKNOWN : call->requested; /* of several buffers */
 	m->encrypted_bytes = caller->encrypted;
+	m->stream_offset = caller->stream_offset;
+	m->missed_bytes = caller->missed;
 	m->payload_length = payload_length;
 	m->payload_unavailable = payload_length || !config.payload_limit ? PAYLOAD_AVAILABLE :
 				 call->buffer ? PAYLOAD_FAULT : PAYLOAD_SPLICED;
@@ -179,24 +189,14 @@ INLINE void tls_handshaken(const struct thread *thread, const struct tls_call *c
 		stream_handshaken(&session->streams[i], session->streams[0].is_client);
 }
 
-/* Something was sent that neither TCP nor the library's memory took: it is in the program's own memory. */
-INLINE void tls_see_unseen(void)
-{
-	u32 zero = 0;
-	u64 *unseen = bpf_map_lookup_elem(&tls_sent_unseen, &zero);
-
-	if (unseen)
-		WRITE_ONCE(*unseen, true);
-}
-
 INLINE void tls_leave(const struct thread *thread, struct tls_call *call, s32 bytes)
 {
 	if (call->kind == TLS_HANDSHAKE) {
 		if (bytes >= 0)
 			tls_handshaken(thread, call);
 	} else if (call->kind != TLS_OTHER && bytes > 0 && kind_wanted(call->kind)) {
-		if (call->kind == KIND_TLS_SEND && !call->carried)
-			tls_see_unseen();
+		if (call->kind == KIND_TLS_SEND && !call->carried) /* it is in the program's own memory */
+			tls_set(&tls_sent_unseen);
 		tls_record(thread, call, bytes);
 	}
 	call->kind = TLS_NO_CALL;

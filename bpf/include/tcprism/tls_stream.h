@@ -6,6 +6,9 @@
 #include "helpers.h"
 
 #define RECORD_HEADER 5
+#define RECORD_HANDSHAKE 22
+#define CLIENT_HELLO 1 /* handshake messages: RFC 8446, 4 */
+#define SERVER_HELLO 2
 #define RECORD_DATA 23 /* application data, and all that TLS 1.3 encrypts */
 #define RECORD_MAX ((1 << 14) + 2048)
 #define STEPS_MAX 256 /* of a read: two a record */
@@ -20,13 +23,17 @@ struct tls_stream {
 	u32 next;  /* after the last byte */
 	u32 later; /* of the second record of data in the latest read, if it had two */
 	u32 left;  /* bytes to come of the record that has begun */
+	u32 missed; /* bytes that others have moved in between: their plaintext was not seen */
+	u64 plaintext; /* bytes that calls have moved */
 	u32 cut;   /* bytes of a header that a read has cut */
 	u8 header[8];
 	u8 known;  /* the sequence numbers are */
 	u8 lost;   /* where records begin is not known */
 	u8 has_data, has_later; /* the latest read */
 	u8 is_client; /* it has sent a ClientHello */
-	u8 reserved[3];
+	u8 begun;     /* what its first record is was seen: */
+	u8 from_hello; /* a hello */
+	u8 reserved;
 };
 
 /* RFC 8446, 5.1: a type from change_cipher_spec to heartbeat, the version 3.x, a length. */
@@ -41,6 +48,14 @@ INLINE bool is_record(u64 bytes)
 	u8 header[RECORD_HEADER] = {};
 
 	return bytes && !bpf_probe_read_user(header, sizeof(header), (void *)bytes) && is_header(header);
+}
+
+INLINE bool is_hello(u64 bytes)
+{
+	u8 header[RECORD_HEADER + 1] = {};
+
+	return bytes && !bpf_probe_read_user(header, sizeof(header), (void *)bytes) && is_header(header) &&
+	       header[0] == RECORD_HANDSHAKE && (header[5] == CLIENT_HELLO || header[5] == SERVER_HELLO);
 }
 
 INLINE void stream_restart(struct tls_stream *s, u32 seq)
@@ -68,7 +83,7 @@ INLINE void stream_record(struct tls_stream *s, u32 end)
 		return;
 	}
 	s->left = s->header[3] << 8 | s->header[4];
-	if (s->header[0] == 22 && s->header[5] == 1)
+	if (s->header[0] == RECORD_HANDSHAKE && s->header[5] == CLIENT_HELLO)
 		s->is_client = true;
 	if (s->header[0] == RECORD_DATA) {
 		if (s->has_data && !s->has_later) {
@@ -111,6 +126,13 @@ INLINE u32 stream_step(struct tls_stream *s, u64 bytes, u32 length, u32 seq)
 			stream_record(s, seq + taken);
 		return taken;
 	}
+	if (!s->begun) {
+		u8 type = 0;
+
+		s->begun = true;
+		s->from_hello = s->header[0] == RECORD_HANDSHAKE && !bpf_probe_read_user(&type, 1, (void *)bytes) &&
+				(type == CLIENT_HELLO || type == SERVER_HELLO);
+	}
 	taken = MIN(s->left, length);
 	s->left -= taken;
 	if (!s->left)
@@ -130,6 +152,8 @@ INLINE u32 stream_moves(struct tls_stream *s, u64 bytes, u32 seq, bool received,
 	if (unsure) {
 		seq = s->next;
 	} else if (!s->known || seq != s->next) {
+		if (s->known && after(seq, s->next))
+			s->missed += seq - s->next;
 		stream_restart(s, seq);
 		s->known = true;
 	}
@@ -147,6 +171,33 @@ INLINE void stream_moved(struct tls_stream *s, u32 end, bool reached)
 		return;
 	s->lost = true;
 	s->whole = end;
+}
+
+/* A session in memory is known to be of a connection: what it moved before was shown without one. */
+INLINE void stream_joins(struct tls_stream *s, bool had_messages)
+{
+	s->plaintext = 0;
+	s->known = false;
+	if (had_messages)
+		s->from_hello = false;
+}
+
+/* What was counted by offset is so from now on by sequence number: the byte at this offset has this one. */
+INLINE void stream_place(struct tls_stream *s, u32 offset, u32 seq)
+{
+	u32 distance = seq - offset;
+
+	s->begin += distance;
+	s->whole += distance;
+	s->next += distance;
+	s->later += distance;
+	s->known = true;
+}
+
+/* Whether exactly the header of a record has been seen. */
+INLINE bool stream_after_header(const struct tls_stream *s)
+{
+	return s->cut >= RECORD_HEADER && s->left == (u32)(s->header[3] << 8 | s->header[4]);
 }
 
 /* A message takes what is there to the end. Returns how many bytes. */

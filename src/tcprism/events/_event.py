@@ -47,6 +47,8 @@ class Attributes:
     payload_unavailable: str | None
     session: int | None
     encrypted_bytes: int | None
+    stream_offset: int | None
+    missed_bytes: int | None
     socket_source: str | None
     send_ts_ns: int | None
     unsent_us: int | None

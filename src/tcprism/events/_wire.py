@@ -26,6 +26,7 @@ def _dtype(fields: Fields, itemsize: int) -> np.dtype[np.void]:
 COMM_LENGTH = 16
 DURATION_UNKNOWN = 0xFFFFFFFFFFFFFFFF
 REQUESTED_UNKNOWN = 0xFFFFFFFF
+BYTES_UNKNOWN = 0xFFFFFFFF
 MICROSECONDS_UNKNOWN = 0xFFFFFFFF
 CA_STATE_UNKNOWN = 0xFF
 OPTIONS_MAX = 40
@@ -301,13 +302,15 @@ _TLS_MESSAGE: Fields = {
     **_at(0, _EVENT),
     "session": ("<u8", 120),
     "duration_ns": ("<u8", 128),
-    "requested": ("<u4", 136),
-    "encrypted_bytes": ("<u4", 140),
-    "payload_length": ("<u4", 144),
-    "payload_unavailable": ("u1", 148),
-    "socket_source": ("u1", 149),
+    "stream_offset": ("<u8", 136),
+    "requested": ("<u4", 144),
+    "encrypted_bytes": ("<u4", 148),
+    "payload_length": ("<u4", 152),
+    "missed_bytes": ("<u4", 156),
+    "payload_unavailable": ("u1", 160),
+    "socket_source": ("u1", 161),
 }
-TLS_MESSAGE = _dtype(_TLS_MESSAGE, 152)
+TLS_MESSAGE = _dtype(_TLS_MESSAGE, 168)
 
 _COUNTERS: Fields = {
     "seen": ("<u8", 0),
@@ -467,7 +470,9 @@ DOCS = {
     "snapshot.probes_out": "consecutive zero-window probes that were not answered with an open window",
     "snapshot.nodelay": "whether TCP_NODELAY has turned Nagle's algorithm off",
     "tls_message.session": "the library's object of the session (SSL *), an address in the process",
+    "tls_message.stream_offset": "bytes of plaintext that the session had moved in this direction before, since tcprism knows its connection",
     "tls_message.encrypted_bytes": "bytes of the TLS records that carry it, from seq on; 0: those of the call before, or not known",
+    "tls_message.missed_bytes": "bytes of TLS records that had moved in this direction by then outside of the calls that are read, so that their plaintext is missing; null if its first records were not seen",
     "tls_message.socket_source": "how the connection of a TLS message is known: call (the call itself used it), session (an earlier call did), ciphertext (its records were sent there); none: it is not, the addresses are :: and the ports 0",
     "counters.seen": "events that reached the hook",
     "counters.filtered": "rejected by the filters",

@@ -199,6 +199,8 @@ COLUMNS = [
     ),
     wire_column("session", TLS, "integer"),
     wire_column("encrypted_bytes", TLS, "integer"),
+    wire_column("stream_offset", TLS, "integer"),
+    wire_column("missed_bytes", TLS, "integer", missing=equal("missed_bytes", _wire.BYTES_UNKNOWN)),
     wire_column("socket_source", TLS, "string", named("socket_source", names.socket_source_name)),
     wire_column("send_ts_ns", DELIVERY, "integer"),
     wire_column("unsent_us", DELIVERY, "integer", missing=equal("unsent_us", *_no_time)),

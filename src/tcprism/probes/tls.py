@@ -20,6 +20,7 @@ _HANDSHAKE = (
 _OTHERS = ("SSL_peek", "SSL_peek_ex", "SSL_shutdown", "gnutls_bye")
 
 _INTO_MEMORY = ("BIO_write", "mem_write", "bio_write")  # the latter two by tls/memory.py
+_FROM_MEMORY = ("BIO_read", "mem_read", "bio_read")
 
 _NSPR_WRITE = ("PR_Write", "PR_Send")
 _NSPR_WRITEV = ("PR_Writev",)
@@ -43,6 +44,8 @@ _PROGRAMS = (
     Program("tls_handshake", _KINDS, "uprobe", symbols=_HANDSHAKE),
     Program("tls_other", _KINDS, "uprobe", symbols=_OTHERS),
     Program("tls_encrypted", _KINDS, "uprobe", symbols=_INTO_MEMORY),
+    Program("tls_decrypts_returned", _KINDS, "uretprobe", symbols=_FROM_MEMORY),
+    Program("tls_decrypts", _KINDS, "uprobe", symbols=_FROM_MEMORY),
     Program("tls_write", _KINDS, "uprobe", symbols=_WRITE),
     Program("tls_write_ex", _KINDS, "uprobe", symbols=_WRITE_EX),
     Program("tls_write_ex2", _KINDS, "uprobe", symbols=_WRITE_EX2),
@@ -69,8 +72,8 @@ _PROGRAMS = (
 
 _CANNOT_TELL = (
     "what programs with other libraries send, or without symbols: `tcprism doctor --tls`",
-    "seq of sessions that encrypt into memory, such as those of Node and asyncio",
-    "the connection of such a session until it has sent something since tracing began",
+    "the connection of a session that encrypts into memory until it has sent something since"
+    " tracing began, and `seq` of what it receives until a record comes at the begin of a read",
 )
 
 PROBE = Probe(

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from tcprism import features
 from tcprism.errors import KernelRefused
@@ -34,6 +34,14 @@ _MPTCP = (
 )
 
 
+class _LeftOut(NamedTuple):
+    """Functions of an open file that get their hooks when a program has set a flag."""
+
+    flag: str
+    descriptor: int
+    functions: dict[str, int]
+
+
 class Hooks:
     """Chooses, loads and attaches when entered; `choices` says which hooks, and why no better ones.
 
@@ -46,7 +54,7 @@ class Hooks:
         self._layouts = layouts
         self._root = root
         self._late: list[Program] = []
-        self._left_out: list[tuple[int, int]] = []
+        self._left_out: list[_LeftOut] = []
         self.libraries: TlsLibraries | None = None
 
     def __enter__(self) -> Self:
@@ -71,7 +79,7 @@ class Hooks:
         if self.libraries:
             self.libraries.close()
         while self._left_out:
-            os.close(self._left_out.pop()[0])
+            os.close(self._left_out.pop().descriptor)
 
     def _load(self, choices: Sequence[features.Choice]) -> BpfObject:
         self._programs = plan.programs_for(self._request, choices)
@@ -124,6 +132,7 @@ class Hooks:
         from tcprism.sources.tls_libraries import TlsLibraries  # not before: most runs do without
 
         self.libraries = TlsLibraries(partial(self._attach_to_library, bpf))
+        self.libraries.look_at_hellos(bpf.map_fd("tls_hellos"))
 
     def _attach_to_library(self, bpf: BpfObject, library: Library) -> bool:
         from tcprism.tls.cheap import cheap_functions
@@ -131,20 +140,30 @@ class Hooks:
         attached = False
         if library.flavor == "openssl":
             functions = cheap_functions(library.path, library.functions)
-            if "mem_write" in functions:
-                self._left_out.append((_reopen(library.path), functions.pop("BIO_write")))
+            self._leave_out(library.path, functions)
             library = replace(library, functions=functions)
         for program in self._programs:
             if places := library.places(program.symbols, program.returns):
                 attached = True
-                bpf.attach_to_functions(
-                    program.name,
-                    library.path,
-                    places,
-                    returns=program.attach == "uretprobe",
-                    multi=self._multi,
-                )
+                self._attach_to_places(bpf, program, library.path, places)
         return attached
+
+    def _attach_to_places(
+        self, bpf: BpfObject, program: Program, path: str, places: Sequence[int]
+    ) -> None:
+        returns = program.attach == "uretprobe"
+        bpf.attach_to_functions(program.name, path, places, returns=returns, multi=self._multi)
+
+    def _leave_out(self, path: str, functions: dict[str, int]) -> None:
+        """Take out what would cost each record of all sessions, until somebody needs it.
+
+        What a program keeps in its own memory, as Node does where it shares the libcrypto of
+        others, is seen at BIO_write() alone. A program with an OpenSSL of its own has that probed.
+        """
+        flag = "tls_sent_unseen" if "mem_write" in functions else "tls_in_memory"
+        names = ("BIO_write", "BIO_read") if "mem_write" in functions else ("BIO_read",)
+        if later := {name: functions.pop(name) for name in names if name in functions}:
+            self._left_out.append(_LeftOut(flag, _reopen(path), later))
 
     def _put_on(self, bpf: BpfObject, programs: Iterable[Program]) -> None:
         for program in programs:
@@ -178,22 +197,19 @@ class Hooks:
         self._attach_late(self._object)
 
     def _attach_left_out(self, bpf: BpfObject) -> None:
-        """Hook BIO_write(), which costs each record, once a program keeps them in its own memory.
-
-        As Node does where it shares the libcrypto of others.
-        """
-        if not self._left_out or not bpf.is_set("tls_sent_unseen"):
-            return
-        while self._left_out:
-            descriptor, offset = self._left_out.pop()
-            path = f"/proc/self/fd/{descriptor}"
+        """Hook BIO_write() and BIO_read() where a program has shown that it needs it."""
+        for each in [each for each in self._left_out if bpf.is_set(each.flag)]:
+            self._left_out.remove(each)
+            path = f"/proc/self/fd/{each.descriptor}"
             try:
-                with suppress(LoadError):  # no connection is shown for what it would tell
-                    bpf.attach_to_functions(
-                        "tls_encrypted", path, [offset], returns=False, multi=self._multi
-                    )
+                with suppress(LoadError):  # then no connection is shown for what it would tell
+                    for program in self._programs:
+                        if places := [
+                            at for name, at in each.functions.items() if name in program.symbols
+                        ]:
+                            self._attach_to_places(bpf, program, path, places)
             finally:
-                os.close(descriptor)
+                os.close(each.descriptor)
 
     def _attach_late(self, bpf: BpfObject) -> None:
         # A command that is followed may: its first bytes come before we could look again.
@@ -233,6 +249,8 @@ class Hooks:
     def detach(self) -> None:
         """Take every hook off; what they recorded can still be read."""
         self._late = []
+        if self.libraries:
+            self.libraries.close()
         self._object.detach()
 
 

@@ -96,6 +96,7 @@ def table_sizes(request: Request, storage: bool) -> dict[str, int]:
             "tls_calls_of_goroutines": _TLS_CALLS,
             "tls_sessions": request.max_connections,
             "tls_ciphertexts": _TLS_CIPHERTEXTS,
+            "tls_sessions_by_socket": request.max_connections,
         }
     return sizes
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from tcprism.errors import KernelRefused
 from tcprism.features.uretprobe import seccomp_sees_return_probes
+from tcprism.interrupts import Interrupted
 from tcprism.kernel.code_mappings import CodeMappings
+from tcprism.kernel.hellos import Hellos
 from tcprism.kernel.object import LoadError
-from tcprism.tls.libraries import Found, Library, Search
+from tcprism.tls.libraries import CANNOT_READ, Found, Library, Search
 from tcprism.tls.mappings import open_file
+from tcprism.tls.uncovered import Uncovered
 from tcprism.tls.watch import Watch
+
+UNKNOWN_LIBRARY = "no library that is known"
+ENDED = "it had ended before its files could be examined"
 
 _SECCOMP = (
     "on this kernel a return probe may kill a program that filters its system calls (seccomp), and"
@@ -24,7 +32,8 @@ class TlsLibraries:
     """Puts hooks on all TLS libraries with `attach`, from the start until it is closed.
 
     `attach` tells whether there was anything to attach to; it may raise LoadError, so that no file
-    that somebody made up keeps the others from being traced. `lines` say whose plaintext is read.
+    that somebody made up keeps the others from being traced. `lines` say whose plaintext is read,
+    `hooked` are the libraries.
     Raises KernelRefused where hooks could harm, and LoadError if the kernel refuses all libraries.
     """
 
@@ -33,43 +42,77 @@ class TlsLibraries:
             raise KernelRefused(_SECCOMP)
         self._attach = attach
         self._settled = False
-        self._hooked: list[Library] = []
+        self.hooked: list[Library] = []
         self._refusal: LoadError | None = None
         self._search = Search()
+        self._uncovered = Uncovered()
+        self._lock = threading.Lock()
+        self._hellos: Hellos | None = None
         self._mappings = CodeMappings()  # before the search: nothing is missed between
         try:
             found = self._search.find()
             known = [library for library in found.libraries if self._put_on(library)]
-            if self._refusal and not self._hooked:
+            if self._refusal and not self.hooked:
                 raise self._refusal
         except BaseException:
             self.close()
             raise
         self._watch = Watch(self._search, known, self._mappings)
-        self.lines = _lines(self._hooked, found)
+        self.lines = _lines(self.hooked, found)
+
+    def look_at_hellos(self, ring: int) -> None:
+        """Have a thread look for new libraries at once when one that is not known sends a hello.
+
+        A round trip is left before its session moves any plaintext. The kernel writes to the ring
+        buffer `ring`, a descriptor, for each.
+        """
+        self._hellos = Hellos(ring)
+        self._thread = threading.Thread(target=self._run, daemon=True, name="hellos")
+        self._thread.start()
+
+    def _run(self) -> None:
+        with suppress(Interrupted):
+            while self._hellos and self._hellos.wait():
+                self.look()
 
     def look(self) -> None:
         """Put hooks on libraries that have appeared since. Costs 2 µs if no program has started."""
-        for library in () if self._settled else self._watch.new():
-            if not self._put_on(library):
-                self._watch.forget(library)
+        with self._lock:
+            for library in () if self._settled else self._watch.new():
+                if not self._put_on(library):
+                    self._watch.forget(library)
 
     def settle(self) -> None:
         """Watch no longer, and accuse nobody: what processes map cannot be read from now on."""
         self._settled = True
         self.close()
 
-    def covers(self, pid: int) -> bool:
-        """Tell whether a process has a library with hooks; one that has ended may have had."""
+    def uncovered(self, pid: int) -> str | None:
+        """Say why a process may do TLS whose plaintext is not read.
+
+        None: it has a library with hooks, and none without; or nobody can tell.
+        """
         if self._settled:
-            return True
-        libraries = self._search.find([pid]).libraries
-        if not libraries and not os.path.exists(f"/proc/{pid}"):
-            return True  # nobody can tell, so it is not accused
-        return any(each.same_as(hooked) for each in libraries for hooked in self._hooked)
+            return None
+        with self._lock:
+            libraries = self._search.find([pid]).libraries
+        hooked = any(one.same_as(other) for one in libraries for other in self.hooked)
+        try:
+            reasons = self._uncovered.of(pid, {library.name for library in libraries})
+        except OSError:
+            return ENDED
+        for name, reason in reasons.items():
+            if reason != CANNOT_READ:
+                return f"{reason} in {name}"
+        return None if hooked else UNKNOWN_LIBRARY
 
     def close(self) -> None:
         """Watch no longer."""
+        if self._hellos:
+            self._hellos.end()
+            self._thread.join()
+            self._hellos.close()
+            self._hellos = None
         self._mappings.close()
 
     def _put_on(self, library: Library) -> bool:
@@ -79,7 +122,7 @@ class TlsLibraries:
                 if (file.about.st_dev, file.about.st_ino) != library.identity.place:
                     return False
                 if self._attach(replace(library, path=f"/proc/self/fd/{file.descriptor}")):
-                    self._hooked.append(library)
+                    self.hooked.append(library)
         except LoadError as error:
             self._refusal = error
         except OSError:

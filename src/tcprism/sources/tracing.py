@@ -27,6 +27,7 @@ from tcprism.ring import rings
 from tcprism.sources.hooks import Hooks
 from tcprism.sources.request import Request
 from tcprism.stages import Stage
+from tcprism.stages.balance import Balance
 from tcprism.stages.redact import Redact
 from tcprism.stages.retransmits import Retransmits
 from tcprism.stages.uncovered import Uncovered
@@ -87,7 +88,7 @@ class Tracing:
             stack.callback(self._rings.close)
             self._context = machine_context(root)
             if libraries := self._hooks.libraries:
-                self.stages = (*self.stages, Uncovered(libraries.covers))
+                self.stages = (*self.stages, Uncovered(libraries.uncovered), Balance())
             if request.ordered and "retransmit" in request.kinds:
                 self.stages = (*self.stages, Retransmits(self._all_sends))
             self._started = datetime.now(UTC).isoformat()

@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from tcprism.events import Part
-from tcprism.events._wire import MICROSECONDS_UNKNOWN
+from tcprism.events._wire import MICROSECONDS_UNKNOWN, MessageFlag, SocketSource
 from tcprism.protocols import Exchange
 from tcprism.protocols.conversation import Conversation
 from tcprism.stages.ends import Connection
@@ -40,12 +42,22 @@ class Call(NamedTuple):
 class Places:
     """Where in the stream of TCP the plaintext of one direction is; in order of both."""
 
-    __slots__ = ("at", "ends", "records")
+    __slots__ = ("_base", "at", "ends", "records")
 
     def __init__(self) -> None:
         self.at = _FIRST  # offset behind the latest byte
+        self._base: int | None = None  # distance to `stream_offset`
         self.ends: list[int] = []  # of plaintext
         self.records: list[tuple[int, int, int]] = []  # begin of plaintext, begin and end in TCP
+
+    def go_on(self, stream_offset: int) -> None:
+        """Go to where a call's plaintext begins: events of calls before it may have been lost.
+
+        A session goes on with an account of its own in a forked process, or once it is known anew.
+        """
+        if self._base is None or self._base + stream_offset < self.at:
+            self._base = self.at - stream_offset
+        self.at = self._base + stream_offset
 
     def add(self, size: int, begin: int, encrypted: int) -> None:
         """Take `size` bytes of plaintext from so many of TCP; 0: from those of the call before."""
@@ -53,7 +65,7 @@ class Places:
         if encrypted:
             self.records.append((start, begin, begin + encrypted))
             self.ends.append(self.at)
-        elif self.ends:
+        elif self.ends and self.ends[-1] == start:
             self.ends[-1] = self.at
         if len(self.ends) > MARKS_MAX:
             middle = slice(MARKS_MAX // 4, MARKS_MAX // 2)
@@ -185,6 +197,12 @@ class Plaintext(Connection):
         ):
             before = places.forget(needed)
             timeline.forget(before if self.joined else needed)
+
+
+def is_placed(record: np.void) -> bool:
+    """Tell whether it is known where a session's records are in the stream of TCP."""
+    in_memory = record["socket_source"] == SocketSource.CIPHERTEXT
+    return not (in_memory and record["flags"] & MessageFlag.SEQ_UNKNOWN)
 
 
 def _place(offset: int | None, find: Callable[[int], int]) -> int | None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
-from tcprism.events._wire import EVENT, MessageFlag, SocketSource
+from tcprism.events._wire import EVENT, MessageFlag
 from tcprism.events.kinds import SENDS
 from tcprism.events.ledger import Account, Entry
 from tcprism.events.part import Rows
@@ -36,7 +36,7 @@ from tcprism.stages.happened import (
     payloads,
     table,
 )
-from tcprism.stages.plaintext import Call, Plaintext
+from tcprism.stages.plaintext import Call, Plaintext, is_placed
 from tcprism.stages.request_rows import request_part
 
 CONNECTIONS_MAX = 65_536
@@ -222,8 +222,7 @@ class Requests(StatefulStage):
         plaintext = carrier.plaintext
         if not isinstance(plaintext, Plaintext):
             begin = partial(Conversation, self._protocols, self._show_values)
-            joined = part.rows["socket_source"][row] != SocketSource.CIPHERTEXT
-            carrier.plaintext = plaintext = Plaintext(carrier, begin, bool(joined))
+            carrier.plaintext = plaintext = Plaintext(carrier, begin, is_placed(part.rows[row]))
         for call in plaintext.taken(Call(view.side, bool(what), told, part, row)):
             self._read_plaintext(carrier, plaintext, call)
 
@@ -233,6 +232,7 @@ class Requests(StatefulStage):
         record = call.part.rows[call.row]
         ts_ns = int(record["ts_ns"])
         places = plaintext.places[side]
+        places.go_on(int(record["stream_offset"]))
         begin = places.at
         places.add(size, carrier.conversation.offset(side, seq), encrypted)
         if not plaintext.joined:

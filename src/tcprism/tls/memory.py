@@ -1,8 +1,9 @@
-"""Where OpenSSL writes what a session encrypts into memory, as under asyncio.
+"""Where OpenSSL moves the records of a session to and from memory, as under asyncio.
 
 BIO_write() is called for each record that is sent, on sockets, too, where the call into TCP tells
-all. The functions behind it that write into memory are called for memory alone. They have no
-symbols, but are in the tables that BIO_s_mem() and BIO_s_bio() return.
+all, and BIO_read() twice for each that is received. The functions behind them that are for memory
+are called for that alone. They have no symbols, but are in the tables that BIO_s_mem() and
+BIO_s_bio() return.
 """
 
 from __future__ import annotations
@@ -16,30 +17,32 @@ _LONGEST = 12  # bytes of such a function
 
 # struct bio_method_st of OpenSSL 1.1.1 to 3: type, name, bwrite, bwrite_old, bread, in words. The
 # type is an int. bwrite and bread are the same functions for both kinds, and call the older ones.
-_NAME, _WRITE, _WRITE_OLD, _READ = 1, 2, 3, 4
-_WORDS = 5
+_NAME, _WRITE, _WRITE_OLD, _READ, _READ_OLD = 1, 2, 3, 4, 5
+_WORDS = 6
 _TABLES = {
-    b"BIO_s_mem": ("mem_write", 0x401, b"memory buffer\0"),
-    b"BIO_s_bio": ("bio_write", 0x413, b"BIO pair\0"),
+    b"BIO_s_mem": ("mem", 0x401, b"memory buffer\0"),
+    b"BIO_s_bio": ("bio", 0x413, b"BIO pair\0"),
 }
+_FUNCTIONS = {"write": _WRITE_OLD, "read": _READ_OLD}
 
 
-def memory_writers(descriptor: int) -> dict[str, int]:
-    """Return the offset of each function that writes into memory, its arguments as BIO_write's.
+def memory_functions(descriptor: int) -> dict[str, int]:
+    """Return the offset of each function that writes into memory or reads from it.
 
+    They are mem_write and bio_write, whose arguments are as BIO_write's, mem_read and bio_read.
     None if the file does not prove what they are.
     """
     try:
-        return _writers(ElfFile(descriptor))
+        return _functions(ElfFile(descriptor))
     except Unreadable:
         return {}
 
 
-def _writers(file: ElfFile) -> dict[str, int]:
+def _functions(file: ElfFile) -> dict[str, int]:
     exported = file.exported()
     addresses = exported.addresses([*_TABLES]) if exported else {}
     tables = {}
-    for function, (writer, kind, name) in _TABLES.items():
+    for function, (stem, kind, name) in _TABLES.items():
         if function not in addresses:
             return {}
         table = _table(file, addresses[function])
@@ -47,13 +50,17 @@ def _writers(file: ElfFile) -> dict[str, int]:
             return {}
         if file.constant(table[_NAME], len(name)) != name:
             return {}
-        tables[writer] = table
+        tables[stem] = table
     of_memory, of_pair = tables.values()
     if of_memory[_WRITE] != of_pair[_WRITE] or of_memory[_READ] != of_pair[_READ]:
         return {}
-    found = {name: file.code_offset(table[_WRITE_OLD]) for name, table in tables.items()}
+    found = {
+        f"{stem}_{action}": file.code_offset(table[place])
+        for stem, table in tables.items()
+        for action, place in _FUNCTIONS.items()
+    }
     offsets = {name: offset for name, offset in found.items() if offset is not None}
-    return offsets if len({*offsets.values()}) == len(_TABLES) else {}
+    return offsets if len({*offsets.values()}) == len(_TABLES) * len(_FUNCTIONS) else {}
 
 
 def _table(file: ElfFile, function: int) -> list[int] | None:

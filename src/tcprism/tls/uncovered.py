@@ -6,6 +6,7 @@ import re
 
 from tcprism.tls.elf import NOT_X86_64, ElfFile, Unreadable
 from tcprism.tls.golang import NEEDS_EXTRA, UNSUPPORTED, go_program
+from tcprism.tls.libraries import CANNOT_READ
 from tcprism.tls.mappings import MOST_FILES, TOO_MANY, Mapping, executable_mappings, open_mapping
 
 SMALLEST = 1 << 18  # bytes: code for TLS takes more
@@ -54,7 +55,7 @@ class Uncovered:
                     large = file.about.st_size >= SMALLEST
                     self._reasons[key] = _reason(file.descriptor) if large else None
             except OSError:
-                return "cannot read"
+                return CANNOT_READ
         return self._reasons[key]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tcprism.tls.cheap import cheap_functions
-from tcprism.tls.memory import memory_writers
+from tcprism.tls.memory import memory_functions
 from tests.unit.tls.disassembly import offsets
 from tests.unit.tls.test_libraries import linked
 
@@ -21,12 +21,13 @@ def opened(path: str | Path) -> Iterator[int]:
     os.close(descriptor)
 
 
-def named(path: str, kind: str) -> int:
-    """Return the offset in the file of the function that BIO_meth_get_write() returns."""
+def named(path: str, kind: str, action: str) -> int:
+    """Return the offset in the file of the function that writes or reads."""
     library = ctypes.CDLL(path)
-    for name in (kind, "BIO_meth_get_write"):
-        getattr(library, name).restype = ctypes.c_void_p
-    address = library.BIO_meth_get_write(ctypes.c_void_p(getattr(library, kind)()))
+    get = getattr(library, f"BIO_meth_get_{action}")
+    for function in (getattr(library, kind), get):
+        function.restype = ctypes.c_void_p
+    address = get(ctypes.c_void_p(getattr(library, kind)()))
     for line in Path("/proc/self/maps").read_text().splitlines():
         start, end = (int(each, 16) for each in line.split()[0].split("-"))
         if start <= address < end:
@@ -34,17 +35,23 @@ def named(path: str, kind: str) -> int:
     raise AssertionError(hex(address))
 
 
-def test_the_functions_that_write_into_memory() -> None:
+def test_the_functions_for_memory() -> None:
     path = linked("libcrypto")
     with opened(path) as descriptor:
-        found = memory_writers(descriptor)
-    assert found == {"mem_write": named(path, "BIO_s_mem"), "bio_write": named(path, "BIO_s_bio")}
+        found = memory_functions(descriptor)
+    assert found == {
+        f"{stem}_{action}": named(path, f"BIO_s_{stem}", action)
+        for stem in ("mem", "bio")
+        for action in ("write", "read")
+    }
 
 
 def test_only_where_bio_write_is_others() -> None:
     path = linked("libcrypto")
     alone = offsets(path, "BIO_write")
-    assert cheap_functions(path, alone).keys() == {"BIO_write", "mem_write", "bio_write"}
+    assert cheap_functions(path, alone).keys() == {
+        *("BIO_write", "mem_write", "bio_write", "mem_read", "bio_read"),
+    }
     assert "mem_write" not in cheap_functions(path, alone | {"SSL_read": alone["BIO_write"]})
 
 
@@ -55,7 +62,7 @@ def test_nothing_unless_all_is_proved(tmp_path: Path, name: bytes) -> None:
     odd = tmp_path / "odd.so"
     odd.write_bytes(content.replace(name, b"X" + name[1:]))
     with opened(odd) as descriptor:
-        assert memory_writers(descriptor) == {}
+        assert memory_functions(descriptor) == {}
 
 
 def test_a_file_that_is_cut(tmp_path: Path) -> None:
@@ -64,4 +71,4 @@ def test_a_file_that_is_cut(tmp_path: Path) -> None:
     for size in (0, 64, 5000, len(content) // 4, len(content) // 2, len(content) - 5000):
         odd.write_bytes(content[:size])
         with opened(odd) as descriptor:
-            assert memory_writers(descriptor) == {}
+            assert memory_functions(descriptor) == {}
