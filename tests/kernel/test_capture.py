@@ -4,9 +4,12 @@ import base64
 import os
 import random
 import re
+import signal
+import subprocess
 import threading
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +19,9 @@ from tcprism.events._wire import PAYLOAD_MAX
 from tcprism.sources.request import SEGMENT_KINDS
 from tests.support.capture import Packet, capturing
 from tests.support.conversation import hang_up, ping_pong, receive
-from tests.support.netns import joined
-from tests.support.tracer import Event, tracing, tracing_all
-from tests.support.tshark import fields, tshark, wrong
+from tests.support.netns import Netns, joined
+from tests.support.tracer import TCPRISM, Event, tracing, tracing_all
+from tests.support.tshark import fields, reading, tshark, wrong
 from tests.support.wire import Rule, Wire, wired
 
 DELAY = 0.02  # seconds, each way: tshark calls what comes sooner again a case of disorder
@@ -230,3 +233,45 @@ def test_the_scale_is_noted_where_no_handshake_tells(tmp_path: Path) -> None:
     scales = {(source, comment.rpartition("window scale ")[2]) for source, comment in noted}
     assert scales == {("5910", sent), (str(port), received)}
     assert len(noted) == 2
+
+
+@pytest.mark.native
+def test_a_pipe_into_tshark() -> None:
+    """With no more than the format: handshake, data and answers, with options and payload."""
+    names = ("tcp.srcport", "tcp.flags.str", "tcp.options.mss_val", "tcp.payload")
+    with joined() as pair, piped(pair.client, *names) as rows:
+        client, server = pair.connection(6, 5912)
+        with closing(client), closing(server):
+            client.sendall(b"ask")
+            receive(server, 3)
+            server.sendall(b"answer")
+            receive(client, 6)
+            hang_up(client, server)
+        pair.await_closed()
+    told = {(row[0] == "5912", row[1].replace("·", "")): row[2:] for row in rows}
+    mss = told[False, "S"][0]
+    assert told[True, "AS"][0] == mss
+    assert 1000 < int(mss) < 1500
+    assert told[False, "AP"][1] == b"ask".hex()
+    assert told[True, "AP"][1] == b"answer".hex()
+    assert (False, "AF") in told
+    assert (True, "AF") in told
+
+
+@contextmanager
+def piped(netns: Netns, *names: str) -> Iterator[list[list[str]]]:
+    """Trace a namespace into tshark; give the fields that it has read in the end."""
+    rows: list[list[str]] = []
+    words = [TCPRISM, "trace", "--netns", netns.path, "--format", "pcapng"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as traced:
+        try:
+            assert traced.stdout
+            assert traced.stderr
+            with reading(traced.stdout, *names) as reader:
+                while not (line := traced.stderr.readline()).startswith(b"tracing"):
+                    assert line
+                yield rows
+                traced.send_signal(signal.SIGINT)
+                rows += [line.split("\t") for line in reader.communicate()[0].splitlines()]
+        finally:
+            traced.kill()
