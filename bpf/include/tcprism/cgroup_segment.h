@@ -82,10 +82,17 @@ INLINE u64 cookie_of_packet(struct __sk_buff *skb, struct tcp_sock *tp)
 INLINE u32 load_payload(u8 *to, u32 length, u32 room, const struct packet *packet, const struct __sk_buff *skb)
 {
 	u32 at = packet->tcp_at + (packet->tcp->offset_and_flags >> 4) * 4;
+	u32 above = length + 1;
 
-	barrier_var(length); /* without it the compiler drops the comparison, which it can prove and the verifier cannot */
-	if (!length || length > room)
+	/* Two comparisons show old verifiers that it is at least 1 and fits, if the compiler does not make one of them. */
+	barrier_var(above);
+	if (above < 2)
 		return 0;
+	barrier_var(above);
+	if (above > room + 1)
+		return 0;
+	length = above - 1;
+	barrier_var(length);
 	return bpf_skb_load_bytes(skb, at, to, length) ? 0 : length;
 }
 
