@@ -102,7 +102,7 @@ class Group:
         """Yield what a line shows of it."""
         yield f"{self.count}"
         yield f"{self.failed}"
-        yield f"{self.count / seconds:,.1f}" if seconds else "-"
+        yield f"{self.count / seconds:,.1f}" if seconds and self.count > 1 else "-"
         for share in (0.5, 0.9, 0.99):
             value = self.percentile(share)
             yield "-" if value is None else duration(value / 1000)
