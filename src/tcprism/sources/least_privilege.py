@@ -19,7 +19,7 @@ NOBODY = "nobody"
 # What Python and the C library may read, though they have begun: modules, zones, libraries.
 _SYSTEM = (
     "/usr", "/lib", "/lib64", "/proc", "/dev/null", "/dev/urandom", "/etc/localtime",
-    "/sys/devices/system/cpu/possible",
+    "/sys/devices/system/cpu/possible", "/sys/fs/cgroup",  # how many CPUs DuckDB may use
 )  # fmt: skip
 _NAMES = (  # resolving names and checking certificates
     "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf",

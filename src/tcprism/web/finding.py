@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.web.connections import Connections
+from tcprism.web.expressions import expression_of
 from tcprism.web.requests import UNKNOWN, Requests, state_number
 
 Mask = NDArray[np.bool_]
@@ -47,7 +48,8 @@ def requests(
     A term is a word in what is asked for, its status, processes and addresses; or `failed`, `slow`
     (the slowest hundredth), `pending`, `repeated` (a segment was sent again), `connection:N`,
     `took>10ms`, `sent<1kB`, `received>1MB`, `retransmissions>2`. One that begins with `-` must not
-    match.
+    match. Instead of terms, `where` begins an SQL expression of columns. Raises UsageError for one
+    that makes no sense, and ExtraMissing.
     """
     table = found.table
     mask = np.ones(len(found), np.bool_)
@@ -56,7 +58,10 @@ def requests(
             mask &= table[name] >= least
         if most is not None:
             mask &= table[name] <= most
-    for term in terms(text):
+    expression = expression_of(text)
+    if expression:
+        mask &= found.evaluation(expression)()
+    for term in () if expression is not None else terms(text):
         without = term.startswith("-") and len(term) > 1
         match = _request_term(found, connections, term[1:] if without else term)
         mask &= ~match if without else match

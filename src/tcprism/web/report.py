@@ -15,7 +15,7 @@ CONNECTIONS_MAX = 1000
 REQUEST_AXES, CONNECTION_AXES = 100, 50
 MARKS_MAX = 500  # of an axis
 
-_WHOLE = ("summary", "overview", "map", "explain", "heatmap")
+_WHOLE = ("summary", "overview", "map", "explain", "heatmap", "vocabulary")
 _IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+\.js)";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:const|class|function|async function) (\w+))", re.MULTILINE)
 _NAME = re.compile(r"(?:const|class|function|async function) (\w+)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,15 @@ from tcprism.events import Part
 from tcprism.events.columns import BY_NAME
 from tcprism.events.names import process
 from tcprism.events.requests import SPLIT, STATES, UNKNOWN_BYTES, UNKNOWN_NS, asked
+from tcprism.web.expressions import Expressions
 from tcprism.web.growing import Growing
 
 UNKNOWN = -1  # in columns
 _KEPT_SHARE = 0.75  # when there is no more room
 
-_KEY = ("protocol", "method", "resource", "status")
+KEY = ("protocol", "method", "resource", "status")
 _SHOWN = (
-    *_KEY,
+    *KEY,
     "comm",
     "pid",
     "server_comm",
@@ -59,10 +60,17 @@ class Requests:
         self.whats: list[str] = []  # what is asked for, with its status: texts that come again
         self._numbers: dict[tuple[str | None, ...], int] = {}
         self._parts: list[Part] = []
+        self._parts_forgotten = 0
+        self._expressions = Expressions()
         self._starts: list[int] = []
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @property
+    def keys(self) -> dict[tuple[str | None, ...], int]:
+        """What is asked for, with its status: values of KEY in the order in which they came."""
+        return self._numbers
 
     def add(self, part: Part, connections: NDArray[np.intp]) -> None:
         """Add requests, with the number of each one's connection, -1 where it has none."""
@@ -102,6 +110,7 @@ class Requests:
         self.table.keep(np.arange(size, len(self)))
         self._starts = [start - size for start in self._starts[count:]]
         del self._parts[:count]
+        self._parts_forgotten += count
         self._forget_whats()
 
     def _forget_whats(self) -> None:
@@ -118,7 +127,7 @@ class Requests:
 
     def _whats(self, part: Part) -> list[int]:
         """Return a number each for what is asked for; equal ones have the same."""
-        columns = (BY_NAME[name].to_list(part) for name in _KEY)
+        columns = (BY_NAME[name].to_list(part) for name in KEY)
         numbers = []
         for key in zip(*columns, strict=True):
             number = self._numbers.get(key)
@@ -130,6 +139,14 @@ class Requests:
                 )
             numbers.append(number)
         return numbers
+
+    def evaluation(self, expression: str) -> Callable[[], NDArray[np.bool_]]:
+        """Return what tells for which of the requests so far an expression holds.
+
+        It takes long when it is called for the first time, and no lock is needed for it.
+        """
+        parts, forgotten = list(self._parts), self._parts_forgotten
+        return lambda: self._expressions.mask(expression, parts, forgotten)
 
     def rows(self, wanted_places: Sequence[int]) -> list[dict[str, Any]]:
         """Return the requests at some places as JSON has them, in that order."""

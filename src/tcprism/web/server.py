@@ -12,7 +12,7 @@ from contextlib import suppress
 from importlib.resources import files
 from typing import Any
 
-from tcprism.errors import ExtraMissing, MachineError, UsageError
+from tcprism.errors import MachineError, UsageError
 from tcprism.events.optional import need
 from tcprism.web.views import NotFound, Views
 
@@ -156,8 +156,10 @@ class Server:
             body = await self._in_thread(self._written, name, dict(request.query_params))
         except NotFound as error:
             return self._error(str(error), 404)
-        except (UsageError, ExtraMissing) as error:
+        except (UsageError, MachineError) as error:
             return self._error(str(error), 400)
+        except ImportError as error:  # without privileges, Python's own files may be out of reach
+            return self._error(f"a library cannot be read any more: {error}", 400)
         return self._responses.Response(body, 200, HEADERS, "application/json")
 
     def _written(self, name: str, query: dict[str, str]) -> bytes:

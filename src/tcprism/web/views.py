@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.errors import UsageError
-from tcprism.web import finding
+from tcprism.web import finding, vocabulary
+from tcprism.web.expressions import expression_of
 from tcprism.web.heatmap import heatmap
 from tcprism.web.marks import curves, marks
 from tcprism.web.pairs import pairs
@@ -49,6 +50,7 @@ class Views:
             "request": self.request,
             "connections": self.connections,
             "connection": self.connection,
+            "vocabulary": self.vocabulary,
             "overview": self.overview,
             "map": self.map,
         }
@@ -63,6 +65,12 @@ class Views:
         """Return an answer. Raises UsageError for what makes no sense, NotFound."""
         if name == "explain":
             return self.explain(query)
+        if name in ("requests", "heatmap") and (
+            expression := expression_of(query.get("filter", ""))
+        ):
+            with self.store.lock:
+                evaluate = self.store.requests.evaluation(expression)
+            evaluate()  # which takes long: what is left to do under the lock is little
         with self.store.lock:
             return self._answers[name](query)
 
@@ -107,6 +115,12 @@ class Views:
                 self._connection_row(number) for number in _largest(causes.sum(axis=1) - 1)
             ],
         }
+
+    def vocabulary(self, query: Query) -> Answer:
+        """Return what may be written in the filter of requests, or of connections."""
+        if query.get("of") == "connections":
+            return vocabulary.of_connections(self.store.connections)
+        return vocabulary.of_requests(self.store.requests, self.store.connections)
 
     def map(self, _query: Query) -> Answer:
         """Return who talks to whom."""

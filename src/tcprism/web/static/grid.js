@@ -150,7 +150,7 @@ export class Grid {
   }
 
   sayNothing() {
-    const text = this.failed ?? (this.found === 0 && this.version && this.blocks.size ? "Nothing matches." : "");
+    const text = (this.shown.size ? null : this.failed) ?? (this.found === 0 && this.version && this.blocks.size ? "Nothing matches." : "");
     if (!text === !this.nothing && this.nothing?.textContent === text) return;
     this.nothing?.remove();
     this.nothing = text ? element("div", { role: "row", class: "none" }, element("span", { role: "gridcell" }, text)) : null;

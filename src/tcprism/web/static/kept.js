@@ -79,8 +79,17 @@ function heatmapOf(list, query) {
   };
 }
 
+// Without expressions: it takes a server to evaluate them.
+function vocabularyOf(kept, of) {
+  const { terms, values } = kept.vocabulary;
+  const words = Object.entries(terms).filter(([term]) => /^(failed|repeated|took|connection)/.test(term));
+  if (of === "requests") return { terms: Object.fromEntries(words), columns: [], values };
+  return { terms: Object.fromEntries(words.filter(([term]) => !/took|connection/.test(term))), columns: [], values: { process: values.comm } };
+}
+
 export function answerFrom(kept, name, query) {
   if (name === "requests" || name === "connections") return windowOf(kept[name], query);
+  if (name === "vocabulary") return vocabularyOf(kept, query.of);
   if (name === "heatmap" && query.filter) return heatmapOf(kept.requests, query);
   const answer = query.n === undefined ? kept[name] : kept[`${name}_of`]?.[query.n];
   if (!answer && name === "explain") return { connections: [], verdicts: [], silent: 0, total: 0 };

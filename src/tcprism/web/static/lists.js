@@ -1,5 +1,6 @@
 // The screens with a table: requests and connections.
 
+import { Completion } from "./complete.js";
 import { ask } from "./data.js";
 import { clock, count, csv, duration, element, PARTS, partName, save, size, splitBar } from "./dom.js";
 import { Grid } from "./grid.js";
@@ -61,25 +62,27 @@ export function ending(row) {
 }
 
 const HELP = {
-  requests: "words, or: failed, slow, repeated, pending, took>10ms, received>1MB, -word",
+  requests: "words, or: failed, slow, repeated, took>10ms, received>1MB, -word, where status = '503'",
   connections: "words, or: failed, open, repeated, -word",
 };
 
 // A screen with a filter and a table; `state` are the values in the address.
 function list(page, name, state, columns) {
   const said = element("p", { class: "quiet", role: "status" });
+  const wrong = element("p", { class: "bad wrong", "aria-live": "polite" });
   let timer = null;
+  const typed = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      page.amend({ filter: input.value });
+      anew();
+    }, TYPING);
+  };
   const input = element("input", {
-    type: "search", value: state.filter ?? "", placeholder: HELP[name], spellcheck: "false", autocomplete: "off",
-    "aria-label": `Filter ${name}: ${HELP[name]}`,
-    oninput: () => {
-      clearTimeout(timer);
-      timer = setTimeout(() => {
-        page.amend({ filter: input.value });
-        anew();
-      }, TYPING);
-    },
+    type: "text", value: state.filter ?? "", placeholder: HELP[name], spellcheck: "false", autocomplete: "off",
+    "aria-label": `Filter ${name}: ${HELP[name]}`, oninput: typed,
   });
+  const completion = new Completion({ input, vocabulary: () => ask("vocabulary", { of: name }), changed: typed });
   let choice = Object.fromEntries(Object.keys(NOTHING).map((key) => [key, state[key] ? Number(state[key]) : null]));
   const choose = (chosen) => {
     choice = chosen;
@@ -106,7 +109,11 @@ function list(page, name, state, columns) {
   const grid = new Grid({
     label: name, columns, sort: state.sort ?? (name === "requests" ? "-start" : "-first"),
     rows: async (first, rows, sort) => {
-      const answer = await ask(name, query(first, rows, sort));
+      const answer = await ask(name, query(first, rows, sort)).catch((error) => {
+        wrong.textContent = error.message;
+        throw error;
+      });
+      wrong.textContent = "";
       said.textContent = answer.found === answer.total ? count(answer.total) : `${count(answer.found)} of ${count(answer.total)}`;
       return answer;
     },
@@ -126,9 +133,10 @@ function list(page, name, state, columns) {
   const asCsv = async () => save(`${name}.csv`, "text/csv", csv(table(await all())));
   const node = [
     element("h1", { class: "unseen" }, name === "requests" ? "Requests" : "Connections"),
-    element("div", { class: "tools" }, element("label", null, input), chip, said,
+    element("div", { class: "tools" }, completion.node, chip, said,
       element("button", { type: "button", onclick: asCsv, title: `The first ${count(EXPORT_MAX)} rows at most` }, "Save as CSV"),
       element("button", { type: "button", onclick: asJson, title: `The first ${count(EXPORT_MAX)} rows at most` }, "Save as JSON")),
+    wrong,
     heat && [heat.node, heat.said],
     grid.node,
   ];
