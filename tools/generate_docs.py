@@ -42,6 +42,9 @@ A sixth family has one kind: a **snapshot** is the current state of a connection
 
 A seventh, **request**, is made of messages by `tcprism requests` ([requests.md](requests.md)).
 
+An eighth, **effort**, says that `tcprism serve` records less from then on, or more
+([serve.md](serve.md#the-budget)).
+
 Stages may make events of their own families ([api.md](api.md)).
 
 How to join events:

@@ -20,7 +20,7 @@ OUTPUT = ROOT / "src/tcprism/events/_wire.py"
 OBJECT = ROOT / "src/tcprism/kernel/tcprism.bpf.o"
 
 RECORDS = ("message", "delivery", "segment", "loss", "connection_event", "snapshot", "tls_message")
-STRUCTS = ("event", "totals", *RECORDS, "counters", "lane", "config")
+STRUCTS = ("event", "totals", *RECORDS, "counters", "lane", "effort", "config")
 ENUMS = (
     "event_kind",
     "message_flag",

@@ -5,6 +5,7 @@
 INLINE void delivery_fill(struct delivery *to, const struct outstanding *o, struct sock *sk)
 {
 	struct connection c;
+	bool known;
 
 	read_connection(&c, &sk->__sk_common, READS_BTF);
 	event_begin(&to->event, KIND_ACKED, &c, owner_of(sk, READS_BTF));
@@ -14,8 +15,9 @@ INLINE void delivery_fill(struct delivery *to, const struct outstanding *o, stru
 	to->event.seq = o->seq;
 	to->event.bytes = o->end_seq - o->seq;
 	to->send_ts_ns = o->send_ts_ns;
-	to->unsent_us = o->left_ts_ns ? elapsed_us(o->send_ts_ns, o->left_ts_ns) : MICROSECONDS_UNKNOWN;
-	to->unacked_us = o->left_ts_ns ? elapsed_us(o->left_ts_ns, to->event.ts_ns) : MICROSECONDS_UNKNOWN;
+	known = o->left_ts_ns && o->send_ts_ns >= on_since();
+	to->unsent_us = known ? elapsed_us(o->send_ts_ns, o->left_ts_ns) : MICROSECONDS_UNKNOWN;
+	to->unacked_us = known ? elapsed_us(o->left_ts_ns, to->event.ts_ns) : MICROSECONDS_UNKNOWN;
 }
 
 /* The oldest waiting send has been acknowledged. It passed the filters when it was queued. */

@@ -56,6 +56,7 @@ INLINE void transmit_event(const struct pending *pending, struct sock *sk, int e
 	struct counters *counters = counters_of(kind);
 	struct owner *owner;
 	struct connection c;
+	u32 sampling;
 
 	if (!counters || !tp)
 		return;
@@ -66,9 +67,13 @@ INLINE void transmit_event(const struct pending *pending, struct sock *sk, int e
 	owner = socket_ports_pass(&sk->__sk_common, reads) ? segment_owner(sk, tp, pending->flags, reads) : NULL;
 	if (!segment_passes(counters, &c, &sk->__sk_common, owner, reads))
 		return;
+	sampling = sample(counters, &c, true);
+	if (sampling == LEFT_OUT)
+		return;
 	SUBMIT(segment, struct segment, counters, {
 		transmit_fill(record, kind, pending, &c, owner, tp, error, reads);
 		record->event.socket = cookie_of(sk, reads);
+		record->event.sampling = sampling;
 	});
 }
 

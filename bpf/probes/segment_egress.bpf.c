@@ -5,9 +5,10 @@
 #include "tcprism/synack.h"
 
 INLINE void egress_fill(struct segment *s, u32 kind, struct __sk_buff *skb, const struct packet *packet,
-			const struct connection *c, struct tcp_sock *tp, const struct owner *owner)
+			const struct connection *c, struct tcp_sock *tp, const struct owner *owner, u32 sampling)
 {
 	event_begin(&s->event, kind, c, owner);
+	s->event.sampling = sampling;
 	s->event.socket = cookie_of_packet(skb, tp);
 	s->event.error = 0;
 	packet_into(s, packet, skb);
@@ -70,8 +71,9 @@ INLINE void egress(struct __sk_buff *skb)
 	struct counters *counters;
 	struct connection c;
 	struct packet packet;
+	u32 sampling;
 
-	if (!read_packet(&packet, skb))
+	if ((!config.options && segments_rest()) || !read_packet(&packet, skb))
 		return;
 	if (tp ? !leaves_first(tp, &packet, skb) : (packet.tcp->flags & TCPHDR_SYN) && is_repeated_synack(skb, &packet)) {
 		if (config.options && kind_wanted(KIND_RETRANSMIT))
@@ -93,7 +95,10 @@ INLINE void egress(struct __sk_buff *skb)
 		owner = segment_owner(sk, tp, packet.tcp->flags, READS_BTF);
 	}
 	if (owner_passes(owner) && read_egress_connection(&c, &packet, skb, tp) && connection_passes(&c)) {
-		SUBMIT_PACKET(counters, skb, &packet, egress_fill(record, kind, skb, &packet, &c, tp, owner));
+		sampling = sample(counters, &c, true);
+		if (sampling != LEFT_OUT)
+			SUBMIT_PACKET(counters, skb, &packet,
+				      egress_fill(record, kind, skb, &packet, &c, tp, owner, sampling));
 		return;
 	}
 filtered:

@@ -4,9 +4,10 @@
 #include "tcprism/discard.h"
 
 INLINE void receive_fill(struct segment *s, struct __sk_buff *skb, const struct packet *packet,
-			 const struct connection *c, struct tcp_sock *tp, const struct owner *owner)
+			 const struct connection *c, struct tcp_sock *tp, const struct owner *owner, u32 sampling)
 {
 	event_begin(&s->event, KIND_RECEIVE, c, owner);
+	s->event.sampling = sampling;
 	s->event.socket = cookie_of_packet(skb, tp);
 	s->event.error = 0;
 	packet_into(s, packet, skb);
@@ -46,6 +47,7 @@ INLINE void ingress(struct __sk_buff *skb)
 	struct packet packet;
 	struct owner *owner;
 	struct tcp_sock *tp;
+	u32 sampling;
 
 	if (!counters || !sk || !read_packet(&packet, skb))
 		return;
@@ -56,7 +58,10 @@ INLINE void ingress(struct __sk_buff *skb)
 		goto filtered;
 	owner = owner_of(sk, READS_BTF);
 	if (owner_passes(owner) && read_ingress_connection(&c, &packet, skb, tp) && connection_passes(&c)) {
-		SUBMIT_PACKET(counters, skb, &packet, receive_fill(record, skb, &packet, &c, tp, owner));
+		sampling = sample(counters, &c, true);
+		if (sampling != LEFT_OUT)
+			SUBMIT_PACKET(counters, skb, &packet,
+				      receive_fill(record, skb, &packet, &c, tp, owner, sampling));
 		return;
 	}
 filtered:
@@ -99,6 +104,7 @@ INLINE void receive_of_packet(const struct sk_buff *skb, const struct seen_packe
 	struct counters *counters = counters_of(KIND_RECEIVE);
 	struct segment s = {};
 	struct connection c;
+	u32 sampling;
 
 	if (!counters)
 		return;
@@ -110,7 +116,11 @@ INLINE void receive_of_packet(const struct sk_buff *skb, const struct seen_packe
 		COUNT(counters->filtered, 1);
 		return;
 	}
+	sampling = sample(counters, &c, true);
+	if (sampling == LEFT_OUT)
+		return;
 	event_begin(&s.event, KIND_RECEIVE, &c, NULL);
+	s.event.sampling = sampling;
 	seen_into(&s, packet);
 	no_congestion(&s);
 	s.segs = segs_of(skb);

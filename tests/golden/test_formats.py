@@ -24,7 +24,7 @@ PAYLOAD_CLASS = 64
 CLOCK_OFFSET_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
 
 # struct event: ts_ns socket cgroup_id, pid tid uid netns, comm, local_ip remote_ip,
-# local_port remote_port, kind owner_source family, padding, flags, padding, bytes seq, error,
+# local_port remote_port, kind owner_source family, sampling, flags, padding, bytes seq, error,
 # scope_id, padding
 EVENT = "<QQQ IIII 16s 16s 16s HH BBB x H 2x II i I 4x"
 # struct message: requested unread_us, duration_ns, payload_length, payload_unavailable, reserved

@@ -75,6 +75,11 @@ def requests(*events: Fields) -> Part:
     return Part(rows_of("request", [{"protocol": b"http", **event} for event in events]))
 
 
+def efforts(*events: Fields) -> Part:
+    """Return a part of changes in how much is recorded."""
+    return Part(rows_of("effort", events))
+
+
 def snapshots(*events: Fields) -> Part:
     """Return a part of snapshots."""
     return Part(rows_of("snapshot", events))

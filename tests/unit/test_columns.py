@@ -12,7 +12,7 @@ from tcprism.events import _wire as wire
 from tcprism.events.columns import BY_NAME, columns_of
 from tcprism.events.context import Context, Owner
 
-from .records import MAKERS, connections, losses, messages, requests, segments, snapshots
+from .records import MAKERS, connections, efforts, losses, messages, requests, segments, snapshots
 
 # The keys as the issue that asked for them lists them; they are stable.
 EVENT_KEYS = [
@@ -27,12 +27,21 @@ SEGMENT_KEYS = [
 OPTION_KEYS = [name for name, _, _ in tcp_options.COLUMNS]
 FAMILY_KEYS = {
     "message": [
-        *("flags", "requested", "duration_ns", "unread_us", "seq", "payload", "payload_text"),
+        *(
+            "weight",
+            "flags",
+            "requested",
+            "duration_ns",
+            "unread_us",
+            "seq",
+            "payload",
+            "payload_text",
+        ),
         *("payload_truncated", "payload_unavailable"),
     ],
     "delivery": ["seq", "send_ts_ns", "unsent_us", "unacked_us"],
     "segment": [
-        *("flags", "seq", "payload", "payload_text", "payload_truncated"),
+        *("weight", "flags", "seq", "payload", "payload_text", "payload_truncated"),
         *(*SEGMENT_KEYS[2:], "arrival", "ecn", *OPTION_KEYS),
     ],
     "loss": [
@@ -53,7 +62,7 @@ FAMILY_KEYS = {
         *("min_rtt_us", "delivery_rate", "congestion"),
     ],
     "tls": [
-        *("flags", "requested", "duration_ns", "seq", "payload", "payload_text"),
+        *("weight", "flags", "requested", "duration_ns", "seq", "payload", "payload_text"),
         *("payload_truncated", "payload_unavailable", "session", "encrypted_bytes"),
         *("stream_offset", "missed_bytes"),
         "socket_source",
@@ -139,7 +148,7 @@ def test_comm(comm: bytes, shown: str) -> None:
     ],
 )
 def test_sentinels_are_null(name: str, unknown: int, known: int) -> None:
-    makers = {**MAKERS, "snapshot": snapshots, "request": requests}
+    makers = {**MAKERS, "snapshot": snapshots, "request": requests, "effort": efforts}
     for family in BY_NAME[name].families:
         assert values(name, makers[family]({name: unknown}, {name: known})) == [None, known]
 

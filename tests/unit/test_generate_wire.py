@@ -11,7 +11,7 @@ import generate_wire
 ROOT = Path(__file__).resolve().parents[2]
 ANCHORS = """
 #include "tcprism/events.h"
-struct counters counters; struct lane lane; struct config config;
+struct counters counters; struct lane lane; struct effort effort; struct config config;
 """
 ANCHORS += "".join(f"struct {name} {name};" for name in generate_wire.RECORDS)
 ANCHORS += "".join(f"enum {name} {name};" for name in generate_wire.ENUMS)

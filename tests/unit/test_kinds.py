@@ -23,7 +23,7 @@ from tcprism.events.kinds import (
 from tcprism.sinks.text_details import each
 from tcprism.sources.plan import PROBES
 
-from .records import MAKERS, requests, snapshots
+from .records import MAKERS, efforts, requests, snapshots
 
 OBJECT = Path(tcprism.kernel.__file__).with_name("tcprism.bpf.o")
 
@@ -76,7 +76,7 @@ def test_a_record_of_the_same_size_is_of_no_family() -> None:
 @pytest.mark.parametrize("name", [kind.name for kind in BY_NAME.values() if kind.text])
 def test_the_words_of_a_kind_are_about_columns_that_it_has(name: str) -> None:
     family = FAMILY_OF_KIND[name]
-    make = (MAKERS | {"snapshot": snapshots, "request": requests})[family]
+    make = (MAKERS | {"snapshot": snapshots, "request": requests, "effort": efforts})[family]
     write = BY_NAME[name].text
     assert write
     names = write.__code__.co_varnames[: write.__code__.co_argcount]

@@ -23,6 +23,7 @@ BALANCED = Entry(
     kind="send",
     seen=100,
     filtered=40,
+    sampled_out=0,
     submitted=50,
     ring_full=5,
     ring_busy=2,
@@ -100,9 +101,9 @@ def test_each_loss_gets_its_advice(field: str, advice: str) -> None:
 
 
 def test_one_line_where_nothing_was_lost() -> None:
-    quiet = Entry("send", 26601, 26593, 8, 0, 0, 0, 0, 8, 680, 0)
-    idle = Entry("drop", 3, 3, 0, 0, 0, 0, 0, 0, 0, 0)
-    many = Entry("recv", 12026, 0, 12026, 0, 0, 0, 0, 12026, 1, 0)
+    quiet = Entry("send", 26601, 26593, 0, 8, 0, 0, 0, 0, 8, 680, 0)
+    idle = Entry("drop", 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    many = Entry("recv", 12026, 0, 0, 12026, 0, 0, 0, 0, 12026, 1, 0)
     assert Ledger((quiet, idle, many)).lines() == ["12,034 events, none lost"]
     assert Ledger((replace(quiet, received=1),)).lines() == ["1 event, none lost"]
     assert Ledger((idle,)).lines() == ["no events: filters turned all 3 away"]
@@ -110,8 +111,8 @@ def test_one_line_where_nothing_was_lost() -> None:
 
 
 def test_only_what_came_or_was_lost_has_a_row() -> None:
-    idle = Entry("drop", 3, 3, 0, 0, 0, 0, 0, 0, 0, 0)
-    lost = Entry("recv", 5, 0, 0, 5, 0, 0, 0, 0, 0, 0)
+    idle = Entry("drop", 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    lost = Entry("recv", 5, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0)
     lines = Ledger((BALANCED, idle, lost)).lines()
     assert [line.split()[0] for line in lines[:3]] == ["kind", "send", "recv"]
     assert not any("drop" in line for line in lines)
@@ -119,14 +120,14 @@ def test_only_what_came_or_was_lost_has_a_row() -> None:
 
 def test_sends_that_could_not_be_joined_are_no_losses() -> None:
     """The send is there; what is missing is when it was acknowledged."""
-    acked = Entry("acked", 1044, 0, 1000, 0, 0, 44, 0, 1000, 0, 0)
+    acked = Entry("acked", 1044, 0, 0, 1000, 0, 0, 44, 0, 1000, 0, 0)
     ledger = Ledger((acked,))
     assert ledger.lost == 0
     assert acked.balances()
     first, second = ledger.lines()
     assert first == "1,000 events, none lost"
     assert second.startswith("44 sends are without their acked")
-    mixed = Ledger((acked, Entry("send", 3, 0, 1, 0, 0, 2, 0, 1, 0, 0)))
+    mixed = Ledger((acked, Entry("send", 3, 0, 0, 1, 0, 0, 2, 0, 1, 0, 0)))
     assert mixed.lost == 2
     assert any("no room" in line for line in mixed.lines())
 
@@ -143,8 +144,8 @@ def test_accounts_of_the_kinds_that_were_traced() -> None:
     missed = {"send": 3, "transmit": 8}
     ledger = close_accounts(("recv", "send"), kernel, missed, received)
     assert ledger.entries == (
-        Entry("send", 5, 3, 2, 0, 0, 0, missed=3, received=2, bytes=30, payload_cut=4),
-        Entry("recv", 2, 0, 1, 1, 0, 0, missed=0, received=1, bytes=7, payload_cut=0),
+        Entry("send", 5, 3, 0, 2, 0, 0, 0, missed=3, received=2, bytes=30, payload_cut=4),
+        Entry("recv", 2, 0, 0, 1, 1, 0, 0, missed=0, received=1, bytes=7, payload_cut=0),
     )
     assert all(entry.balances() for entry in ledger.entries)
 
@@ -183,7 +184,7 @@ def read_back(values: dict[str, Any]) -> Ledger:
 
 
 def test_what_stages_account_for_is_told_and_comes_back_from_a_recording() -> None:
-    made = Entry("request", 3, 0, 2, 0, 0, 1, 0, 2, 0, 0)
+    made = Entry("request", 3, 0, 0, 2, 0, 0, 1, 0, 2, 0, 0)
     account = Account((made,), {"pending": 4}, ("4 requests have no answer yet",))
     ledger = close_accounts(("send",), counters(), {}, Received()).with_account(account)
     assert ledger.entries[-1] == made

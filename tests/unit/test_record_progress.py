@@ -15,7 +15,7 @@ def test_events_bytes_rate_and_losses(capsys: pytest.CaptureFixture[str]) -> Non
     files: Any = SimpleNamespace(events=0, size=0)
     progress = Progress(files)
     files.events, files.size = 12_345, 678_901
-    progress.account(Ledger((Entry("send", 9, 0, 2, 7, 0, 0, 0, 2, 0, 0),)))
+    progress.account(Ledger((Entry("send", 9, 0, 0, 2, 7, 0, 0, 0, 2, 0, 0),)))
     progress.close()
     shown, cleared = capsys.readouterr().err.split("\r")[1:]
     assert "12,345 events, 678,901 bytes" in shown

@@ -47,7 +47,7 @@ def some() -> list[Batch]:
 
 
 def entry(kind: str, lost: int = 0) -> Entry:
-    return Entry(kind, 9, 2, 7 - lost, lost, 0, 0, 0, 7 - lost, 100, 0)
+    return Entry(kind, 9, 2, 0, 7 - lost, lost, 0, 0, 0, 7 - lost, 100, 0)
 
 
 def test_a_burst_is_read_again_with_the_memory_that_reading_has(tmp_path: Path) -> None:

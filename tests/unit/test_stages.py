@@ -30,7 +30,7 @@ class Delay(StatefulStage):
         return self.tick(2**63)
 
     def account(self) -> Account:
-        entry = Entry("request", 1, 0, 1, 0, 0, 0, 0, 1, 0, 0)
+        entry = Entry("request", 1, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0)
         return Account((entry,), {"held": len(self._held)}, ("some are held",))
 
 

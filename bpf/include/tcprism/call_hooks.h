@@ -46,7 +46,7 @@ INLINE void call_leave(struct sock *sk, int result, u32 kind, u32 flags, enum re
 		COUNT(caller.counters->map_full, 1);
 		return;
 	}
-	if (call->kind != kind || call->sk != (u64)sk)
+	if (call->kind != kind || call->sk != (u64)sk || (call->start_ns && call->start_ns < on_since()))
 		call_unseen(call, flags);
 	message_returned(&caller, call, sk, kind, result, reads);
 	call->sk = 0;

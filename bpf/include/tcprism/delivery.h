@@ -183,7 +183,9 @@ static __noinline int arrival_read(struct deliveries *d, u32 end)
 	const struct arrival *a = &d->arrivals[AT(d->read)];
 	u32 left = a->end_seq - end;
 
-	if (d->latest_ns < a->ts_ns)
+	if (a->ts_ns < on_since())
+		d->latest_ns = ARRIVAL_NS_UNKNOWN;
+	else if (d->latest_ns < a->ts_ns)
 		d->latest_ns = a->ts_ns;
 	if (!left || after(end, a->end_seq))
 		d->read++; /* else a part of it is still unread */

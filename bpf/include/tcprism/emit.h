@@ -3,8 +3,8 @@
 #ifndef TCPRISM_EMIT_H
 #define TCPRISM_EMIT_H
 
+#include "effort.h"
 #include "owner.h"
-#include "ring.h"
 
 INLINE struct counters *counters_of(u32 kind)
 {
@@ -28,7 +28,7 @@ INLINE void event_owner(struct event *event, const struct owner *owner)
 	*comm = owner->comm;
 }
 
-/* Sets all but socket, flags, bytes, seq and error. The room still holds an older record: every field must be set. */
+/* Sets all but socket, flags, bytes, seq and error; nothing is sampled. The room still holds an older record: every field must be set. */
 INLINE void event_at(struct event *event, u64 ts_ns, u32 kind, const struct connection *c, const struct owner *owner)
 {
 	const struct owner unknown = {};
@@ -36,6 +36,7 @@ INLINE void event_at(struct event *event, u64 ts_ns, u32 kind, const struct conn
 	event->ts_ns = ts_ns;
 	event->kind = kind;
 	event->family = c->family;
+	event->sampling = 0;
 	event->netns = c->netns;
 	event->scope_id = c->scope_id;
 	event->local_port = c->local_port;

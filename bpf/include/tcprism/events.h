@@ -64,6 +64,7 @@ struct event {
 	u8 kind DOC("what happened");
 	u8 owner_source DOC("how the owner is known: task (the caller), socket (its last user), iterator (had it open at the start), none");
 	u8 family DOC("4 or 6: the IP version of the packets, whatever the socket's family");
+	u8 sampling; /* n: of 2^n connections one is recorded, this one */
 	u16 flags DOC("messages: PEEK, ZEROCOPY, ENCRYPTED (the records of a tls_send or tls_recv); segments: the TCP header's flags");
 	u32 bytes DOC("messages, deliveries: bytes sent or received; segments, losses: TCP payload bytes; connections: 0; requests: both ways");
 	u32 seq DOC("sequence number of the first byte; null when the hook cannot tell, as for urgent data or when another thread uses the socket at the same time");
@@ -301,10 +302,11 @@ struct snapshot {
 #define PAYLOAD_CLASSES(X) X(64) X(256) X(768) X(2048) X(6144) X(16384)
 #define PAYLOAD_MAX 16384
 
-/* The ledger: per CPU and kind. seen = filtered + submitted + ring_full + ring_busy + map_full. */
+/* The ledger: per CPU and kind. seen = filtered + sampled_out + submitted + ring_full + ring_busy + map_full. */
 struct counters {
 	u64 seen DOC("events that reached the hook");
 	u64 filtered DOC("rejected by the filters");
+	u64 sampled_out DOC("of connections that a sample leaves out");
 	u64 submitted DOC("written to a ring");
 	u64 ring_full DOC("lost: the ring was full (--ring-size)");
 	u64 ring_busy DOC("lost: other programs were writing to every lane that was tried; a larger ring does not help");
@@ -335,6 +337,14 @@ struct lane {
 	u64 written;
 	u64 read __attribute__((aligned(64)));
 } __attribute__((aligned(64)));
+
+/* How much is recorded of what passes the filters. User space changes it as it goes; all 0: everything. */
+struct effort {
+	u64 since_ns; /* hooks were off for a while before that: what they noted earlier is out of date */
+	u32 payload_shift; /* of config.payload_limit */
+	u32 message_sampling; /* n: messages of one in 2^n connections, 32: of none */
+	u32 segment_sampling;
+};
 
 /* What user space asks for. Read-only once loaded, so that the verifier removes disabled code. */
 struct config {

@@ -144,6 +144,10 @@ struct payload {
  */
 __noinline u32 payload_wanted(u32 bytes, u32 shape, u32 limit)
 {
+	u32 now = payload_limit();
+
+	if (limit > now)
+		limit = now;
 	return shape == BUFFER_NONE ? 0 : MIN(bytes, limit);
 }
 
@@ -213,6 +217,7 @@ struct caller {
 	struct counters *counters;
 	struct connection connection;
 	struct owner current;
+	u32 sampling; /* event.sampling */
 };
 
 /* At a call's entry. The filters are those of its end: a call that will not be recorded must leave nothing behind. */
@@ -300,6 +305,7 @@ INLINE void message_fill(struct message *m, const struct caller *caller, const s
 	m->event.error = moved->error;
 	m->event.seq = moved->seq;
 	m->event.flags = moved->flags;
+	m->event.sampling = caller->sampling;
 	m->requested = call->requested;
 	m->unread_us = moved->unread_us;
 	m->duration_ns = moved->duration_ns;
@@ -365,14 +371,25 @@ INLINE void message_record(const struct caller *caller, const struct moved *move
 		gathering_leave(payload.gathered);
 }
 
-INLINE void message_returned(const struct caller *caller, struct call *call, struct sock *sk, u32 kind, int result,
+INLINE bool message_left_out(struct caller *caller)
+{
+	caller->sampling = sample(caller->counters, &caller->connection, false);
+	return caller->sampling == LEFT_OUT;
+}
+
+/* TLS is followed in all connections: any may come into the sample. */
+INLINE void message_returned(struct caller *caller, struct call *call, struct sock *sk, u32 kind, int result,
 			     enum reads reads)
 {
 	struct moved moved;
 
+	if (!config.tls && message_left_out(caller))
+		return;
 	read_moved(&moved, call, sk, kind, result, reads);
 	if (config.tls && tls_carried(sk, &caller->connection, &moved, kind, &call->buffer) && !config.tls_records)
 		buffer_none(&call->buffer, PAYLOAD_ENCRYPTED);
+	if (config.tls && message_left_out(caller))
+		return;
 	if (config.skip_bodies)
 		moved.payload_limit = payload_needed(moved.socket, kind, moved.seq, moved.bytes, moved.flags);
 	if (kind_wanted(KIND_ACKED) && moved.bytes)

@@ -48,6 +48,7 @@ struct batch_call {
 	u64 vector; /* 0: none */
 	u32 next;
 	u32 count;
+	u64 since_ns; /* on_since() */
 };
 
 struct {
@@ -198,14 +199,16 @@ INLINE void buffer_from_msghdr(struct buffer *to, u64 header, bool compat)
 INLINE void buffer_from_batch(struct buffer *to, const struct arguments *a, bool compat, bool failed, bool timeout)
 {
 	struct batch_call *batch = current_batch(true);
+	u64 since = on_since();
 	u32 index;
 
 	if (!batch || timeout) {
 		buffer_none(to, PAYLOAD_SYSCALL);
 		return;
 	}
-	if (batch->vector != a->argument[1] || batch->count != (u32)a->argument[2])
+	if (batch->vector != a->argument[1] || batch->count != (u32)a->argument[2] || batch->since_ns != since)
 		batch->next = 0;
+	batch->since_ns = since;
 	batch->vector = a->argument[1];
 	batch->count = a->argument[2];
 	index = batch->next++;

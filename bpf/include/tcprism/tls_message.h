@@ -54,6 +54,7 @@ struct tls_caller {
 	u32 flags;
 	u32 missed;
 	u64 stream_offset;
+	u32 sampling;
 };
 
 /* The connection of a session, all zero where it is not known, and the records whose plaintext has been moved. */
@@ -103,6 +104,7 @@ INLINE void tls_fill(struct tls_message *m, const struct tls_caller *caller, con
 	m->event.error = 0;
 	m->event.seq = caller->seq;
 	m->event.flags = caller->flags;
+	m->event.sampling = caller->sampling;
 	m->session = call->session;
 	m->duration_ns = now_ns - call->start_ns;
 	m->requested = call->requested < caller->bytes ? REQUESTED_UNKNOWN : call->requested; /* of several buffers */
@@ -158,6 +160,10 @@ INLINE void tls_record(const struct thread *thread, const struct tls_call *call,
 		COUNT(caller.counters->filtered, 1);
 		return;
 	}
+	if (caller.source != SOCKET_NONE)
+		caller.sampling = sample(caller.counters, &caller.connection, false);
+	if (caller.sampling == LEFT_OUT)
+		return;
 	read_current(&caller.current, thread, true);
 	tls_submit(&caller, call);
 }

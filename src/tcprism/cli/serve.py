@@ -22,7 +22,9 @@ from tcprism.cli.serving import (
     Page,
     Place,
     Pulse,
+    budget,
     parse_keep,
+    parse_overhead,
     parse_prometheus,
 )
 from tcprism.cli.session import Limits, Stop
@@ -114,6 +116,13 @@ privileges."""
 @tls_option
 @payload_option(PAYLOAD)
 @click.option(
+    "--max-overhead",
+    default="2%",
+    show_default=True,
+    metavar="PERCENT",
+    help="Of all CPUs: what tcprism may cost before it records less.",
+)
+@click.option(
     "--user",
     metavar="NAME",
     help="Whom to go on as; by default who called sudo, else nobody, or with --record root without"
@@ -130,6 +139,7 @@ def command(**given: Any) -> None:
     web, memory = given.pop("web"), options.parse_memory(given.pop("web_memory"), "--web-memory")
     if not (address or url or record or web or given["clickhouse"]):
         raise UsageError("nothing would come of it: give --prometheus ADDRESS:PORT or --record DIR")
+    overhead = parse_overhead(given.pop("max_overhead"))
     user = find_user(given.pop("user"), bool(record or given["spool"]))
     fleet = fleet_of(given, user)
     place = None if record is None else Place(record, keep, options.filter_texts(dict(given)), user)
@@ -154,7 +164,7 @@ def command(**given: Any) -> None:
         sinks.append(Otlp(url, metrics.families))
     if page:
         sinks.append(page)
-    _serve(request, given, _stages(requests), metrics, sinks, endpoint, page, needs)
+    _serve(request, given, _stages(requests), metrics, sinks, endpoint, page, needs, overhead)
     sys.exit(0)
 
 
@@ -188,13 +198,16 @@ def _serve(
     endpoint: Endpoint | None,
     page: Page | None,
     needs: Needs,
+    overhead: float,
 ) -> None:
     with ExitStack() as stack:
         tracing = stack.enter_context(Tracing(request))
         tracing.measure_run_time()
         snapshots = stack.enter_context(Snapshots(request.filter, every=SNAPSHOT_EVERY))
         source = Together(tracing, snapshots)
-        sinks = [*sinks, Own(metrics, tracing.run_time)]
+        keeps = budget(overhead, tracing, stages)
+        stages = (keeps, *stages)
+        sinks = [*sinks, Own(metrics, tracing.run_time, keeps)]
         announce(tracing, given)
         tracing.settle()
         with interrupts.alone():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -21,7 +21,12 @@ from tcprism.metrics.aggregate import Metrics
 from tcprism.recording.files import Create
 from tcprism.recording.kept import LEAST, Kept
 from tcprism.sinks import Sink
+from tcprism.sources.effort import efforts
 from tcprism.sources.least_privilege import User, own
+from tcprism.sources.tracing import Tracing
+from tcprism.stages import Stage
+from tcprism.stages.budget import Budget
+from tcprism.stages.requests import Requests
 
 _SILENCE = 15.0  # seconds without a look at the rings after which something is wrong
 
@@ -84,12 +89,42 @@ class Place:
         return Kept(self.path, self._keep, self._filters, create)
 
 
+def parse_overhead(text: str) -> float:
+    """Parse --max-overhead: percent of the machine. Return a share. Raises UsageError."""
+    try:
+        share = float(text.removesuffix("%")) / 100
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise UsageError(f"--max-overhead: {text!r} is not a percentage: write for example 2%")
+    return share
+
+
+def budget(limit: float, tracing: Tracing, stages: Sequence[Stage]) -> Budget:
+    """Return the stage that keeps a share of all CPUs; it tells those that read samples."""
+    steps = efforts(tracing.request)
+
+    def cost() -> float:
+        return time.process_time() + tracing.hook_time()
+
+    def take(step: int) -> None:
+        tracing.take(steps[step])
+        for stage in stages:
+            if isinstance(stage, Requests):
+                stage.sample(steps[step].sampling)
+
+    return Budget(limit, cost, steps, take)
+
+
 class Own(Sink):
     """Adds tcprism's own cost to the metrics; `run_time` returns that of its BPF programs."""
 
-    def __init__(self, metrics: Metrics, run_time: Callable[[], float | None]) -> None:
+    def __init__(
+        self, metrics: Metrics, run_time: Callable[[], float | None], budget: Budget
+    ) -> None:
         self._metrics = metrics
         self._run_time = run_time
+        self._budget = budget
 
     def write(self, batch: Batch) -> None:
         """Nothing."""
@@ -99,6 +134,8 @@ class Own(Sink):
         self._metrics.set(instruments.CPU, {(): time.process_time()})
         pages = int(Path("/proc/self/statm").read_bytes().split()[1])
         self._metrics.set(instruments.MEMORY, {(): pages * os.sysconf("SC_PAGE_SIZE")})
+        self._metrics.set(instruments.BUDGET, {(): self._budget.used})
+        self._metrics.set(instruments.EFFORT, {(): self._budget.step})
         run_time = self._run_time()
         if run_time is not None:
             self._metrics.set(instruments.BPF, {(): run_time})

@@ -97,7 +97,7 @@ def explain_recording(recording: Told) -> Explanation:
                     evidence.begin(snapshot)
                 survey.add(snapshot)
     part, change = _together(*survey.result(), *lives.result(_end(survey, evidence)))
-    lost = recording.ledger.lost + evidence.refused + evidence.forgotten
+    lost = recording.ledger.absent + evidence.refused + evidence.forgotten
     whole = not lost and {"send", "recv"} <= {*recording.facts.kinds}
     pending = pending_of(evidence.requests, part, whole)
     connections = tuple(explained(part, with_facts(change, evidence, part, pending=pending)))

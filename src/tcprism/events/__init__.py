@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from tcprism.events import requests  # noqa: F401 - registers its family before all else
+from tcprism.events import effort, requests  # noqa: F401 - they register their families
 from tcprism.events.batch import Batch
 from tcprism.events.columns import COLUMNS
 from tcprism.events.kinds import FAMILIES, KINDS

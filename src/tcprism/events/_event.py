@@ -36,6 +36,7 @@ class Attributes:
     remote_port: int
     bytes: int
     error: str | None
+    weight: int | None
     flags: str | None
     requested: int | None
     duration_ns: int | None
@@ -135,6 +136,8 @@ class Attributes:
     backlog_limit: int | None
     probes_out: int | None
     nodelay: bool | None
+    effort: str | None
+    of_budget: int | None
     protocol: str | None
     method: str | None
     resource: str | None

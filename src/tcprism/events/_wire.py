@@ -171,6 +171,7 @@ _EVENT: Fields = {
     "kind": ("u1", 92),
     "owner_source": ("u1", 93),
     "family": ("u1", 94),
+    "sampling": ("u1", 95),
     "flags": ("<u2", 96),
     "bytes": ("<u4", 100),
     "seq": ("<u4", 104),
@@ -315,13 +316,14 @@ TLS_MESSAGE = _dtype(_TLS_MESSAGE, 168)
 _COUNTERS: Fields = {
     "seen": ("<u8", 0),
     "filtered": ("<u8", 8),
-    "submitted": ("<u8", 16),
-    "ring_full": ("<u8", 24),
-    "ring_busy": ("<u8", 32),
-    "map_full": ("<u8", 40),
-    "payload_cut": ("<u8", 48),
+    "sampled_out": ("<u8", 16),
+    "submitted": ("<u8", 24),
+    "ring_full": ("<u8", 32),
+    "ring_busy": ("<u8", 40),
+    "map_full": ("<u8", 48),
+    "payload_cut": ("<u8", 56),
 }
-COUNTERS = _dtype(_COUNTERS, 56)
+COUNTERS = _dtype(_COUNTERS, 64)
 
 _LANE: Fields = {
     "writers": ("<u4", 0),
@@ -332,6 +334,14 @@ _LANE: Fields = {
     "read": ("<u8", 64),
 }
 LANE = _dtype(_LANE, 128)
+
+_EFFORT: Fields = {
+    "since_ns": ("<u8", 0),
+    "payload_shift": ("<u4", 8),
+    "message_sampling": ("<u4", 12),
+    "segment_sampling": ("<u4", 16),
+}
+EFFORT = _dtype(_EFFORT, 24)
 
 _CONFIG: Fields = {
     "kinds": ("<u4", 0),
@@ -476,6 +486,7 @@ DOCS = {
     "tls_message.socket_source": "how the connection of a TLS message is known: call (the call itself used it), session (an earlier call did), ciphertext (its records were sent there); none: it is not, the addresses are :: and the ports 0",
     "counters.seen": "events that reached the hook",
     "counters.filtered": "rejected by the filters",
+    "counters.sampled_out": "of connections that a sample leaves out",
     "counters.submitted": "written to a ring",
     "counters.ring_full": "lost: the ring was full (--ring-size)",
     "counters.ring_busy": "lost: other programs were writing to every lane that was tried; a larger ring does not help",

@@ -40,6 +40,7 @@ PAYLOAD = ("message", "tls", "segment")
 CONNECTION = ("connection",)
 SNAPSHOT = ("snapshot",)
 TOTALS = ("connection", "snapshot")
+WITH_WEIGHT = ("message", "segment", "tls", "request")
 WITH_SEQ = ("message", "delivery", "segment", "loss", "tls")
 
 _INFINITE_SSTHRESH = 0x7FFFFFFF  # TCP_INFINITE_SSTHRESH, include/net/tcp.h
@@ -155,6 +156,15 @@ COLUMNS = [
     wire_column("remote_port", ALL, "integer"),
     wire_column("bytes", ALL, "integer"),
     wire_column("error", ALL, "string", named("error", names.errno_name), equal("error", 0)),
+    Column(
+        "weight",
+        WITH_WEIGHT,
+        "integer",
+        "how many events like it it stands for: 1, or 2, 4, 8, ... where `tcprism serve` records a"
+        " sample of the connections, to keep its budget",
+        None,
+        lambda part: np.left_shift(1, part.rows["sampling"].astype(np.int64)),
+    ),
     wire_column("flags", (*MESSAGES, *SEGMENT), "string", _flags, _no_flags),
     wire_column(
         "requested", MESSAGES, "integer", missing=equal("requested", _wire.REQUESTED_UNKNOWN)

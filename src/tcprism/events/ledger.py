@@ -19,7 +19,8 @@ Counters = np.ndarray[tuple[int], np.dtype[np.void]]
 class Entry:
     """One kind's account: received = submitted, and what the kernel saw adds up.
 
-    seen = filtered + submitted + ring_full + ring_busy + map_full. `ring_busy` are events whose
+    seen = filtered + sampled_out + submitted + ring_full + ring_busy + map_full. `sampled_out` are
+    events of connections that a sample leaves out, to keep a budget. `ring_busy` are events whose
     program found every lane that it tried in use: a larger ring does not help. `missed` are hook
     runs that the kernel skipped because the same hook was interrupted (counted for fentry and
     tracepoints since 5.12, for kprobes since 6.7); they are not in `seen`.
@@ -32,6 +33,7 @@ class Entry:
     kind: str
     seen: int
     filtered: int
+    sampled_out: int
     submitted: int
     ring_full: int
     ring_busy: int
@@ -61,10 +63,15 @@ class Entry:
         """Events that passed the filters but did not arrive."""
         return self.ring_full + self.ring_busy + self.map_full + self.missed - self.unjoined
 
+    @property
+    def absent(self) -> int:
+        """Events that passed the filters and are not here: lost, or not in the sample."""
+        return self.lost + self.sampled_out
+
     def balances(self) -> bool:
         """Return whether every event is accounted for."""
         lost = self.ring_full + self.ring_busy + self.map_full
-        accounted = self.filtered + self.submitted + lost
+        accounted = self.filtered + self.sampled_out + self.submitted + lost
         return self.seen == accounted and self.received == self.submitted
 
 
@@ -134,10 +141,15 @@ class Ledger:
         """All lost events."""
         return sum(entry.lost for entry in self.entries)
 
+    @property
+    def absent(self) -> int:
+        """All events that passed the filters and are not here: lost, or not in the sample."""
+        return sum(entry.absent for entry in self.entries)
+
     def lines(self) -> list[str]:
         """Return one line if nothing was lost, else the table of kinds with events."""
-        told = [entry for entry in self.entries if entry.received or entry.lost]
-        return [*(_table(told) if self.lost else [self._summary()]), *self._advice()]
+        told = [entry for entry in self.entries if entry.received or entry.absent]
+        return [*(_table(told) if self.absent else [self._summary()]), *self._advice()]
 
     def whole(self) -> list[str]:
         """Return the table of all kinds, header first, and remarks on it."""

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 _library = ctypes.CDLL(None, use_errno=True)
 
-CAP_BPF = 39  # include/uapi/linux/capability.h
+CAP_SYS_ADMIN, CAP_BPF = 21, 39  # include/uapi/linux/capability.h
 
 _PR_SET_KEEPCAPS, _PR_CAPBSET_DROP = 8, 24  # include/uapi/linux/prctl.h
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38
@@ -184,29 +184,46 @@ def refuse_system_calls(sockets: bool) -> bool:
     """
     if platform.machine() != "x86_64":
         return False
-    program = _filter([*_REFUSED.values(), *(() if sockets else (_SOCKET,))])
+    refused = (*_REFUSED.values(), *(() if sockets else (_SOCKET,)))
+    _install(_filter(refused, "refuse", list(_BPF_ALLOWED.values()), "allow"))
+    return True
+
+
+def allow_system_calls(allowed: Iterable[int], commands: Sequence[int]) -> bool:
+    """Allow some system calls by number, and of bpf(2) some commands: refuse all others.
+
+    Returns False on an architecture whose numbers are not known here. Needs no_new_privs.
+    """
+    if platform.machine() != "x86_64":
+        return False
+    _install(_filter(tuple(allowed), "allow", commands, "refuse"))
+    return True
+
+
+def _install(program: Sequence[bytes]) -> None:
     code = ctypes.create_string_buffer(b"".join(program))
     described = struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code))
     mode = _library.prctl(
         _PR_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_MODE_FILTER), ctypes.c_char_p(described)
     )
     _checked(mode, "PR_SET_SECCOMP")
-    return True
 
 
-def _filter(refused: Sequence[int]) -> list[bytes]:
+def _filter(
+    numbers: Sequence[int], verdict: str, commands: Sequence[int], others: str
+) -> list[bytes]:
     """Return the instructions (struct sock_filter) that decide on a system call.
 
-    Each test goes to the next one, or to one of the two verdicts at the end.
+    There is one verdict on some numbers and one on all `others`; of bpf(2) some commands are
+    allowed. Each test goes to the next one, or to one of the two verdicts at the end.
     """
-    commands = list(_BPF_ALLOWED.values())
     tests = [
         (_LOAD, _ARCHITECTURE_AT, "", ""),
         (_JUMP_EQUAL, _AUDIT_ARCH_X86_64, "", "refuse"),
         (_LOAD, _NUMBER_AT, "", ""),
         (_JUMP_GREATER_EQUAL, _X32, "refuse", ""),
-        *((_JUMP_EQUAL, number, "refuse", "") for number in refused),
-        (_JUMP_EQUAL, _BPF, "", "allow"),
+        *((_JUMP_EQUAL, number, verdict, "") for number in numbers),
+        (_JUMP_EQUAL, _BPF, "", others),
         (_LOAD, _ARGUMENT_AT, "", ""),
         *((_JUMP_EQUAL, command, "allow", "") for command in commands[:-1]),
         (_JUMP_EQUAL, commands[-1], "allow", "refuse"),

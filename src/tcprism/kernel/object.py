@@ -22,7 +22,8 @@ from tcprism.kernel import libbpf, uprobe
 OBJECT = Path(__file__).with_name("tcprism.bpf.o")
 
 _PROGRAM_INFO_SIZE = 256  # more than any struct bpf_prog_info so far
-_RUN_TIME = 192  # offset of run_time_ns there; include/uapi/linux/bpf.h
+_RUN_TIME, _RUNS = 192, 200  # offsets of run_time_ns, run_cnt; include/uapi/linux/bpf.h
+_TRAP_NS = 1_000  # what a uprobe costs beside its program (`make bench ARGS="--only tls"`)
 _RECURSION_MISSES = 208  # 5.12+
 
 
@@ -50,8 +51,8 @@ class BpfObject:
             self._object = self._try("open", "bpf_object__open_file", str(path).encode(), None)
         except LoadError as error:
             raise self._unfit(f"libbpf cannot open it: {error}") from error
-        self._links: list[int] = []
-        self._descriptors: list[int] = []  # links that libbpf does not know
+        self._links: list[tuple[str, int]] = []  # each with its program
+        self._descriptors: list[tuple[str, int]] = []  # links that libbpf does not know
         self._mapped: dict[str, mmap.mmap] = {}
         self.loaded: tuple[str, ...] = ()
 
@@ -150,14 +151,15 @@ class BpfObject:
         try:
             with interrupts.deferred():
                 program = self.program_fd(name)
-                self._descriptors.append(uprobe.link(program, os.fsencode(path), offsets, returns))
+                link = uprobe.link(program, os.fsencode(path), offsets, returns)
+                self._descriptors.append((name, link))
         except OSError as error:
             raise LoadError(f"attach {name}", error, self._library.log.take()) from error
 
     def _link(self, name: str, function: str, *where: object) -> None:
         interrupts.check()
         program = self._program(name)
-        self._links.append(self._try(f"attach {name}", function, program, *where))
+        self._links.append((name, self._try(f"attach {name}", function, program, *where)))
 
     def iterate(self, name: str) -> bytes:
         """Run an iterator program once over all that it iterates, and return what it wrote.
@@ -175,10 +177,27 @@ class BpfObject:
 
     def detach(self) -> None:
         """Take every hook off; what is in the maps and rings stays readable."""
+        self.detach_programs(self.loaded)
+
+    def detach_programs(self, names: Iterable[str]) -> None:
+        """Take some programs off every place."""
+        chosen = set(names)
+        kept = []
         while self._descriptors:
-            os.close(self._descriptors.pop())
+            name, link = self._descriptors.pop()
+            if name in chosen:
+                os.close(link)
+            else:
+                kept.append((name, link))
+        self._descriptors = kept[::-1]
+        kept = []
         while self._links:
-            self._library.call("bpf_link__destroy", self._links.pop())
+            name, link = self._links.pop()
+            if name in chosen:
+                self._library.call("bpf_link__destroy", link)
+            else:
+                kept.append((name, link))
+        self._links = kept[::-1]
 
     def close(self) -> None:
         """Detach, and free programs and maps."""
@@ -197,6 +216,10 @@ class BpfObject:
     def program_fd(self, name: str) -> int:
         """Return a loaded program's descriptor; it belongs to this object."""
         return int(self._library.checked("bpf_program__fd", self._program(name)))
+
+    def program_fds(self) -> list[int]:
+        """Return the descriptors of all loaded programs."""
+        return [self.program_fd(name) for name in self.loaded]
 
     def put(self, name: str, key: bytes, value: bytes) -> None:
         """Write one map entry. Raises OSError."""
@@ -227,10 +250,21 @@ class BpfObject:
 
         To ask the kernel at each look would cost as much as all else of it.
         """
+        return self._memory(name)[0] != 0
+
+    def _memory(self, name: str) -> mmap.mmap:
+        """Return a map of one value that can be mapped, as memory."""
         if name not in self._mapped:
-            where = self.map_fd(name), mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ
+            where = self.map_fd(name), mmap.PAGESIZE, mmap.MAP_SHARED
             self._mapped[name] = mmap.mmap(*where)
-        return self._mapped[name][0] != 0
+        return self._mapped[name]
+
+    def set_effort(self, **fields: int) -> None:
+        """Say how much the programs record (struct effort); what is not named is 0."""
+        values = np.zeros((), dtype=_wire.EFFORT)
+        for name, value in fields.items():
+            values[name] = value
+        self._memory("effort")[: values.nbytes] = values.tobytes()
 
     def missed(self) -> dict[str, int]:
         """Return, per program, the runs that the kernel skipped as it was already running.
@@ -240,8 +274,16 @@ class BpfObject:
         return {name: self._missed(self.program_fd(name)) for name in self.loaded}
 
     def run_time_ns(self) -> int:
-        """Return how long all programs have run, while the kernel measured that."""
-        return sum(self._told(self.program_fd(name), _RUN_TIME) for name in self.loaded)
+        """Return how long all programs have run, while the kernel measured that.
+
+        The traps of uprobes are included, as far as it is known what one takes.
+        """
+        return sum(self._ran(name) for name in self.loaded)
+
+    def _ran(self, name: str) -> int:
+        descriptor = self.program_fd(name)
+        traps = self._told(descriptor, _RUNS) if name.startswith("tls_") else 0
+        return self._told(descriptor, _RUN_TIME) + traps * _TRAP_NS
 
     def _missed(self, descriptor: int) -> int:
         return self._told(descriptor, _RECURSION_MISSES)

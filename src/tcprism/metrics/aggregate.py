@@ -27,7 +27,7 @@ Mask = NDArray[np.bool_]
 
 _LOOK = 30.0  # seconds between two looks at which processes and listeners have ended
 _LOST = ("ring_full", "ring_busy", "map_full", "missed")
-_OUTCOMES = ("seen", "filtered", "submitted", *_LOST, "received")
+_OUTCOMES = ("seen", "filtered", "sampled_out", "submitted", *_LOST, "received")
 _ESTABLISHED = STATES.index("ESTABLISHED")
 
 # network.tcp.retransmit.type of a cause.
@@ -112,11 +112,12 @@ class Metrics(Sink):
     ) -> None:
         """Add an amount for each record; `columns` are the attributes after those of the owner.
 
-        `owned` says whose they are, if that is known.
+        `owned` says whose they are, if that is known. What is of a sample counts for all.
         """
         if len(part):
             ids, keys = (owned or self._owners.of(part)).and_by(*columns)
-            self._series[instrument].add(ids, keys, amounts, part.rows["socket"])
+            weights = BY_NAME["weight"].values(part) if part.rows["sampling"].any() else None
+            self._series[instrument].add(ids, keys, amounts, part.rows["socket"], weights)
 
     def _add_snapshot(self, part: Part) -> None:
         before = len(part)

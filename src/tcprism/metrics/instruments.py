@@ -197,8 +197,17 @@ MEMORY = Instrument(
 )
 BPF = Instrument(
     "tcprism.bpf.run.time", "counter", "s",
-    "Time that tcprism's BPF programs took, in the processes that they watch (bpf_stats).",
+    "Time that tcprism's BPF programs took, in the processes that they watch, extrapolated from 20"
+    " ms of each second (bpf_stats).",
     (), told=True,
+)  # fmt: skip
+BUDGET = Instrument(
+    "tcprism.budget.usage", "gauge", "1",
+    "What tcprism cost in the latest second, of --max-overhead: 1 is all of it.", (),
+)  # fmt: skip
+EFFORT = Instrument(
+    "tcprism.effort.reduction", "gauge", "{step}",
+    "How many steps less than everything is recorded, to keep --max-overhead (docs/serve.md).", (),
 )  # fmt: skip
 OTHER_SERIES = Instrument(
     "tcprism.series.other", "counter", "{observation}",
@@ -215,5 +224,5 @@ INSTRUMENTS = (
     HTTP_SERVER, HTTP_CLIENT, DATABASE, REQUEST_COUNT, REQUEST_TIME,
     RTT, RETRANSMITS, RESETS, FAILURES, SUCCESSES, LIFE, HANDSHAKE, FLOW_CONTROL,
     DROPS, IO, LIMITED, OPEN,
-    EVENTS, LOST, COUNTS, CPU, MEMORY, BPF, OTHER_SERIES, UNKNOWN_BEFORE,
+    EVENTS, LOST, COUNTS, CPU, MEMORY, BPF, BUDGET, EFFORT, OTHER_SERIES, UNKNOWN_BEFORE,
 )  # fmt: skip

@@ -68,27 +68,35 @@ class Series:
         keys: Sequence[Key],
         amounts: Numbers,
         sockets: Numbers | None = None,
+        weights: Numbers | None = None,
     ) -> None:
         """Add amounts, or observe values; the key of each is that of `keys` at its id.
 
-        `sockets` are the cookies of the connections that they are of.
+        `sockets` are the cookies of their connections, `weights` how many each stands for.
         """
         if not len(ids):
             return
         rows = self._places(ids, keys)[ids]
         amounts = np.asarray(amounts, np.float64)
         table = self._table
-        table["value"] += np.bincount(rows, amounts, minlength=len(table["value"]))
+        sums = amounts if weights is None else amounts * weights
+        table["value"] += np.bincount(rows, sums, minlength=len(table["value"]))
         table["touched"][rows] = time.monotonic()
         if self.instrument.buckets:
-            self._observe(rows, amounts, sockets)
+            self._observe(rows, amounts, sockets, weights)
 
-    def _observe(self, rows: NDArray[np.intp], values: Numbers, sockets: Numbers | None) -> None:
+    def _observe(
+        self,
+        rows: NDArray[np.intp],
+        values: Numbers,
+        sockets: Numbers | None,
+        weights: Numbers | None,
+    ) -> None:
         table = self._table
         width = table["buckets"].shape[1]
         bucket = np.searchsorted(self.instrument.buckets, values)  # a bound belongs to its bucket
-        flat = np.bincount(rows * width + bucket, minlength=table["buckets"].size)
-        table["buckets"] += flat.reshape(-1, width)
+        flat = np.bincount(rows * width + bucket, weights, minlength=table["buckets"].size)
+        table["buckets"] += flat.astype(np.int64).reshape(-1, width)
         if sockets is not None:
             table["seen"][rows, bucket] = values
             table["seen_socket"][rows, bucket] = sockets

@@ -24,7 +24,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Events of one kind that were lost between two times of CLOCK_MONOTONIC."""
+    """Events of one kind, lost or not in the sample, between two times of CLOCK_MONOTONIC."""
 
     since_ns: int
     until_ns: int

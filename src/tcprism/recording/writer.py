@@ -86,11 +86,13 @@ class Writer:
         return late or rows >= ROWS_AT_ONCE or payload >= BYTES_AT_ONCE
 
     def note(self, ledger: Ledger) -> None:
-        """Take the account so far; what was lost since the last one becomes gaps."""
+        """Take the account so far; what is not here since the last one becomes gaps."""
         now = time.monotonic_ns()
-        before = {entry.kind: entry.lost for entry in self._ledger.entries} if self._ledger else {}
+        before = (
+            {entry.kind: entry.absent for entry in self._ledger.entries} if self._ledger else {}
+        )
         for entry in ledger.entries:
-            if lost := entry.lost - before.get(entry.kind, 0):
+            if lost := entry.absent - before.get(entry.kind, 0):
                 self._gaps.append(Gap(self._noted_ns, now, entry.kind, lost))
         self._ledger = ledger
         self._noted_ns = now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from tcprism.probes import Program, message
 from tcprism.ring import rings
 from tcprism.ring.buffer import Layout
 from tcprism.sources import plan
+from tcprism.sources.effort import Effort
 from tcprism.sources.host_pids import host_pids, on_host
 from tcprism.sources.request import Request
 
@@ -55,6 +57,8 @@ class Hooks:
         self._root = root
         self._late: list[Program] = []
         self._left_out: list[_LeftOut] = []
+        self._resting: list[Program] = []
+        self._since_ns = 0
         self.libraries: TlsLibraries | None = None
 
     def __enter__(self) -> Self:
@@ -64,6 +68,7 @@ class Hooks:
         self.map_fd = self._object.map_fd
         self.counters = self._object.counters
         self.run_time_ns = self._object.run_time_ns
+        self.program_fds = self._object.program_fds
         return self
 
     def __exit__(
@@ -217,6 +222,31 @@ class Hooks:
             with suppress(LoadError):  # an event says itself that its payload could not be seen
                 self._put_on(bpf, self._late)
             self._late = []
+
+    def take(self, effort: Effort) -> None:
+        """From now on, record as much as an effort says."""
+        rest = [p for p in self._programs if self._may_rest(p, effort)]
+        woken = [p for p in self._resting if p not in rest]
+        self._object.detach_programs(p.name for p in rest if p not in self._resting)
+        self._resting = rest
+        if woken:
+            self._since_ns = time.monotonic_ns()
+        self._object.set_effort(
+            since_ns=self._since_ns,
+            payload_shift=effort.payload_shift,
+            message_sampling=effort.message_sampling,
+            segment_sampling=effort.segment_sampling,
+        )
+        self._put_on(self._object, woken)
+
+    def _may_rest(self, program: Program, effort: Effort) -> bool:
+        """Tell whether a program is to be off that can be put on again without privileges.
+
+        What ends with its connection goes on, for no storage would be freed.
+        """
+        resting = program.kinds and set(program.kinds) <= set(effort.resting)
+        stays = program.late or program.name == "tracepoint_acked_at_end"
+        return bool(resting) and program.attach == "btf" and not stays
 
     def settle(self) -> None:
         """Do without what privileges are needed for."""

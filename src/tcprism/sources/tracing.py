@@ -20,10 +20,11 @@ from tcprism.events.scopes import without_other_scopes
 from tcprism.events.tcp_options import with_options
 from tcprism.features import Choice, machine
 from tcprism.filters import Criteria
-from tcprism.kernel.run_time import measure
+from tcprism.kernel.run_time import RunTime
 from tcprism.names.context import ask_engines, cgroup_root, machine_context
 from tcprism.probes import Probe
 from tcprism.ring import rings
+from tcprism.sources.effort import Effort
 from tcprism.sources.hooks import Hooks
 from tcprism.sources.request import Request
 from tcprism.stages import Stage
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from tcprism.sources.tls_libraries import TlsLibraries
 
 _CLOCK_STEP_NS = 1_000_000
+_USUAL_SECONDS = 300e-9  # of an event, in the hook (`make bench ARGS="--only kernel"`)
 
 # Seconds between two looks at the rings. With the time that records get to settle, an event is
 # shown within 100 ms.
@@ -60,7 +62,7 @@ class Tracing:
         self._received = Received()
         self._latest = 0
         self._clock_offset_ns = _clock_offset_ns()
-        self._measured = False
+        self._measured: RunTime | None = None
 
     def __enter__(self) -> Self:
         machine.require()
@@ -174,22 +176,36 @@ class Tracing:
         self._hooks.settle()
 
     def measure_run_time(self) -> None:
-        """From now on, have the kernel measure how long BPF programs run, which costs each some."""
+        """From now on, measure samples of how long the programs of all hooks run.
+
+        To be called before privileges are given up, without threads.
+        """
         with suppress(OSError):  # not known then
-            self._stack.callback(os.close, measure())
-            self._measured = True
+            self._measured = RunTime(self._hooks.run_time_ns, self._hooks.program_fds())
+            self._stack.callback(self._measured.close)
 
     def run_time(self) -> float | None:
         """Return how long the programs of all hooks have run, seconds; None: not measured."""
-        return self._hooks.run_time_ns() / 1e9 if self._measured else None
+        return self._measured.seconds() if self._measured else None
+
+    def hook_time(self) -> float:
+        """Return run_time() or, where it is not measured, what events usually take, seconds."""
+        measured = self.run_time()
+        if measured is not None:
+            return measured
+        return _USUAL_SECONDS * float(self._hooks.counters()["seen"].sum())
+
+    def take(self, effort: Effort) -> None:
+        """From now on, record as much as an effort says. Raises LoadError."""
+        self._hooks.take(effort)
 
     def stop(self) -> None:
         """Take the hooks off; what they recorded can still be read with `drain()`."""
         self._hooks.detach()
 
     def _all_sends(self) -> bool:
-        """Tell whether `send` is traced and none was lost."""
-        sends = (entry.lost for entry in self.ledger().entries if entry.kind == "send")
+        """Tell whether `send` is traced and all are here."""
+        sends = (entry.absent for entry in self.ledger().entries if entry.kind == "send")
         return not next(sends, True)
 
     def ledger(self) -> Ledger:

@@ -38,6 +38,7 @@ from tcprism.stages.happened import (
 )
 from tcprism.stages.plaintext import Call, Plaintext, is_placed
 from tcprism.stages.request_rows import request_part
+from tcprism.stages.sampling import ALL, is_sampled
 
 CONNECTIONS_MAX = 65_536
 FINISHED_MAX = 4_096  # responses of a connection that its client was not seen to read
@@ -74,6 +75,8 @@ class Requests(StatefulStage):
         self._gaps = 0
         self._evicted = 0
         self._room = KEPT_MAX  # for bytes, at least
+        self._sampling = 0  # of the latest messages
+        self._recorded = ALL  # which sample of the connections is
         # Connections with a response that was read, and not seen to be written: the server's call
         # may return after the client's. They wait from one tick to the one after the next.
         self._held: dict[int, Connection] = {}
@@ -88,6 +91,7 @@ class Requests(StatefulStage):
         """Take a batch; return the requests that have ended by now."""
         chosen = [part for part in batch.parts if part.family in WHAT and len(part)]
         if chosen:
+            self._sampling = max(int(part.rows["sampling"].max()) for part in chosen)
             self._take(chosen, Batch(chosen).permutation)
             self._room -= sum(int(part.payload_lengths().sum()) for part in chosen)
             if self._room < 0:
@@ -161,7 +165,9 @@ class Requests(StatefulStage):
     def _with_requests(self, batch: Batch, ended: list[Answered]) -> Batch:
         parts = [] if self._alone else list(batch.parts)
         if ended:
-            parts.append(request_part(ended, batch.parts, self._now_ns))
+            part = request_part(ended, batch.parts, self._now_ns)
+            part.rows["sampling"] = self._sampling
+            parts.append(part)
             self._made += len(ended)
         return Batch(parts, batch.clock_offset_ns)
 
@@ -334,13 +340,23 @@ class Requests(StatefulStage):
     def _evict(self, connection: Connection) -> None:
         """Forget a connection that goes on: it is joined again at its next message."""
         self._evicted += 1
-        for stream in filter(None, (connection, connection.plaintext)):
-            for exchange in stream.conversation.pending():
-                exchange.gap = True
+        _leave_gaps(connection)
         self._over(connection, ended=False)
+
+    def sample(self, sampling: int) -> None:
+        """Take note that messages are recorded of one in 2^`sampling` connections from now on.
+
+        What is under way in others has a gap: the rest of it will not come.
+        """
+        self._recorded = sampling
+        for connection in list(self._connections.values()):
+            if not is_sampled(*connection.ends, sampling):
+                self._over(connection, ended=False)
 
     def _over(self, connection: Connection, ended: bool = True) -> None:
         """Let go what is left of a connection, and forget it; `ended`: there is no more of it."""
+        if not is_sampled(*connection.ends, self._recorded):
+            _leave_gaps(connection)
         for side in (0, 1):
             connection.end(side)
         for stream in filter(None, (connection, connection.plaintext)):
@@ -357,6 +373,13 @@ class Requests(StatefulStage):
         for view in connection.views:
             if view:
                 self._views.pop(view.key, None)
+
+
+def _leave_gaps(connection: Connection) -> None:
+    """Say of what is under way that not all of it was seen."""
+    for stream in filter(None, (connection, connection.plaintext)):
+        for exchange in stream.conversation.pending():
+            exchange.gap = True
 
 
 def _happened(parts: Sequence[Part], order: NDArray[np.intp]) -> Iterator[tuple[int, ...]]:

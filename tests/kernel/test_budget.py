@@ -1,0 +1,159 @@
+"""Recording less: what the kernel leaves out is counted, and what is left stands for it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import tcprism
+from tcprism.events import Batch, Part
+from tcprism.events.columns import BY_NAME
+from tcprism.events.ledger import Entry
+from tcprism.filters import Criteria
+from tcprism.sources.effort import Effort
+from tcprism.sources.request import Request
+from tcprism.sources.tracing import Tracing
+from tcprism.stages.sampling import is_sampled
+from tests.support.netns import Netns
+from tests.support.nginx import nginx
+from tests.support.serving import await_equal, serving
+from tests.support.tracer import parse_ledger
+
+CONNECTIONS, MESSAGES, SIZE = 64, 5, 600
+SAMPLING = 2
+
+
+@contextmanager
+def _tracing(netns: Netns, *kinds: str) -> Iterator[Tracing]:
+    chosen = Criteria(netns=(netns.inode,))
+    request = Request(kinds, filter=chosen, payload=1024, ring_size=1 << 20, include_self=True)
+    with Tracing(request) as tracing:
+        yield tracing
+
+
+def _talk(netns: Netns) -> None:
+    """Have some clients send messages, each in one call, and a server read all of them."""
+    with closing(netns.socket()) as listener:
+        listener.bind(("127.0.0.1", 7000))
+        listener.listen(CONNECTIONS)
+        for _ in range(CONNECTIONS):
+            with closing(netns.socket()) as client:
+                client.connect(("127.0.0.1", 7000))
+                server, _ = listener.accept()
+                with closing(server):
+                    for _ in range(MESSAGES):
+                        client.sendall(b"x" * SIZE)
+                        server.recv(SIZE, socket.MSG_WAITALL)
+
+
+def _all(tracing: Tracing) -> list[Part]:
+    tracing.stop()
+    parts: list[Part] = []
+    while len(batch := tracing.drain()):
+        parts += batch.parts
+    return parts
+
+
+def _entry(tracing: Tracing, kind: str) -> Entry:
+    return next(entry for entry in tracing.ledger().entries if entry.kind == kind)
+
+
+def _ends(part: Part, index: int) -> frozenset[bytes]:
+    row = part.rows[index]
+    return frozenset(
+        row[f"{side}_ip"].tobytes() + row[f"{side}_port"].tobytes() for side in ("local", "remote")
+    )
+
+
+def test_a_sample_has_whole_connections_and_the_rest_is_counted(netns: Netns) -> None:
+    with _tracing(netns, "send", "recv") as tracing:
+        tracing.take(Effort(message_sampling=SAMPLING))
+        _talk(netns)
+        parts = _all(tracing)
+        for kind in ("send", "recv"):
+            entry = _entry(tracing, kind)
+            assert entry.balances()
+            assert entry.sampled_out + entry.submitted == CONNECTIONS * MESSAGES
+            assert entry.lost == 0
+            assert entry.absent == entry.sampled_out > 0
+    seen: Counter[frozenset[bytes]] = Counter()
+    for part in parts:
+        assert set(BY_NAME["weight"].to_list(part)) == {2**SAMPLING}
+        seen.update(_ends(part, index) for index in range(len(part)))
+    assert set(seen.values()) == {2 * MESSAGES}  # both ends
+    for one, other in seen:
+        assert is_sampled(one, other, SAMPLING)
+    assert 2 <= len(seen) <= CONNECTIONS // 2  # a quarter of 64: 16, and not by chance
+
+
+def test_payload_becomes_shorter(netns: Netns) -> None:
+    with _tracing(netns, "send") as tracing:
+        tracing.take(Effort(payload_shift=2))
+        _talk(netns)
+        parts = _all(tracing)
+        cut = _entry(tracing, "send").payload_cut
+    assert {int(n) for part in parts for n in part.payload_lengths()} == {256}
+    assert cut == CONNECTIONS * MESSAGES * (SIZE - 256)
+
+
+def test_segments_are_left_out(netns: Netns) -> None:
+    with _tracing(netns, "transmit") as tracing:
+        tracing.take(Effort(segment_sampling=32))
+        before = netns.tcp_counters()["OutSegs"]
+        _talk(netns)
+        sent = netns.tcp_counters()["OutSegs"] - before
+        assert not _all(tracing)
+        entry = _entry(tracing, "transmit")
+        assert entry.balances()
+        assert entry.sampled_out == sent
+
+
+def test_hooks_that_were_off_go_on_where_they_were(netns: Netns) -> None:
+    """What was under way meanwhile has no times, rather than wrong ones."""
+    with _tracing(netns, "send", "recv", "acked") as tracing, closing(netns.socket()) as listener:
+        listener.bind(("127.0.0.1", 7001))
+        listener.listen()
+        client = netns.socket()
+        client.connect(("127.0.0.1", 7001))
+        server, _ = listener.accept()
+        with closing(client), closing(server):
+            tracing.take(Effort(resting=("acked", "send", "recv"), message_sampling=32))
+            client.sendall(b"before")
+            assert server.recv(100) == b"before"
+            client.sendall(b"unread")
+            tracing.take(Effort())
+            assert server.recv(100) == b"unread"
+            client.sendall(b"after")
+            assert server.recv(100) == b"after"
+        batch = Batch(_all(tracing))
+    events = {(event.kind, event.bytes): event for event in batch}
+    assert sorted(events) == [("acked", 5), ("recv", 5), ("recv", 6), ("send", 5)]
+    assert events["recv", 6].unread_us is None
+    assert events["recv", 5].unread_us is not None
+    assert events["acked", 5].unacked_us is not None
+
+
+def test_serve_keeps_its_budget_under_a_load(netns: Netns, tmp_path: Path) -> None:
+    place = tmp_path / "recordings"
+    options = ("--requests", "--max-overhead", "0.2%", "--record", str(place), "--user", "root")
+    with nginx(netns, tmp_path), serving(*options, "--netns", netns.path) as server:
+        load = ("ab", "-q", "-k", "-c", "20", "-t", "600", "-n", "100000000")
+        process = subprocess.Popen(netns.command(*load, "http://127.0.0.1:8080/hello"))
+        try:
+            await_equal(lambda: server.sum("tcprism_effort_reduction") > 0, True)
+        finally:
+            process.kill()
+            process.wait()
+        assert server.stop() == 0
+    ledger = parse_ledger(server.said)
+    for row in ledger.values():
+        losses = row["ring_full"] + row["ring_busy"] + row["map_full"]
+        assert row["seen"] == row["filtered"] + row["sampled_out"] + row["submitted"] + losses
+        assert row["received"] == row["submitted"]
+    (folder,) = place.iterdir()
+    efforts = [event.effort for event in tcprism.open(folder) if event.kind == "effort"]
+    assert efforts
