@@ -12,6 +12,7 @@ from tcprism.diagnosis.answers import last_word_us
 from tcprism.diagnosis.delta import ESTABLISHED, Rows
 from tcprism.diagnosis.ends import Numbers, ends_keys, own_keys, port_keys
 from tcprism.diagnosis.request_evidence import RequestEvidence
+from tcprism.diagnosis.segments import Segments
 from tcprism.diagnosis.waits import Waits
 from tcprism.events import Batch, Part
 from tcprism.events._wire import ELAPSED_UNKNOWN, EventKind
@@ -62,6 +63,7 @@ class Evidence:
         self.numbers = Numbers(CONNECTIONS_MAX)
         self.waits = Waits()
         self.requests = RequestEvidence(share)
+        self.segments = Segments(self.numbers)
         self.accepts: Counter[int] = Counter()
         self.forgotten = 0
         self.first_ns = self.last_ns = 0
@@ -77,6 +79,7 @@ class Evidence:
     def add(self, batch: Batch) -> None:
         """Take the events of a batch."""
         self.requests.add(batch)
+        self.segments.add([part for part in batch.parts if part.family == "segment"])
         for part in batch.parts:
             if len(part) and part.family in _TAKERS:
                 moments = part.rows["ts_ns"]

@@ -11,13 +11,14 @@ import numpy as np
 
 from tcprism.diagnosis.connections import ends, owners
 from tcprism.diagnosis.delta import LISTEN, Delta
-from tcprism.diagnosis.rules import RULES, Rule
+from tcprism.diagnosis.rules import RULES, SEEN, Rule
 from tcprism.events import Part
 from tcprism.events.scopes import shown
 from tcprism.events.units import duration, percent
 
 NOTHING = "nothing that limits it can be proven"
 IDLE = "application"
+_SEEN = [rule.name for rule in SEEN]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def _explained(
 def all_verdicts(change: Delta) -> list[list[Verdict]]:
     """Return what the rules can prove of each connection, the worst first."""
     proven: list[list[Verdict]] = [[] for _ in range(len(change))]
-    for rule in RULES:
+    for rule in (*RULES, *SEEN):
         for place, verdict in _proven(rule, change):
             proven[place].append(verdict)
     return [_sorted(verdicts) for verdicts in proven]
@@ -128,8 +129,9 @@ def _proven(rule: Rule, change: Delta) -> Iterator[tuple[int, Verdict]]:
 
 
 def _sorted(verdicts: list[Verdict]) -> list[Verdict]:
-    """Order them; that there is nothing to send is worth a line where there is no other."""
-    telling = [verdict for verdict in verdicts if verdict.rule != IDLE] or verdicts
+    """Order them; that there is nothing to send is worth a line where nothing else limits it."""
+    limited = any(verdict.rule not in (IDLE, *_SEEN) for verdict in verdicts)
+    telling = [verdict for verdict in verdicts if verdict.rule != IDLE or not limited]
     return sorted(telling, key=lambda verdict: (not verdict.accuses, -verdict.share))
 
 

@@ -18,6 +18,7 @@ from tcprism.diagnosis.lives import Lives
 from tcprism.diagnosis.port_exhaustion import Exhaustion
 from tcprism.diagnosis.request_evidence import RequestEvidence, Server
 from tcprism.diagnosis.request_facts import Pending, pending_of
+from tcprism.diagnosis.segments import are_whole
 from tcprism.diagnosis.survey import Pause, Survey, snapshots_of
 from tcprism.diagnosis.table import raw
 from tcprism.events import Batch, Part
@@ -100,7 +101,9 @@ def explain_recording(recording: Told) -> Explanation:
     lost = recording.ledger.absent + evidence.refused + evidence.forgotten
     whole = not lost and {"send", "recv"} <= {*recording.facts.kinds}
     pending = pending_of(evidence.requests, part, whole)
-    connections = tuple(explained(part, with_facts(change, evidence, part, pending=pending)))
+    segments = are_whole(recording.ledger)
+    facts = with_facts(change, evidence, part, pending=pending, segments=segments)
+    connections = tuple(explained(part, facts))
     return Explanation(
         connections,
         states(part),

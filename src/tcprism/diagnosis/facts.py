@@ -29,12 +29,13 @@ def with_facts(
     machine: Part,
     cpu_us: Mapping[int, int] | None = None,
     pending: Pending | None = None,
+    segments: bool = True,
 ) -> Delta:
     """Return the change with what events tell of each connection.
 
     `machine` has the records of all sockets of the host, as far as they are known.
     `cpu_us` is how long processes ran during the watch, `pending` the requests without a response
-    at its end.
+    at its end. `segments` tells whether none is missing: else nothing is told of them.
     """
     rows = change.after
     numbers = found.numbers.find(own_keys(rows))
@@ -44,6 +45,8 @@ def with_facts(
     facts |= _opening(found, numbers, rows, lost)
     facts |= _answer_facts(change, found, numbers, lost)
     facts |= _queued(rows, machine)
+    if segments:
+        facts |= found.segments.facts(numbers, rows["ts_ns"].astype(np.int64))
     if pending is not None:
         facts |= request_facts(change, found.requests, facts, pending)
     ran = cpu_us or {}

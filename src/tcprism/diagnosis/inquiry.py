@@ -14,6 +14,8 @@ from tcprism.diagnosis.explanation import Explanation, asked_by, states
 from tcprism.diagnosis.facts import with_facts
 from tcprism.diagnosis.port_exhaustion import exhausted
 from tcprism.diagnosis.request_facts import pending_of
+from tcprism.diagnosis.segments import KINDS as SEGMENT_KINDS
+from tcprism.diagnosis.segments import are_whole
 from tcprism.diagnosis.survey import Survey
 from tcprism.events import Batch, Part
 from tcprism.events.kinds import TLS_KINDS
@@ -25,7 +27,8 @@ from tcprism.sources.snapshots import Snapshots
 from tcprism.sources.together import Together
 from tcprism.sources.tracing import Tracing
 
-KINDS = ("send", "recv", "connect", "accept", "close")  # of the connections that are asked about
+# Of the connections that are asked about.
+KINDS = ("send", "recv", "connect", "accept", "close", *SEGMENT_KINDS)
 LOSSES = ("retransmit", "undo", "drop")  # of all: the peer may be on this host, too
 PAYLOAD = 4096  # bytes of a message: heads of requests, but few that follow others in one write
 PACE = 0.1  # seconds between two snapshots
@@ -56,10 +59,10 @@ class Inquiry(Sink):
             if self._chosen != Criteria():
                 self._machine = stack.enter_context(Snapshots(Criteria()))
             tracings = [
-                stack.enter_context(Tracing(Request(kinds, chosen, payload, skip_bodies=True)))
-                for kinds, chosen, payload in (
-                    (self._kinds, self._chosen, PAYLOAD),
-                    (LOSSES, Criteria(), 0),
+                stack.enter_context(Tracing(request))
+                for request in (
+                    Request(self._kinds, self._chosen, PAYLOAD, options=True, skip_bodies=True),
+                    Request(LOSSES, payload=0),
                 )
             ]
             if libraries := tracings[0].libraries:
@@ -100,10 +103,12 @@ class Inquiry(Sink):
         ran = cpu_times(self._cpu_before)
         cpu_us = {pid: us - self._cpu_before[pid] for pid, us in ran.items()}
         (machine,) = self._machine.take().parts
-        lost = self._source.ledger().lost
+        ledger = self._source.ledger()
+        lost = ledger.lost
         lost += self._evidence.refused + self._evidence.forgotten + self._survey.forgotten
         pending = pending_of(self._evidence.requests, part, not lost)
-        facts = with_facts(change, self._evidence, machine, cpu_us, pending)
+        whole = are_whole(ledger)
+        facts = with_facts(change, self._evidence, machine, cpu_us, pending, whole)
         connections = tuple(explained(part, facts))
         return Explanation(
             connections,

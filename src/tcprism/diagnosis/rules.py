@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.diagnosis import answers, measures, words
+from tcprism.diagnosis import segment_words as seen
 from tcprism.diagnosis.delta import Delta, Flags, Numbers
 from tcprism.diagnosis.measures import (
     MOST,
@@ -246,6 +247,80 @@ RULES = (
         measures.nothing_to_send,
         words.application_words,
         accuses=False,
+    ),
+)
+
+# What segments prove besides: it need not limit anything.
+SEEN = (
+    Rule(
+        "window-closed",
+        "",
+        "the peer closed its receive window",
+        0,
+        seen.of_time("zero_window_us"),
+        seen.closed_words,
+        accuses=False,
+        proves=seen.any_of("zero_windows"),
+    ),
+    Rule(
+        "late-acks-here",
+        "",
+        "this host acknowledged late",
+        0,
+        seen.of_time("late_acks_us"),
+        seen.late_words,
+        accuses=False,
+        proves=seen.any_of("late_acks"),
+    ),
+    Rule(
+        "late-acks",
+        "",
+        "acknowledgements came late",
+        0,
+        seen.of_time("peer_late_acks_us"),
+        seen.peer_late_words,
+        accuses=False,
+        proves=seen.any_of("peer_late_acks"),
+    ),
+    Rule(
+        "acks-lost",
+        "",
+        "the peer sent again what was acknowledged",
+        0,
+        seen.of_segments("acked_again", "data_arrived"),
+        seen.acked_again_words,
+        accuses=False,
+        proves=seen.any_of("acked_again"),
+    ),
+    Rule(
+        "reordering",
+        "",
+        "segments overtook others on the path",
+        0,
+        seen.reordering,
+        seen.reordering_words,
+        accuses=False,
+        proves=seen.reordered,
+    ),
+    Rule(
+        "congestion-marks",
+        "",
+        "the path is congested (ECN)",
+        0,
+        seen.marks,
+        seen.marks_words,
+        accuses=False,
+        proves=seen.marked,
+    ),
+    Rule(
+        "keepalives",
+        "",
+        "keepalive probes were sent",
+        0,
+        seen.of_segments("keepalives", "left"),
+        seen.keepalive_seen_words,
+        accuses=False,
+        proves=seen.any_of("keepalives", "peer_keepalives"),
     ),
 )
 
