@@ -44,7 +44,7 @@ def test_as_many_requests_as_nginx_has_logged(netns: Netns, tmp_path: Path, view
 
 
 GRPC_SERVER = """
-import os
+import os, sys
 from concurrent import futures
 import grpc
 def told(method, code):
@@ -73,14 +73,16 @@ handlers = {
 }
 server = grpc.server(futures.ThreadPoolExecutor(4))
 server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("shop.Cart", handlers),))
-server.add_insecure_port("127.0.0.1:8080")
+server.add_insecure_port("127.0.0.1:" + sys.argv[1])
 server.start()
 server.wait_for_termination()
 """
 GRPC_CLIENT = """
 from concurrent import futures
-import grpc
-with grpc.insecure_channel("127.0.0.1:8080") as channel, futures.ThreadPoolExecutor(8) as pool:
+import grpc, ssl, sys
+trusted = [grpc.ssl_channel_credentials(open(each, "rb").read()) for each in sys.argv[1:]]
+channel = (grpc.secure_channel if trusted else grpc.insecure_channel)("127.0.0.1:8080", *trusted)
+with channel, futures.ThreadPoolExecutor(8) as pool:
     get = channel.unary_unary("/shop.Cart/Get")
     watch = channel.unary_stream("/shop.Cart/Watch")
     add = channel.stream_unary("/shop.Cart/Add")
@@ -100,17 +102,23 @@ with grpc.insecure_channel("127.0.0.1:8080") as channel, futures.ThreadPoolExecu
 """
 
 
+def served_by_grpc(log: Path) -> Counter[tuple[str, ...]]:
+    """Return how many calls the server has served, by method and status."""
+    served = Counter(tuple(line.split()) for line in log.read_text().splitlines())
+    served["Unknown", "UNIMPLEMENTED"] = 5  # by the library itself
+    assert (served["Get", "OK"], served["Get", "NOT_FOUND"]) == (200, 20)
+    return served
+
+
 def test_as_many_calls_as_grpc_has_served(netns: Netns, tmp_path: Path) -> None:
     pytest.importorskip("grpc", reason="needs grpcio")
     log = tmp_path / "log"
     with (
-        serving(netns, log, sys.executable, "-c", GRPC_SERVER),
+        serving(netns, log, sys.executable, "-c", GRPC_SERVER, "8080"),
         tracing(tmp_path / "out", "--netns", netns.path, view="requests") as tracer,
     ):
         netns.run(sys.executable, "-c", GRPC_CLIENT)
-    served = Counter(tuple(line.split()) for line in log.read_text().splitlines())
-    served["Unknown", "UNIMPLEMENTED"] = 5  # by the library itself
-    assert (served["Get", "OK"], served["Get", "NOT_FOUND"]) == (200, 20)
+    served = served_by_grpc(log)
     events = tracer.events
     assert {event["protocol"] for event in events} == {"grpc"}
     assert {event["request_state"] for event in events} == {"complete"}

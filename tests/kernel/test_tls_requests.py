@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.test_requests_http2 import GRPC_CLIENT, GRPC_SERVER, served_by_grpc
 from tests.support.netns import Netns
 from tests.support.nginx import nginx
 from tests.support.server import serving
@@ -104,6 +105,27 @@ def test_as_many_of_h2load_as_nginx_has_logged(netns: Netns, tmp_path: Path) -> 
         assert Counter(row[1] for row in logged(log).elements()) == {"200": 1000, "503": 1000}
     assert told == {("/hello", "200"): 1000, ("/broken", "503"): 1000}
     assert {(event["request_state"], event["view"]) for event in events} == {("complete", "both")}
+
+
+def test_as_many_calls_as_grpc_has_served(netns: Netns, tmp_path: Path) -> None:
+    """The client's library has no symbols, though its process has OpenSSL, too; nginx' is read."""
+    grpc = pytest.importorskip("grpc._cython.cygrpc", reason="needs grpcio")
+    files, log = certificate(tmp_path), tmp_path / "log"
+    with (
+        serving(netns, log, sys.executable, "-c", GRPC_SERVER, "8081"),
+        nginx(netns, tmp_path, "http2", tls=files),
+        tracing(tmp_path / "out", "--tls", "--netns", netns.path, view="requests") as tracer,
+    ):
+        netns.run(sys.executable, "-c", GRPC_CLIENT, files[0])
+    served = served_by_grpc(log)
+    events = of_protocol(tracer.events, "grpc")
+    for port in (8080, 8081):  # to nginx, and from there, without TLS
+        there = [event for event in events if event["remote_port"] == port]
+        assert Counter((event["method"], event["status"]) for event in there) == served, port
+        assert {event["request_state"] for event in there} == {"complete"}
+    said = "1 TLS handshake was of a process whose plaintext is not read"
+    (line,) = [line for line in tracer.stderr if said in line]
+    assert f"no symbols in {grpc.__file__}" in line
 
 
 SLOW = """

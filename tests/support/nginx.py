@@ -21,7 +21,8 @@ http {{
   scgi_temp_path {folder}/e;
   server {{ listen 127.0.0.1:8080 {protocol}; keepalive_requests 100000; {settings}
     location /hello {{ return 200 "hello"; }} location /broken {{ return 503; }}
-    location /none {{ return 404; }} location /shop {{ proxy_pass http://127.0.0.1:8081; }} }}
+    location /none {{ return 404; }} location /shop {{ proxy_pass http://127.0.0.1:8081; }}
+    location /shop.Cart/ {{ grpc_pass grpc://127.0.0.1:8081; }} }}
 }}
 """
 
@@ -36,7 +37,7 @@ def nginx(
 ) -> Iterator[Path]:
     """Run nginx, which speaks HTTP/1 or "http2"; yield its access log.
 
-    What is below /shop it asks a server at port 8081.
+    What is below /shop it asks a server at port 8081, by gRPC for the service shop.Cart.
     With a certificate and its key, inside TLS. Responses set a cookie, if there is one.
     """
     if not shutil.which("nginx"):

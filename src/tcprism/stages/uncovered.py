@@ -19,6 +19,7 @@ from tcprism.events.escape import escape
 from tcprism.events.ledger import Account
 from tcprism.events.names import process
 from tcprism.events.part import Rows
+from tcprism.events.units import counted
 from tcprism.stages import StatefulStage
 
 PATIENCE_NS = 10_000_000_000  # in which a connection that goes on has moved something
@@ -88,9 +89,10 @@ class Uncovered(StatefulStage):
         counts = {"tls_uncovered": self._count}
         if not self._count:
             return Account(counts=counts)
-        more = ", and others" if len(self._named) == _NAMED else ""
+        more = "; ..." if len(self._named) == _NAMED else ""
+        of = "was of a process" if self._count == 1 else "were of processes"
         said = (
-            f"{self._count:,} TLS handshakes were of processes whose plaintext is not read:"
+            f"{counted(self._count, 'TLS handshake')} {of} whose plaintext is not read:"
             f" {'; '.join(self._named)}{more} (`tcprism doctor --tls PID` says more)"
         )
         return Account(counts=counts, remarks=(said,))
