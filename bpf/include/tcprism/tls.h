@@ -30,9 +30,10 @@ INLINE void tls_tell_hello(void)
 /* What tls_moved() returns. */
 #define TLS_CARRIES MESSAGE_ENCRYPTED
 #define TLS_PAYLOAD_OF_NO_USE 0x10000
+#define TLS_ELSEWHERE 0x20000
 
-/* Outside of a TLS library. */
-INLINE int tls_moved_elsewhere(u64 sk, u64 bytes, u32 length, u32 seq, u64 how)
+/* TCP has moved bytes outside of a TLS library. A global function; not called by tls_moved(), as stacks are small. */
+__noinline int tls_moved_elsewhere(u64 sk, u64 bytes, u32 length, u32 seq, u64 how)
 {
 	if (how & MOVED_RECV) {
 		tls_received_elsewhere(sk, bytes, length, seq, how);
@@ -59,7 +60,7 @@ __noinline int tls_moved(u64 sk, u64 bytes, u32 length, u32 seq, u64 how)
 	read_thread(&thread);
 	call = tls_call_now(&thread);
 	if (!call)
-		return tls_moved_elsewhere(sk, bytes, length, seq, how);
+		return TLS_ELSEWHERE;
 	key.session = call->session;
 	key.pid = thread.pid;
 	session = bpf_map_lookup_elem(&tls_sessions, &key);
@@ -88,6 +89,8 @@ INLINE bool tls_carried(struct sock *sk, const struct connection *connection, st
 	how |= kind == KIND_RECV ? MOVED_RECV : 0;
 	how |= buffer->shape != BUFFER_FLAT && buffer->segments != 1 ? MOVED_SCATTERED : 0;
 	result = tls_moved(untyped(sk), bytes, moved->bytes, moved->seq, how);
+	if (result & TLS_ELSEWHERE)
+		result = tls_moved_elsewhere(untyped(sk), bytes, moved->bytes, moved->seq, how);
 	moved->flags |= result & TLS_CARRIES;
 	return result & TLS_PAYLOAD_OF_NO_USE;
 }
