@@ -13,7 +13,7 @@ from tcprism.events.columns import BY_NAME
 from tcprism.sinks.request_summary import ACCURACY, Group, grouped
 
 from .asked import CLIENT, COUNT, MS, SERVER, asked
-from .records import Fields, segments, snapshots
+from .records import Fields, losses, segments, snapshots
 from .records import requests as request_records
 
 PEERS = {name: CLIENT[name] for name in ("local_ip", "local_port", "remote_ip", "remote_port")}
@@ -136,6 +136,14 @@ def test_the_segments_of_a_request_are_its_own(history: RequestHistory) -> None:
         {**its[0], "ts_ns": 1},
     ]
     assert concerns(row, segments(*its, *others)).tolist() == [True] * 6 + [False] * 6
+    probe, drop = {"kind": EventKind.PROBE}, {"kind": EventKind.DROP}
+    assert concerns(row, segments({**its[0], **probe}, {**its[4], **probe})).all()
+    lost = [
+        {**SERVER, **at, **drop, **request, "outgoing": 0},
+        {**CLIENT, **at, **drop, **request, "outgoing": 1},
+        {**SERVER, **at, **drop, **request, "outgoing": 1},  # the other direction
+    ]
+    assert concerns(row, losses(*lost)).tolist() == [True, True, False]
 
 
 def test_events_are_forgotten_when_they_take_too_much(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,29 @@ def test_a_segment_that_left_before_its_call_returned_is_named() -> None:
     assert said(parts[0]) == [(Said(0, LENGTH, "http GET /a (request 1)"),)]
 
 
+def test_what_arrives_carries_the_other_ends_bytes() -> None:
+    """A drop on its way in, and on its way out; a segment that arrives."""
+    dropped = {"kind": EventKind.DROP, "outgoing": 0}
+    lost = losses(
+        {**SERVER, **at_client(1), **dropped}, {**CLIENT, **at_client(1), **dropped, "outgoing": 1}
+    )
+    came = segments({**SERVER, **at_client(1), "kind": EventKind.RECEIVE})
+    *_, drops, received = named(Batch([*once(GET).parts, lost, came], CLOCK_OFFSET))
+    its = (Said(0, LENGTH, "http GET /a (request 1)"),)
+    assert said(drops) == [its, its]
+    assert said(received) == [its]
+
+
+def at_client(at: float) -> dict[str, Any]:
+    return {"ts_ns": START + int(at * MS), "seq": 1000, "bytes": LENGTH}
+
+
+def test_payload_of_segments_is_of_no_message() -> None:
+    """It names nothing, so that nothing need wait for it."""
+    batch = Batch([messages(sent(1, 1, 1) | {"payload": b"x"}, family="segment")])
+    assert RequestNames()(batch) is batch
+
+
 def test_packets_of_one_segment_name_what_begins_in_each(tmp_path: Path) -> None:
     """Two requests in a segment of two packets, of which the second packet is sent again."""
     again = sent(30, 1000 + LENGTH, LENGTH, kind=EventKind.RETRANSMIT, cause=Cause.RTO)

@@ -130,20 +130,16 @@ def _joined(part: Part, more: Part | None) -> Part:
 def concerns(request: np.void, part: Part) -> Mask:
     """Tell which events are about bytes of a request or of its response.
 
-    That are messages, the segments that carry and acknowledge them, and retransmissions.
+    That are messages, the segments that carry and acknowledge them, retransmissions and drops.
     """
     rows = part.rows
     found = np.zeros(len(rows), np.bool_)
     if part.family == "message":
-        outgoing = rows["kind"] == EventKind.SEND
         known = (rows["flags"] & int(MessageFlag.SEQ_UNKNOWN)) == 0
-    elif part.family == "delivery":
-        outgoing = known = np.ones(len(rows), np.bool_)
-    elif part.family == "segment":
-        outgoing = rows["kind"] == EventKind.TRANSMIT
+    elif part.family == "delivery" or part.family == "segment":
         known = np.ones(len(rows), np.bool_)
     elif part.family == "loss":
-        outgoing = known = rows["kind"] == EventKind.RETRANSMIT
+        known = np.isin(rows["kind"], (EventKind.RETRANSMIT, EventKind.DROP))
     else:
         return found
     begun, done = int(request["start_ts_ns"]), int(request["ts_ns"])
@@ -155,7 +151,7 @@ def concerns(request: np.void, part: Part) -> Mask:
         at_end &= _is(rows[f"{there}_ip"], request["remote_ip"])
         at_end &= rows[f"{here}_port"] == request["local_port"]
         at_end &= rows[f"{there}_port"] == request["remote_port"]
-        asks = outgoing == ours
+        asks = part.outgoing() == ours
         found |= at_end & asks & _carry(part, *asked)
         found |= at_end & ~asks & _carry(part, *response)
         if part.family == "segment":

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tcprism.events._wire import EventKind
 from tcprism.events.context import Context
-from tcprism.events.kinds import family_of
+from tcprism.events.kinds import NUMBERS, REGISTERED, family_of
 
 Rows = NDArray[np.void]
 Derived = Mapping[str, "np.ma.MaskedArray[Any, Any]"]
@@ -58,6 +59,15 @@ class Part:
     def derive(self, **columns: np.ma.MaskedArray[Any, Any]) -> Part:
         """Return the same records with more derived columns."""
         return replace(self, derived={**self.derived, **columns})
+
+    def outgoing(self) -> NDArray[np.bool_]:
+        """Tell which events are about bytes that left this machine, not about some that arrived."""
+        kinds = self.rows["kind"]
+        arriving = [NUMBERS[k.name] for k in REGISTERED[self.family].kinds if k.incoming]
+        leaves: NDArray[np.bool_] = ~np.isin(kinds, arriving)
+        if self.family == "loss":
+            leaves[(kinds == EventKind.DROP) & (self.rows["outgoing"] == 0)] = False
+        return leaves
 
     def payload_lengths(self) -> NDArray[np.int64]:
         """Return how many bytes of payload each message has, never more than a row holds."""

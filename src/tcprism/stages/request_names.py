@@ -19,6 +19,7 @@ from tcprism.protocols import REQUEST, RESPONSE, Exchange
 from tcprism.stages import StatefulStage
 from tcprism.stages.answered import Answered
 from tcprism.stages.ends import Ends
+from tcprism.stages.happened import WHAT
 from tcprism.stages.requests import Requests
 
 HOLD_NS = 200_000_000  # a segment leaves before the call that wrote its bytes returns
@@ -53,7 +54,9 @@ class RequestNames(StatefulStage):
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the events before that have their names by now."""
-        self._payload = self._payload or any(part.payload is not None for part in batch.parts)
+        self._payload = self._payload or any(
+            part.family in WHAT and part.payload is not None for part in batch.parts
+        )
         if not self._payload or not len(batch):
             return batch
         self._ended += self._stage.follow(batch)
@@ -120,13 +123,11 @@ class RequestNames(StatefulStage):
             return part
         rows = part.rows
         names = np.full(len(part), None, object)
-        outgoing = rows["kind"] != EventKind.RECEIVE
         known = rows["bytes"] > 0
         if part.family == "message":
-            outgoing = rows["kind"] == EventKind.SEND
             known &= (rows["flags"] & int(MessageFlag.SEQ_UNKNOWN)) == 0
         local, remote = _ends(part, "local"), _ends(part, "remote")
-        facts = (outgoing, rows["seq"], rows["bytes"])
+        facts = (part.outgoing(), rows["seq"], rows["bytes"])
         columns = [column.tolist() for column in (*facts, known)]
         again = (rows["kind"] == EventKind.RETRANSMIT).tolist()
         for place, (here, there, out, seq, size, is_known, repeats) in enumerate(
