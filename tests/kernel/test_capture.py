@@ -1,12 +1,9 @@
 """A capture of both directions, against tcpdump's of the same run, both as tshark reads them."""
 
 import base64
-import os
-import random
 import re
 import signal
 import subprocess
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -17,23 +14,21 @@ import pytest
 
 from tcprism.events._wire import PAYLOAD_MAX
 from tcprism.sources.request import SEGMENT_KINDS
-from tests.support.capture import Packet, capturing
+from tests.support import hooks, scenes
+from tests.support.capture import FLAG_NAMES, capturing
 from tests.support.conversation import hang_up, ping_pong, receive
 from tests.support.netns import Netns, joined
 from tests.support.tracer import TCPRISM, Event, tracing, tracing_all
 from tests.support.tshark import fields, reading, tshark, wrong
-from tests.support.wire import Rule, Wire, wired
+from tests.support.wire import wired
 
-DELAY = 0.02  # seconds, each way: tshark calls what comes sooner again a case of disorder
-BYTES = 60_000
-SENT = random.Random(17).randbytes(BYTES)
-LOST = (5, 20)  # data segments to the server
-LATE = (12,)
-SMALL_BUFFER = 4096
+FAST, MARKED, MULTIPATH = 5920, 5930, 5940  # ports: the families of the first are 5924, 5926
+ECN = {4: scenes.CLASSIC_ECN, 6: scenes.ACCURATE_ECN}
 FIRST_CLIENT = 32_768  # the lowest port that the kernel chooses
 PACKET = (
     *("ip.src", "ipv6.src", "tcp.srcport", "tcp.dstport", "tcp.seq_raw", "tcp.ack_raw", "tcp.len"),
     *("tcp.flags", "tcp.window_size_value", "tcp.options", "ip.dsfield.ecn"),
+    "ipv6.tclass.ecn",
 )
 ANALYSIS = (
     *("tcp.window_size", "tcp.analysis.retransmission", "tcp.analysis.fast_retransmission"),
@@ -45,46 +40,6 @@ TELLING = {
     name: [f"tcp.analysis.{name}"]
     for name in ("retransmission", "duplicate_ack", "zero_window", "window_update")
 }
-
-
-def disturbing() -> Rule:
-    """Lose some data to the server, hold some of it up; all takes its time."""
-    known: list[int] = []
-
-    def rule(packet: Packet, to_server: bool) -> float | None:
-        if not to_server or not packet.payload or packet.seq in known:
-            return DELAY
-        known.append(packet.seq)
-        place = len(known) - 1
-        return None if place in LOST else DELAY * (3 if place in LATE else 1)
-
-    return rule
-
-
-def disturbed(wire: Wire, family: int) -> None:
-    """Talk while segments are lost and come late."""
-    client, server = wire.connection(family, 5900 + family)
-    with closing(client), closing(server):
-        wire.rule = disturbing()
-        client.sendall(SENT)
-        receive(server, BYTES)
-        wire.rule = lambda _packet, _to_server: DELAY
-        ping_pong(client, server, 2)
-        hang_up(client, server)
-
-
-def stopped(wire: Wire) -> None:
-    """Have the server not read until its window is closed."""
-    client, server = wire.connection(4, 5908, SMALL_BUFFER)
-    with closing(client), closing(server):
-        size = 4 * SMALL_BUFFER
-        sender = threading.Thread(target=client.sendall, args=(b"s" * size,))
-        sender.start()
-        while not any(p.source_port == 5908 and not p.window for p in wire.passed):
-            os.sched_yield()
-        receive(server, size)
-        sender.join()
-        hang_up(client, server)
 
 
 @dataclass
@@ -103,7 +58,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     made = Run(directory / "ours.pcapng", directory / "theirs.pcap", [])
     events = directory / "events"
     with wired() as wire:
-        wire.rule = lambda _packet, _to_server: DELAY
+        wire.rule = scenes.steady
         common = ["--netns", wire.client.path, "--payload", str(PAYLOAD_MAX)]
         chosen = [*common, "--format", "pcapng"]
         arguments = [*common, "--options", "--kinds", ",".join(SEGMENT_KINDS)]
@@ -112,8 +67,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             capturing(wire.client, "veth0", made.theirs, "10.77.0.2"),
         ):
             for family in (4, 6):
-                disturbed(wire, family)
-            stopped(wire)
+                scenes.disturbed(wire, family, 5900 + family)
+                scenes.opened_fast(wire, family, FAST + family)
+                scenes.congested(wire, family, MARKED + family, ECN[family])
+            scenes.stopped(wire, 5908)
+            if hooks.has_mptcp():
+                scenes.multipath(wire, MULTIPATH)
             wire.await_closed()
         made.events = tracers[1].events
         assert not tracers[0].failure, tracers[0].failure
@@ -146,20 +105,31 @@ def test_the_same_payload(run: Run) -> None:
 def test_payload_is_what_the_client_sent(run: Run, family: int) -> None:
     """By sequence number, from the SYN on; it is all there."""
     sent = [e for e in run.events if e["remote_port"] == 5900 + family and e["kind"] == "transmit"]
-    (syn,) = [event for event in sent if event["flags"] == "SYN"]
+    (syn,) = [event for event in sent if event["flags"].startswith("SYN")]
     data = {
         (event["seq"] - syn["end_seq"]) % 2**32: base64.b64decode(event["payload"])
         for event in sent
         if event["bytes"]
     }
-    assert b"".join(data[place] for place in sorted(data))[:BYTES] == SENT
+    assert b"".join(data[place] for place in sorted(data))[: scenes.BYTES] == scenes.SENT
     assert not any(event["payload_truncated"] for event in sent)
 
 
 def test_wireshark_finds_the_same(run: Run) -> None:
-    """Retransmissions, duplicate ACKs, scaled windows, closed windows and their end."""
-    names = (*PACKET, *ANALYSIS)
-    assert rows(run.ours, *names) == rows(run.theirs, *names)
+    """Retransmissions, duplicate ACKs, scaled windows, closed windows and their end.
+
+    It has a remark on each packet with a comment, too, which it puts first.
+    """
+    names = (*PACKET, *ANALYSIS, "_ws.expert.message", "frame.comment")
+    ours, theirs = (
+        Counter(
+            (*row[:-2], row[-2].removeprefix(row[-1]).lstrip(","))
+            for row in fields(path, *names, only="tcp")
+        )
+        for path in (run.ours, run.theirs)
+    )
+    assert ours == theirs
+    assert any("suspected" in row[-1] for row in theirs)
     for name, found in TELLING.items():
         assert fields(run.theirs, "frame.number", only=found[0]), name
 
@@ -176,7 +146,7 @@ def test_round_trips_can_be_worked_out(run: Run) -> None:
     ]  # fmt: skip
     assert found[0].keys() == found[1].keys()
     far = [rtt for (port, _, _), rtt in found[0].items() if int(port) < FIRST_CLIENT]
-    assert min(far) >= 2 * DELAY
+    assert min(far) >= 2 * scenes.DELAY
 
 
 SYN_OPTIONS = {
@@ -185,32 +155,64 @@ SYN_OPTIONS = {
     "ts_val": "tcp.options.timestamp.tsval",
     "ts_ecr": "tcp.options.timestamp.tsecr",
 }
+SUBTYPES = "MP_CAPABLE MP_JOIN DSS ADD_ADDR REMOVE_ADDR MP_PRIO MP_FAIL MP_FASTCLOSE MP_TCPRST"
+ECN_NAMES = {"": "", "0": "", "1": "ect1", "2": "ect0", "3": "ce"}  # RFC 3168
+ECN_FIELDS = ("ip.dsfield.ecn", "ipv6.tclass.ecn")
+OTHER_FIELDS = (
+    *("tcp.flags", *ECN_FIELDS, "tcp.options.tfo.request", "tcp.options.tfo.cookie"),
+    *("tcp.options.mptcp.subtype", "tcp.options.sack_le", "tcp.options.sack_re"),
+    "tcp.options.sack_perm",
+)
+
+
+def columns_of_packet(row: list[str]) -> tuple[str, ...]:
+    """Return what our columns should say, from the fields that tshark prints."""
+    flags, ecn4, ecn6, asks, cookie, subtypes, left, right, permitted = row[-len(OTHER_FIELDS) :]
+    bits = int(flags, 16)
+    named = [name for bit, name in enumerate((*FLAG_NAMES, "AE")) if bits >> bit & 1]
+    names = [SUBTYPES.split()[int(number)] for number in subtypes.split(",") if number]
+    length = "0" if asks else str(len(cookie) // 2) if cookie else ""
+    edges = zip(left.split(","), right.split(","), strict=True)
+    return (
+        *row[: -len(OTHER_FIELDS)],
+        *("|".join(named), ECN_NAMES[ecn4 or ecn6], length, ", ".join(names)),
+        ", ".join(f"{one}:{other}" for one, other in edges if one),
+        "True" if permitted else "",
+    )
+
+
+def columns_of_event(event: Event) -> tuple[str, ...]:
+    source = event["remote_port" if event["kind"] == "receive" else "local_port"]
+    names = ("flags", "ecn", "fast_open_cookie_length", "mptcp", "sack", "sack_permitted")
+    shown = (source, event["seq"], event["ack"], *(event[name] for name in SYN_OPTIONS))
+    found = (*shown, *(event.get(name) for name in names))
+    return tuple("" if value is None or value is False else str(value) for value in found)
 
 
 def test_columns_of_options(run: Run) -> None:
-    """As tshark reads them off tcpdump's capture; SACK ranges from their edges."""
-    names = ("tcp.srcport", "tcp.seq_raw", "tcp.ack_raw", *SYN_OPTIONS.values())
-    edges = ("tcp.options.sack_le", "tcp.options.sack_re", "tcp.options.sack_perm")
-    wanted = (word for name in (*names, *edges) for word in ("-e", name))
+    """As tshark reads them off tcpdump's capture, with ECN's marks; of a retransmission, too."""
+    names = ("tcp.srcport", "tcp.seq_raw", "tcp.ack_raw", *SYN_OPTIONS.values(), *OTHER_FIELDS)
+    wanted = (word for name in names for word in ("-e", name))
     absolute = ("-o", "tcp.relative_sequence_numbers:FALSE", "-Y", "tcp", "-T", "fields")
     printed = tshark(run.theirs, *absolute, *wanted)
-    theirs = Counter(tuple(line.split("\t")) for line in printed.splitlines())
-    ours: Counter[tuple[str, ...]] = Counter()
-    for event in run.events:
-        if event["segs"] != 1:
-            continue
-        source = event["remote_port" if event["kind"] == "receive" else "local_port"]
-        ranges = [each.split(":") for each in (event["sack"] or "").split(", ") if each]
-        shown = (source, event["seq"], event["ack"], *(event[name] for name in SYN_OPTIONS))
-        ours[
-            *("" if value is None else str(value) for value in shown),
-            ",".join(left for left, _ in ranges),
-            ",".join(right for _, right in ranges),
-            "0402" if event["sack_permitted"] else "",
-        ] += 1
+    theirs = Counter(columns_of_packet(line.split("\t")) for line in printed.splitlines())
+    ours = Counter(columns_of_event(event) for event in run.events if event["segs"] == 1)
     assert ours - theirs == Counter()
     assert any(event["sack"] for event in run.events)
     assert any(event["kind"] == "retransmit" and event["ts_val"] for event in run.events)
+
+
+def test_fast_open_ecn_and_mptcp_are_there(run: Run) -> None:
+    """So that the other tests are about them."""
+    lengths = {event["fast_open_cookie_length"] for event in run.events}
+    assert {0, 8} <= lengths
+    assert any(event["flags"] == "SYN" and event["bytes"] for event in run.events)
+    marked = [e for e in run.events if MARKED + 4 in (e["local_port"], e["remote_port"])]
+    assert {"ect0", "ce"} <= {event.get("ecn") for event in marked}
+    flags = {flag for event in marked for flag in event["flags"].split("|")}
+    assert {"ECE", "CWR"} <= flags
+    subtypes = {word for e in run.events if e["mptcp"] for word in e["mptcp"].split(", ")}
+    assert ({"MP_CAPABLE", "DSS"} <= subtypes) == hooks.has_mptcp()
 
 
 @pytest.mark.native
@@ -219,7 +221,7 @@ def test_the_scale_is_noted_where_no_handshake_tells(tmp_path: Path) -> None:
     path = tmp_path / "late.pcapng"
     arguments = ["--packets", "segments", "--format", "pcapng"]
     with joined() as pair:
-        client, server = pair.connection(4, 5910, SMALL_BUFFER)
+        client, server = pair.connection(4, 5910, scenes.SMALL_BUFFER)
         with closing(client), closing(server):
             port = client.getsockname()[1]
             with tracing(path, *arguments, "--netns", pair.client.path):

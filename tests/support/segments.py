@@ -62,12 +62,13 @@ def segment(
     )  # fmt: skip
     body = header + options + payload
     pseudo = ends + struct.pack(">HH", socket.IPPROTO_TCP, len(body))
-    checksum = (_checksum(pseudo + body) + wrong_by) % 2**16
-    body = body[:16] + struct.pack(">H", checksum) + body[18:]
+    sent = (checksum(pseudo + body) + wrong_by) % 2**16
+    body = body[:16] + struct.pack(">H", sent) + body[18:]
     return struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 64, 6, 0) + ends + body
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
+    """Return the Internet checksum (RFC 1071)."""
     data += b"\0" * (len(data) % 2)
     total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:

@@ -17,6 +17,7 @@ from typing import Any
 
 from .capture import Packet, read_frame
 from .netns import SIOCETHTOOL, Netns, Pair, addresses, namespace
+from .segments import checksum
 
 ETH_P_ALL = 3
 PACKET_OUTGOING = 4
@@ -77,12 +78,28 @@ def hold_answers(seconds: float) -> Rule:
     return lambda _packet, to_server: 0.0 if to_server else seconds
 
 
+def congested(frame: bytes) -> bytes:
+    """Return a frame with the mark of congestion (CE, RFC 3168), if its sender knows ECN."""
+    marked = bytearray(frame)
+    if frame[12:14] == b"\x86\xdd" and frame[15] & 0x30:
+        marked[15] |= 0x30
+    elif frame[12:14] == b"\x08\x00" and frame[15] & 3:
+        marked[15] |= 3
+        marked[24:26] = b"\0\0"
+        marked[24:26] = struct.pack("!H", checksum(bytes(marked[14:34])))
+    return bytes(marked)
+
+
 @dataclass
 class Wire(Pair):
-    """Two namespaces and the thread between them. `rule` may be changed at any time."""
+    """Two namespaces and the thread between them. `rule` may be changed at any time.
+
+    So may `congested`: whether packets are marked with that.
+    """
 
     middle: Netns
     rule: Rule = deliver
+    congested: bool = False
     lost: list[Packet] = field(default_factory=list)
     passed: list[Packet] = field(default_factory=list)
 
@@ -122,6 +139,8 @@ class Wire(Pair):
                 delay = (
                     None if address[2] == PACKET_OUTGOING else self._judge(frame, end is ends[0])
                 )
+                if self.congested:
+                    frame = congested(frame)
                 if delay is not None:
                     other = ends[1] if end is ends[0] else ends[0]
                     heapq.heappush(waiting, (time.monotonic() + delay, next(order), other, frame))

@@ -183,6 +183,22 @@ def test_payload_of_segments(tmp_path: Path) -> None:
     assert b"".join(each[56:] for each in data) == long[:2000]
 
 
+def test_a_scale_is_noted_on_the_first_packet_alone(tmp_path: Path) -> None:
+    """Segments with payload are in a part of their own; a SYN with data says its scale itself."""
+    known = 0x2000 | 7 << 9
+    opened = messages(
+        segment(1, CLIENT, SYN, 99, 5, 0, payload=b"early"),
+        segment(3, SERVER, known | ACK, 8_001, 5, 105, payload=b"reply"),
+        family="segment",
+    )
+    acks = segments(
+        segment(2, CLIENT, known | ACK, 105, 0, 8_001), segment(4, SERVER, known | ACK, 1, 0, 1)
+    )
+    path = packets(tmp_path / "run.pcapng", Batch([acks, opened]), "segments")
+    noted = [comment for (comment,) in fields(path, "frame.comment")]
+    assert ["scale 7" in comment for comment in noted] == [False, False, True, False]
+
+
 def test_the_true_retransmission_is_marked_and_nothing_else(tmp_path: Path) -> None:
     path = packets(tmp_path / "run.pcapng", conversation(), "segments")
     assert marked(path) == ["10"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,8 +58,8 @@ class Segments:
         parts = [part.take(_chosen(part)) for part in batch.parts if part.family in _FAMILIES]
         for part in parts:
             self._note_senders(part)
-        parts = [part.take(self._wanted(part)) for part in parts]
-        packets = [_packets(part, self._scales(part)) for part in parts if len(part)]
+        parts = [wanted for part in parts if len(wanted := part.take(self._wanted(part)))]
+        packets = list(map(_packets, parts, self._scales(parts)))
         return concatenated(packets) if packets else None
 
     def _note_senders(self, part: Part) -> None:
@@ -73,19 +75,22 @@ class Segments:
         wanted[places] = [each not in self._senders for each in ends]
         return wanted
 
-    def _scales(self, part: Part) -> NDArray[np.object_]:
+    def _scales(self, parts: Sequence[Part]) -> list[NDArray[np.object_]]:
         """Say how a sender's windows are scaled where its SYN, which would tell, is not there."""
-        notes = np.full(len(part), "", object)
+        notes = [np.full(len(part), "", object) for part in parts]
         if len(self._scaled) > _REMEMBERED:
             self._scaled.clear()
-        flags = part.rows["flags"]
-        told = np.flatnonzero(flags & (SYN | WSCALE_KNOWN))
-        for place, ends in zip(told.tolist(), _senders_of(part.take(told)), strict=True):
-            if ends in self._scaled:
+        senders = list(map(_senders_of, parts))
+        flags = [part.rows["flags"] for part in parts]
+        told = [flags & (SYN | WSCALE_KNOWN) != 0 for flags in flags]
+        for number, place in zip(*(each.tolist() for each in Batch(parts).order()), strict=True):
+            ends = senders[number][place]
+            if ends in self._scaled or not told[number][place]:
                 continue
             self._scaled.add(ends)
-            if not flags[place] & SYN:
-                notes[place] = f"window scale {flags[place] >> WSCALE_SHIFT & 15}"
+            if not flags[number][place] & SYN:
+                scale = flags[number][place] >> WSCALE_SHIFT & 15
+                notes[number][place] = f"window scale {scale}"
         return notes
 
 

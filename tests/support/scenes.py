@@ -1,0 +1,121 @@
+"""What happens on a wire between a client and a server, for captures to show."""
+
+import os
+import random
+import socket
+import threading
+from contextlib import closing, suppress
+
+from .capture import Packet
+from .conversation import hang_up, ping_pong, receive
+from .netns import Netns
+from .wire import Rule, Wire
+
+DELAY = 0.02  # seconds, each way: tshark calls what comes sooner again a case of disorder
+BYTES = 60_000
+SENT = random.Random(17).randbytes(BYTES)
+LOST = (5, 20)  # data segments to the server
+LATE = (12,)
+SMALL_BUFFER = 4096
+IPPROTO_MPTCP = 262
+TCP_FASTOPEN = 23
+CLASSIC_ECN, ACCURATE_ECN = "1", "3"  # Documentation/networking/ip-sysctl
+
+
+def steady(_packet: Packet, _to_server: bool) -> float:
+    """Let everything pass, in its time."""
+    return DELAY
+
+
+def disturbing() -> Rule:
+    """Lose some data to the server, hold some of it up; all takes its time."""
+    known: list[int] = []
+
+    def rule(packet: Packet, to_server: bool) -> float | None:
+        if not to_server or not packet.payload or packet.seq in known:
+            return DELAY
+        known.append(packet.seq)
+        place = len(known) - 1
+        return None if place in LOST else DELAY * (3 if place in LATE else 1)
+
+    return rule
+
+
+def disturbed(wire: Wire, family: int, port: int) -> None:
+    """Talk while segments are lost and come late."""
+    client, server = wire.connection(family, port)
+    with closing(client), closing(server):
+        wire.rule = disturbing()
+        client.sendall(SENT)
+        receive(server, BYTES)
+        wire.rule = steady
+        ping_pong(client, server, 2)
+        hang_up(client, server)
+
+
+def stopped(wire: Wire, port: int) -> None:
+    """Have the server not read until its window is closed."""
+    client, server = wire.connection(4, port, SMALL_BUFFER)
+    with closing(client), closing(server):
+        size = 4 * SMALL_BUFFER
+        sender = threading.Thread(target=client.sendall, args=(b"s" * size,))
+        sender.start()
+        while not any(p.source_port == port and not p.window for p in wire.passed):
+            os.sched_yield()
+        receive(server, size)
+        sender.join()
+        hang_up(client, server)
+
+
+def congested(wire: Wire, family: int, port: int, ecn: str) -> None:
+    """Have the path mark what passes, both ways; both ends know ECN, or as much as they can."""
+    for end in (wire.client, wire.server):
+        end.configure("net/ipv4/tcp_ecn", CLASSIC_ECN)
+        with suppress(OSError):  # before 7.0 there is no accurate one
+            end.configure("net/ipv4/tcp_ecn", ecn)
+    client, server = wire.connection(family, port)
+    with closing(client), closing(server):
+        for marks in (False, True, False):
+            wire.congested = marks
+            ping_pong(client, server, 3)
+        hang_up(client, server)
+
+
+def opened_fast(wire: Wire, family: int, port: int) -> None:
+    """Ask for a cookie, then send data with the SYN."""
+    for end in (wire.client, wire.server):
+        end.configure("net/ipv4/tcp_fastopen", "3")
+    kind = socket.AF_INET if family == 4 else socket.AF_INET6
+    with closing(wire.server.socket(kind)) as listener:
+        listener.bind((wire.server_addresses[family], port))
+        listener.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, 16)
+        listener.listen()
+        for _ in range(2):
+            client = wire.client.socket(kind)
+            client.setblocking(True)  # else it sends nothing where it has no cookie yet
+            client.sendto(b"sooner", socket.MSG_FASTOPEN, (wire.server_addresses[family], port))
+            server, _ = listener.accept()
+            with closing(client), closing(server):
+                receive(server, len(b"sooner"))
+                ping_pong(client, server, 1)
+                hang_up(client, server)
+
+
+def multipath(wire: Wire, port: int) -> None:
+    """Talk over MPTCP."""
+    with closing(_multipath_socket(wire.server)) as listener:
+        listener.bind((wire.server_addresses[4], port))
+        listener.listen()
+        client = _multipath_socket(wire.client)
+        client.connect((wire.server_addresses[4], port))
+        server, _ = listener.accept()
+        with closing(client), closing(server):
+            ping_pong(client, server, 2)
+            hang_up(client, server)
+
+
+def _multipath_socket(netns: Netns) -> socket.socket:
+    with netns.entered():
+        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+    made.settimeout(60)
+    return made
