@@ -22,6 +22,7 @@ MODULES = {
     "explain": "explain",
     "requests": "requests",
     "servers": "servers",
+    "serve": "serve",
     "tls": "tls",
 }
 

@@ -28,7 +28,7 @@ from tests.support.server import serving
 KEPT = at_least(0.85, "{:.2f}")
 _REDIS = ("redis-benchmark", "-q", "-t", "get", "-n")
 _MEGABYTE = 1 << 20
-_LOADS = {  # and how many times fewer requests than of the others
+LOADS = {  # and how many times fewer requests than of the others
     "ab -k -c 200": (
         ("ab", "-q", "-k", "-c", "200", "-n", "{}", "http://127.0.0.1:8080/hello"),
         1,
@@ -41,8 +41,8 @@ _CONNECTIONS = ("ab", "-q", "-c", "100", "-n", "{}", "http://127.0.0.1:8080/hell
 _STEPS = 10
 _PATIENCE = 60.0  # seconds without another line: what is missing then was lost
 GROWTH = at_most(1.05, "{:.2f}")
-_PROGRAMS = ("nginx", "redis-server", "ab", "redis-benchmark")
-_RATE = re.compile(r"Requests per second: +([\d.]+)|GET: ([\d.]+) requests per second")
+PROGRAMS = ("nginx", "redis-server", "ab", "redis-benchmark")
+RATE = re.compile(r"Requests per second: +([\d.]+)|GET: ([\d.]+) requests per second")
 
 
 class Turn(NamedTuple):
@@ -72,14 +72,14 @@ def turn(netns: Netns, command: tuple[str, ...], view: str, *arguments: str) -> 
         output = Path(file.name)
         with tracing(netns, *arguments, view=view, output=output, prefix=()) as tracer:
             said = netns.run(*command)
-        (found,) = {match[1] or match[2] for match in _RATE.finditer(said)}
+        (found,) = {match[1] or match[2] for match in RATE.finditer(said)}
         with output.open("rb") as lines:
             return Turn(float(found), sum(1 for _ in lines) - 1, lost(tracer.ledger))
 
 
 def run(rounds: Rounds) -> None:
     """Measure, and print a table."""
-    if missing := [program for program in _PROGRAMS if not shutil.which(program)]:
+    if missing := [program for program in PROGRAMS if not shutil.which(program)]:
         print(f"\nservers: not measured, this needs {', '.join(missing)}")
         return
     repeats, count = rounds.pick(1, 3, 7), rounds.pick(20_000, 100_000, 100_000)
@@ -88,7 +88,7 @@ def run(rounds: Rounds) -> None:
         ("load", "requests/s", "kept", "target", "", "made", "fewest shown", "events lost"),
     )
     with servers() as netns:
-        for name, (command, fewer) in _LOADS.items():
+        for name, (command, fewer) in LOADS.items():
             load = tuple(word.format(count // fewer) for word in command)
             table.add(name, *_measured(netns, load, repeats, count // fewer))
         table.print()

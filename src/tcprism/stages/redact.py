@@ -17,28 +17,13 @@ from tcprism.events.connection import connection_keys
 from tcprism.events.names import TcpFlag
 from tcprism.protocols.hpack_literals import HUFFMAN_ASTERISK, Literal
 from tcprism.protocols.http2_literals import Http2Literals, begins
+from tcprism.stages.secrets import TAIL, secrets
 
 STREAMS_MAX = 65_536  # of which the end of the latest message is remembered
 MASK = ord("*")
 
 _SEQUENCES, _HALF = (1 << 32) - 1, 1 << 31
 _STATUS = 3  # digits
-_TAIL = 48  # bytes: the longest name of a secret, and what stands between it and the secret
-_NAMES = rb"(?:access_|refresh_|id_)?token|pass(?:word|wd)?|pwd|(?:client_)?secret|api_?key"
-
-# What comes before a secret, and the secret. A group is the secret where there is one.
-_SECRETS = (
-    rb"(?:^|[\r\n])(?:proxy-)?authorization:[ \t]*([^\r\n]*)",
-    rb"(?:^|[\r\n])(?:set-)?cookie:[ \t]*([^\r\n]*)",
-    rb"(?:^|[\r\n])x-(?:api-key|auth-token):[ \t]*([^\r\n]*)",
-    rb"(?:\b|_)(?:" + _NAMES + rb")=([^&\s;\"']*)",
-    rb"\"(?:" + _NAMES + rb")\"\s{0,4}:\s{0,4}\"((?:[^\"\\]|\\.)*)",
-    rb"\b(?:password|identified by)\s{1,4}'([^']*)",
-    # Redis, RESP: AUTH [username] password
-    rb"\r\nauth\r\n\$\d{1,9}\r\n([^\r\n]*(?:\r\n\$\d{1,9}\r\n[^\r\n]*)?)",
-)
-_CARD = rb"(?<![\d.-])\d(?:[ -]?\d){12,18}(?![\d.-])"
-
 
 _Fill = tuple[int, int, int]
 _Span = tuple[int, int, int, int]
@@ -83,9 +68,7 @@ class Redact:
     """
 
     def __init__(self, more: Iterable[str] = (), segments: bool = False) -> None:
-        own = [_compiled(text) for text in more]
-        self._secrets = [re.compile(b"|".join(_SECRETS), re.IGNORECASE), *own]
-        self._card = re.compile(_CARD)
+        self._own = [_compiled(text) for text in more]
         self._streams: OrderedDict[tuple[int, ...], _Stream] = OrderedDict()
         self._families = ("message", "tls", *(("segment",) if segments else ()))
 
@@ -168,15 +151,13 @@ class Redact:
 
     def _spans(self, tail: bytes, data: bytes) -> Iterable[tuple[int, int, bytes]]:
         """Yield where secrets are in `data`, which follows `tail`, and what comes before each."""
+        yield from secrets(tail, data)
         text = tail + data
-        for pattern in self._secrets:
+        for pattern in self._own:
             for match in pattern.finditer(text):
                 begin, end = match.span(match.lastindex or 0)
                 before = text[match.start() : begin]
-                yield max(begin - len(tail), 0), end - len(tail), before[-_TAIL:]
-        for match in self._card.finditer(data):
-            if _has_check_digit(match[0]):
-                yield *match.span(), b""
+                yield max(begin - len(tail), 0), end - len(tail), before[-TAIL:]
 
 
 def _keys(part: Part) -> list[tuple[int, ...]]:
@@ -209,7 +190,7 @@ def _compiled(text: str) -> re.Pattern[bytes]:
 def _tail(before: bytes, data: bytes, spans: Iterable[tuple[int, int, bytes]]) -> bytes:
     """Return what the next message is to be read behind: a secret may go on there."""
     open_ones = [start for _, end, start in spans if end == len(data) and start]
-    return open_ones[-1] if open_ones else (before + data)[-_TAIL:]
+    return open_ones[-1] if open_ones else (before + data)[-TAIL:]
 
 
 def _in_pieces(
@@ -230,10 +211,3 @@ def _overwritten(payload: NDArray[np.uint8] | None, found: Iterable[_Span]) -> N
     for row, begin, end, fill in found:
         copy[row, begin:end] = fill
     return copy
-
-
-def _has_check_digit(text: bytes) -> bool:
-    """Tell whether digits are a card's number: ISO/IEC 7812-1, annex B."""
-    digits = [byte - 48 for byte in reversed(text) if 48 <= byte <= 57]
-    doubled = (sum(divmod(2 * digit, 10)) for digit in digits[1::2])
-    return any(digits) and (sum(digits[::2]) + sum(doubled)) % 10 == 0

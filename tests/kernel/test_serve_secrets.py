@@ -1,0 +1,77 @@
+"""No secret is in anything that `tcprism serve` keeps, shows or sends."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import tcprism
+from tests.support.netns import Netns
+from tests.support.nginx import nginx
+from tests.support.otlp import collecting
+from tests.support.serving import serving
+from tests.support.tracer import TCPRISM
+
+pytestmark = pytest.mark.native
+
+FAKE = "ZZfake0ZZfake1ZZfake2ZZfake3ZZfake4ZZfake5"
+SECRETS = {
+    "authorization": f"Bearer-{FAKE}A",
+    "cookie": f"{FAKE}C",
+    "query": f"{FAKE}Q",
+    "form": f"{FAKE}F",
+    "provider": f"AKIA{FAKE[:16].upper()}",
+    "path": f"ghp_{FAKE[:36]}",
+    "card": "4111111111111111",
+}
+
+
+def _ask(netns: Netns) -> None:
+    netns.run(
+        "curl", "-s", "-H", f"Authorization: {SECRETS['authorization']}", "-b",
+        f"sid={SECRETS['cookie']}", "-H", f"X-Note: {SECRETS['provider']}", "-d",
+        f"password={SECRETS['form']}&card={SECRETS['card']}",
+        f"http://127.0.0.1:8080/hello/{SECRETS['path']}?api_key={SECRETS['query']}",
+    )  # fmt: skip
+
+
+def _found(*contents: bytes) -> list[str]:
+    return [name for name, each in SECRETS.items() if any(each.encode() in c for c in contents)]
+
+
+def _payloads(folder: Path) -> bytes:
+    return b"".join(event.payload or b"" for event in tcprism.open(folder))
+
+
+def test_every_way_out_of_serve(netns: Netns, tmp_path: Path) -> None:
+    if not shutil.which("curl"):
+        pytest.skip("needs curl")
+    place, plain = tmp_path / "recordings", tmp_path / "plain"
+    with (
+        collecting() as collector,
+        nginx(netns, tmp_path),
+        serving("--requests", "--record", str(plain), "--no-redact", "--netns", netns.path) as bare,
+        serving(
+            "--requests", "--record", str(place), "--otlp", collector.url, "--netns", netns.path
+        ) as server,
+    ):
+        _ask(netns)
+        name = "http_server_request_duration_seconds_count"
+        for each in (bare, server):
+            each.await_sum(1, name)
+        text = server.get().encode()
+        exemplars = server.get(accept="application/openmetrics-text; version=1.0.0").encode()
+        assert server.stop() == bare.stop() == 0
+        said = "\n".join(server.said).encode()
+    (folder,), (other,) = place.iterdir(), plain.iterdir()
+    assert _found(_payloads(other)) == [*SECRETS]  # or they would be searched for in vain
+    pushed = repr((collector.metrics, collector.resource)).encode()
+    assert b"http.server.request.duration" in pushed
+    files = [path.read_bytes() for path in folder.iterdir()]
+    page = tmp_path / "report.html"
+    subprocess.run([TCPRISM, "report", str(folder), "--output", str(page)], check=True)
+    assert b"/hello/" in page.read_bytes()
+    assert not _found(text, exemplars, pushed, said, *files, _payloads(folder), page.read_bytes())
