@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ctypes import byref, c_size_t, c_uint32, c_uint64
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,6 +26,7 @@ _PROGRAM_INFO_SIZE = 256  # more than any struct bpf_prog_info so far
 _RUN_TIME, _RUNS = 192, 200  # offsets of run_time_ns, run_cnt; include/uapi/linux/bpf.h
 _TRAP_NS = 1_000  # what a uprobe costs beside its program (`make bench ARGS="--only tls"`)
 _RECURSION_MISSES = 208  # 5.12+
+_THREADS_MAX = 64
 
 
 class LoadError(Exception):
@@ -52,7 +54,7 @@ class BpfObject:
         except LoadError as error:
             raise self._unfit(f"libbpf cannot open it: {error}") from error
         self._links: list[tuple[str, int]] = []  # each with its program
-        self._descriptors: list[tuple[str, int]] = []  # links that libbpf does not know
+        self._uprobes: list[tuple[str, Callable[[], object]]] = []  # what ends each
         self._mapped: dict[str, mmap.mmap] = {}
         self.loaded: tuple[str, ...] = ()
 
@@ -86,7 +88,7 @@ class BpfObject:
     def select(self, programs: Iterable[str]) -> None:
         """Choose the programs to load, by name; all others stay out."""
         chosen = set(programs)
-        there = self._programs()
+        there = self._programs
         if missing := sorted(chosen - set(there)):
             raise self._unfit(f"there is no program {missing[0]}")
         for name, program in there.items():
@@ -142,19 +144,23 @@ class BpfObject:
 
         Raises LoadError.
         """
+        interrupts.check()
         if not multi:
             for offset in offsets:
                 where = (returns, -1, os.fsencode(path), offset)
-                self._link(name, "bpf_program__attach_uprobe", *where)
+                program = self._program(name)
+                link = self._try(f"attach {name}", "bpf_program__attach_uprobe", program, *where)
+                self._uprobes.append((name, partial(self._destroy, link)))
             return
-        interrupts.check()
         try:
             with interrupts.deferred():
-                program = self.program_fd(name)
-                link = uprobe.link(program, os.fsencode(path), offsets, returns)
-                self._descriptors.append((name, link))
+                link = uprobe.link(self.program_fd(name), os.fsencode(path), offsets, returns)
+                self._uprobes.append((name, partial(os.close, link)))
         except OSError as error:
             raise LoadError(f"attach {name}", error, self._library.log.take()) from error
+
+    def _destroy(self, link: int) -> None:
+        self._library.call("bpf_link__destroy", link)
 
     def _link(self, name: str, function: str, *where: object) -> None:
         interrupts.check()
@@ -182,19 +188,13 @@ class BpfObject:
     def detach_programs(self, names: Iterable[str]) -> None:
         """Take some programs off every place."""
         chosen = set(names)
-        kept = []
-        while self._descriptors:
-            name, link = self._descriptors.pop()
-            if name in chosen:
-                os.close(link)
-            else:
-                kept.append((name, link))
-        self._descriptors = kept[::-1]
+        _at_once([end for name, end in self._uprobes if name in chosen])
+        self._uprobes = [each for each in self._uprobes if each[0] not in chosen]
         kept = []
         while self._links:
             name, link = self._links.pop()
             if name in chosen:
-                self._library.call("bpf_link__destroy", link)
+                self._destroy(link)
             else:
                 kept.append((name, link))
         self._links = kept[::-1]
@@ -314,11 +314,12 @@ class BpfObject:
         raise self._unfit("there is no map .rodata")
 
     def _program(self, name: str) -> int:
-        program = self._programs().get(name)
+        program = self._programs.get(name)
         if program is None:
             raise self._unfit(f"there is no program {name}")
         return program
 
+    @cached_property
     def _programs(self) -> dict[str, int]:
         programs = {}
         current = self._library.call("bpf_object__next_program", self._object, None)
@@ -326,3 +327,17 @@ class BpfObject:
             programs[self._library.call("bpf_program__name", current).decode()] = int(current)
             current = self._library.call("bpf_object__next_program", self._object, current)
         return programs
+
+
+def _at_once(steps: Sequence[Callable[[], object]]) -> None:
+    """Take each step in a thread of its own.
+
+    To take off a uprobe, the kernel waits until nobody is in it (RCU): for all in the same time.
+    """
+    if not steps:
+        return
+    from concurrent.futures import ThreadPoolExecutor  # not before: it takes milliseconds
+
+    with ThreadPoolExecutor(_THREADS_MAX) as threads:
+        for done in [threads.submit(step) for step in steps]:
+            done.result()
