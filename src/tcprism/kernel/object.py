@@ -138,23 +138,31 @@ class BpfObject:
         self._link(name, "bpf_program__attach_cgroup", cgroup)
 
     def attach_to_functions(
-        self, name: str, path: str, offsets: Sequence[int], *, returns: bool, multi: bool
+        self,
+        name: str,
+        path: str,
+        offsets: Sequence[int],
+        *,
+        returns: bool,
+        multi: bool,
+        pid: int | None = None,
     ) -> None:
-        """Attach a program to functions at offsets of a file, or to their returns, in any process.
+        """Attach a program to functions at offsets of a file, or to their returns.
 
-        Raises LoadError.
+        In any process, or in one. Raises LoadError.
         """
         interrupts.check()
         if not multi:
             for offset in offsets:
-                where = (returns, -1, os.fsencode(path), offset)
+                where = (returns, pid or -1, os.fsencode(path), offset)
                 program = self._program(name)
                 link = self._try(f"attach {name}", "bpf_program__attach_uprobe", program, *where)
                 self._uprobes.append((name, partial(self._destroy, link)))
             return
         try:
             with interrupts.deferred():
-                link = uprobe.link(self.program_fd(name), os.fsencode(path), offsets, returns)
+                program = self.program_fd(name)
+                link = uprobe.link(program, os.fsencode(path), offsets, returns, pid or 0)
                 self._uprobes.append((name, partial(os.close, link)))
         except OSError as error:
             raise LoadError(f"attach {name}", error, self._library.log.take()) from error

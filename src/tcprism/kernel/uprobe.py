@@ -36,10 +36,11 @@ class _LinkCreate(ctypes.Structure):
     )
 
 
-def link(program: int, path: bytes, offsets: Sequence[int], returns: bool) -> int:
-    """Attach a loaded program at offsets of a file, in all processes; return the link.
+def link(program: int, path: bytes, offsets: Sequence[int], returns: bool, pid: int = 0) -> int:
+    """Attach a loaded program at offsets of a file; return the link.
 
-    The link is a descriptor: to close it detaches. Raises OSError.
+    In all processes, or in one (see features.uprobe_pid). The link is a descriptor: to close it
+    detaches. Raises OSError.
     """
     places = (c_uint64 * len(offsets))(*offsets)
     name = ctypes.create_string_buffer(path)
@@ -50,11 +51,15 @@ def link(program: int, path: bytes, offsets: Sequence[int], returns: bool) -> in
         offsets=ctypes.addressof(places),
         cnt=len(offsets),
         flags=_RETURN if returns else 0,
+        pid=pid,
     )
-    descriptor: int = _library.syscall(
-        NR_BPF, _LINK_CREATE, ctypes.byref(attributes), ctypes.sizeof(attributes)
-    )
+    return bpf(_LINK_CREATE, bytes(attributes), os.fsdecode(path))
+
+
+def bpf(command: int, attributes: bytes, about: str = "bpf") -> int:
+    """Call bpf(2), which returns a descriptor. Raises OSError, about a file."""
+    descriptor: int = _library.syscall(NR_BPF, command, attributes, len(attributes))
     if descriptor < 0:
         code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), os.fsdecode(path))
+        raise OSError(code, os.strerror(code), about)
     return descriptor

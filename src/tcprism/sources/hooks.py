@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ from tcprism import features
 from tcprism.errors import KernelRefused
 from tcprism.events.ledger import Account
 from tcprism.features.kernel import has_task_storage
+from tcprism.features.uprobe_pid import sees_all_threads
 from tcprism.filters import descendants, pid_rows
 from tcprism.kernel.object import BpfObject, LoadError
 from tcprism.probes import Program, message
@@ -29,6 +31,8 @@ from tcprism.sources.request import Request
 if TYPE_CHECKING:
     from tcprism.sources.tls_libraries import TlsLibraries
     from tcprism.tls.libraries import Library
+
+_PIDS_WITH_UPROBES = 4  # each has links of its own
 
 _MPTCP = (
     "MPTCP sockets were used, and what they send and receive is not shown: --hooks tracepoint can,"
@@ -157,7 +161,24 @@ class Hooks:
         self, bpf: BpfObject, program: Program, path: str, places: Sequence[int]
     ) -> None:
         returns = program.attach == "uretprobe"
-        bpf.attach_to_functions(program.name, path, places, returns=returns, multi=self._multi)
+        for pid in self._pids_with_uprobes() or (None,):
+            try:
+                bpf.attach_to_functions(
+                    program.name, path, places, returns=returns, multi=self._multi, pid=pid
+                )
+            except LoadError as error:
+                if pid is None or error.errno != errno.ESRCH:  # it has ended
+                    raise
+
+    def _pids_with_uprobes(self) -> tuple[int, ...]:
+        """Return the processes that alone are to have uprobes; none: all that there will be.
+
+        Others are spared the traps where a filter would turn them away.
+        """
+        chosen = self._request.filter
+        if chosen.follow or len(chosen.pids) > _PIDS_WITH_UPROBES:
+            return ()
+        return () if self._multi and not sees_all_threads() else chosen.pids
 
     def _leave_out(self, path: str, functions: dict[str, int]) -> None:
         """Take out what would cost each record of all sessions, until somebody needs it.

@@ -1,0 +1,113 @@
+"""A filter by process spares others the traps, in whose memory no instruction is replaced."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tcprism.filters import Criteria
+from tcprism.sources.request import Request
+from tcprism.sources.tracing import Tracing
+from tests.support.netns import Netns
+from tests.support.tls import certificate
+from tests.unit.tls.test_libraries import linked
+
+KINDS = ("send", "recv", "tls_send", "tls_recv")
+
+# Says which line it is told, inside TLS, by a thread that was made for it; the other end is a
+# thread of its own. "fork" has a child do so.
+TALK = """
+import os, socket, ssl, sys, threading
+server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl._create_unverified_context()
+server.load_cert_chain(*sys.argv[1:])
+def say(line):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        def serve():
+            with server.wrap_socket(listener.accept()[0], server_side=True) as end:
+                end.recv(100)
+                end.send(b"!")
+        other = threading.Thread(target=serve)
+        other.start()
+        with client.wrap_socket(socket.create_connection(listener.getsockname())) as end:
+            end.send(line.encode())
+            end.recv(100)
+        other.join()
+print("ready", flush=True)
+for line in sys.stdin:
+    if line == "fork\\n":
+        if not os.fork():
+            say("child")
+            os._exit(0)
+        os.wait()
+    else:
+        speaker = threading.Thread(target=say, args=(line.strip(),))
+        speaker.start()
+        speaker.join()
+    print("done", flush=True)
+"""
+
+
+@contextmanager
+def talking(netns: Netns, files: tuple[str, str]) -> Iterator[subprocess.Popen[str]]:
+    command = netns.command(sys.executable, "-c", TALK, *files)
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        yield process
+
+
+def tell(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "done\n"
+
+
+def breakpoints(pid: int) -> int:
+    """Return how many bytes of libssl's code are another in a process than in the file."""
+    content = Path(linked("libssl")).read_bytes()
+    changed = 0
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            extent, access, offset, *_, path = line.split()
+            if "x" in access and Path(path).name == Path(linked("libssl")).name:
+                begin, end = (int(each, 16) for each in extent.split("-"))
+                memory.seek(begin)
+                code, there = memory.read(end - begin), content[int(offset, 16) :]
+                changed += sum(a != b for a, b in zip(code, there, strict=False))
+    return changed
+
+
+def test_only_the_chosen_process_has_traps(netns: Netns, tmp_path: Path) -> None:
+    files = certificate(tmp_path)
+    with talking(netns, files) as chosen, talking(netns, files) as other:
+        assert breakpoints(chosen.pid) == breakpoints(other.pid) == 0
+        criteria = Criteria(pids=(chosen.pid,), netns=(netns.inode,))
+        with Tracing(Request(KINDS, criteria, payload=64)) as tracing:
+            assert breakpoints(chosen.pid) > 0
+            assert breakpoints(other.pid) == 0
+            for process, line in ((other, "unheard"), (chosen, "heard"), (chosen, "fork")):
+                tell(process, line)
+            tracing.stop()
+            said = []
+            while len(batch := tracing.drain()):
+                said += [(e.pid, e["payload"]) for e in batch if e.kind == "tls_send"]
+        assert breakpoints(chosen.pid) == 0
+    assert sorted(said) == [(chosen.pid, b"!"), (chosen.pid, b"heard")]
+
+
+@pytest.mark.native
+def test_children_that_are_followed(netns: Netns, tmp_path: Path) -> None:
+    with talking(netns, certificate(tmp_path)) as chosen:
+        criteria = Criteria(pids=(chosen.pid,), netns=(netns.inode,), follow=True)
+        with Tracing(Request(KINDS, criteria, payload=64)) as tracing:
+            tell(chosen, "fork")
+            tracing.stop()
+            said = []
+            while len(batch := tracing.drain()):
+                said += [event["payload"] for event in batch if event.kind == "tls_send"]
+    assert sorted(said) == [b"!", b"child"]
