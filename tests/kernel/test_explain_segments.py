@@ -113,8 +113,10 @@ def keeping_alive(wire: Wire, client: Socket, server: Socket) -> None:
     client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     client.sendall(b"x" * PIECE)
     receive(server, PIECE)
-    before = wire.client.extended_counters()["TCPKeepAlive"]
-    await_true(lambda: wire.client.extended_counters()["TCPKeepAlive"] > before)
+    await_true(lambda: acknowledged(client))
+    passed = len(wire.passed)
+    await_true(lambda: any(p.source_port == ALIVE for p in wire.passed[passed:]))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
 
 
 def losing_acknowledgements(wire: Wire, client: Socket, server: Socket) -> None:
@@ -248,8 +250,8 @@ def times(proof: str) -> list[float]:
 
 
 def about(seconds: float) -> Any:
-    """Three digits are shown, and a packet needs some time from its capture to TCP."""
-    return pytest.approx(seconds, rel=0.02, abs=0.005)
+    """Three digits are shown, and on a busy machine a packet is captured before TCP gets it."""
+    return pytest.approx(seconds, rel=0.02, abs=0.02)
 
 
 def test_the_peers_window_was_closed(run: Run) -> None:
