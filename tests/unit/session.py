@@ -8,9 +8,9 @@ from typing import Any
 
 from tcprism.diagnosis.feeds import Recorded
 from tcprism.events import Batch, Part
-from tcprism.events._wire import EventKind
+from tcprism.events._wire import EventKind, SegmentArrival
 from tcprism.events.ledger import Ledger
-from tcprism.events.names import CA_STATES, STATES
+from tcprism.events.names import CA_STATES, STATES, TcpFlag
 
 from .records import losses, messages, segments, snapshots
 
@@ -102,6 +102,16 @@ def recorded() -> Recorded:
         for second in range(LENGTH + 1)
     ]
     return Recorded(Session(batches), 1.0)
+
+
+def closed_window() -> Recorded:
+    """Return what nginx's peer said last: that it takes no more."""
+    said = {
+        "kind": EventKind.RECEIVE, "ts_ns": START + SECOND // 2, "window": 0,
+        "arrival": SegmentArrival.IN_ORDER, "flags": TcpFlag.ACK, "segs": 1,
+    }  # fmt: skip
+    batches = [look(0), segments({**NGINX, **WEB, **said}), look(1), look(2)]
+    return Recorded(Session([Batch([part], CLOCK_OFFSET) for part in batches]), 1.0)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from tcprism.tui.app import Top
 from tcprism.tui.views.connections import ConnectionsView
 
 from .screens import Drive, drive, same_picture, settle, text_of, utc
+from .session import closed_window
 
 __all__ = ["drive", "utc"]
 
@@ -61,6 +62,15 @@ def test_a_listener_has_nothing_of_a_connection(drive: Drive) -> None:
     assert "0 connections wait to be accepted, 511 may" in text
     for word in ("cwnd", "RTT", "mss", "window"):
         assert word not in text
+
+
+def test_what_the_segments_of_a_connection_prove(drive: Drive) -> None:
+    """A closed window counts up to the last snapshot, 1.5 s later."""
+    proof = "zero windows arrived 1 time, for 1.5 s in all; it is still closed"
+    assert f"the peer closed its receive window: {proof}" in text_of(
+        drive("enter", feed=closed_window())
+    )
+    assert "receive window: zero" in text_of(drive("enter", "w", feed=closed_window()))
 
 
 def test_health(drive: Drive) -> None:

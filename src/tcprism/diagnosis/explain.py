@@ -140,6 +140,11 @@ def verdicts(change: Delta) -> list[Verdict]:
     return all_verdicts(change)[0]
 
 
+def seen(change: Delta) -> list[Verdict]:
+    """Return what segments prove of the only connection in a change."""
+    return [verdict for rule in SEEN for _, verdict in _proven(rule, change)]
+
+
 def lines(part: Part, change: Delta, proven: list[Verdict]) -> Iterator[str]:
     """Yield a paragraph about the only connection in a change."""
     (one,) = _explained(part, change, [proven], [0])

@@ -111,7 +111,9 @@ class Live:
         """Take hooks off and put others on, where others are wanted."""
         if self._tls and {"send", "recv"} <= {*kinds}:
             kinds = (*kinds, *TLS_KINDS)
-        request = Request(kinds=kinds, filter=chosen, payload=payload) if kinds else None
+        request = None
+        if kinds:  # what arrives proves most with the options of its header
+            request = Request(kinds, chosen, payload, options="receive" in kinds)
         if request == self._request:
             return
         self._stop()

@@ -342,7 +342,7 @@ class Top(TerminalApp):
             part = model.table.part.take(slice(place, place + 1))
             change = model.table.change.only(place)
         elif model.watch:
-            part, change = model.watch.part, model.watch.change()
+            part, change = model.watch.part, model.watched(model.watch)
         else:
             return
         self.push_screen(Page("why", "\n".join(lines(part, change, verdicts(change)))))

@@ -7,12 +7,15 @@ from dataclasses import replace
 import numpy as np
 
 from tcprism.diagnosis.connections import BY_COLUMN, Places, order
+from tcprism.diagnosis.delta import Delta
+from tcprism.diagnosis.ends import Numbers, own_keys
 from tcprism.diagnosis.event_history import EventHistory, chosen
 from tcprism.diagnosis.feeds import Feed
 from tcprism.diagnosis.groups import GROUPINGS, Groups, group, listening
 from tcprism.diagnosis.losses import Losses
 from tcprism.diagnosis.request_history import RequestHistory, concerns, made
 from tcprism.diagnosis.search import Group, Search
+from tcprism.diagnosis.segments import Segments, are_whole
 from tcprism.diagnosis.table import empty
 from tcprism.diagnosis.watch import Watch
 from tcprism.events import Batch, Part
@@ -76,6 +79,8 @@ class Model:
         watch = self.watch
         self.timeline = EventHistory(watch.concerns if watch else None)
         self.talk = EventHistory(lambda part: np.full(len(part), part.family == "message"))
+        self._numbers = Numbers(1)
+        self._segments = Segments(self._numbers)
         self.talk_stage = Requests(alone=True)
         self.talk_requests = EventHistory()
 
@@ -88,6 +93,7 @@ class Model:
         if self.watch:
             concerning = chosen(batch, self.watch.concerns)
             self.timeline.add(concerning)
+            self._segments.add([part for part in concerning.parts if part.family == "segment"])
             self.talk.add(concerning)
             self.talk_requests.add(made(self.talk_stage, concerning))
 
@@ -121,6 +127,15 @@ class Model:
             self.watch_gone = False
         if not self.watch_gone:
             self.watch_gone = not watch.look(self.table)
+
+    def watched(self, watch: Watch) -> Delta:
+        """Return what became of the watched connection, with what its segments tell."""
+        change, ledger = watch.change(), self.feed.ledger()
+        if ledger and not are_whole(ledger):
+            return change
+        numbers = self._numbers.find(own_keys(change.after))
+        moments = change.after["ts_ns"].astype(np.int64)
+        return replace(change, facts=self._segments.facts(numbers, moments))
 
     # the connections in their order
 

@@ -79,9 +79,20 @@ def _transmit(bytes: int, seq: int, segs: int, flags: str | None, cause: str | N
     return f"{size(bytes)}{many} left, from sequence number {seq} on ({flags or '-'}){probe}."
 
 
-def _receive(bytes: int, seq: int, flags: str | None, arrival: str | None) -> str:
+def _receive(
+    bytes: int,
+    seq: int,
+    flags: str | None,
+    window: int | None,
+    arrival: str | None,
+    ecn: str | None,
+) -> str:
     unusual = arrival not in (None, "unknown", "in_order")
     how = f", {str(arrival).replace('_', ' ')}" if unusual else ""
+    if ecn == "ce":
+        how += ", marked on the way (CE): the path is congested"
+    if window == 0 and not {"SYN", "RST"} & {*(flags or "").split("|")}:
+        how += "; its sender takes no more data for now (window 0)"
     if not bytes:
         return f"A segment without data arrived ({flags or 'no flags'}){how}."
     return f"{size(bytes)} arrived, from sequence number {seq} on ({flags or '-'}){how}."

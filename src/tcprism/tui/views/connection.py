@@ -13,6 +13,7 @@ from textual.widgets import Static
 
 from tcprism.diagnosis.connections import ends, owners
 from tcprism.diagnosis.delta import LISTEN, Numbers, microseconds
+from tcprism.diagnosis.explain import seen
 from tcprism.diagnosis.request_history import pending
 from tcprism.diagnosis.watch import Watch
 from tcprism.events import Batch, Event
@@ -45,6 +46,7 @@ class ConnectionView(GridView):
         "send",
         "recv",
         "transmit",
+        "receive",
         "acked",
         "retransmit",
         "undo",
@@ -106,6 +108,7 @@ class ConnectionView(GridView):
             f"unsent {size(row['unsent'])}, in flight {size(row['unacked'])},"
             f" unread {size(row['unread'])}; windows: the peer's {size(row['snd_wnd'])},"
             f" ours {size(row['rcv_wnd'])}",
+            *(f"{one.title}: {one.proof}" for one in seen(self.model.watched(watch))),
         ]
 
     def _update_charts(self, watch: Watch) -> None:
