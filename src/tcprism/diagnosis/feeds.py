@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from tcprism.diagnosis.arrivals import ARRIVING, entered
 from tcprism.diagnosis.delta import Rows
 from tcprism.diagnosis.event_history import size_of
 from tcprism.diagnosis.rebuild import rebuild
@@ -113,12 +114,12 @@ class Live:
             kinds = (*kinds, *TLS_KINDS)
         request = None
         if kinds:  # what arrives proves most with the options of its header
-            request = Request(kinds, chosen, payload, options="receive" in kinds)
+            request = Request(kinds, chosen, payload, options=ARRIVING in kinds)
         if request == self._request:
             return
         self._stop()
         if request:
-            self._tracing, self._request = Tracing(request).__enter__(), request
+            self._tracing, self._request = entered(request), request
             self._flow = flow(self._tracing, (), _Never())
 
     def _stop(self) -> None:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
+from tcprism.diagnosis.arrivals import ARRIVING, entered
 from tcprism.diagnosis.cpu_time import cpu_times
 from tcprism.diagnosis.evidence import Evidence
 from tcprism.diagnosis.explain import explained
@@ -29,6 +30,7 @@ from tcprism.sources.tracing import Tracing
 
 # Of the connections that are asked about.
 KINDS = ("send", "recv", "connect", "accept", "close", *SEGMENT_KINDS)
+_UNSEEN = "what segments prove is not told: `tcprism doctor` says why receive cannot be traced"
 LOSSES = ("retransmit", "undo", "drop")  # of all: the peer may be on this host, too
 PAYLOAD = 4096  # bytes of a message: heads of requests, but few that follow others in one write
 PACE = 0.1  # seconds between two snapshots
@@ -58,16 +60,16 @@ class Inquiry(Sink):
             )
             if self._chosen != Criteria():
                 self._machine = stack.enter_context(Snapshots(Criteria()))
-            tracings = [
-                stack.enter_context(Tracing(request))
-                for request in (
-                    Request(self._kinds, self._chosen, PAYLOAD, options=True, skip_bodies=True),
-                    Request(LOSSES, payload=0),
-                )
-            ]
-            if libraries := tracings[0].libraries:
-                self.lines = libraries.lines
-            self._source = Together(self._snapshots, *tracings)
+            chosen = entered(
+                Request(self._kinds, self._chosen, PAYLOAD, options=True, skip_bodies=True)
+            )
+            stack.push(chosen)
+            others = stack.enter_context(Tracing(Request(LOSSES, payload=0)))
+            if libraries := chosen.libraries:
+                self.lines = [*libraries.lines]
+            if ARRIVING not in chosen.request.kinds:
+                self.lines.append(_UNSEEN)
+            self._source = Together(self._snapshots, chosen, others)
             self._stack = stack.pop_all()
         return self
 
