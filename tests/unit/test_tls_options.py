@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tcprism.cli.requests import command
 from tcprism.cli.tls_options import with_tls, without_encrypted
 from tcprism.errors import UsageError
 
@@ -74,3 +75,17 @@ def test_what_it_does_not_take(tmp_path: Path, words: tuple[str, ...], said: str
     )
     assert done.returncode == 2
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (["--tls=handshakes", "--port", "443"], ["--protocol", "tls", "--port", "443"]),
+        (["--tls", "--", "x", "--tls=handshakes"], ["--tls", "--", "x", "--tls=handshakes"]),
+    ],
+)
+def test_requests_shows_handshakes_alone(given: list[str], meant: list[str]) -> None:
+    parsed = [command.make_context("requests", [*each]).params for each in (given, meant)]
+    assert parsed[0] == parsed[1]
+    assert parsed[0]["protocol"] == (None if "--" in given else "tls")
+    assert parsed[0]["tls"] == ("--" in given)

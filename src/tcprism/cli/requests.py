@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, BinaryIO
 
 import click
@@ -36,6 +37,7 @@ Examples:
   tcprism requests --status 5xx,error              only failed ones
   tcprism requests --summary --duration 60         per route: count, errors, rate, percentiles
   tcprism requests --tls --port 443                requests inside TLS
+  tcprism requests --tls=handshakes                its handshakes; no plaintext is read
   tcprism requests --protocol redis --by server
   tcprism requests --pending --duration 5          also those without a response after 5 seconds
   tcprism requests --where "method = 'POST' and response_bytes > 1e6"
@@ -45,8 +47,23 @@ The protocol is told by the bytes, never by the port. Values (query strings, lit
 are shown as ? unless --show-values is given. docs/requests.md explains the columns and the split
 of the time; a summary goes to standard error at the end."""
 
+_HANDSHAKES = "--tls=handshakes"
 
-@click.command(epilog=EPILOG)
+
+class _Command(click.Command):
+    """Takes --tls=handshakes, which reads no plaintext, for --protocol tls.
+
+    An option that may have a value or none would take the next word for it.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put one for the other, before the command to trace."""
+        own = args.index("--") if "--" in args else len(args)
+        meant = [[each] if each != _HANDSHAKES else ["--protocol", "tls"] for each in args[:own]]
+        return super().parse_args(ctx, [*chain.from_iterable(meant), *args[own:]])
+
+
+@click.command(cls=_Command, epilog=EPILOG)
 @options.filter_options
 @click.option("--protocol", metavar="NAME,...", help="Only these protocols; by default all.")
 @click.option("--slower", metavar="TIME", help="Only those that took at least TIME: 100ms, 1s.")
