@@ -17,12 +17,13 @@ from typing import Any
 import click
 
 from tcprism.cli import options
+from tcprism.cli.clickhouse import clickhouse_option, credentials_option, reached
 from tcprism.cli.output import opened, silence
 from tcprism.cli.recordings import print_trouble
 from tcprism.errors import UsageError
 from tcprism.events.escape import escape
 from tcprism.interrupts import step
-from tcprism.recording.queries import QUERIES
+from tcprism.recording.queries import QUERIES, NamedQuery
 from tcprism.sinks.csv_lines import harmless
 
 EPILOG = """\b
@@ -31,6 +32,8 @@ Examples:
   tcprism query run.tcpr "SELECT comm, sum(bytes) FROM events WHERE kind = 'send' GROUP BY 1"
   tcprism query run.tcpr --format csv "SELECT * FROM connections" > connections.csv
   tcprism query run.tcpr "DESCRIBE events"         the columns
+  tcprism query --clickhouse http://127.0.0.1:8123 slowest-requests
+                                                   over all hosts of a fleet
 
 Views: events, messages, segments, retransmits, connections; docs/events.md explains the columns.
 FILE is a recording, even one still being written, or a directory of recordings. The SQL is one
@@ -58,6 +61,8 @@ _ROWS_MEASURED = 1000
     is_flag=True,
     help="Let the SQL read and write files, use the network and change settings.",
 )
+@clickhouse_option("Query the tables of a fleet in ClickHouse's SQL instead of a recording.")
+@credentials_option
 @options.memory_option
 def command(
     file: str | None,
@@ -65,11 +70,17 @@ def command(
     show_list: bool,
     form: str,
     allow_files: bool,
+    clickhouse: str | None,
+    credentials: str | None,
     max_memory: str,
 ) -> None:
-    """Query a recording with SQL."""
+    """Query a recording, or all hosts of a fleet, with SQL."""
+    queries = QUERIES if clickhouse is None else _fleet_queries()
     if show_list:
-        print("\n\n".join(_described()))
+        print("\n\n".join(_described(queries)))
+        return
+    if clickhouse is not None:
+        _query_fleet(clickhouse, credentials, queries, file, sql, form)
         return
     if not file or not sql:
         raise UsageError("give a recording and a query; `tcprism query --list` shows some by name")
@@ -82,8 +93,32 @@ def command(
         print_trouble(database)
 
 
-def _described() -> Iterator[str]:
-    for name, query in QUERIES.items():
+def _fleet_queries() -> Mapping[str, NamedQuery]:
+    from tcprism.fleet.queries import fleet_queries
+
+    return fleet_queries()
+
+
+def _query_fleet(
+    url: str,
+    credentials: str | None,
+    queries: Mapping[str, NamedQuery],
+    sql: str | None,
+    more: str | None,
+    form: str,
+) -> None:
+    from tcprism.fleet.server import Server
+
+    if not sql or more:
+        raise UsageError(
+            "give --clickhouse URL and one query; `tcprism query --clickhouse URL --list` shows some"
+        )
+    server = Server(*reached(url, credentials))
+    _print(_WRITERS[form](*server.stream(queries[sql].sql if sql in queries else sql)))
+
+
+def _described(queries: Mapping[str, NamedQuery]) -> Iterator[str]:
+    for name, query in queries.items():
         yield f"{name}: {query.title}\n{cleandoc(query.sql)}"
 
 

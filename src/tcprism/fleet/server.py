@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tcprism.errors import ServerError
@@ -20,6 +20,8 @@ _INSERT = {
     "insert_deduplicate": 1,
     "deduplicate_blocks_in_dependent_materialized_views": 1,
 }
+
+_READING = {"readonly": 2}  # no statement that writes; 1 would forbid the client's own settings
 
 UNKNOWN_TABLE, UNKNOWN_DATABASE = 60, 81  # src/Common/ErrorCodes.cpp
 
@@ -58,6 +60,16 @@ class Server:
         """Return the names of a query's columns, and its rows."""
         found = self._ask(lambda client: client.query(sql, settings=dict(settings or {})))
         return list(found.column_names), found.result_rows
+
+    def stream(self, sql: str) -> tuple[list[str], Iterator[Sequence[Any]]]:
+        """Return the names of a query's columns, and its rows as they come; it may change nothing."""
+        opened = self._ask(lambda client: client.query_rows_stream(sql, settings=_READING))
+        return list(opened.source.column_names), self._streamed(opened)
+
+    def _streamed(self, opened: Any) -> Iterator[Sequence[Any]]:
+        with opened as rows:
+            while (row := self._ask(lambda _: next(rows, None))) is not None:
+                yield row
 
     def arrow(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Any:
         """Return a query's result as a pyarrow.Table."""
@@ -113,7 +125,8 @@ class Server:
 
 def _said(error: BaseException) -> str:
     """Return what an error says, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = str(error).rpartition("server response: ")[2]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:300].rstrip(".")
 
 

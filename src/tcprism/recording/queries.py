@@ -22,9 +22,9 @@ _SERVICES = """
         called AS (
             SELECT DISTINCT netns, remote_ip, remote_port FROM events WHERE kind = 'connect')"""
 _SERVICE_PORT = """CASE
-                WHEN (netns, local_port) IN (FROM listening) THEN local_port
-                WHEN (netns, remote_ip, remote_port) IN (FROM called) THEN remote_port
-                WHEN (netns, remote_port) IN (FROM listening) THEN remote_port
+                WHEN (netns, local_port) IN (SELECT * FROM listening) THEN local_port
+                WHEN (netns, remote_ip, remote_port) IN (SELECT * FROM called) THEN remote_port
+                WHEN (netns, remote_port) IN (SELECT * FROM listening) THEN remote_port
                 ELSE least(local_port, remote_port) END"""
 
 QUERIES = {
@@ -32,8 +32,8 @@ QUERIES = {
         "who sent and received most",
         """
         SELECT comm, pid,
-            sum(bytes) FILTER (kind = 'send') AS sent,
-            sum(bytes) FILTER (kind = 'recv') AS received,
+            sum(bytes) FILTER (WHERE kind = 'send') AS sent,
+            sum(bytes) FILTER (WHERE kind = 'recv') AS received,
             count(*) AS calls
         FROM messages WHERE flags IS NULL OR flags NOT LIKE '%PEEK%'
         GROUP BY ALL ORDER BY coalesce(sent, 0) + coalesce(received, 0) DESC LIMIT 20
@@ -67,7 +67,7 @@ QUERIES = {
     "requests-by-route": NamedQuery(
         "requests by route: how many, how many failed, how long they took",
         """
-        SELECT protocol, method, resource, count(*) AS requests, count(*) FILTER (failed) AS failed,
+        SELECT protocol, method, resource, count(*) AS requests, count(*) FILTER (WHERE failed) AS failed,
             quantile_cont(request_ns, 0.5) / 1e6 AS p50_ms,
             quantile_cont(request_ns, 0.99) / 1e6 AS p99_ms,
             max(request_ns) / 1e6 AS max_ms, mode(slowest_part) AS mostly
