@@ -62,6 +62,7 @@ INLINE void transition(struct sock *sk, struct moment *m)
 		return;
 	m->kind = kind_of_transition(m, note);
 	m->error = error_of_attempt(sk, note, m);
+	m->iss = iss_of(note);
 	if (note)
 		undo_check(sk, note);
 	if (!transition_wanted(m))

@@ -12,6 +12,7 @@ INLINE void reset_of_socket(struct sock *sk, u32 sent, u32 reason)
 	struct connection c;
 
 	m.old_state = sk->__sk_common.skc_state;
+	m.iss = iss_of(note);
 	if (note)
 		note->reset = sent ? ENDING_RESET_SENT : ENDING_RESET_RECEIVED;
 	if (!kind_wanted(KIND_RESET))

@@ -40,8 +40,8 @@ SEGMENT_END = "<IIIIII H BBB x 2x I 4x"
 # struct loss: rto_us rttvar_us ssthresh sacked_out lost_out retrans_out undone reason call_seq,
 # icsk_retransmits outgoing call_seq_known, reserved
 LOSS_END = "<IIIIIIIII BBB x"
-# struct connection_event: elapsed_ns, reset_reason, old_state new_state ending sent
-CONNECTION_END = "<Q I BBBB"
+# struct connection_event: elapsed_ns, reset_reason, old_state new_state ending sent, iss irs
+CONNECTION_END = "<Q I BBBB II"
 # struct totals: bytes_sent bytes_acked bytes_received bytes_retrans delivery_rate busy_us
 # rwnd_limited_us sndbuf_limited_us, segs_out segs_in data_segs_out data_segs_in total_retrans
 # dsack_dups reord_seen min_rtt_us srtt_us cwnd, congestion
@@ -126,8 +126,10 @@ def loss(segment: bytes, *end: int) -> bytes:
     return segment + struct.pack(LOSS_END, *end)
 
 
-def connection(head: bytes, end: tuple[int, ...], totals: tuple[int | bytes, ...]) -> bytes:
-    return head + struct.pack(CONNECTION_END, *end) + struct.pack(TOTALS, *totals)
+def connection(
+    head: bytes, end: tuple[int, ...], totals: tuple[int | bytes, ...], iss: int = 0, irs: int = 0
+) -> bytes:
+    return head + struct.pack(CONNECTION_END, *end, iss, irs) + struct.pack(TOTALS, *totals)
 
 
 REQUEST = b'GET /a?b="c" HTTP/1.1\r\nHost: example.org\r\n\r\n'
@@ -218,7 +220,7 @@ CONNECTIONS = [
     connection(event(1_430_000_000, ACCEPT, NGINX, IPV6, 0, 0),
                (UNKNOWN_64, UNKNOWN_32, 3, 1, 0, 0), NO_TOTALS),
     connection(event(1_440_000_000, CLOSE, CURLS_SOCKET, IPV4, 0, 0),
-               (12_345_678_901, UNKNOWN_32, 9, 7, 1, 0), TOTALS_OF_A_DOWNLOAD),
+               (12_345_678_901, UNKNOWN_32, 9, 7, 1, 0), TOTALS_OF_A_DOWNLOAD, 37, 1_912_345_678),
     connection(event(1_450_000_000, CLOSE, NOBODY, IPV6, 0, 0, error=-104),
                (UNKNOWN_64, UNKNOWN_32, 1, 7, 3, 0), NO_TOTALS),
     connection(event(1_460_000_000, RESET, CURLS_SOCKET, IPV4, 0, 0),

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support import hooks
+from tests.support.capture import capturing, read_packets
 from tests.support.conversation import hang_up, receive
 from tests.support.netns import Pair, joined
 from tests.support.peer import Peer
@@ -84,10 +85,14 @@ TOTALS = {
 
 @dataclass
 class Played:
-    """What each scenario knows of itself, and all events."""
+    """What each scenario knows of itself, all events, and the sequence numbers of all SYNs.
+
+    The latter are by the ports that they were sent from and to.
+    """
 
     known: dict[str, Any]
     events: list[Event]
+    syns: dict[tuple[int, int], int]
 
 
 def in_order(pair: Pair, family: int) -> dict[str, Any]:
@@ -165,9 +170,13 @@ def preforked(pair: Pair) -> tuple[int, int]:
 def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     """All scenarios under one trace."""
     output = tmp_path_factory.mktemp("connection") / "events"
+    capture = output.with_name("pcap")
     with joined() as pair:
         arguments = (*KINDS, "--netns", pair.client.path, "--netns", pair.server.path)
-        with tracing(output, *arguments) as tracer:
+        with (
+            tracing(output, *arguments) as tracer,
+            capturing(pair.client, "veth0", capture, pair.server_addresses[4]),
+        ):
             known: dict[str, Any] = {
                 f"in order {family}": in_order(pair, family) for family in (4, 6)
             }
@@ -179,7 +188,27 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
             half_closed(pair)
             known["listener"], known["child"] = preforked(pair)
             pair.await_closed()
-        return Played(known, tracer.events)
+    packets = [packet for packet in read_packets(capture) if "SYN" in packet.flags]
+    syns = {(packet.source_port, packet.destination_port): packet.seq for packet in packets}
+    return Played(known, tracer.events, syns)
+
+
+def test_initial_sequence_numbers_are_those_of_the_capture(played: Played) -> None:
+    ports = set()
+    for event in (*of(played.events, "connect", error=None), *of(played.events, "accept")):
+        here, there = event["local_port"], event["remote_port"]
+        assert event["iss"] == played.syns[here, there]
+        assert event["irs"] == played.syns[there, here]
+        ports.add((here, there))
+    assert len(ports) == 10  # both ends of five connections
+    ends = (*of(played.events, "close"), *of(played.events, "reset"))
+    told = {(e["local_port"], e["remote_port"], e["iss"], e["irs"]) for e in ends}
+    known = {
+        (here, there, played.syns[here, there], played.syns[there, here]) for here, there in ports
+    }
+    assert known <= told
+    for event in of(played.events, "state"):
+        assert event["iss"] is event["irs"] is None
 
 
 @both_families

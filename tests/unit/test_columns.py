@@ -56,7 +56,15 @@ FAMILY_KEYS = {
     ],
     "connection": [
         *("cwnd", "srtt_us", "old_state", "new_state", "elapsed_ns", "ending", "sent"),
-        *("reset_reason", "bytes_sent", "bytes_acked", "bytes_received", "bytes_retrans"),
+        *(
+            "reset_reason",
+            "iss",
+            "irs",
+            "bytes_sent",
+            "bytes_acked",
+            "bytes_received",
+            "bytes_retrans",
+        ),
         *("busy_us", "rwnd_limited_us", "sndbuf_limited_us", "segs_out", "segs_in"),
         *("data_segs_out", "data_segs_in", "total_retrans", "dsack_dups", "reord_seen"),
         *("min_rtt_us", "delivery_rate", "congestion"),

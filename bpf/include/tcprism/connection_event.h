@@ -13,6 +13,7 @@ struct moment {
 	u8 ending;
 	u32 reason;
 	s32 error; /* 0: the socket has it, if any */
+	u32 iss; /* 0: not known */
 	u64 elapsed_ns;
 };
 
@@ -33,15 +34,34 @@ INLINE void fill_moment(struct connection_event *to, const struct moment *m)
 	to->new_state = m->new_state;
 	to->ending = m->ending;
 	to->sent = m->sent;
+	to->iss = m->kind == KIND_STATE ? 0 : m->iss;
+}
+
+/* What is known of the SYN that this end sent: nothing was sent after it yet when `first_seq` was noted. */
+INLINE u32 iss_of(const struct note *note)
+{
+	return note && note->established ? note->first_seq - 1 : 0;
+}
+
+/*
+ * Of the peer's SYN: bytes_received counts all that rcv_nxt has gone on by since, as tcp_rcv_nxt_update() does. A socket
+ * that has begun to connect has no rcv_nxt (tcp_connect_init()); before that it may have an earlier connection's.
+ */
+INLINE u32 irs_of(const struct tcp_sock *tp, u8 kind)
+{
+	u32 next = tp->rcv_nxt;
+
+	return next && kind != KIND_STATE ? next - (u32)tp->bytes_received - 1 : 0;
 }
 
 /* Without a connection there are no totals. */
-INLINE void fill_totals(struct connection_event *to, struct sock *sk)
+INLINE void fill_totals(struct connection_event *to, struct sock *sk, const struct moment *m)
 {
 	struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
 
 	if (tp) {
 		read_totals(&to->totals, tp);
+		to->irs = irs_of(tp, m->kind);
 		return;
 	}
 	to->totals.delivery_rate = RATE_UNKNOWN;
@@ -65,7 +85,7 @@ static __noinline int connection_submit(struct sock *sk, const struct moment *m,
 	__builtin_memset(record, 0, sizeof(*record));
 	event_begin(&record->event, m->kind, c, owner);
 	fill_moment(record, m);
-	fill_totals(record, sk);
+	fill_totals(record, sk, m);
 	if (sk) {
 		record->event.socket = cookie_of(sk, READS_BTF);
 		record->event.error = -(m->error ? m->error : sk->sk_err);

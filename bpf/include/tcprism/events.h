@@ -263,6 +263,8 @@ struct connection_event {
 	u8 new_state DOC("state after");
 	u8 ending DOC("close: how it ended: fin, reset_sent, reset_received, timeout, error, aborted; else null");
 	u8 sent DOC("reset: true when sent, false when received; else null");
+	u32 iss DOC("initial send sequence number (RFC 9293), of the SYN that this end sent: the peer's irs; null when its beginning was not seen");
+	u32 irs DOC("initial receive sequence number, of the peer's SYN: its iss; null before that came; kind state has neither");
 	struct totals totals;
 };
 

@@ -101,6 +101,8 @@ class Attributes:
     ending: str | None
     sent: bool | None
     reset_reason: str | None
+    iss: int | None
+    irs: int | None
     bytes_sent: int | None
     bytes_acked: int | None
     bytes_received: int | None

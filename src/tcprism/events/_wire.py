@@ -264,9 +264,11 @@ _CONNECTION_EVENT: Fields = {
     "new_state": ("u1", 133),
     "ending": ("u1", 134),
     "sent": ("u1", 135),
-    **_at(136, _TOTALS),
+    "iss": ("<u4", 136),
+    "irs": ("<u4", 140),
+    **_at(144, _TOTALS),
 }
-CONNECTION_EVENT = _dtype(_CONNECTION_EVENT, 256)
+CONNECTION_EVENT = _dtype(_CONNECTION_EVENT, 264)
 
 _SNAPSHOT: Fields = {
     **_at(0, _EVENT),
@@ -454,6 +456,8 @@ DOCS = {
     "connection_event.new_state": "state after",
     "connection_event.ending": "close: how it ended: fin, reset_sent, reset_received, timeout, error, aborted; else null",
     "connection_event.sent": "reset: true when sent, false when received; else null",
+    "connection_event.iss": "initial send sequence number (RFC 9293), of the SYN that this end sent: the peer's irs; null when its beginning was not seen",
+    "connection_event.irs": "initial receive sequence number, of the peer's SYN: its iss; null before that came; kind state has neither",
     "snapshot.inode": "the socket's inode, as in /proc/PID/fd: unique per socket",
     "snapshot.last_data_sent_us": "time since the last segment with payload left, or since the connection was made, microseconds, in steps of the tick",
     "snapshot.last_data_recv_us": "time since the last segment with payload came, or since the connection was made, microseconds, in steps of the tick",

@@ -325,6 +325,8 @@ COLUMNS = [
         _wire.DOCS["connection_event.reset_reason"],
         looked_up("reset_reason", lambda part: part.context.reset_reason),
     ),
+    wire_column("iss", CONNECTION, "integer", missing=equal("iss", 0)),
+    wire_column("irs", CONNECTION, "integer", missing=equal("irs", 0)),
     *(
         wire_column(name, TOTALS, "integer")
         for name in (
