@@ -207,6 +207,9 @@ def test_initial_sequence_numbers_are_those_of_the_capture(played: Played) -> No
         (here, there, played.syns[here, there], played.syns[there, here]) for here, there in ports
     }
     assert known <= told
+    for here, there, iss, irs in told:
+        assert iss in (None, played.syns.get((here, there)))
+        assert irs in (None, played.syns.get((there, here)))
     for event in of(played.events, "state"):
         assert event["iss"] is event["irs"] is None
 

@@ -1,33 +1,88 @@
-"""Hosts that insert into one ClickHouse, against ab's and the kernel's own counts."""
+"""Two hosts that insert into one ClickHouse, against ab's, nft's and the kernel's own counts."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.clickhouse import ClickHouse, clickhouse
-from tests.support.netns import namespace
+from tests.support.netns import Netns, namespace
 from tests.support.nginx import nginx
 from tests.support.serving import serving
 from tests.support.tracer import TCPRISM
 
 pytestmark = pytest.mark.native
 
-REQUESTS = 300
+REQUESTS = 200  # of each phase
+SERVER = "10.78.2.2"
+SHIFT = 3  # seconds
 
 
 @dataclass
 class Run:
-    """A host that was traced under load over a lossy path, and what others count."""
+    """Two hosts that were traced under load over a lossy path, and what others count."""
 
-    server: ClickHouse
-    counters: dict[str, int]
+    engine: ClickHouse
+    counters: dict[str, dict[str, int]]  # by host
+    dropped: dict[str, int]  # by nft
     said: list[str]
+
+    def one(self, sql: str) -> Any:
+        """Ask for one value."""
+        return self.engine.one(sql)
+
+
+@dataclass
+class Route:
+    """Two hosts, and one between them that forwards."""
+
+    client: Netns
+    router: Netns
+    server: Netns
+
+
+@contextmanager
+def routed() -> Iterator[Route]:
+    with namespace() as client, namespace() as router, namespace() as server:
+        for number, end in enumerate((client, server), 1):
+            router.ip(
+                f"link add to{number} type veth peer name veth0 netns {end.name}",
+                f"address add 10.78.{number}.1/24 dev to{number}",
+                f"link set to{number} up",
+            )
+            router.offload_off(f"to{number}")
+            end.offload_off("veth0")
+            end.ip(
+                f"address add 10.78.{number}.2/24 dev veth0",
+                "link set veth0 up",
+                f"route add default via 10.78.{number}.1",
+            )
+        router.configure("net/ipv4/ip_forward", "1")
+        yield Route(client, router, server)
+
+
+@contextmanager
+def dropping(netns: Netns, hook: str) -> Iterator[dict[str, int]]:
+    """Drop one in nine of the segments with payload to the server while the body runs; count."""
+    netns.run(
+        "nft",
+        "add table inet loss; add counter inet loss lost;"
+        f"add chain inet loss some {{ type filter hook {hook} priority 0; }};"
+        "add rule inet loss some tcp dport 8080 meta length > 200 numgen inc mod 9 == 8"
+        " counter name lost drop",
+    )
+    counted: dict[str, int] = {}
+    yield counted
+    counted[hook] = netns.named_counter("lost")
+    netns.drop_nothing()
 
 
 @pytest.fixture(scope="module")
@@ -43,48 +98,140 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]:
 def run(engine: ClickHouse, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("fleet")
     upload = folder / "upload"
-    upload.write_bytes(bytes(2000))
-    with namespace() as netns, nginx(netns, folder):
-        options = ("--requests", "--netns", netns.path, "--clickhouse", engine.url)
-        with serving(*options, "--spool", str(folder / "spool"), "--user", "root") as server:
-            before = netns.tcp_counters()
-            netns.drop_every(9, 8080)
-            url = "http://127.0.0.1:8080/hello"
-            count = str(REQUESTS)
-            netns.run("ab", "-q", "-n", count, "-c", "5", "-p", str(upload), url)
-            netns.drop_nothing()
-            netns.await_closed()
-            after = netns.tcp_counters()
-            assert server.stop() == 0
-            counters = {name: count - before[name] for name, count in after.items()}
-            return Run(engine, counters, server.said)
+    upload.write_bytes(bytes(4000))
+    options = ("--requests", "--clickhouse", engine.url)
+    with routed() as route, nginx(route.server, folder, address=SERVER):
+        hosts = {"alpha": route.client, "beta": route.server}
+        with (
+            serving(*options, "--netns", route.client.path, host="alpha") as alpha,
+            serving(*options, "--netns", route.server.path, host="beta") as beta,
+        ):
+            before = {name: netns.tcp_counters() for name, netns in hosts.items()}
+            load = ["ab", "-q", "-n", str(REQUESTS), "-c", "4", "-p", str(upload)]
+            with dropping(route.router, "forward") as dropped:
+                route.client.run(*load, f"http://{SERVER}:8080/hello")
+            with dropping(route.server, "prerouting") as more:
+                route.client.run(*load, f"http://{SERVER}:8080/none")
+            route.client.await_closed()
+            route.server.await_closed()
+            counters = {
+                name: {
+                    each: count - before[name][each] for each, count in netns.tcp_counters().items()
+                }
+                for name, netns in hosts.items()
+            }
+            assert alpha.stop() == beta.stop() == 0
+            return Run(engine, counters, dropped | more, alpha.said + beta.said)
 
 
 def test_rows_are_as_many_as_there_were(run: Run) -> None:
-    rows = run.server.rows("SELECT status, count() FROM requests GROUP BY 1")
-    assert rows == [("200", REQUESTS)]
-    assert run.counters["RetransSegs"] > 0
-    assert run.server.one("SELECT sum(segs) FROM retransmits") == run.counters["RetransSegs"]
+    counted = run.engine.rows("SELECT host, view, status, count() FROM requests GROUP BY ALL")
+    views = (("alpha", "client"), ("beta", "server"))
+    assert sorted(counted) == [
+        (*view, status, REQUESTS) for view in views for status in ("200", "404")
+    ]
+    again = dict(run.engine.rows("SELECT host, sum(segs) FROM retransmits GROUP BY 1"))
+    assert again["alpha"] == run.counters["alpha"]["RetransSegs"] > 0
+    assert again.get("beta", 0) == run.counters["beta"]["RetransSegs"]
     opened = "SELECT count() FROM connection_events WHERE error IS NULL AND kind = "
-    assert run.server.one(opened + "'connect'") == run.counters["ActiveOpens"]
-    assert run.server.one(opened + "'accept'") == run.counters["PassiveOpens"]
-    assert run.server.one("SELECT count() FROM snapshots WHERE state = 'LISTEN'") > 0
+    assert run.one(opened + "'connect'") == run.counters["alpha"]["ActiveOpens"]
+    assert run.one(opened + "'accept'") == run.counters["beta"]["PassiveOpens"]
+    assert run.one("SELECT count() FROM snapshots WHERE state = 'LISTEN'") > 0
 
 
 def test_sums_of_minutes_are_those_of_rows(run: Run) -> None:
-    assert run.server.one("SELECT sum(requests) FROM requests_by_minute") == REQUESTS
-    sums = "SELECT sum(segs) FROM losses_by_minute WHERE kind = 'retransmit'"
-    assert run.server.one(sums) == run.counters["RetransSegs"]
+    assert run.one("SELECT sum(requests) FROM requests_by_minute") == 4 * REQUESTS
+    sums = run.one("SELECT sum(segs) FROM losses_by_minute WHERE kind = 'retransmit'")
+    assert sums == sum(counters["RetransSegs"] for counters in run.counters.values())
     bytes_sent = "SELECT sum(bytes_sent) FROM connections"
-    in_minutes = "SELECT sum(bytes_sent) FROM connections_by_minute"
-    assert run.server.one(in_minutes) == run.server.one(bytes_sent)
+    assert run.one("SELECT sum(bytes_sent) FROM connections_by_minute") == run.one(bytes_sent)
 
 
 def test_the_ledger_is_there(run: Run) -> None:
-    latest = "SELECT argMax(count, time) FROM ledger WHERE kind = 'request' AND counter = 'seen'"
-    assert run.server.one(latest) == REQUESTS
-    assert run.server.one("SELECT count() > 0 FROM hosts WHERE has(kinds, 'retransmit')")
+    latest = (
+        "SELECT host, argMax(count, time) FROM ledger WHERE kind = 'request' AND counter = 'seen'"
+        " GROUP BY 1 ORDER BY 1"
+    )
+    assert run.engine.rows(latest) == [("alpha", 2 * REQUESTS), ("beta", 2 * REQUESTS)]
     assert not any("did not reach" in line for line in run.said)
+
+
+def test_a_request_has_both_ends(run: Run) -> None:
+    pairs = run.engine.rows(
+        "SELECT host, server_host, server_comm, count(), uniqExact(local_port, request_seq)"
+        " FROM request_ends GROUP BY 1, 2, 3"
+    )
+    assert pairs == [("alpha", "beta", "nginx", 2 * REQUESTS, 2 * REQUESTS)]
+    assert run.one("SELECT countIf(server_ns IS NULL OR status IS NULL) FROM request_ends") == 0
+
+
+def test_what_is_lost_is_what_nft_dropped(run: Run) -> None:
+    lost = run.engine.rows(
+        "SELECT sum(segments_missing), sum(dropped_here), sum(dropped_there), sum(lost_between),"
+        " countIf(lost_between IS NULL) FROM lost_on_the_way WHERE host = 'alpha'"
+    )
+    forward, prerouting = run.dropped["forward"], run.dropped["prerouting"]
+    assert min(forward, prerouting) > 0
+    assert lost == [(forward + prerouting, 0, prerouting, forward, 0)]
+    back = "SELECT sum(segments_missing) FROM connection_ends WHERE host = 'beta'"
+    assert run.one(back) == 0
+
+
+def test_clocks_are_compared(run: Run) -> None:
+    """Both hosts have one clock here, so it is not ahead of itself, until rows are shifted."""
+    found = "SELECT max(abs(offset_ns) - error_ns), max(error_ns), count() FROM {}.clocks"
+    ((beyond, error, minutes),) = run.engine.rows(found.format("tcprism"))
+    assert minutes > 0
+    assert beyond <= 0
+    assert error < 10**9
+    url = f"{run.engine.url}/shifted"
+    subprocess.run([TCPRISM, "fleet", "init", "--clickhouse", url], check=True)
+    for table in ("requests", "connection_events"):
+        run.engine.rows(
+            f"INSERT INTO shifted.{table} SELECT * REPLACE (if(host = 'beta',"
+            f" time + INTERVAL {SHIFT} SECOND, time) AS time) FROM tcprism.{table}"
+        )
+    ((ahead, error),) = run.engine.rows(
+        "SELECT argMin(offset_ns, error_ns), min(error_ns) FROM clocks", "shifted"
+    )
+    assert abs(ahead - SHIFT * 10**9) <= error < 10**9
+
+
+def _query(run: Run, *arguments: str) -> list[dict[str, Any]]:
+    command = [TCPRISM, "query", "--clickhouse", run.engine.url, "--format", "json", *arguments]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [json.loads(line) for line in said.splitlines()]
+
+
+def test_queries(run: Run) -> None:
+    (lost,) = [row for row in _query(run, "lost-on-the-way") if row["host"] == "alpha"]
+    assert lost["lost_between"] == run.dropped["forward"]
+    assert len(_query(run, "both-ends")) == 20
+    assert [row["host"] for row in _query(run, "hosts")] == ["alpha", "beta"]
+    (row,) = _query(run, "SELECT count() AS n FROM events WHERE kind = 'request'")
+    assert row == {"n": 4 * REQUESTS}
+
+
+def test_all_built_in_queries_run(run: Run) -> None:
+    listed = subprocess.run(
+        [TCPRISM, "query", "--clickhouse", run.engine.url, "--list"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    queries = [block.partition("\n")[2] for block in listed.split("\n\n")]
+    assert len(queries) > 8
+    for sql in queries:
+        run.engine.rows(sql)
+
+
+def test_a_query_changes_nothing(run: Run) -> None:
+    command = [TCPRISM, "query", "--clickhouse", run.engine.url, "DROP TABLE losses"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "readonly" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert run.one("SELECT count() > 0 FROM losses")
 
 
 def test_a_server_that_is_not_there_stops_nothing(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ TROUBLE = FOLDER.with_name(FOLDER.name + "-trouble")
 _CODE = re.compile(r"Code: (\d+)")
 _FORMAT = re.compile(r"\s+FORMAT\s+(\w+)\s*;?\s*$", re.IGNORECASE)
 _INSERT = re.compile(r"\s*INSERT\s+INTO\s+(.*?)\s+FORMAT\s+(\w+)\s*(.*)", re.DOTALL | re.IGNORECASE)
+_READS = re.compile(r"\s*(SELECT|WITH|DESCRIBE|SHOW|EXPLAIN)\b", re.IGNORECASE)
 _SETTINGS = re.compile(r"insert_\w+|input_format_\w+|deduplicate_\w+|readonly|max_\w+")
 
 _lock = threading.Lock()
@@ -102,6 +103,8 @@ def _basic() -> str:
 def _run(text: str, data: bytes, given: dict[str, str]) -> bytes:
     _engine.query(f"USE {given.get('database', 'default')}")
     settings = {name: value for name, value in given.items() if _SETTINGS.fullmatch(name)}
+    if settings.get("readonly", "0") != "0" and not _READS.match(text):
+        raise RuntimeError("Code: 164. DB::Exception: Cannot execute query in readonly mode")
     if (insert := _INSERT.match(text)) and not re.search(r"\bVALUES\b", text):
         return _insert(insert, data, settings)
     return _query(text, given, settings)
@@ -126,8 +129,6 @@ def _query(text: str, given: dict[str, str], settings: dict[str, str]) -> bytes:
     if found := _FORMAT.search(text):
         text, form = text[: found.start()], found[1]
     parameters = {k.removeprefix("param_"): v for k, v in given.items() if k.startswith("param_")}
-    if re.match(r"\s*(SELECT|WITH)\b", text, re.IGNORECASE) and settings:
-        text += "\nSETTINGS " + ", ".join(f"{name} = '{value}'" for name, value in settings.items())
     said = _engine.query(text, form, params=parameters) if parameters else _engine.query(text, form)
     return bytes(said.bytes())
 

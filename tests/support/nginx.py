@@ -19,7 +19,7 @@ http {{
   access_log {folder}/access.log sizes; root {folder}; client_body_temp_path {folder}/a;
   proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d;
   scgi_temp_path {folder}/e;
-  server {{ listen 127.0.0.1:8080 {protocol}; keepalive_requests 100000; {settings}
+  server {{ listen {address}:8080 {protocol}; keepalive_requests 100000; {settings}
     location /hello {{ return 200 "hello"; }} location /broken {{ return 503; }}
     location /none {{ return 404; }} location /shop {{ proxy_pass http://127.0.0.1:8081; }}
     location /shop.Cart/ {{ grpc_pass grpc://127.0.0.1:8081; }} }}
@@ -34,6 +34,7 @@ def nginx(
     protocol: str = "",
     tls: tuple[str, str] | None = None,
     set_cookie: str = "",
+    address: str = "127.0.0.1",
 ) -> Iterator[Path]:
     """Run nginx, which speaks HTTP/1 or "http2"; yield its access log.
 
@@ -49,7 +50,7 @@ def nginx(
         settings = f"ssl_certificate {tls[0]}; ssl_certificate_key {tls[1]};"
     if set_cookie:
         settings += f' add_header Set-Cookie "{set_cookie}";'
-    text = NGINX.format(folder=folder, protocol=protocol, settings=settings)
+    text = NGINX.format(folder=folder, address=address, protocol=protocol, settings=settings)
     (folder / "nginx.conf").write_text(text)
     process = subprocess.Popen(
         netns.command("nginx", "-e", f"{folder}/error.log", "-c", f"{folder}/nginx.conf")

@@ -26,10 +26,13 @@ def samples(text: str) -> list[Sample]:
 
 
 class Server:
-    """One run of `tcprism serve`, with its hooks on."""
+    """One run of `tcprism serve`, with its hooks on; on a host of another name if one is given."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, host: str = "") -> None:
         command = [TCPRISM, "serve", "--prometheus", "127.0.0.1:0", "-v", *arguments]
+        if host:
+            renamed = 'hostname "$0" && exec "$@"'
+            command = ["unshare", "--uts", "sh", "-c", renamed, host, *command]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -92,9 +95,9 @@ def await_equal(ask: Callable[[], float], expected: float) -> None:
 
 
 @contextmanager
-def serving(*arguments: str) -> Iterator[Server]:
+def serving(*arguments: str, host: str = "") -> Iterator[Server]:
     """Serve while the body runs."""
-    server = Server(*arguments)
+    server = Server(*arguments, host=host)
     try:
         yield server
     finally:

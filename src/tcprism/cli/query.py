@@ -111,7 +111,7 @@ def _query_fleet(
 
     if not sql or more:
         raise UsageError(
-            "give --clickhouse URL and one query; `tcprism query --clickhouse URL --list` shows some"
+            "give --clickhouse URL one query; `tcprism query --clickhouse URL --list` shows some"
         )
     server = Server(*reached(url, credentials))
     _print(_WRITERS[form](*server.stream(queries[sql].sql if sql in queries else sql)))

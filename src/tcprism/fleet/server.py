@@ -62,7 +62,7 @@ class Server:
         return list(found.column_names), found.result_rows
 
     def stream(self, sql: str) -> tuple[list[str], Iterator[Sequence[Any]]]:
-        """Return the names of a query's columns, and its rows as they come; it may change nothing."""
+        """Return the names of a query's columns, and its rows as they come; it changes nothing."""
         opened = self._ask(lambda client: client.query_rows_stream(sql, settings=_READING))
         return list(opened.source.column_names), self._streamed(opened)
 
