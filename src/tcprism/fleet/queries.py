@@ -87,7 +87,7 @@ _FLEET = {
     ),
     "never-arrived": NamedQuery(
         "requests of the last hour without a whole response of which the server's host, which"
-        " watched requests, saw nothing",
+        " watched all requests, saw nothing",
         f"""
         SELECT c.time AS time, c.host AS host, w.host AS server_host, c.protocol AS protocol,
             c.method AS method, c.resource AS resource, c.request_state AS request_state,
@@ -99,6 +99,11 @@ _FLEET = {
         INNER JOIN (
             SELECT local_ip, any(e.host) AS host FROM connection_events AS e
             WHERE time > {_HOUR} AND e.host IN (SELECT host FROM hosts WHERE has(kinds, 'recv'))
+                AND e.host NOT IN (
+                    SELECT host FROM ledger
+                    WHERE time > {_HOUR} AND count > 0 AND (counter = 'effort_changes'
+                        OR kind IN ('send', 'recv', 'request') AND counter IN (
+                            'sampled_out', 'ring_full', 'ring_busy', 'map_full', 'missed')))
             GROUP BY local_ip HAVING uniqExact(e.host) = 1) AS w ON w.local_ip = c.remote_ip
         LEFT ANTI JOIN (
             SELECT * FROM requests WHERE time > {_HOUR} - INTERVAL 10 MINUTE AND view = 'server'

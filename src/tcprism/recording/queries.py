@@ -67,8 +67,8 @@ QUERIES = {
     "requests-by-route": NamedQuery(
         "requests by route: how many, how many failed, how long they took",
         """
-        SELECT protocol, method, resource, count(*) AS requests,
-            count(*) FILTER (WHERE failed) AS failed,
+        SELECT protocol, method, resource, sum(weight) AS requests,
+            coalesce(sum(weight) FILTER (WHERE failed), 0) AS failed,
             quantile_cont(request_ns, 0.5) / 1e6 AS p50_ms,
             quantile_cont(request_ns, 0.99) / 1e6 AS p99_ms,
             max(request_ns) / 1e6 AS max_ms, mode(slowest_part) AS mostly
