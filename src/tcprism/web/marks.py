@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,15 @@ from numpy.typing import NDArray
 
 from tcprism.diagnosis.request_history import concerns
 from tcprism.events import Part
-from tcprism.events._wire import DURATION_UNKNOWN
+from tcprism.events._wire import (
+    DURATION_UNKNOWN,
+    WINDOW_UNKNOWN,
+    WSCALE_KNOWN,
+    WSCALE_SHIFT,
+    EventKind,
+)
 from tcprism.events.columns import BY_NAME, columns_of
+from tcprism.events.names import TcpFlag
 from tcprism.web.sentences import sentences
 
 MARKS_MAX = 3000
@@ -20,8 +27,10 @@ TEXT_MAX = 2000  # characters of payload
 
 _RARE = ("loss", "connection")  # never left out before others
 _CURVES = {"srtt_us": ("segment", "loss", "snapshot"), "cwnd": ("segment", "loss", "snapshot")}
+_UNSCALED = TcpFlag.SYN | TcpFlag.RST  # the window of these says nothing of the connection's
 
 Side = NDArray[np.intp]
+Points = NDArray[np.int64]
 
 
 def marks(
@@ -93,27 +102,50 @@ def _of_part(
 
 
 def curves(
-    events: Iterable[tuple[Part, Side]], client: int, since: int, until: int
+    events: Sequence[tuple[Part, Side]], client: int, since: int, until: int
 ) -> dict[str, list[list[list[int]]]]:
-    """Return how the round-trip time (us) and the congestion window (segments) went at each end.
+    """Return curves of each end, the client's first: points of time and value, at most POINTS_MAX.
 
-    Of each curve, points of time and value, at most POINTS_MAX; the client's come first.
+    They are the round-trip time (us), the congestion window (segments) and the receive window
+    (bytes, RFC 7323: scaled) that an end offers; of that, what the end sent itself, else what its
+    peer got.
     """
-    points: dict[str, list[list[NDArray[np.int64]]]] = {name: [[], []] for name in _CURVES}
+    found: dict[str, list[list[Points]]] = {name: [[], []] for name in _CURVES}
+    offered: list[list[Points]] = [[], [], [], []]  # as the client and the server sent it, got it
     for part, sides in events:
-        for name, families in _CURVES.items():
-            if part.family not in families:
-                continue
-            known = ~BY_NAME[name].mask(part) & _between(part, since, until)
-            pair = np.stack(
-                [part.rows["ts_ns"].astype(np.int64), part.rows[name].astype(np.int64)], 1
-            )
-            for side in (0, 1):
-                points[name][side].append(pair[known & ((sides == client) == (side == 0))])
-    return {name: [_curve(found) for found in sides] for name, sides in points.items()}
+        inside = _between(part, since, until)
+        at_client = sides == client
+        for name in (name for name, families in _CURVES.items() if part.family in families):
+            known = inside & ~BY_NAME[name].mask(part)
+            for side, points in _by_side(part, part.rows[name], known, at_client):
+                found[name][side].append(points)
+        if part.family == "segment":
+            flags = part.rows["flags"]
+            known = inside & (flags & WSCALE_KNOWN != 0) & (flags & _UNSCALED == 0)
+            known &= part.rows["window"] != WINDOW_UNKNOWN
+            scale = flags.astype(np.int64) >> WSCALE_SHIFT & 15
+            bytes_offered = part.rows["window"].astype(np.int64) << scale
+            for first, kind in ((0, EventKind.TRANSMIT), (2, EventKind.RECEIVE)):
+                of_kind = known & (part.rows["kind"] == kind)
+                for side, points in _by_side(part, bytes_offered, of_kind, at_client):
+                    offered[first + side].append(points)
+    sent, got = offered[:2], offered[2:]
+    windows = [_curve(sent[side]) or _curve(got[1 - side]) for side in (0, 1)]
+    return {name: [_curve(one) for one in both] for name, both in found.items()} | {
+        "window": windows
+    }
 
 
-def _curve(found: list[NDArray[np.int64]]) -> list[list[int]]:
+def _by_side(
+    part: Part, values: NDArray[Any], known: NDArray[np.bool_], at_client: NDArray[np.bool_]
+) -> Iterable[tuple[int, Points]]:
+    """Yield the points of the client, 0, and of the server, 1."""
+    pair = np.stack([part.rows["ts_ns"].astype(np.int64), values.astype(np.int64)], 1)
+    for side in (0, 1):
+        yield side, pair[known & (at_client == (side == 0))]
+
+
+def _curve(found: list[Points]) -> list[list[int]]:
     if not found:
         return []
     table = np.concatenate(found)

@@ -1,6 +1,6 @@
 // The time axis of a connection: what each end did, one lane each, and a sentence for every mark.
 
-import { clock, drawn, duration, element, PARTS, partName } from "./dom.js";
+import { clock, drawn, duration, element, PARTS, partName, size } from "./dom.js";
 
 const LABELS = 132; // pixels, left of the lanes
 const RIGHT = 14;
@@ -59,11 +59,13 @@ export class Axis {
     this.room = Math.max(40, width - LABELS - RIGHT);
     this.parts = [];
     this.places = [];
+    this.levels = [];
     let y = 8;
     y = this.drawRequests(y);
     y = this.drawLanes(y);
     y = this.drawCurve("srtt_us", "round trip", (value) => duration(value * 1000), y);
     y = this.drawCurve("cwnd", "congestion window", (value) => `${value} segments`, y);
+    y = this.drawCurve("window", "window offered", size, y);
     const ticks = this.drawTicks(y);
     this.cursor = drawn("line", { class: "cursor", y1: 0, y2: y, visibility: "hidden" });
     this.rangeBox = drawn("rect", { class: "range", y: 0, height: y, visibility: "hidden" });
@@ -170,6 +172,7 @@ export class Axis {
     const height = 40;
     this.label(label, y + 12);
     this.label(`up to ${text(most)}`, y + 26);
+    this.levels.push({ node: this.parts.at(-1), sides, text, most: `up to ${text(most)}` });
     sides.forEach((points, side) => {
       if (!points.length) return;
       let path = "";
@@ -201,6 +204,14 @@ export class Axis {
     return ticks;
   }
 
+  // At the cursor, each curve says its values: the client's, the server's. `at` null: its highest.
+  sayLevels(at) {
+    for (const { node, sides, text, most } of this.levels ?? []) {
+      const values = at === null ? [] : sides.map((points) => points.findLast(([moment]) => moment <= at)?.[1]).filter((value) => value !== undefined);
+      node.textContent = values.length ? values.map(text).join(", ").replace(" segments,", ",") : most;
+    }
+  }
+
   // The text of a mark: when, by whom, what.
   say(mark) {
     const { connection } = this.answer;
@@ -216,6 +227,7 @@ export class Axis {
   }
 
   pointAt(index) {
+    if (!this.ring) return; // not drawn yet
     const place = this.places.find((one) => one.index === index);
     this.ring.setAttribute("visibility", place ? "visible" : "hidden");
     if (!place) return;
@@ -233,6 +245,7 @@ export class Axis {
     this.cursor?.setAttribute("visibility", x > LABELS ? "visible" : "hidden");
     this.cursor?.setAttribute("x1", x);
     this.cursor?.setAttribute("x2", x);
+    this.sayLevels(x > LABELS ? this.moment(x) : null);
     if (this.from !== undefined) {
       this.rangeBox.setAttribute("visibility", "visible");
       this.rangeBox.setAttribute("x", Math.min(x, this.from));
@@ -262,6 +275,7 @@ export class Axis {
 
   leave() {
     this.from = undefined;
+    this.sayLevels(null);
     this.cursor?.setAttribute("visibility", "hidden");
     this.rangeBox?.setAttribute("visibility", "hidden");
   }

@@ -29,7 +29,7 @@ export async function request(page, state, n) {
     ),
     element("div", { class: "wide" }, splitBar(one)), splitLegend(one),
   ];
-  return show(page, head, answer, one, one.what);
+  return show(page, state, head, answer, one, one.what);
 }
 
 export async function connection(page, state, n) {
@@ -50,16 +50,16 @@ export async function connection(page, state, n) {
       fact("end", ending(one)),
     ),
   ];
-  return show(page, head, answer, null, title);
+  return show(page, state, head, answer, null, title);
 }
 
-function show(page, head, answer, one, title) {
+function show(page, state, head, answer, one, title) {
   if (!answer.connection) {
     page.show(title, [...head, element("p", { class: "none" }, "Nothing more is known of its connection.")], true);
-    return {};
+    return { exported: async () => ({ name: "request", rows: [answer.request], data: answer }) };
   }
   const said = element("div", { class: "said", "aria-live": "polite" }, element("p", { class: "quiet" }, "Point at a mark, or use the arrow keys on the axis."));
-  const zoom = (since, until) => page.amend({ since, until }, true);
+  const zoom = (since, until) => page.amend({ since, until, mark: null }, true);
   const tell = (mark) => {
     said.replaceChildren(element("p", null, axis.say(mark)), mark.payload ? element("pre", null, mark.payload) : "");
   };
@@ -67,6 +67,7 @@ function show(page, head, answer, one, title) {
     answer, request: one, origin_ms: page.origin_ms, zoom, openRequest: (number) => page.go(`requests/${number}`),
     chosen: (mark, index) => {
       tell(mark);
+      page.amendSoon({ mark: index });
       grid.active = index;
       grid.activate(index);
     },
@@ -109,7 +110,9 @@ function show(page, head, answer, one, title) {
     element("div", { class: "events" }, grid.node),
   ], true);
   grid.refresh();
+  if (marks[state.mark]) axis.choose(Number(state.mark));
   return {
+    exported: async () => ({ name: one ? `request-${one.n}` : `connection-${answer.connection.n}`, rows: marks, data: answer }),
     close: () => {
       axis.close();
       grid.close();

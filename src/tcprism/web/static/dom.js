@@ -58,19 +58,3 @@ export function splitBar(request) {
   }
   return bar;
 }
-
-export function save(name, type, text) {
-  const address = URL.createObjectURL(new Blob([text], { type }));
-  const link = element("a", { href: address, download: name });
-  link.click();
-  URL.revokeObjectURL(address);
-}
-
-// A cell of CSV; what a spreadsheet would take for a formula is made text.
-function cell(value) {
-  let text = value === null || value === undefined ? "" : String(value);
-  if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
-  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-}
-
-export const csv = (rows) => rows.map((row) => row.map(cell).join(",") + "\n").join("");

@@ -30,5 +30,10 @@ export async function explain(page) {
       proofs(one))),
     answer.connections.length ? null : element("p", { class: "none" }, "Nothing that limits a connection can be proven."),
   ], true);
-  return {};
+  return {
+    exported: async () => ({
+      name: "explain", data: answer,
+      rows: answer.connections.flatMap(({ verdicts, ...one }) => verdicts.map((verdict) => ({ ...one, ...verdict }))),
+    }),
+  };
 }

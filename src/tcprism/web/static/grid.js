@@ -10,11 +10,12 @@ const HEIGHT_MAX = 30_000_000; // pixels: browsers lay out no more
 
 export class Grid {
   // `columns`: {title, width, narrow, right, sort, cell(row)}. `rows(first, count, sort)` resolves to
-  // {found, rows}. `open(row)` is called for the chosen row, `marked(row)` for the active one.
-  constructor({ label, columns, sort, rows, open, marked, sorted }) {
-    Object.assign(this, { label, columns, sort, rows, open, marked, sorted });
+  // {found, rows}. `open(row)` is called for the chosen row, `marked(row)` for the active one, which is
+  // at first the one at `active`.
+  constructor({ label, columns, sort, rows, open, marked, sorted, active = 0 }) {
+    Object.assign(this, { label, columns, sort, rows, open, marked, sorted, active });
     this.found = 0;
-    this.active = 0;
+    this.wanted = active; // to be scrolled to once it is known how many there are
     this.blocks = new Map();
     this.asked = new Map();
     this.shown = new Map();
@@ -108,6 +109,10 @@ export class Grid {
       this.node.setAttribute("aria-rowcount", this.found + 1);
       this.space.style.height = `${Math.min(this.found * ROW, HEIGHT_MAX)}px`;
       this.failed = null;
+      if (this.wanted && this.found) {
+        this.activate(this.wanted);
+        this.wanted = 0;
+      }
     } catch (error) {
       this.failed = error.message;
       this.asked.delete(block);

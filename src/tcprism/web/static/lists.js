@@ -2,7 +2,7 @@
 
 import { Completion } from "./complete.js";
 import { ask } from "./data.js";
-import { clock, count, csv, duration, element, PARTS, partName, save, size, splitBar } from "./dom.js";
+import { clock, count, duration, element, PARTS, partName, size, splitBar } from "./dom.js";
 import { Grid } from "./grid.js";
 import { choiceText, Heatmap, isChosen, NOTHING } from "./heatmap.js";
 
@@ -102,6 +102,7 @@ function list(page, name, state, columns) {
     if (heat) ask("heatmap", { filter: input.value }).then((answer) => heat.show(answer)).catch(() => {});
   };
   const anew = () => {
+    grid.active = 0;
     grid.body.scrollTop = 0;
     refresh();
   };
@@ -118,7 +119,9 @@ function list(page, name, state, columns) {
       return answer;
     },
     open: (row) => page.go(`${name}/${row.n}`),
-    sorted: (sort) => page.amend({ sort }),
+    sorted: (sort) => page.amend({ sort, row: null }),
+    active: Number(state.row ?? 0),
+    marked: () => page.amendSoon({ row: grid.active || null }),
   });
   const all = async () => {
     const rows = [];
@@ -129,13 +132,9 @@ function list(page, name, state, columns) {
     }
     return rows;
   };
-  const asJson = async () => save(`${name}.json`, "application/json", JSON.stringify(await all(), null, 1));
-  const asCsv = async () => save(`${name}.csv`, "text/csv", csv(table(await all())));
   const node = [
     element("h1", { class: "unseen" }, name === "requests" ? "Requests" : "Connections"),
-    element("div", { class: "tools" }, completion.node, chip, said,
-      element("button", { type: "button", onclick: asCsv, title: `The first ${count(EXPORT_MAX)} rows at most` }, "Save as CSV"),
-      element("button", { type: "button", onclick: asJson, title: `The first ${count(EXPORT_MAX)} rows at most` }, "Save as JSON")),
+    element("div", { class: "tools" }, completion.node, chip, said),
     wrong,
     heat && [heat.node, heat.said],
     grid.node,
@@ -151,21 +150,8 @@ function list(page, name, state, columns) {
       heat?.close();
     },
     focusFilter: () => input.focus(),
+    exported: async () => ({ name, rows: await all() }),
   };
-}
-
-// Rows of objects as a table: a column for each value, those inside others by their path.
-function table(rows) {
-  const flat = rows.map((row) => {
-    const cells = {};
-    for (const [name, value] of Object.entries(row)) {
-      if (value !== null && typeof value === "object") for (const [key, inner] of Object.entries(value)) cells[`${name}.${key}`] = inner;
-      else cells[name] = value;
-    }
-    return cells;
-  });
-  const names = Object.keys(flat[0] ?? {});
-  return [names, ...flat.map((row) => names.map((name) => row[name]))];
 }
 
 export const requests = (page, state) => list(page, "requests", state, requestColumns(page));

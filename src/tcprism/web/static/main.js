@@ -4,6 +4,7 @@ import { ask, embedded, follow, Refused } from "./data.js";
 import { connection, request } from "./detail.js";
 import { count, counted, element } from "./dom.js";
 import { explain } from "./explain.js";
+import { exportButtons } from "./export.js";
 import { connections, requests } from "./lists.js";
 import { map } from "./map.js";
 import { overview } from "./overview.js";
@@ -16,10 +17,12 @@ const SCREENS = {
   explain: { title: "Explain", all: explain },
 };
 const FIRST = "overview";
+const SOON = 300; // milliseconds
 
 const main = document.getElementById("main");
 let current = {};
 let turn = 0;
+let soon = null;
 
 function address() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?", 2);
@@ -33,6 +36,11 @@ function written(name, number, state) {
   return `#/${name}${number === undefined ? "" : `/${number}`}${query ? `?${query}` : ""}`;
 }
 
+document.getElementById("export").replaceChildren(...exportButtons(async () => {
+  if (!current.exported) throw new Error("There is nothing to save here.");
+  return current.exported();
+}));
+
 const page = {
   origin_ms: 0,
   go: (path) => {
@@ -41,8 +49,17 @@ const page = {
   // Change values in the address; with `anew`, show the screen again.
   amend: (values, anew = false) => {
     const { name, number, state } = address();
+    clearTimeout(soon);
     history[anew ? "pushState" : "replaceState"](null, "", written(name, number, { ...state, ...values }));
     if (anew) draw(true);
+  },
+  // The same a little later: browsers refuse too many changes at once.
+  amendSoon: (values) => {
+    const drawn = turn;
+    clearTimeout(soon);
+    soon = setTimeout(() => {
+      if (drawn === turn) page.amend(values);
+    }, SOON);
   },
   show: (title, nodes, scrolls = false) => {
     document.title = `${title} - tcprism`;

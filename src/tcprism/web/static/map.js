@@ -28,13 +28,16 @@ export async function map(page) {
         "stroke-width": 1.5 + 9 * Math.sqrt(edge.bytes / most), "stroke-opacity": 0.35 + 0.65 * Math.min(1, edge.retransmissions ? 0.3 + 5 * share : 0.2),
       });
       line.addEventListener("pointerenter", () => said.replaceChildren(element("p", null, sentence(edge))));
-      line.addEventListener("click", () => open(answer.clients[edge.client] === "-" ? answer.servers[edge.server] : answer.clients[edge.client]));
+      line.addEventListener("click", () => open(`${answer.clients[edge.client].word} ${answer.servers[edge.server].word}`));
       parts.push(line);
     }
-    const nodes = (names, left) => names.forEach((name, index) => {
-      const y = at(index, names);
+    const nodes = (all, left) => all.forEach(({ name, word, kind }, index) => {
+      const y = at(index, all);
       const room = Math.floor((box - 16) / 6.3);
-      parts.push(drawn("rect", { class: "node", x: left ? 1 : wide - box - 1, y: y - 12, width: box, height: 24, rx: 5 }));
+      const node = drawn("rect", { class: `node ${kind}`, x: left ? 1 : wide - box - 1, y: y - 12, width: box, height: 24, rx: kind === "container" ? 0 : 6 });
+      node.addEventListener("pointerenter", () => said.replaceChildren(element("p", null, `${kind} ${name}`)));
+      node.addEventListener("click", () => open(word));
+      parts.push(node);
       parts.push(drawn("text", { class: "node-text", x: left ? 9 : wide - box + 7, y: y + 4 }, name.length > room ? `${name.slice(0, room - 1)}…` : name));
     });
     nodes(answer.clients, true);
@@ -44,11 +47,13 @@ export async function map(page) {
     picture.replaceChildren(...parts);
   }
 
+  const called = ({ name, kind }) => (kind === "container" ? `container ${name}` : name);
+
   function sentence(edge) {
     const again = edge.retransmissions ? `${counted(edge.retransmissions, "segment")} sent again` : "nothing sent again";
     const trip = edge.srtt_us === null ? "" : `, round trip ${duration(edge.srtt_us * 1000)}`;
     const asked = edge.requests ? `, ${counted(edge.requests, "request")}${edge.failures ? `, ${count(edge.failures)} failed` : ""}` : "";
-    return `${answer.clients[edge.client]} to ${answer.servers[edge.server]}: ${counted(edge.connections, "connection")}, ${size(edge.bytes)}${asked}, ${again}${trip}`;
+    return `${called(answer.clients[edge.client])} to ${called(answer.servers[edge.server])}: ${counted(edge.connections, "connection")}, ${size(edge.bytes)}${asked}, ${again}${trip}`;
   }
 
   const observer = new ResizeObserver(() => draw(node.clientWidth));
@@ -56,9 +61,18 @@ export async function map(page) {
   page.show("map", [
     element("h1", null, "Who talks to whom"),
     answer.left_out ? element("p", { class: "quiet" }, `${count(answer.left_out)} more pairs are not shown: those that moved least.`) : null,
-    node, said,
+    node,
+    element("ul", { class: "legend" }, [["process", "process"], ["container", "container (all of its processes)"], ["address", "address: nobody is seen there"], ["lossy", "segments were sent again"]].map(([kind, text]) =>
+      element("li", null, element("i", { class: `kind ${kind}` }), text))),
+    said,
     element("h2", null, "As a list"),
     element("ul", { class: "rows" }, answer.edges.map((edge) => element("li", null, element("span", { class: edge.retransmissions ? "tag" : null }, sentence(edge))))),
   ], true);
-  return { close: () => observer.disconnect() };
+  return {
+    close: () => observer.disconnect(),
+    exported: async () => ({
+      name: "map", data: answer,
+      rows: answer.edges.map((edge) => ({ ...edge, client: answer.clients[edge.client].name, server: answer.servers[edge.server].name })),
+    }),
+  };
 }

@@ -11,9 +11,11 @@ const CAUSES = [["fast", "again"], ["tlp", "send_queue"], ["rto", "unread"], ["s
 
 export async function overview(page, state) {
   const node = element("div", { class: "cards" });
+  let shown = null;
   const draw = async () => {
     const [answer, explained] = await Promise.all([ask("overview"), ask("explain")]);
     const { series } = answer;
+    shown = { ...answer, explained };
     const pick = (moment, until) => page.go(`requests?since=${moment}&until=${until}`);
     const line = (title, lines, text, options) => chart({ title, series, lines, text, pick, origin_ms: page.origin_ms, ...options });
     node.replaceChildren(
@@ -33,7 +35,16 @@ export async function overview(page, state) {
   };
   page.show("overview", [element("h1", { class: "unseen" }, "Overview"), node], true);
   await draw();
-  return { changed: () => draw().catch(() => {}) };
+  return { changed: () => draw().catch(() => {}), exported: async () => ({ name: "overview", rows: rowsOf(shown.series), data: shown }) };
+}
+
+// The charts as a table: a row for each stretch of time.
+function rowsOf({ t, width, causes, ...series }) {
+  return t.map((since, index) => ({
+    since, until: since + width,
+    ...Object.fromEntries(Object.entries(series).map(([name, values]) => [name, values[index]])),
+    ...Object.fromEntries(Object.entries(causes).map(([name, values]) => [`retransmitted.${name}`, values[index]])),
+  }));
 }
 
 const card = (title, content) => element("section", { class: "card" }, element("h2", null, title), content);
