@@ -13,6 +13,8 @@ from tcprism.events import Batch, Part
 from tcprism.events import _wire as wire
 from tcprism.events._wire import Cause, EventKind
 from tcprism.events.names import STATES
+from tcprism.events.requests import STATES as STATES_OF_REQUESTS
+from tcprism.events.requests import VIEWS
 from tcprism.metrics import instruments as i
 from tcprism.metrics.aggregate import Metrics
 from tcprism.metrics.instruments import INSTRUMENTS, Instrument
@@ -215,3 +217,21 @@ def test_names_follow_opentelemetrys_rules(instrument: Instrument) -> None:
     assert (instrument.kind == "histogram") == bool(instrument.buckets)
     assert list(instrument.buckets) == sorted(instrument.buckets)
     assert {*instrument.attributes} <= i.ATTRIBUTES.keys()
+
+
+def test_calls_of_a_sample_count_for_all() -> None:
+    """One of 8 connections is recorded: each of its calls stands for 8."""
+    call = {
+        **CLIENT, "protocol": b"grpc", "view": VIEWS.index("client"), "sampling": 3,
+        "request_state": STATES_OF_REQUESTS.index("complete"), "request_ns": 20_000_000,
+    }  # fmt: skip
+    said = {"method": "POST", "resource": "/shop.Cart/Add", "status": "OK"}
+    derived = {name: np.ma.MaskedArray(np.array([text], object)) for name, text in said.items()}
+    metrics = made()
+    metrics.write(Batch([part("request", call).derive(**derived)]))
+    (row,) = dict(metrics.families())[i.RPC_CLIENT]
+    assert row.key[-4:] == ("grpc", "shop.Cart/Add", "OK", "")
+    assert sum(row.buckets) == 8
+    assert row.value == pytest.approx(8 * 0.020)
+    assert sum(values(metrics, i.REQUEST_COUNT).values()) == 8
+    assert not values(metrics, i.RPC_SERVER)

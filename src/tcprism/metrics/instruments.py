@@ -36,6 +36,9 @@ ATTRIBUTES = {
     "tcprism.ending": "how it ended: fin, reset_sent, reset_received, timeout, error, aborted",
     "http.request.method": "the method, `_OTHER` for one that HTTP does not define",
     "http.response.status_code": "the status",
+    "rpc.system.name": "`grpc`",
+    "rpc.method": "the service and its method, as in `shop.Cart/Add`",
+    "rpc.response.status_code": "the status: OK, NOT_FOUND, ...",
     "db.system.name": "the protocol: postgresql, mysql, redis, ...",
     "db.operation.name": "the statement's or command's name",
     "tcprism.request.protocol": "the protocol that the bytes follow",
@@ -110,6 +113,15 @@ HTTP_CLIENT = Instrument(
 DATABASE = Instrument(
     "db.client.operation.duration", "histogram", "s", "Statements that a process here ran.",
     (*OWNER, "db.system.name", "db.operation.name", "error.type"), _DATABASE, _REQUESTS,
+)  # fmt: skip
+RPC_SERVER = Instrument(
+    "rpc.server.call.duration", "histogram", "s", "Calls (gRPC) that a process here answered.",
+    (*OWNER, "rpc.system.name", "rpc.method", "rpc.response.status_code", "error.type"), _HTTP,
+    _REQUESTS,
+)  # fmt: skip
+RPC_CLIENT = Instrument(
+    "rpc.client.call.duration", "histogram", "s", "Calls (gRPC) that a process here made.",
+    RPC_SERVER.attributes, _HTTP, _REQUESTS,
 )  # fmt: skip
 REQUEST_TIME = Instrument(
     "tcprism.request.time", "counter", "s",
@@ -221,7 +233,7 @@ UNKNOWN_BEFORE = Instrument(
 )  # fmt: skip
 
 INSTRUMENTS = (
-    HTTP_SERVER, HTTP_CLIENT, DATABASE, REQUEST_COUNT, REQUEST_TIME,
+    HTTP_SERVER, HTTP_CLIENT, DATABASE, RPC_SERVER, RPC_CLIENT, REQUEST_COUNT, REQUEST_TIME,
     RTT, RETRANSMITS, RESETS, FAILURES, SUCCESSES, LIFE, HANDSHAKE, FLOW_CONTROL,
     DROPS, IO, LIMITED, OPEN,
     EVENTS, LOST, COUNTS, CPU, MEMORY, BPF, BUDGET, EFFORT, OTHER_SERIES, UNKNOWN_BEFORE,

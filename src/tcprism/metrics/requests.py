@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Part
-from tcprism.events.column import Mask
+from tcprism.events.column import Mask, texts
 from tcprism.events.columns import BY_NAME
 from tcprism.events.requests import ATTRIBUTES, SPLIT, STATES, UNKNOWN_NS, VIEWS
 from tcprism.metrics import instruments as i
@@ -44,6 +44,8 @@ def _add_at(add: Add, part: Part, owned: Owned, role: str) -> None:
     _add_split(add, part, owned.and_by(roles, shown))
     http = _of(protocols, "http.request.method")
     _add_http(add, part.take(http), owned.where(http), role, errors[http])
+    rpc = _of(protocols, "rpc.method")
+    _add_rpc(add, part.take(rpc), owned.where(rpc), role, errors[rpc])
     if role == "client":
         database = _of(protocols, "db.system.name")
         _add_database(add, part.take(database), owned.where(database), errors[database])
@@ -63,6 +65,13 @@ def _add_http(add: Add, part: Part, owned: Owned, role: str, errors: NDArray[Any
     methods = np.where(np.isin(methods.astype(str), _METHODS), methods, "_OTHER")
     columns = (methods, _texts(part, "status"), errors)
     instrument = i.HTTP_SERVER if role == "server" else i.HTTP_CLIENT
+    add(instrument, part, part.rows["request_ns"] / 1e9, columns, owned)
+
+
+def _add_rpc(add: Add, part: Part, owned: Owned, role: str, errors: NDArray[Any]) -> None:
+    methods = [text.lstrip("/") for text in _texts(part, "resource").tolist()]
+    columns = (_texts(part, "protocol"), texts(methods), _texts(part, "status"), errors)
+    instrument = i.RPC_SERVER if role == "server" else i.RPC_CLIENT
     add(instrument, part, part.rows["request_ns"] / 1e9, columns, owned)
 
 
