@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import pytest
+
 import tcprism
 from tcprism.events import Batch, Part
 from tcprism.events.columns import BY_NAME
@@ -32,6 +34,7 @@ def _tracing(netns: Netns, *kinds: str) -> Iterator[Tracing]:
     chosen = Criteria(netns=(netns.inode,))
     request = Request(kinds, filter=chosen, payload=1024, ring_size=1 << 20, include_self=True)
     with Tracing(request) as tracing:
+        tracing.prepare_efforts()
         yield tracing
 
 
@@ -100,6 +103,7 @@ def test_payload_becomes_shorter(netns: Netns) -> None:
     assert cut == CONNECTIONS * MESSAGES * (SIZE - 256)
 
 
+@pytest.mark.native  # elsewhere a hook does not see all that OutSegs counts
 def test_segments_are_left_out(netns: Netns) -> None:
     with _tracing(netns, "transmit") as tracing:
         tracing.take(Effort(segment_sampling=32))
@@ -137,6 +141,7 @@ def test_hooks_that_were_off_go_on_where_they_were(netns: Netns) -> None:
     assert events["acked", 5].unacked_us is not None
 
 
+@pytest.mark.native
 def test_serve_keeps_its_budget_under_a_load(netns: Netns, tmp_path: Path) -> None:
     place = tmp_path / "recordings"
     options = ("--requests", "--max-overhead", "0.2%", "--record", str(place), "--user", "root")

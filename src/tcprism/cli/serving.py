@@ -103,6 +103,7 @@ def parse_overhead(text: str) -> float:
 def budget(limit: float, tracing: Tracing, stages: Sequence[Stage]) -> Budget:
     """Return the stage that keeps a share of all CPUs; it tells those that read samples."""
     steps = efforts(tracing.request)
+    tracing.prepare_efforts()
 
     def cost() -> float:
         return time.process_time() + tracing.hook_time()

@@ -62,6 +62,7 @@ class Hooks:
         self._late: list[Program] = []
         self._left_out: list[_LeftOut] = []
         self._resting: list[Program] = []
+        self._trampolines_go_back_on = False
         self._since_ns = 0
         self.libraries: TlsLibraries | None = None
 
@@ -244,6 +245,21 @@ class Hooks:
                 self._put_on(bpf, self._late)
             self._late = []
 
+    def try_trampolines(self) -> None:
+        """Find out whether fentry programs can be attached a second time (5.13): else they stay.
+
+        To be called while there are privileges.
+        """
+        if program := next(filter(_has_trampoline, self._programs), None):
+            with suppress(LoadError), BpfObject() as bpf:
+                bpf.select((program.name,))
+                bpf.configure({}, {})
+                bpf.load()
+                bpf.attach(program.name)
+                bpf.detach_programs((program.name,))
+                bpf.attach(program.name)
+                self._trampolines_go_back_on = True
+
     def take(self, effort: Effort) -> None:
         """From now on, record as much as an effort says."""
         rest = [p for p in self._programs if self._may_rest(p, effort)]
@@ -267,6 +283,8 @@ class Hooks:
         """
         resting = program.kinds and set(program.kinds) <= set(effort.resting)
         stays = program.late or program.name == "tracepoint_acked_at_end"
+        if _has_trampoline(program) and not self._trampolines_go_back_on:
+            return False
         return bool(resting) and program.attach == "btf" and not stays
 
     def settle(self) -> None:
@@ -303,6 +321,10 @@ class Hooks:
         if self.libraries:
             self.libraries.close()
         self._object.detach()
+
+
+def _has_trampoline(program: Program) -> bool:
+    return program.name.startswith(("fentry_", "fexit_"))
 
 
 def _reopen(path: str) -> int:

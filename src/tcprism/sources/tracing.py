@@ -195,6 +195,10 @@ class Tracing:
             return measured
         return _USUAL_SECONDS * float(self._hooks.counters()["seen"].sum())
 
+    def prepare_efforts(self) -> None:
+        """Find out which hooks can go off and on again; to be called before the first effort."""
+        self._hooks.try_trampolines()
+
     def take(self, effort: Effort) -> None:
         """From now on, record as much as an effort says. Raises LoadError."""
         self._hooks.take(effort)
