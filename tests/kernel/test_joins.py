@@ -1,6 +1,7 @@
 """What segments that arrive tell together with others: against a capture, and the wire itself."""
 
 import socket
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from tests.support.capture import capturing
 from tests.support.conversation import hang_up, receive
-from tests.support.tracer import Event, tracing
+from tests.support.tracer import Event, tracing, tracing_all
 from tests.support.tshark import tshark
 from tests.support.wire import Rule, Wire, deliver, lose_data, wired
 
@@ -115,3 +116,86 @@ def test_the_acks_that_caused_a_fast_retransmission(lost: Run, port: int) -> Non
 
 def test_no_cause_where_none_was_lost(lost: Run) -> None:
     assert lost.again(WHOLE) == []
+
+
+QUESTION = b"GET /late HTTP/1.1\r\nHost: shop\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
+ASKED = 5804
+PAUSE = 0.2  # seconds between the two parts of the answer, and until the client reads
+SLACK = 0.02  # between a packet's capture and TCP, on a busy machine
+
+
+@dataclass
+class Answer:
+    """A request as three runs of `requests` show it, and the truth about its answer, seconds."""
+
+    seen: dict[str, Event]
+    came: float  # the first byte, by the capture
+    read: tuple[float, float]  # before and after the client read it
+
+
+@pytest.fixture(scope="module")
+def answer(tmp_path_factory: pytest.TempPathFactory) -> Answer:
+    """An answer in two parts, which the client reads at once."""
+    directory = tmp_path_factory.mktemp("answer")
+    with wired() as wire:
+        client, server = (["--netns", end.path] for end in (wire.client, wire.server))
+        runs = {
+            "segment": ["--arrivals", *client, *server],
+            "client": ["--arrivals", *client],
+            "call": [*client, *server],
+        }
+        with (
+            tracing_all({directory / name: run for name, run in runs.items()}, "requests") as all_,
+            capturing(wire.client, "veth0", directory / "pcap", "10.77.0.2"),
+        ):
+            read = ask(wire, ASKED)
+        seen = {}
+        for name, tracer in zip(runs, all_, strict=True):
+            (seen[name],) = tracer.events
+    told = tshark(directory / "pcap", "-Y", f"tcp.srcport == {ASKED} && tcp.len > 0",
+                  "-T", "fields", "-e", "frame.time_epoch")  # fmt: skip
+    return Answer(seen, float(told.split()[0]), read)
+
+
+def ask(wire: Wire, port: int) -> tuple[float, float]:
+    """Ask, be answered in two parts, and read both later; return when that was, at most."""
+    client, server = wire.connection(4, port)
+    with closing(client), closing(server):
+        for end in (client, server):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.sendall(QUESTION)
+        receive(server, len(QUESTION))
+        server.sendall(HEAD)
+        time.sleep(PAUSE)
+        server.sendall(b"body")
+        time.sleep(PAUSE)
+        before = time.time()
+        assert client.recv(1000) == HEAD + b"body"
+        return before, time.time()
+
+
+@pytest.mark.parametrize("run", ["segment", "client"])
+def test_when_the_first_byte_of_an_answer_arrived(answer: Answer, run: str) -> None:
+    """It lay unread from when the capture has it."""
+    event, least = answer.seen[run], answer.read[0] - answer.came
+    assert event["arrival_source"] == "segment"
+    assert event["view"] == ("client" if run == "client" else "both")
+    most = answer.read[1] - answer.came
+    assert 2 * PAUSE - SLACK < least - SLACK <= event["unread_ns"] / 1e9 <= most + SLACK
+    back = event["network_back_ns"]
+    assert back is None if run == "client" else back < PAUSE * 1e9
+
+
+def test_a_call_tells_when_the_last_byte_arrived_that_it_read(answer: Answer) -> None:
+    event = answer.seen["call"]
+    assert event["arrival_source"] == "call"
+    assert event["unread_ns"] / 1e9 < answer.read[1] - answer.came - PAUSE + SLACK
+
+
+@pytest.mark.parametrize("run", ["segment", "client", "call"])
+def test_the_parts_add_up(answer: Answer, run: str) -> None:
+    event = answer.seen[run]
+    parts = ("send_queue", "network_there", "server_queue", "server", "network_back", "unread",
+             "transfer")  # fmt: skip
+    assert sum(event[f"{part}_ns"] or 0 for part in parts) == event["request_ns"]

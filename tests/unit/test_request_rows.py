@@ -16,6 +16,7 @@ from tcprism.protocols.conversation import Conversation
 from tcprism.stages.answered import answered, answered_together
 from tcprism.stages.ends import Connection, View
 from tcprism.stages.request_rows import request_part
+from tcprism.stages.timeline import Arrivals
 
 PUSH = Exchange("websocket", "text", "", None, None, 5000, 5100, answered=False)
 GET = Exchange("http", "GET", "/", 0, 100, 5000, 5100, "200")
@@ -251,3 +252,18 @@ def test_many_at_once_have_the_moments_of_each(
     asked_for = [Exchange("redis", "GET", "k", *span, *span, "OK") for span in spans]
     for some in (asked_for, asked_for[::-1]):
         assert answered_together(made, some) == [answered(made, one) for one in some]
+
+
+def test_bytes_arrived_when_the_first_segment_with_them_did() -> None:
+    """Segments come in any order, overlap, and come again; what did not come is not known."""
+    arrivals = Arrivals()
+    for ts_ns, begin, end in ((1, 0, 10), (2, 20, 30), (3, 10, 20), (4, 5, 25), (5, 20, 30)):
+        arrivals.add(end, ts_ns, begin)
+    assert [arrivals.at(offset) for offset in (0, 9, 10, 19, 20, 24, 29, 30)] == [
+        *(1, 1, 3, 3, 2, 2, 2, -1),
+    ]
+    arrivals.add(60, 6, 50)
+    assert arrivals.at(40) == -1
+    assert arrivals.around(55) == (50, 60)
+    arrivals.forget(30)
+    assert (arrivals.at(5), arrivals.at(55)) == (-1, 6)

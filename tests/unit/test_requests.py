@@ -7,13 +7,13 @@ import pytest
 
 from tcprism.errors import UsageError
 from tcprism.events import Batch, Part
-from tcprism.events._wire import EventKind, MessageFlag
+from tcprism.events._wire import EventKind, MessageFlag, SegmentArrival
 from tcprism.events.columns import BY_NAME
 from tcprism.recording.where import Where
 from tcprism.stages.request_filter import RequestFilter
 from tcprism.stages.requests import Requests
 
-from .records import connections, messages
+from .records import connections, messages, segments
 
 GET = b"GET /a HTTP/1.1\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -337,3 +337,30 @@ def test_an_expression_that_is_none_is_refused_in_plain_words(expression: str, s
     pytest.importorskip("pyarrow")
     with pytest.raises(UsageError, match=f"^--where: {said}.*; write for example --where "):
         Where(expression, "request")
+
+
+@pytest.mark.parametrize("answers", [ANSWERS, 2**32 - 10])
+def test_a_segment_tells_when_the_response_arrived(answers: int) -> None:
+    """The first that brought its first byte, whatever arrives besides, at this end or the other."""
+    talk = Talk()
+    talk.add(AT_CLIENT, EventKind.SEND, FIRST, GET)
+    talk.add(AT_CLIENT, EventKind.RECV, answers, OK, ts_ns=9_000_000, unread_us=1000)
+
+    def came(ts_ns: int, seq: int, size: int, **more: Any) -> dict[str, Any]:
+        place = {"seq": seq % 2**32, "bytes": size, "ts_ns": ts_ns, "kind": EventKind.RECEIVE}
+        return AT_CLIENT | place | more
+
+    arrived = segments(
+        came(1_500_000, answers, 4, arrival=SegmentArrival.CHECKSUM_ERROR),
+        came(2_000_000, answers + 4, len(OK) - 4),
+        came(3_000_000, answers, 4),
+        came(4_000_000, answers, len(OK), arrival=SegmentArrival.DUPLICATE),
+        came(1_600_000, answers, 0),
+        came(1_700_000, answers, 4) | AT_SERVER,
+        came(1_800_000, answers, 4, kind=EventKind.TRANSMIT),
+    )
+    (part,) = made(Requests(alone=True), Batch([*talk.batch.parts, arrived]))
+    assert column(part, "arrival_source") == ["segment"]
+    assert column(part, "unread_ns") == [6_000_000]
+    (part,) = made(Requests(alone=True), talk.batch)
+    assert (column(part, "arrival_source"), column(part, "unread_ns")) == (["call"], [1_000_000])

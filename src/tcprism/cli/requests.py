@@ -19,7 +19,7 @@ from tcprism.cli.tls_options import tls_option, with_tls
 from tcprism.cli.trace import trace
 from tcprism.cli.trace_options import parse_tracing, payload_option, tracing_options
 from tcprism.errors import UsageError
-from tcprism.events.requests import NEEDS, PAYLOAD
+from tcprism.events.requests import ARRIVING, NEEDS, PAYLOAD
 from tcprism.protocols.known import protocols
 from tcprism.sinks import Sink
 from tcprism.sinks.request_summary import BY, RequestSummary
@@ -39,6 +39,7 @@ Examples:
   tcprism requests --tls --port 443                requests inside TLS
   tcprism requests --tls=handshakes                its handshakes; no plaintext is read
   tcprism requests --protocol redis --by server
+  tcprism requests --arrivals --port 443           exactly when responses came, at some cost
   tcprism requests --pending --duration 5          also those without a response after 5 seconds
   tcprism requests --where "method = 'POST' and response_bytes > 1e6"
   tcprism requests --format json -- curl http://host/
@@ -76,6 +77,11 @@ class _Command(click.Command):
     "--where", metavar="EXPR", help="Only requests for which an SQL expression of columns holds."
 )
 @click.option("--pending", is_flag=True, help="At the end, also show requests without a response.")
+@click.option(
+    "--arrivals",
+    is_flag=True,
+    help="Trace segments that arrive: they tell exactly when a response came.",
+)
 @click.option("--summary", is_flag=True, help="Show only the summary.")
 @click.option(
     "--by",
@@ -107,7 +113,7 @@ def command(**given: Any) -> None:
     preset = replace(REQUESTS, stages=lambda: stages, make=_sinks)
     options.parse_duration(given["duration"])
     tracing = {"payload": options.parse_payload(given.pop("payload")), **parse_tracing(given)}
-    kinds = with_tls(given, NEEDS)
+    kinds = with_tls(given, (*NEEDS, ARRIVING) if given.pop("arrivals") else NEEDS)
     given |= {"count_only": False, "packets": None, "payload_style": "none"}
     with started(given["command"], given["verbose"]) as child:
         chosen = options.to_filter(given, child.pid if child else None)

@@ -78,8 +78,10 @@ class Evidence:
 
     def add(self, batch: Batch) -> None:
         """Take the events of a batch."""
-        self.requests.add(batch)
-        self.segments.add([part for part in batch.parts if part.family == "segment"])
+        segments = [part for part in batch.parts if part.family == "segment"]
+        others = [part for part in batch.parts if part.family != "segment"]
+        self.requests.add(Batch(others, batch.clock_offset_ns))
+        self.segments.add(segments)
         for part in batch.parts:
             if len(part) and part.family in _TAKERS:
                 moments = part.rows["ts_ns"]

@@ -160,6 +160,7 @@ class Attributes:
     unread_ns: int | None
     transfer_ns: int | None
     server_source: str | None
+    arrival_source: str | None
     slowest_part: str | None
     retransmissions: int | None
     retransmission_wait_ns: int | None

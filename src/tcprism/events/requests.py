@@ -28,7 +28,10 @@ from tcprism.events.units import duration, size
 
 # The kinds of events that requests are made of.
 NEEDS = ("send", "recv", "acked", "retransmit", "connect", "accept", "close")
-READS = (*NEEDS, *TLS_KINDS)  # if they are recorded
+ARRIVING = (
+    "receive"  # tells when segments arrived, which else only follows from when they were read
+)
+READS = (*NEEDS, ARRIVING, *TLS_KINDS)  # if they are recorded
 
 PAYLOAD = 16_384  # bytes of each message, unless the user says otherwise
 
@@ -37,6 +40,7 @@ UNKNOWN_BYTES = 2**64 - 1
 
 VIEWS = ("", "both", "client", "server")
 SERVER_SOURCES = ("", "server", "client")
+ARRIVAL_SOURCES = ("", "call", "segment")
 WAITING_FOR = (
     "",
     "acknowledgement",
@@ -280,6 +284,13 @@ _COLUMNS = (
         " request's leaving and the response's arrival, the network's included",
         SERVER_SOURCES,
     ),
+    _name_column(
+        "arrival_source",
+        "how it is known when the response arrived, at the end of `network_back_ns`: segment: its"
+        " first segment was seen to (the kind receive); call: by how long bytes that one call read"
+        " with its first had waited, the last of them",
+        ARRIVAL_SOURCES,
+    ),
     Column(
         "slowest_part", ("request",), "string", "the largest part of its time", None,
         lambda part: _slowest(part)[0], lambda part: _slowest(part)[1],
@@ -322,6 +333,7 @@ register(
                 "view": "u1",
                 "waiting_for": "u1",
                 "server_source": "u1",
+                "arrival_source": "u1",
                 "failed": "u1",
             }
         ),

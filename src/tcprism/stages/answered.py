@@ -14,7 +14,7 @@ NEVER = -1  # an unknown moment
 
 # When what happened to a request, CLOCK_MONOTONIC, nanoseconds: as MOMENTS are called. A plain
 # tuple, for making one that is named takes a tenth of all the time that an exchange takes.
-Moments = tuple[int, int, int, int, int, int, int, int, int]
+Moments = tuple[int, int, int, int, int, int, int, int, int, int]
 MOMENTS = (
     "begun",  # its first byte was written, or arrived at the server if the client is not seen
     "written",  # its last byte
@@ -25,6 +25,7 @@ MOMENTS = (
     "back",  # it arrived at the client
     "read",
     "done",  # its last byte was read, or written if the client is not seen
+    "came",  # `back`, if its first segment was seen to arrive
 )
 
 Span = tuple[int, int]
@@ -107,7 +108,7 @@ def _moments(
     exchange: Exchange, request: Timeline, response: Timeline, client: bool, server: bool
 ) -> Moments:
     """Return when what happened to a request, as far as its ends were seen."""
-    begun = written = left = arrived = taken = responded = back = read = done = NEVER
+    begun = written = left = arrived = taken = responded = back = read = done = came = NEVER
     first, answer, end = exchange.begin, exchange.response_begin, exchange.response_end
     if first is None:
         return _unasked(answer or 0, end, response, client)
@@ -115,9 +116,9 @@ def _moments(
     final = NEVER if answer is None or end is None else max(answer, end - 1)
     if server:
         mark, last_mark = request.read.span(first, last)
-        arrival = _arrival(mark)
+        arrival = _first(request, first, mark)
         begun = mark[0] if arrival == NEVER else arrival
-        taken, arrived = last_mark[0], arrival if mark is last_mark else _arrival(last_mark)
+        taken, arrived = last_mark[0], _first(request, last, last_mark)
         if answer is not None:
             mark, last_mark = response.written.span(answer, max(answer, final))
             responded = mark[1]
@@ -130,21 +131,28 @@ def _moments(
             left = written + unsent * 1000
         if answer is not None:
             mark, last_mark = response.read.span(answer, max(answer, final))
-            read, back = mark[0], _arrival(mark)
+            came = response.arrived.at(answer)
+            read, back = mark[0], _first(response, answer, mark)
             done = NEVER if final < 0 else last_mark[0]
-    return begun, written, left, arrived, taken, responded, back, read, done
+    return begun, written, left, arrived, taken, responded, back, read, done, came
 
 
 def _unasked(first: int, end: int | None, response: Timeline, client: bool) -> Moments:
     """Return when a server sent what nobody had asked for, or when it arrived if that is all."""
     read, written = response.read.of(first), response.written.of(first)
-    back = _arrival(read)
+    back = _first(response, first, read)
     arrival = read[0] if back == NEVER else back
     begun = arrival if written[1] == NEVER else written[1]
     marks = response.read if client else response.written
     done = NEVER if end is None else marks.of(max(first, end - 1))[0]
     unknown = (NEVER, NEVER, NEVER, NEVER)
-    return begun, NEVER, *unknown, back, read[0], done
+    return begun, NEVER, *unknown, back, read[0], done, response.arrived.at(first)
+
+
+def _first(timeline: Timeline, offset: int, mark: tuple[int, int]) -> int:
+    """Return when a byte arrived: its segment tells, else the mark of the call that read it."""
+    came = timeline.arrived.at(offset) if timeline.arrived.ends else NEVER
+    return _arrival(mark) if came == NEVER else came
 
 
 def _arrival(mark: tuple[int, int]) -> int:
@@ -159,7 +167,7 @@ def _waits(
     exchange: Exchange, request: Timeline, response: Timeline, at: Moments
 ) -> tuple[int, int, str]:
     """Return how long an exchange waited to be sent again, how many segments, and why."""
-    begun, _, _, _, taken, responded, back, read, done = at
+    begun, _, _, _, taken, responded, back, read, done, _ = at
     end = next((moment for moment in (done, 1 << 62) if moment != NEVER), 0)
     known = [moment for moment in (taken, back, read, end) if moment != NEVER]
     wait = 0

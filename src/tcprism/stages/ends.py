@@ -33,6 +33,13 @@ class View:
             end = conversation.offset(side, seq) + size
             connection.timelines[side].left.add(end, unsent_us, unacked_us)
 
+    def arrived(self, seq: int, size: int, ts_ns: int) -> None:
+        """Take when bytes arrived that this end will read."""
+        connection, side = self.connection, 1 - self.side
+        if not connection.unseen:
+            begin = connection.conversation.offset(side, seq)
+            connection.timelines[side].arrived.add(begin + size, ts_ns, begin)
+
     def _flow(self, side: int, which: int) -> Flow:
         connection, conversation = self.connection, self.connection.conversation
         timeline, direction = connection.timelines[side], conversation.directions[side]

@@ -14,6 +14,7 @@ from tcprism.events._wire import (
     EventKind,
     MessageFlag,
     PayloadReason,
+    SegmentArrival,
     SocketSource,
 )
 from tcprism.events.columns import MESSAGES
@@ -22,7 +23,7 @@ from tcprism.events.connection import connection_keys
 _NARROW = 1_024  # bytes
 _NO_STREAM = int(MessageFlag.SEQ_UNKNOWN | MessageFlag.PEEK)
 # What happened. The first two say which direction it is about, beside the end that it happened at.
-WRITTEN, READ, ACKED, REPEATED, CLOSED, ENCRYPTED, DECRYPTED, NOTHING = range(8)
+WRITTEN, READ, ACKED, ARRIVED, REPEATED, CLOSED, ENCRYPTED, DECRYPTED, NOTHING = range(9)
 _UNSEEN = -1  # length of a payload that is not wanted: its plaintext is
 
 
@@ -65,6 +66,22 @@ def _deliveries(part: Part) -> Columns:
     return np.full(len(rows), ACKED), rows["unsent_us"], rows["unacked_us"]
 
 
+# What brings nothing new.
+_IN_VAIN = (
+    SegmentArrival.DUPLICATE,
+    SegmentArrival.OUTSIDE_WINDOW,
+    SegmentArrival.CHECKSUM_ERROR,
+    SegmentArrival.NO_SOCKET,
+)
+
+
+def _segments(part: Part) -> Columns:
+    """Tell which segments that arrived brought something new, and when."""
+    rows = part.rows
+    what = np.where(np.isin(rows["arrival"], _IN_VAIN), NOTHING, ARRIVED)
+    return what, rows["ts_ns"], np.zeros(len(rows), np.int64)
+
+
 def _losses(part: Part) -> Columns:
     rows = part.rows
     repeated = (rows["kind"] == EventKind.RETRANSMIT) & (rows["error"] == 0)
@@ -81,9 +98,19 @@ WHAT: dict[str, Callable[[Part], Columns]] = {
     "message": _messages,
     "tls": _tls,
     "delivery": _deliveries,
+    "segment": _segments,
     "loss": _losses,
     "connection": _ends,
 }
+
+
+def relevant(part: Part) -> Part:
+    """Return what of a part is looked at: of segments, those that arrived with data."""
+    if part.family != "segment":
+        return part
+    rows = part.rows
+    came = (rows["kind"] == EventKind.RECEIVE) & (rows["bytes"] > 0)
+    return Part(rows).take(came)
 
 
 Payloads = Callable[[int, int], "bytes | None"]

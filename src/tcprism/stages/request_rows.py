@@ -17,6 +17,7 @@ from tcprism.events.escape import escape_text
 from tcprism.events.kinds import NUMBERS, RECORDS
 from tcprism.events.part import Rows
 from tcprism.events.requests import (
+    ARRIVAL_SOURCES,
     SERVER_SOURCES,
     SPLIT,
     STATES,
@@ -174,6 +175,8 @@ def _fill_times(rows: Rows, at: Table, client: Mask, server: Mask) -> None:
     whole = (begun != NEVER) & (done != NEVER)
     took = np.maximum(done - begun, 0).astype(np.uint64)
     rows["request_ns"] = np.where(whole, took, UNKNOWN_NS)
+    seen = np.where(at["came"] != NEVER, "segment", np.where(at["back"] != NEVER, "call", ""))
+    rows["arrival_source"] = np.searchsorted(ARRIVAL_SOURCES, seen)
     known = rows["server_ns"] != UNKNOWN_NS
     rows["server_source"] = known * np.where(
         server, SERVER_SOURCES.index("server"), SERVER_SOURCES.index("client")

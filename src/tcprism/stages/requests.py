@@ -26,6 +26,7 @@ from tcprism.stages.answered import Answered, answered, answered_together
 from tcprism.stages.ends import Connection, Ends, View
 from tcprism.stages.happened import (
     ACKED,
+    ARRIVED,
     DECRYPTED,
     ENCRYPTED,
     NOTHING,
@@ -34,6 +35,7 @@ from tcprism.stages.happened import (
     WHAT,
     payload,
     payloads,
+    relevant,
     table,
 )
 from tcprism.stages.plaintext import Call, Plaintext, is_placed
@@ -89,7 +91,8 @@ class Requests(StatefulStage):
 
     def follow(self, batch: Batch) -> list[Answered]:
         """Take a batch; return the requests that have ended by now."""
-        chosen = [part for part in batch.parts if part.family in WHAT and len(part)]
+        chosen = [relevant(part) for part in batch.parts if part.family in WHAT]
+        chosen = [part for part in chosen if len(part)]
         if chosen:
             self._sampling = max(int(part.rows["sampling"].max()) for part in chosen)
             self._take(chosen, Batch(chosen).permutation)
@@ -214,6 +217,9 @@ class Requests(StatefulStage):
         if what == ACKED:
             if view is not None:
                 view.left(seq, size, second, third)
+        elif what == ARRIVED:
+            if view is not None:
+                view.arrived(seq, size, second)
         elif what in (ENCRYPTED, DECRYPTED):
             view = view or self._view(part.rows[row], key)
             self._take_plaintext(view, what - ENCRYPTED, told, part, row)

@@ -13,6 +13,7 @@ from tcprism.events.names import cause_name
 MARKS_MAX = 8_192  # of one sort; of a longer response the middle goes first
 REPEATS_MAX = 256
 _FOR_EVER = 1 << 62
+_OVERLAPPING = 8  # segments that may have the same byte, at most
 _FEW = 64  # marks that need not be forgotten
 
 Mark = tuple[int, int]
@@ -69,6 +70,27 @@ class Marks:
         del self.ends[:place], self.marks[:place]
 
 
+class Arrivals(Marks):
+    """Segments that arrived: marks of when, and of the offset of the first byte.
+
+    They may come in any order, and bytes may come again.
+    """
+
+    __slots__ = ()
+
+    def at(self, offset: int) -> int:
+        """Return when the byte at an offset first arrived; -1: that was not seen."""
+        place = bisect_right(self.ends, offset)
+        covering = self.marks[place : place + _OVERLAPPING]
+        return min((ts_ns for ts_ns, begin in covering if begin <= offset), default=-1)
+
+    def around(self, offset: int) -> tuple[int, int]:
+        """Return between which offsets all bytes arrived with the one at an offset."""
+        low, high = super().around(offset)
+        place = bisect_right(self.ends, offset)
+        return max(low, self.marks[place][1]) if place < len(self.ends) else low, high
+
+
 class Repeat(NamedTuple):
     """A retransmission: of which bytes, when, and why; it waited `bound_ns` at most."""
 
@@ -80,19 +102,20 @@ class Repeat(NamedTuple):
 
 
 class Timeline:
-    """One direction: when bytes were written, left, were sent again and read.
+    """One direction: when bytes were written, left, were sent again, arrived and were read.
 
     Marks of `written` are (returned, begun), of `read` (returned, unread), of `left` (unsent,
     unacknowledged); moments are of CLOCK_MONOTONIC in nanoseconds, durations microseconds.
     """
 
-    __slots__ = ("left", "many", "marks", "read", "repeats", "written")
+    __slots__ = ("arrived", "left", "many", "marks", "read", "repeats", "written")
 
     def __init__(self) -> None:
         self.written = Marks()
         self.read = Marks()
         self.marks = (self.written, self.read)
         self.left = Marks()
+        self.arrived = Arrivals()
         self.repeats: list[Repeat] = []
         self.many = _FEW  # marks that need not be forgotten
 
@@ -106,11 +129,13 @@ class Timeline:
     def around(self, offset: int) -> tuple[int, int]:
         """Return between which offsets all bytes have the marks of the one at an offset."""
         spans = [marks.around(offset) for marks in (self.written, self.read, self.left)]
+        if self.arrived.ends:
+            spans.append(self.arrived.around(offset))
         return max(low for low, _ in spans), min(high for _, high in spans)
 
     def forget(self, offset: int) -> None:
         """Forget what is before an offset, and set when it is worth doing again."""
-        for marks in (self.written, self.read, self.left):
+        for marks in (self.written, self.read, self.left, self.arrived):
             marks.forget(offset)
         self.repeats = [repeat for repeat in self.repeats if repeat.end > offset]
         # What is needed shall not be looked at each time.
