@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ import pytest
 from tests.support.netns import Netns
 from tests.support.server import serving
 from tests.support.tls import certificate
-from tests.support.tracer import tracing
+from tests.support.tracer import Event, tracing
 
 pytestmark = pytest.mark.native
 
@@ -86,25 +88,33 @@ print(json.dumps(told))
 """
 
 
-def test_what_a_server_in_go_read_and_wrote(netns: Netns, tmp_path: Path) -> None:
-    if shutil.which("nats-server") is None:
-        pytest.skip("needs nats-server")
-    chain, key = certificate(tmp_path)
-    settings = tmp_path / "settings"
+Told = dict[int, tuple[str, str]]  # by a client's port: what it wrote, what it read
+
+
+@contextmanager
+def nats(netns: Netns, folder: Path, files: tuple[str, str]) -> Iterator[None]:
+    """Run nats-server with TLS, which collects garbage all the time."""
+    settings = folder / "settings"
     settings.write_text(
         f'listen: "127.0.0.1:4222"\n'
-        f'tls {{ cert_file: "{chain}", key_file: "{key}", timeout: 30 }}\n'
+        f'tls {{ cert_file: "{files[0]}", key_file: "{files[1]}", timeout: 30 }}\n'
     )
-    options = ("--tls", "--netns", netns.path, "--comm", "nats-server", "--payload", "16384")
-    with (
-        serving(netns, tmp_path / "log", "env", "GOGC=1", "nats-server", "-c", str(settings)),
-        tracing(tmp_path / "out", *options) as tracer,
-    ):
-        command = netns.command(sys.executable, "-c", CLIENT, str(MESSAGES), str(CLIENTS))
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    told = {int(port): tuple(both) for port, both in json.loads(done.stdout).items()}
-    assert len(told) == CLIENTS
-    events = [event for event in tracer.events if event["kind"].startswith("tls_")]
+    command = ("env", "GOGC=1", "nats-server", "-c", str(settings))
+    with serving(netns, folder / "nats.log", *command):
+        yield
+
+
+def talk(netns: Netns, messages: int, clients: int) -> Told:
+    """Have clients send messages to themselves; return what they say."""
+    command = netns.command(sys.executable, "-c", CLIENT, str(messages), str(clients))
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    told: Told = {int(port): tuple(both) for port, both in json.loads(done.stdout).items()}
+    assert len(told) == clients
+    return told
+
+
+def check(events: list[Event], told: Told) -> None:
+    """Check what the server is seen to have read and written."""
     seen: dict[int, dict[str, str]] = defaultdict(lambda: defaultdict(str))
     for event in events:
         payload = base64.b64decode(event["payload"]).decode()
@@ -113,3 +123,15 @@ def test_what_a_server_in_go_read_and_wrote(netns: Netns, tmp_path: Path) -> Non
     assert {event["socket_source"] for event in events} <= {"call", "session"}
     carried = [event for event in events if event["encrypted_bytes"]]
     assert all(event["encrypted_bytes"] > event["bytes"] for event in carried)
+
+
+def test_what_a_server_in_go_read_and_wrote(netns: Netns, tmp_path: Path) -> None:
+    if shutil.which("nats-server") is None:
+        pytest.skip("needs nats-server")
+    options = ("--tls", "--netns", netns.path, "--comm", "nats-server", "--payload", "16384")
+    with (
+        nats(netns, tmp_path, certificate(tmp_path)),
+        tracing(tmp_path / "out", *options) as tracer,
+    ):
+        told = talk(netns, MESSAGES, CLIENTS)
+    check([event for event in tracer.events if event["kind"].startswith("tls_")], told)
