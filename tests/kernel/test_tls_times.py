@@ -38,7 +38,8 @@ class InMemory:
         self._flush()
 
     def recv(self, size: int) -> bytes:
-        return self._call(lambda: self._session.read(size))
+        data: bytes = self._call(lambda: self._session.read(size))
+        return data
 
     def _call(self, function: Callable[[], Any]) -> Any:
         while True:
