@@ -23,6 +23,7 @@ MODULES = {
     "requests": "requests",
     "servers": "servers",
     "serve": "serve",
+    "soak": "soak",
     "tls": "tls",
 }
 

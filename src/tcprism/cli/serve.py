@@ -17,11 +17,9 @@ from tcprism.cli.output import create, print_ledger
 from tcprism.cli.serving import (
     PROMETHEUS,
     WEB,
-    Notify,
     Own,
     Page,
     Place,
-    Pulse,
     budget,
     parse_keep,
     parse_overhead,
@@ -31,6 +29,7 @@ from tcprism.cli.session import Limits, Stop
 from tcprism.cli.tls_options import tls_option, with_tls
 from tcprism.cli.trace import announce
 from tcprism.cli.trace_options import parse_tracing, payload_option, serving_options
+from tcprism.cli.watchdog import Notify, Watchdog
 from tcprism.errors import UsageError
 from tcprism.events.requests import NEEDS, PAYLOAD
 from tcprism.features import machine
@@ -146,8 +145,8 @@ def command(**given: Any) -> None:
     request = _request(given, requests, record is not None, bool(web or fleet))
     processes = Processes(machine.proc_is_of_host())
     metrics = Metrics(Owners(peers, processes, Listeners(ephemeral_ports())))
-    pulse = Pulse()
-    endpoint = Endpoint(address, metrics.families, pulse.beats) if address else None
+    watchdog = Watchdog()
+    endpoint = Endpoint(address, metrics.families, watchdog.well) if address else None
     page = Page(web, memory) if web else None
     needs = Needs(
         user,
@@ -155,7 +154,7 @@ def command(**given: Any) -> None:
         [*((url.port,) if url else ()), *((fleet.port,) if fleet else ())],
         fleet.readable if fleet else (),
     )
-    sinks: list[Sink] = [metrics, pulse, Notify()]
+    sinks: list[Sink] = [metrics, watchdog, Notify(watchdog.well)]
     if place:
         sinks.append(place.sink(create))
     if fleet:

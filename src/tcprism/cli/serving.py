@@ -6,7 +6,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -27,9 +26,6 @@ from tcprism.sources.tracing import Tracing
 from tcprism.stages import Stage
 from tcprism.stages.budget import Budget
 from tcprism.stages.requests import Requests
-
-_SILENCE = 15.0  # seconds without a look at the rings after which something is wrong
-
 
 PROMETHEUS, WEB = "127.0.0.1:9878", "127.0.0.1:9879"
 
@@ -140,55 +136,6 @@ class Own(Sink):
         run_time = self._run_time()
         if run_time is not None:
             self._metrics.set(instruments.BPF, {(): run_time})
-
-
-class Notify(Sink):
-    """Tells systemd that it has begun, goes on and ends: sd_notify(3). Elsewhere does nothing.
-
-    Made before sockets are refused.
-    """
-
-    def __init__(self) -> None:
-        self._socket: socket.socket | None = None
-        if address := os.environ.get("NOTIFY_SOCKET"):
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            with suppress(OSError):
-                self._socket.connect("\0" + address[1:] if address[0] == "@" else address)
-
-    def open(self, facts: Facts) -> None:
-        """Say that the hooks are on."""
-        self._say("READY=1")
-
-    def write(self, batch: Batch) -> None:
-        """Nothing."""
-
-    def account(self, ledger: Ledger) -> None:
-        """Say that it goes on, once a second: WatchdogSec may be longer."""
-        self._say("WATCHDOG=1")
-
-    def close(self) -> None:
-        """Say that it ends."""
-        self._say("STOPPING=1")
-
-    def _say(self, state: str) -> None:
-        if self._socket:
-            with suppress(OSError):  # nobody listens
-                self._socket.send(state.encode(), socket.MSG_DONTWAIT)
-
-
-class Pulse(Sink):
-    """Knows whether batches come."""
-
-    def __init__(self) -> None:
-        self._at = time.monotonic()
-
-    def write(self, batch: Batch) -> None:
-        """Take note."""
-        self._at = time.monotonic()
-
-    def beats(self) -> bool:
-        """Tell whether a batch, though an empty one, came of late."""
-        return time.monotonic() - self._at < _SILENCE
 
 
 class Page(Sink):
