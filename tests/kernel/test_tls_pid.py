@@ -1,9 +1,7 @@
 """A filter by process spares others the traps, in whose memory no instruction is replaced."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from tcprism.filters import Criteria
 from tcprism.sources.request import Request
 from tcprism.sources.tracing import Tracing
+from tests.support.forked import Script, look_for_tls_in_processes_alone
 from tests.support.netns import Netns
 from tests.support.tls import certificate
 from tests.unit.tls.test_libraries import linked
@@ -51,52 +50,51 @@ for line in sys.stdin:
 
 
 @contextmanager
-def talking(netns: Netns, files: tuple[str, str]) -> Iterator[subprocess.Popen[str]]:
-    command = netns.command(sys.executable, "-c", TALK, *files)
-    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as process:
-        assert process.stdout
+def talking(netns: Netns, files: tuple[str, str]) -> Iterator[Script]:
+    with closing(Script(netns, TALK, *files)) as process:
         assert process.stdout.readline() == "ready\n"
         yield process
 
 
-def tell(process: subprocess.Popen[str], line: str) -> None:
-    assert process.stdin
-    assert process.stdout
+def tell(process: Script, line: str) -> None:
     process.stdin.write(f"{line}\n")
     process.stdin.flush()
     assert process.stdout.readline() == "done\n"
 
 
-def breakpoints(pid: int) -> int:
-    """Return how many bytes of libssl's code are another in a process than in the file."""
-    content = Path(linked("libssl")).read_bytes()
-    changed = 0
-    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            extent, access, offset, *_, path = line.split()
-            if "x" in access and Path(path).name == Path(linked("libssl")).name:
+def has_traps(process: Script) -> bool:
+    """Tell whether libssl's code in a process is another than in the file."""
+    path = Path(linked("libssl"))
+    with open(f"/proc/{process.pid}/mem", "rb", buffering=0) as memory:
+        for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines():
+            extent, access, offset, *_ = line.split()
+            if "x" in access and line.endswith(f"/{path.name}"):
                 begin, end = (int(each, 16) for each in extent.split("-"))
                 memory.seek(begin)
-                code, there = memory.read(end - begin), content[int(offset, 16) :]
-                changed += sum(a != b for a, b in zip(code, there, strict=False))
-    return changed
+                there = path.read_bytes()[int(offset, 16) :][: end - begin]
+                return not memory.read(end - begin).startswith(there)
+    raise AssertionError("it has no libssl")
 
 
-def test_only_the_chosen_process_has_traps(netns: Netns, tmp_path: Path) -> None:
+def test_only_the_chosen_process_has_traps(
+    netns: Netns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_for_tls_in_processes_alone(monkeypatch.setattr)
     files = certificate(tmp_path)
     with talking(netns, files) as chosen, talking(netns, files) as other:
-        assert breakpoints(chosen.pid) == breakpoints(other.pid) == 0
+        assert not has_traps(chosen)
+        assert not has_traps(other)
         criteria = Criteria(pids=(chosen.pid,), netns=(netns.inode,))
         with Tracing(Request(KINDS, criteria, payload=64)) as tracing:
-            assert breakpoints(chosen.pid) > 0
-            assert breakpoints(other.pid) == 0
+            assert has_traps(chosen)
+            assert not has_traps(other)
             for process, line in ((other, "unheard"), (chosen, "heard"), (chosen, "fork")):
                 tell(process, line)
             tracing.stop()
             said = []
             while len(batch := tracing.drain()):
                 said += [(e.pid, e["payload"]) for e in batch if e.kind == "tls_send"]
-        assert breakpoints(chosen.pid) == 0
+        assert not has_traps(chosen)
     assert sorted(said) == [(chosen.pid, b"!"), (chosen.pid, b"heard")]
 
 
