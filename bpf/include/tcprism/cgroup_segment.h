@@ -98,20 +98,17 @@ INLINE u32 load_payload(u8 *to, u32 length, u32 room, const struct packet *packe
 
 #define SUBMIT_PAYLOAD_CLASS(size)                                                                 \
 	if (config.segment_payload_limit <= size || length <= size) {                              \
-		SUBMIT(segment_40_##size, struct segment, counters, {                              \
-			struct segment_40_##size *whole = (void *)record;                          \
-                                                                                                   \
-			*record = *s;                                                              \
-			if (config.options)                                                        \
-				record->options_length = load_options(whole->options, packet, skb); \
-			record->payload_length = load_payload(whole->payload, length, size, packet, skb); \
+		SUBMIT(segment_40_##size, struct segment_40_##size, counters, {                    \
+			record->head = *s;                                                         \
+			record->head.segment.payload_length =                                      \
+				load_payload(record->payload, length, size, packet, skb);          \
 		});                                                                                \
 		return;                                                                            \
 	}
 
 /* Into the ring of the smallest class that the payload fits. */
 INLINE void submit_payload(struct counters *counters, const struct __sk_buff *skb, const struct packet *packet,
-			   const struct segment *s)
+			   const struct segment_40 *s)
 {
 	u32 length = MIN(packet->payload, config.segment_payload_limit);
 
@@ -119,24 +116,36 @@ INLINE void submit_payload(struct counters *counters, const struct __sk_buff *sk
 	PAYLOAD_CLASSES(SUBMIT_PAYLOAD_CLASS)
 }
 
-/* `fill` sets `record`, a struct segment. Its options and payload follow if they were asked for. */
+/*
+ * `fill` sets `record`, a struct segment. Its options and payload follow if they were asked for. With payload it is put
+ * together in the room of one without, and copied: on the stack, or once for each class, the verifier would follow
+ * ten times as many paths.
+ */
 #define SUBMIT_PACKET(counters, skb, packet, fill)                                                 \
 	do {                                                                                       \
-		if (config.segment_payload_limit && (packet)->payload) {                           \
-			struct segment segment, *record = &segment;                                \
+		bool has_payload = config.segment_payload_limit && (packet)->payload;              \
+		struct segment_40 *whole;                                                          \
+		struct segment *record;                                                            \
+		struct lane *lane;                                                                 \
                                                                                                    \
-			fill;                                                                      \
-			submit_payload(counters, skb, packet, record);                             \
-			break;                                                                     \
-		}                                                                                  \
-		if (!config.options) {                                                             \
+		if (!config.options && !has_payload) {                                             \
 			SUBMIT(segment, struct segment, counters, fill);                           \
 			break;                                                                     \
 		}                                                                                  \
-		SUBMIT(segment_40, struct segment, counters, {                                     \
-			fill;                                                                      \
-			record->options_length = load_options((u8 *)(record + 1), packet, skb);    \
-		});                                                                                \
+		whole = RESERVE(segment_40, &lane, counters);                                      \
+		if (!whole)                                                                        \
+			break;                                                                     \
+		record = &whole->segment;                                                          \
+		fill;                                                                              \
+		if (config.options)                                                                \
+			record->options_length = load_options(whole->options, packet, skb);        \
+		if (has_payload) {                                                                 \
+			submit_payload(counters, skb, packet, whole);                              \
+			lane_leave(lane);                                                          \
+			break;                                                                     \
+		}                                                                                  \
+		ring_submit(lane);                                                                 \
+		COUNT((counters)->submitted, 1);                                                   \
 	} while (0)
 
 #endif

@@ -102,8 +102,7 @@ struct loss_40 {
 
 #define SEGMENT_RING(size)                                                                         \
 	struct segment_40_##size {                                                                 \
-		struct segment segment;                                                            \
-		u8 options[OPTIONS_MAX];                                                           \
+		struct segment_40 head;                                                            \
 		u8 payload[size];                                                                  \
 	};                                                                                         \
 	RING(segment_40_##size, struct segment_40_##size)

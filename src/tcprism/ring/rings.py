@@ -63,11 +63,15 @@ def sizes(
 
 
 def _segment_sizes(payload: int, size: int, options: bool) -> dict[str, int]:
-    """Return the sizes of the rings of segments that come without payload, and with it."""
+    """Return the sizes of the rings of segments that come without payload, and with it.
+
+    Those with payload are put together in the room of one with options.
+    """
     without = _share(size) if payload else size
+    room = min(size, SMALLEST) if payload else 0
     rings = {
         "segment": _share(without) if options else without,
-        "segment_40": without if options else 0,
+        "segment_40": without if options else room,
     }
     return rings | _payload_sizes("segment_40", payload, size)
 
