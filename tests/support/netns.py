@@ -16,7 +16,7 @@ from typing import ClassVar
 
 CLONE_NEWNET = 0x40000000
 SIOCETHTOOL = 0x8946
-ETHTOOL_STSO, ETHTOOL_SGSO = 0x1F, 0x24
+ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO = 0x1F, 0x24, 0x2C
 FIN_WAIT2, TIME_WAIT, CLOSE, LISTEN = "05", "06", "07", "0A"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -157,9 +157,13 @@ class Netns:
 
     def offload_off(self, device: str) -> None:
         """Have the device given single segments, so that a capture shows what goes on the wire."""
+        self.offload(device, {ETHTOOL_STSO: False, ETHTOOL_SGSO: False})
+
+    def offload(self, device: str, wanted: dict[int, bool]) -> None:
+        """Switch offloads of a device, by their commands of SIOCETHTOOL, as ethtool does."""
         with self.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-            for option in (ETHTOOL_STSO, ETHTOOL_SGSO):
-                value = ctypes.create_string_buffer(struct.pack("II", option, 0))
+            for option, on in wanted.items():
+                value = ctypes.create_string_buffer(struct.pack("II", option, on))
                 request = struct.pack("16sP", device.encode(), ctypes.addressof(value)).ljust(40)
                 fcntl.ioctl(control, SIOCETHTOOL, request)
 
