@@ -5,19 +5,13 @@
 
 INLINE void retransmit_submit(struct counters *counters, const struct loss *l, const struct sock *sk)
 {
-	const struct sent_again *again;
-
 	if (!config.options) {
 		SUBMIT(loss, struct loss, counters, *record = *l);
 		return;
 	}
-	again = find_sent_again(sk, l->segment.event.seq);
-	SUBMIT(loss_40, struct loss, counters, {
-		*record = *l;
-		if (again) {
-			record->segment.options_length = again->length;
-			__builtin_memcpy(record + 1, again->options, OPTIONS_MAX);
-		}
+	SUBMIT(loss_40, struct loss_40, counters, {
+		record->loss = *l;
+		sent_again_into(record, sk);
 	});
 }
 

@@ -4,18 +4,20 @@ import os
 import random
 import socket
 import threading
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 
 from .capture import Packet
 from .conversation import hang_up, ping_pong, receive
 from .netns import Netns
-from .wire import Rule, Wire
+from .wire import Rule, Wire, deliver
 
 DELAY = 0.02  # seconds, each way: tshark calls what comes sooner again a case of disorder
 BYTES = 60_000
 SENT = random.Random(17).randbytes(BYTES)
 LOST = (5, 20)  # data segments to the server
 LATE = (12,)
+LOSS = 0.03  # part of all packets
 SMALL_BUFFER = 4096
 IPPROTO_MPTCP = 262
 TCP_FASTOPEN = 23
@@ -50,6 +52,45 @@ def disturbed(wire: Wire, family: int, port: int) -> None:
         receive(server, BYTES)
         wire.rule = steady
         ping_pong(client, server, 2)
+        hang_up(client, server)
+
+
+def scattering() -> Rule:
+    """Lose some packets, hold all up for different times."""
+    choose = random.Random(19)
+    return lambda _packet, _to_server: (
+        None if choose.random() < LOSS else DELAY * (1 + choose.random())
+    )
+
+
+@contextmanager
+def scattered(wire: Wire) -> Iterator[None]:
+    """Lose and reorder packets both ways: by netem where the kernel has it."""
+    netem = f"netem delay {1.5 * DELAY}s {DELAY / 2}s loss {LOSS:%}"
+    devices = ("to-client", "to-server")
+    try:
+        for device in devices:
+            wire.middle.run(*f"tc qdisc add dev {device} root {netem}".split())
+    except RuntimeError:
+        wire.rule = scattering()
+        yield
+        wire.rule = steady
+    else:
+        wire.rule = deliver
+        yield
+        wire.rule = steady
+        for device in devices:
+            wire.middle.run(*f"tc qdisc delete dev {device} root".split())
+
+
+def disordered(wire: Wire, family: int, port: int) -> None:
+    """Send much both ways over a path that loses and reorders."""
+    client, server = wire.connection(family, port)
+    with closing(client), closing(server):
+        with scattered(wire):
+            for sender, receiver in ((client, server), (server, client)):
+                sender.sendall(SENT)
+                receive(receiver, BYTES)
         hang_up(client, server)
 
 

@@ -59,6 +59,7 @@
 #define TCPHDR_FIN 0x01
 #define TCPHDR_SYN 0x02
 #define TCPHDR_RST 0x04
+#define TCPHDR_PSH 0x08
 #define TCPHDR_ACK 0x10
 
 #define PF_IO_WORKER 0x00000010

@@ -172,7 +172,7 @@ INLINE void read_control_block(struct pending *to, const struct sk_buff *skb, en
 	READ(reads, to->gso_size, cb->tcp_gso_size);
 	READ(reads, flags, cb->tcp_flags);
 	to->segs = segs ? segs : 1;
-	to->flags = flags;
+	to->flags = segs > 1 ? flags | TCPHDR_PSH : flags; /* as __tcp_transmit_skb() sets it, in its own copy of the block */
 }
 
 #endif

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * The options of a retransmission: the tracepoint fires when the packet has left, with its header gone, but while the
+ * The header of a retransmission, its flags and options: the tracepoint fires when the packet has left, with its header gone, but while the
  * socket is still locked. So what the packet's hook saw last of the socket is the same packet.
  */
 #ifndef TCPRISM_SENT_AGAIN_H
 #define TCPRISM_SENT_AGAIN_H
 
-#include "maps.h"
+#include "ring.h"
 
 struct sent_again {
 	u32 seq;
-	u32 length;
+	u16 flags; /* as a segment has them */
+	u16 length;
 	u8 options[OPTIONS_MAX];
 };
 
@@ -22,12 +23,17 @@ struct {
 	__type(value, struct sent_again);
 } sent_again SEC(".maps");
 
-INLINE const struct sent_again *find_sent_again(const struct sock *sk, u32 seq)
+INLINE void sent_again_into(struct loss_40 *to, const struct sock *sk)
 {
 	u64 key = (u64)sk;
-	const struct sent_again *found = config.options ? bpf_map_lookup_elem(&sent_again, &key) : NULL;
+	const struct sent_again *found = bpf_map_lookup_elem(&sent_again, &key);
+	struct segment *s = &to->loss.segment;
 
-	return found && found->seq == seq ? found : NULL;
+	if (!found || found->seq != s->event.seq)
+		return;
+	s->event.flags = found->flags;
+	s->options_length = found->length;
+	__builtin_memcpy(to->options, found->options, OPTIONS_MAX);
 }
 
 #endif

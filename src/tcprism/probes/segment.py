@@ -4,8 +4,8 @@ from tcprism.probes import Hook, Probe, Program
 
 _KINDS = ("transmit", "probe")
 _NO_PACKET = (
-    "ecn, and as the packet has no header yet, its options and payload: if these are asked for,"
-    " tracepoint is used"
+    "ecn, and as the packet has no header yet, its options, payload and the flags ECE, CWR and AE:"
+    " if options or payload are asked for, tracepoint is used"
 )
 _NO_SOCKET = "resets and ACKs (of TIME-WAIT) that are sent without a socket, and SYN-ACKs"
 
