@@ -22,6 +22,8 @@ from tests.support.tracer import Event, tracing
 pytestmark = pytest.mark.native
 
 OVERHEADS = {"tls1.2": 29, "tls1.3": OVERHEAD}  # of a record: header, nonce or type, tag
+VERSIONS = {"file": "tls1.3"}
+SERVED = bytes(range(256)) * 200
 PLAIN_PORT = 4435
 RECORD = b"\x17\x03\x03\x00\x20" + bytes(range(32))  # what a proxy may pass on
 
@@ -68,13 +70,14 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
             tracing(folder / "out", "--tls", "--netns", netns.path, "--payload", "4096") as tracer,
         ):
             pass_on(netns)
-            for version in OVERHEADS:
-                asked = f"GET /{version} HTTP/1.0\r\n\r\n".encode()
+            (folder / "served").write_bytes(SERVED)
+            for name, path in {**dict.fromkeys(OVERHEADS, "/"), "file": folder / "served"}.items():
+                asked = f"GET {path} HTTP/1.0\r\n\r\n".encode()
                 (folder / "asked").write_bytes(asked)
-                command = netns.command(*nss.client(database, version))
+                command = netns.command(*nss.client(database, VERSIONS.get(name, name)))
                 with (folder / "asked").open() as file:
                     done = subprocess.run(command, stdin=file, check=True, capture_output=True)
-                said[version] = asked, done.stdout
+                said[name] = asked, done.stdout
         wire = records_on_the_wire(folder / "pcap")
     events = defaultdict(list)
     for event in tracer.events:
@@ -87,8 +90,8 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
     plain = events.pop(PLAIN_PORT)
     assert len(events) == len(said)
     seen = {
-        version: Seen(*said[version], found, wire)
-        for version, found in zip(said, events.values(), strict=True)
+        name: Seen(*said[name], found, wire)
+        for name, found in zip(said, events.values(), strict=True)
     }
     return {**seen, "plain": Seen(b"", b"", plain, wire)}
 
@@ -124,6 +127,21 @@ def test_the_records_that_carry_it(sessions: dict[str, Seen], version: str) -> N
         assert event["socket_source"] == "call"
         assert records_of(event, sessions[version].wire) == [DATA]
         assert event["encrypted_bytes"] == event["bytes"] + OVERHEADS[version]
+
+
+def test_a_file_that_nspr_transmits(sessions: dict[str, Seen]) -> None:
+    """PR_TransmitFile() writes what it reads with PR_Writev() and PR_Send(), which are seen."""
+    seen = sessions["file"]
+    assert seen.answered.endswith(SERVED)
+    assert written(seen.events, "tls_recv", at_server=False) == seen.answered
+    moved: dict[str, int] = defaultdict(int)
+    for event in seen.events:
+        if (event["kind"] == "tls_send") == (event["local_port"] == nss.PORT):
+            moved[event["kind"]] += event["bytes"]
+            moved[f"{event['kind']} encrypted"] += event["encrypted_bytes"]
+            assert event["missed_bytes"] == 0
+    assert moved["tls_send"] == moved["tls_recv"] == len(seen.answered)
+    assert moved["tls_send encrypted"] == moved["tls_recv encrypted"] > len(seen.answered)
 
 
 def test_what_is_no_session_is_no_plaintext(sessions: dict[str, Seen]) -> None:
