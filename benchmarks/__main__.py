@@ -24,6 +24,7 @@ MODULES = {
     "servers": "servers",
     "serve": "serve",
     "soak": "soak",
+    "page": "page",
     "tls": "tls",
 }
 

@@ -52,9 +52,13 @@ INTRO = """\
 
 Recordings, `to_arrow` and everything built on it need pyarrow: `pip install 'tcprism[arrow]'`.
 `to_pandas` also needs pandas: `pip install 'tcprism[pandas]'`, `to_polars` polars:
-`'tcprism[polars]'`. A notebook shows a batch as a table. [events.md](events.md) explains the
-attributes of events, which are also the columns of batches. `examples/` has programs to start from;
-they need at most `tcprism[sql]`, and the tests run them.
+`'tcprism[polars]'`. [events.md](events.md) explains the
+attributes of events, which are also the columns of batches. `examples/` has programs to start from
+and a notebook; they need at most `tcprism[sql,pandas,requests]`, and the tests run them.
+
+In a notebook, batches, recordings and `tcprism.requests(path)` show a chart of events over time, by
+kind, and the first events as a table, `tcprism.explain()` its verdicts with their proof, and a
+Monitor what it has seen and lost. To look reads at most 200,000 events, and takes none away.
 
 ## Your own stages and sinks
 

@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -134,15 +134,29 @@ def requests(
         monitor = Monitor(kinds, filters, payload, stages=(stage,))
         monitor._options["skip_bodies"] = True
         return monitor
-    return Replayed(open(path, filters=filters), (stage,))
+    recording = open(path, filters=filters)
+    if _text(path) == "-":  # what is read is gone
+        return Replayed(recording, (stage,))
+
+    def again() -> Iterable[Batch]:
+        found = requests(path, filters=filters, protocols=protocols, show_values=show_values)
+        return found.batches()
+
+    return Replayed(recording, (stage,), again)
 
 
 class Replayed:
     """Events of a recording behind stages: iterate over them, or over `batches()`, once."""
 
-    def __init__(self, recording: Recording, stages: Iterable[Stage]) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        stages: Iterable[Stage],
+        again: Callable[[], Iterable[Batch]] = tuple,
+    ) -> None:
         self.recording = recording
         self._stages = tuple(stages)
+        self._again = again  # the same batches another time
 
     def batches(self) -> Iterator[Batch]:
         """Yield batches; none is empty. Raises RecordingError."""
@@ -152,6 +166,12 @@ class Replayed:
     def __iter__(self) -> Iterator[Event]:
         for batch in self.batches():
             yield from batch
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows, and leave the batches to be read."""
+        from tcprism.events.preview import preview  # with the large class of events
+
+        return preview(self._again(), "Requests")
 
 
 def explain(
@@ -260,6 +280,14 @@ class Monitor:
     def ledger(self) -> Ledger:
         """Return the account of every event so far, or of all after the end."""
         return self._ledger or account(self._tracing, self._stages)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: what was seen so far, and what was lost."""
+        from tcprism.events.preview import of_ledger  # with the large class of events
+
+        if not hasattr(self, "_tracing"):
+            return "<p><b>Monitor</b>: traces inside a <code>with</code> block</p>"
+        return of_ledger(self.ledger(), f"Monitor, {'ended' if self._ledger else 'running'}")
 
     def batches(self) -> Batches:
         """Return the following batches, for `for` or `async for`; none is empty."""

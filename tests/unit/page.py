@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
-from shutil import which
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +17,7 @@ import pytest
 
 from tcprism.events import Batch, Part
 from tcprism.events._wire import EventKind
+from tests.support.browser import chromium
 
 from .asked import CLIENT, MS, SERVER, asked
 from .recordings import written
@@ -25,10 +25,6 @@ from .records import messages
 from .session import CLOCK_OFFSET, START
 
 TCPRISM = Path(sys.executable).with_name("tcprism")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 MARKUP = "<img/src=x/onerror=document.title=1>"
 
 
@@ -65,14 +61,12 @@ def cookie_of(url: str) -> str:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Chromium without a window."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = which("chromium") or which("chromium-browser")
-    if not chromium:
-        pytest.skip("there is no Chromium (Debian: chromium)")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield started
-        started.close()
+    pytest.importorskip("playwright.sync_api")
+    try:
+        with chromium() as started:
+            yield started
+    except LookupError as error:
+        pytest.skip(str(error))
 
 
 def marked_up() -> Batch:

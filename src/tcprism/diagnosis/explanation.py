@@ -26,6 +26,7 @@ from tcprism.events._wire import SNAPSHOT
 from tcprism.events.columns import BY_NAME
 from tcprism.events.facts import Facts
 from tcprism.events.ledger import Ledger
+from tcprism.events.units import counted, percent
 
 SLOW_PEER = "slow-peer"
 RECORDED_PACE = 1.0  # seconds between two snapshots, as `record` takes them
@@ -56,6 +57,19 @@ class Explanation:
 
     def __iter__(self) -> Iterator[Explained]:
         return iter(self.connections)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: each verdict with its proof."""
+        from tcprism.events.html import cells  # with the large class of events
+
+        rows = [
+            (one.heading, percent(verdict.share), verdict.title, verdict.proof)
+            for one in self.connections
+            for verdict in one.verdicts
+        ]
+        silent = sum(not one.verdicts for one in self.connections)
+        of_rest = f"<p>Of {counted(silent, 'connection')} nothing can be proven.</p>"
+        return cells(("connection", "of the time", "limit", "proof"), rows) + of_rest
 
     def __len__(self) -> int:
         return len(self.connections)

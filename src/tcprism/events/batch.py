@@ -123,10 +123,10 @@ class Batch:
         return need("polars", "polars").from_arrow(self.to_arrow(columns))
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the first events as a table."""
-        from tcprism.events.html import ROWS_MAX, table  # with the large class of events
+        """Return what a notebook shows: a chart over time, and the first events as a table."""
+        from tcprism.events.html import ROWS_MAX, chart, table  # with the large class of events
 
-        return table(list(self.between(0, ROWS_MAX)), len(self))
+        return chart(self.parts) + table(list(self.between(0, ROWS_MAX)), len(self))
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> Any:
         """Pass the columns to any reader of Arrow streams, such as Polars, DuckDB or pandas."""

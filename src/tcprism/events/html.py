@@ -1,15 +1,25 @@
-"""A batch as HTML, as notebooks show it."""
+"""Events as HTML, as notebooks show them: a chart over time, sums and a table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+import numpy as np
+
 from tcprism.events.columns import BY_NAME
 from tcprism.events.event import Event
+from tcprism.events.kinds import kind_name
+from tcprism.events.part import Part
+from tcprism.events.units import counted, duration
 
 ROWS_MAX = 20
+_BARS, _WIDE, _HIGH = 80, 640, 90  # of a chart: bars, pixels
+# As dark as light on either ground.
+_COLORS = (
+    "#2f6fd0", "#2b8a5c", "#8a9099", "#c9342b", "#b7791f", "#7a55c7", "#1a8fa0", "#c2571a",
+)  # fmt: skip
 _FIRST = ("time", "kind", "comm", "pid", "local_ip", "local_port", "remote_ip", "remote_port")
 # What tells people little, or is told by another column.
 _LEFT_OUT = {
@@ -30,6 +40,51 @@ def table(events: list[Event], total: int) -> str:
     ]
     more = f"<p>{total - len(rows):,} more events</p>" if total > len(rows) else ""
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>{more}"
+
+
+def chart(parts: Iterable[Part]) -> str:
+    """Return how many events of each kind happened when, as stacked bars; nothing for none."""
+    filled = [part.rows for part in parts if len(part)]
+    if not filled:
+        return ""
+    moments = np.concatenate([rows["ts_ns"].astype(np.uint64) for rows in filled])
+    kinds = np.concatenate([rows["kind"].astype(np.intp) for rows in filled])
+    since = moments - moments.min()
+    span = int(since.max()) + 1
+    places = np.minimum(_BARS - 1, (since.astype(np.float64) / span * _BARS).astype(np.intp))
+    numbers = np.unique(kinds)
+    counts = np.stack([np.bincount(places[kinds == n], minlength=_BARS) for n in numbers])
+    tops = counts.cumsum(axis=0)
+    scale = _HIGH / int(tops[-1].max())
+    wide = _WIDE / _BARS
+    bars, legend = [], []
+    for place, number in enumerate(numbers.tolist()):
+        color = _COLORS[place % len(_COLORS)]
+        path = "".join(
+            f"M{at * wide:.0f} {_HIGH - top * scale:.1f}h{wide - 1:.0f}v{count * scale:.1f}"
+            f"h{1 - wide:.0f}z"
+            for at, (top, count) in enumerate(
+                zip(tops[place].tolist(), counts[place].tolist(), strict=True)
+            )
+            if count
+        )
+        bars.append(f'<path fill="{color}" d="{path}"/>')
+        name = escape(kind_name(number))
+        legend.append(f'<span style="color:{color}">&#9632;</span> {name}&ensp;')
+    label = f"{counted(len(moments), 'event')} over {duration(span / 1000)}, by kind"
+    return (
+        f'<svg role="img" aria-label="{label}" viewBox="0 0 {_WIDE} {_HIGH}" width="{_WIDE}"'
+        f' height="{_HIGH}">{"".join(bars)}</svg><p>{"".join(legend)}over'
+        f" {duration(span / 1000)}</p>"
+    )
+
+
+def cells(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of texts, which are escaped."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _values(event: Event) -> Mapping[str, Any]:

@@ -80,6 +80,7 @@ class Recording:
         memory: int = DEFAULT_MEMORY,
     ) -> None:
         self.memory = memory
+        self._path = path
         self._select = select
         self._fields = fields
         self._sources = _sources(path)
@@ -104,6 +105,20 @@ class Recording:
         """Make events in time order."""
         for batch in self.batches():
             yield from batch
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a chart, sums and a table of the first events."""
+        from tcprism.events.preview import preview  # with the large class of events
+
+        where = f" from {self.facts.host}" if self.facts.host else ""
+        heading = f"Recording {self._sources[0].name}{where}"
+        if os.fspath(self._path) == "-":  # what is read is gone
+            return preview((), heading)
+        look = Recording(self._path, self._select, self._fields, self.memory)
+        try:
+            return preview(look.batches(), heading)
+        finally:
+            look.close()
 
     def batches(self) -> Iterator[Batch]:
         """Read batches in the order in which they were recorded."""

@@ -74,7 +74,9 @@ class Server:
         config.load()
         self._server = self._uvicorn.Server(config)
         self._loop = asyncio.new_event_loop()
-        self._loop.run_until_complete(self._in_thread(self._try_answers))
+        trial = threading.Thread(target=self._try_out)
+        trial.start()
+        trial.join()
         self._thread = threading.Thread(target=self._run, daemon=True, name="web")
 
     def start(self) -> None:
@@ -93,8 +95,11 @@ class Server:
         finally:
             self._loop.close()
 
+    def _try_out(self) -> None:
+        """Do once what is done later: what is imported for it may be out of reach then (serve)."""
+        self._loop.run_until_complete(self._in_thread(self._try_answers))
+
     def _try_answers(self) -> None:
-        """Answer all once: what is imported for that may not be readable later (serve)."""
         for name in self._views.names:
             with suppress(UsageError):  # some need a number
                 self._written(name, {})
