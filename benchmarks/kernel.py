@@ -63,6 +63,7 @@ def cases() -> list[Case]:
         Case("messages and segments", segments, RECORDED),
         Case("segments of both directions", both_ways, RECORDED),
         Case("the same with options", replace(both_ways, options=True)),
+        Case("the same with 64 bytes, too", replace(both_ways, options=True, segment_payload=64)),
         Case("messages, 64 bytes", replace(messages, payload=64)),
         Case("messages, 256 bytes", replace(messages, payload=256), None, 256),
         Case("messages, 2000 bytes", replace(messages, payload=2000), None, 2000),

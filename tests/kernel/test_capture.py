@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,13 +23,7 @@ from tests.support.tracer import TCPRISM, Event, tracing, tracing_all
 from tests.support.tshark import fields, reading, tshark, wrong
 from tests.support.wire import wired
 
-DISORDER, FAST, MARKED, MULTIPATH = (
-    5910,
-    5920,
-    5930,
-    5940,
-)  # ports: the families of the first are 5924, 5926
-LATE_ACKS = f"tcp.port in {{{DISORDER}..{DISORDER + 6}, {MULTIPATH}}}"
+DISORDER, FAST, MARKED, MULTIPATH = 5910, 5920, 5930, 5940  # ports, to which the family is added
 ECN = {4: scenes.CLASSIC_ECN, 6: scenes.ACCURATE_ECN}
 FIRST_CLIENT = 32_768  # the lowest port that the kernel chooses
 PACKET = (
@@ -43,26 +37,49 @@ ANALYSIS = (
     *("tcp.analysis.lost_segment", "tcp.analysis.duplicate_ack", "tcp.analysis.window_update"),
     *("tcp.analysis.zero_window", "tcp.analysis.duplicate_ack_num", "tcp.completeness"),
 )
-TELLING = {
-    name: [f"tcp.analysis.{name}"]
-    for name in ("retransmission", "duplicate_ack", "zero_window", "window_update")
-}
+TELLING = ("retransmission", "duplicate_ack", "zero_window", "window_update")
+OPTIONS = (
+    *("tcp.options.mss_val", "tcp.options.wscale.shift", "tcp.options.timestamp.tsval"),
+    *("tcp.options.timestamp.tsecr", "tcp.options.tfo.request", "tcp.options.tfo.cookie"),
+    *("tcp.options.mptcp.subtype", "tcp.options.sack_le", "tcp.options.sack_re"),
+    "tcp.options.sack_perm",
+)
+OTHERS = ("tcp.payload", "frame.comment", "_ws.expert.message", "tcp.analysis.ack_rtt")
+Fields = dict[str, str]
+
+
+def read(path: Path) -> list[Fields]:
+    """Return all that the tests want to know of each packet, as tshark reads it."""
+    names = (*PACKET, *ANALYSIS, *OPTIONS, *OTHERS)
+    absolute = ("-o", "tcp.relative_sequence_numbers:FALSE", "-Y", "tcp", "-T", "fields")
+    printed = tshark(path, *absolute, *(word for name in names for word in ("-e", name)))
+    return [dict(zip(names, line.split("\t"), strict=True)) for line in printed.splitlines()]
+
+
+def has_late_acks(packet: Fields) -> bool:
+    """Tell whether ACKs of its connection may leave or arrive when no socket is left of it.
+
+    So it is with MPTCP, and where a FIN is repeated.
+    """
+    ports = (DISORDER + 4, DISORDER + 6, MULTIPATH)
+    return bool({packet["tcp.srcport"], packet["tcp.dstport"]} & set(map(str, ports)))
 
 
 @dataclass
 class Run:
     """Our capture, tcpdump's, and our events."""
 
-    ours: Path
-    theirs: Path
+    capture: Path
     events: list[Event]
+    ours: list[Fields]
+    theirs: list[Fields]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """One run of everything at a client."""
     directory = tmp_path_factory.mktemp("capture")
-    made = Run(directory / "ours.pcapng", directory / "theirs.pcap", [])
+    ours, theirs = directory / "ours.pcapng", directory / "theirs.pcap"
     events = directory / "events"
     with wired() as wire:
         wire.rule = scenes.steady
@@ -70,8 +87,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         chosen = [*common, "--format", "pcapng"]
         arguments = [*common, "--options", "--kinds", ",".join(SEGMENT_KINDS)]
         with (
-            tracing_all({made.ours: chosen, events: arguments}) as tracers,
-            capturing(wire.client, "veth0", made.theirs, "10.77.0.2"),
+            tracing_all({ours: chosen, events: arguments}) as tracers,
+            capturing(wire.client, "veth0", theirs, "10.77.0.2"),
         ):
             for family in (4, 6):
                 scenes.disturbed(wire, family, 5900 + family)
@@ -82,37 +99,34 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             if hooks.has_mptcp():
                 scenes.multipath(wire, MULTIPATH)
             wire.await_closed()
-        made.events = tracers[1].events
         assert not tracers[0].failure, tracers[0].failure
-    return made
+    return Run(ours, tracers[1].events, read(ours), read(theirs))
 
 
-def rows(path: Path, *names: str, only: str = "tcp") -> Counter[tuple[str, ...]]:
-    return Counter(tuple(row) for row in fields(path, *names, only=only))
+def counted(packets: Iterable[Fields], *names: str) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(packet[name] for name in names) for packet in packets)
 
 
 def test_the_same_packets(run: Run) -> None:
-    """Headers and options of both directions are as on the wire.
-
-    With MPTCP, and where a FIN is repeated, there are ACKs when what is left of a connection is no
-    socket: these may be missing.
-    """
-    only = f"tcp.len > 0 || tcp && !({LATE_ACKS})"
-    assert rows(run.ours, *PACKET, only=only) == rows(run.theirs, *PACKET, only=only)
-    assert rows(run.ours, *PACKET) <= rows(run.theirs, *PACKET)
-    assert rows(run.ours, "tcp.srcport").total() > 100
-    assert wrong(run.ours) == []
+    """Headers and options of both directions are as on the wire."""
+    ours, theirs = (
+        counted((p for p in packets if p["tcp.len"] != "0" or not has_late_acks(p)), *PACKET)
+        for packets in (run.ours, run.theirs)
+    )
+    assert ours == theirs
+    assert counted(run.ours, *PACKET) <= counted(run.theirs, *PACKET)
+    assert len(run.ours) > 100
+    assert wrong(run.capture) == []
 
 
 def test_the_same_payload(run: Run) -> None:
     """Each packet's bytes are those on the wire; a retransmission comes without."""
-    names = (*PACKET[:7], "tcp.payload", "frame.comment")
-    ours = fields(run.ours, *names, only="tcp.len > 0")
-    theirs = {(*row[:6], row[7]) for row in fields(run.theirs, *names, only="tcp.len > 0")}
-    without = [row for row in ours if not row[7]]
-    assert {(*row[:6], row[7]) for row in ours if row[7]} <= theirs
-    assert all("cause" in row[8] for row in without)
-    assert 0 < len(without) < len(ours) / 4
+    carrying = [packet for packet in run.ours if packet["tcp.len"] != "0"]
+    without = [packet for packet in carrying if not packet["tcp.payload"]]
+    whole = counted((p for p in carrying if p["tcp.payload"]), *PACKET, "tcp.payload")
+    assert whole <= counted(run.theirs, *PACKET, "tcp.payload")
+    assert all("cause" in packet["frame.comment"] for packet in without)
+    assert 0 < len(without) < len(carrying) / 4
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -135,64 +149,57 @@ def test_wireshark_finds_the_same(run: Run) -> None:
     It has a remark on each packet with a comment, too, which it puts first. In disorder, what it
     finds is a matter of microseconds.
     """
-    only = f"tcp && !({LATE_ACKS})"
-    names = (*PACKET, *ANALYSIS, "_ws.expert.message", "frame.comment")
+    for packet in (*run.ours, *run.theirs):
+        message = packet["_ws.expert.message"].removeprefix(packet["frame.comment"])
+        packet["_ws.expert.message"] = message.lstrip(",")
     ours, theirs = (
-        Counter(
-            (*row[:-2], row[-2].removeprefix(row[-1]).lstrip(","))
-            for row in fields(path, *names, only=only)
+        counted(
+            (packet for packet in packets if not has_late_acks(packet)),
+            *(*PACKET, *ANALYSIS, "_ws.expert.message"),
         )
-        for path in (run.ours, run.theirs)
+        for packets in (run.ours, run.theirs)
     )
     assert ours == theirs
-    assert any("suspected" in row[-1] for row in theirs)
-    for name, found in TELLING.items():
-        assert fields(run.theirs, "frame.number", only=found[0]), name
+    assert any("suspected" in packet["_ws.expert.message"] for packet in run.theirs)
+    for name in TELLING:
+        assert any(packet[f"tcp.analysis.{name}"] for packet in run.theirs), name
 
 
 def test_round_trips_can_be_worked_out(run: Run) -> None:
     """Each ACK that tshark times in one file it times in the other, and none is too short."""
-    found = [
+    ours, theirs = (
         {
-            (row[0], row[1], row[2]): float(row[3])
-            for row in fields(path, "tcp.srcport", "tcp.ack_raw", "tcp.dstport",
-                              "tcp.analysis.ack_rtt", only="tcp.analysis.ack_rtt")
+            (p["tcp.srcport"], p["tcp.ack_raw"], p["tcp.dstport"]): float(p["tcp.analysis.ack_rtt"])
+            for p in packets
+            if p["tcp.analysis.ack_rtt"] and not has_late_acks(p)
         }
-        for path in (run.ours, run.theirs)
-    ]  # fmt: skip
-    assert found[0].keys() == found[1].keys()
-    far = [rtt for (port, _, _), rtt in found[0].items() if int(port) < FIRST_CLIENT]
+        for packets in (run.ours, run.theirs)
+    )
+    assert ours.keys() == theirs.keys()
+    far = [rtt for (port, _, _), rtt in ours.items() if int(port) < FIRST_CLIENT]
     assert min(far) >= 2 * scenes.DELAY
 
 
-SYN_OPTIONS = {
-    "max_segment_size": "tcp.options.mss_val",
-    "window_scale": "tcp.options.wscale.shift",
-    "ts_val": "tcp.options.timestamp.tsval",
-    "ts_ecr": "tcp.options.timestamp.tsecr",
-}
 SUBTYPES = "MP_CAPABLE MP_JOIN DSS ADD_ADDR REMOVE_ADDR MP_PRIO MP_FAIL MP_FASTCLOSE MP_TCPRST"
 ECN_NAMES = {"": "", "0": "", "1": "ect1", "2": "ect0", "3": "ce"}  # RFC 3168
-ECN_FIELDS = ("ip.dsfield.ecn", "ipv6.tclass.ecn")
-OTHER_FIELDS = (
-    *("tcp.flags", *ECN_FIELDS, "tcp.options.tfo.request", "tcp.options.tfo.cookie"),
-    *("tcp.options.mptcp.subtype", "tcp.options.sack_le", "tcp.options.sack_re"),
-    "tcp.options.sack_perm",
-)
+COLUMNS = ("max_segment_size", "window_scale", "ts_val", "ts_ecr")
 
 
-def columns_of_packet(row: list[str]) -> tuple[str, ...]:
+def columns_of_packet(packet: Fields) -> tuple[str, ...]:
     """Return what our columns should say, from the fields that tshark prints."""
-    flags, ecn4, ecn6, asks, cookie, subtypes, left, right, permitted = row[-len(OTHER_FIELDS) :]
-    bits = int(flags, 16)
+    mss, scale, ts_val, ts_ecr, asks, cookie, subtypes, left, right, permitted = (
+        packet[name] for name in OPTIONS
+    )
+    bits = int(packet["tcp.flags"], 16)
     named = [name for bit, name in enumerate((*FLAG_NAMES, "AE")) if bits >> bit & 1]
     names = [SUBTYPES.split()[int(number)] for number in subtypes.split(",") if number]
     length = "0" if asks else str(len(cookie) // 2) if cookie else ""
     edges = zip(left.split(","), right.split(","), strict=True)
     return (
-        *row[: -len(OTHER_FIELDS)],
-        *("|".join(named), ECN_NAMES[ecn4 or ecn6], length, ", ".join(names)),
-        ", ".join(f"{one}:{other}" for one, other in edges if one),
+        *(packet["tcp.srcport"], packet["tcp.seq_raw"], packet["tcp.ack_raw"]),
+        *(mss, scale, ts_val, ts_ecr, "|".join(named)),
+        *(ECN_NAMES[packet["ip.dsfield.ecn"] or packet["ipv6.tclass.ecn"]], length),
+        *(", ".join(names), ", ".join(f"{one}:{other}" for one, other in edges if one)),
         "True" if permitted else "",
     )
 
@@ -200,18 +207,14 @@ def columns_of_packet(row: list[str]) -> tuple[str, ...]:
 def columns_of_event(event: Event) -> tuple[str, ...]:
     source = event["remote_port" if event["kind"] == "receive" else "local_port"]
     names = ("flags", "ecn", "fast_open_cookie_length", "mptcp", "sack", "sack_permitted")
-    shown = (source, event["seq"], event["ack"], *(event[name] for name in SYN_OPTIONS))
+    shown = (source, event["seq"], event["ack"], *(event[name] for name in COLUMNS))
     found = (*shown, *(event.get(name) for name in names))
     return tuple("" if value is None or value is False else str(value) for value in found)
 
 
 def test_columns_of_options(run: Run) -> None:
     """As tshark reads them off tcpdump's capture, with ECN's marks; of a retransmission, too."""
-    names = ("tcp.srcport", "tcp.seq_raw", "tcp.ack_raw", *SYN_OPTIONS.values(), *OTHER_FIELDS)
-    wanted = (word for name in names for word in ("-e", name))
-    absolute = ("-o", "tcp.relative_sequence_numbers:FALSE", "-Y", "tcp", "-T", "fields")
-    printed = tshark(run.theirs, *absolute, *wanted)
-    theirs = Counter(columns_of_packet(line.split("\t")) for line in printed.splitlines())
+    theirs = Counter(map(columns_of_packet, run.theirs))
     ours = Counter(columns_of_event(event) for event in run.events if event["segs"] == 1)
     assert ours - theirs == Counter()
     assert any(event["sack"] for event in run.events)
