@@ -3,6 +3,7 @@
 import { clock, drawn, element } from "./dom.js";
 
 const HEIGHT = 110;
+const BELOW = 18; // for the times
 const LEFT = 8;
 
 export function chart({ title, series, lines, text, stacked = false, pick, origin_ms }) {
@@ -50,12 +51,25 @@ export function chart({ title, series, lines, text, stacked = false, pick, origi
         });
         const line = drawn("path", { d: path, class: "line" });
         line.style.stroke = `var(--${color})`;
+        const known = values.map((value, index) => [value, index]).filter(([value]) => value !== null);
+        if (known.length > 1) {
+          const [left, right] = [known[0][1], known.at(-1)[1]].map((index) => x(t[index] + width / 2).toFixed(1));
+          const area = drawn("path", { d: `${path.replace(/h1(?=[LM]|$)/, "")}L${right} ${HEIGHT - 4}L${left} ${HEIGHT - 4}z`, class: "area" });
+          area.style.fill = `var(--${color})`;
+          marks.push(area);
+        }
         marks.push(line);
       }
     }
-    picture.setAttribute("viewBox", `0 0 ${wide} ${HEIGHT}`);
-    picture.setAttribute("height", HEIGHT);
-    picture.replaceChildren(drawn("line", { class: "lane", x1: LEFT, x2: LEFT + room, y1: HEIGHT - 4, y2: HEIGHT - 4 }), ...marks, box, cursor);
+    picture.setAttribute("viewBox", `0 0 ${wide} ${HEIGHT + BELOW}`);
+    picture.setAttribute("height", HEIGHT + BELOW);
+    const times = t.length ? [
+      drawn("text", { x: LEFT, y: HEIGHT + 12 }, clock(first, origin_ms, 1)),
+      drawn("text", { x: LEFT + room, y: HEIGHT + 12, "text-anchor": "end" }, clock(last, origin_ms, 1)),
+    ] : [];
+    picture.replaceChildren(
+      drawn("line", { class: "tick", x1: LEFT, x2: LEFT + room, y1: 8, y2: 8 }),
+      drawn("line", { class: "lane", x1: LEFT, x2: LEFT + room, y1: HEIGHT - 4, y2: HEIGHT - 4 }), ...times, ...marks, box, cursor);
   }
 
   const summary = () => (most ? `up to ${text(most)}` : "none");
@@ -101,5 +115,5 @@ export function chart({ title, series, lines, text, stacked = false, pick, origi
     swatch.style.background = `var(--${color})`;
     return element("li", null, swatch, name);
   }) : []);
-  return element("section", { class: "card" }, element("h2", null, title), frame, said, lines.length > 1 || stacked ? legend : null);
+  return element("section", { class: "card" }, element("div", { class: "card-head" }, element("h2", null, title), said), frame, lines.length > 1 || stacked ? legend : null);
 }

@@ -11,11 +11,22 @@ const CAUSES = [["fast", "again"], ["tlp", "send_queue"], ["rto", "unread"], ["s
 
 export async function overview(page, state) {
   const node = element("div", { class: "cards" });
+  const verdicts = element("div", null, element("p", { class: "quiet" }, "…"));
   let shown = null;
+  let explained = null;
+  let limits = null;
   const draw = async () => {
-    const [answer, explained] = await Promise.all([ask("overview"), ask("explain")]);
+    // What limits connections takes longer: the rest does not wait for it.
+    limits ??= ask("explain").then((found) => {
+      explained = found;
+      limits = null;
+      verdicts.replaceChildren(verdictList(found));
+    }).catch(() => {
+      limits = null;
+    });
+    const answer = await ask("overview");
     const { series } = answer;
-    shown = { ...answer, explained };
+    shown = answer;
     const pick = (moment, until) => page.go(`requests?since=${moment}&until=${until}`);
     const line = (title, lines, text, options) => chart({ title, series, lines, text, pick, origin_ms: page.origin_ms, ...options });
     node.replaceChildren(
@@ -24,7 +35,7 @@ export async function overview(page, state) {
       line("round trip", [["mean", "recv", series.trip_us]], (us) => duration(us * 1000)),
       line("sent again, by cause", CAUSES.map(([name, color]) => [name, color, series.causes[name]]).filter(([, , values]) => values.some(Boolean)), (value) => counted(value, "segment"), { stacked: true }),
       line("failures", [["requests that failed", "again", series.failures], ["connections that failed", "unread", series.failed], ["resets", "send_queue", series.resets]].filter(([, , values]) => values.some(Boolean)), count, { stacked: true }),
-      card("what limits connections", verdictList(explained)),
+      card("what limits connections", verdicts),
       card("slowest requests", list(answer.slowest, (row) => [
         element("b", null, duration(row.took)), element("a", { href: `#/requests/${row.n}` }, row.what), element("span", { class: "quiet" }, clock(row.start, page.origin_ms))])),
       card("connections that lost most", list(answer.repeated, (row) => [
@@ -35,7 +46,7 @@ export async function overview(page, state) {
   };
   page.show("overview", [element("h1", { class: "unseen" }, "Overview"), node], true);
   await draw();
-  return { changed: () => draw().catch(() => {}), exported: async () => ({ name: "overview", rows: rowsOf(shown.series), data: shown }) };
+  return { changed: () => draw().catch(() => {}), exported: async () => ({ name: "overview", rows: rowsOf(shown.series), data: { ...shown, explained: explained ?? (await ask("explain")) } }) };
 }
 
 // The charts as a table: a row for each stretch of time.
