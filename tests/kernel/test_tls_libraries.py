@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -128,18 +129,20 @@ def test_a_hello_of_a_library_that_was_not_known(
         listener.listen()
         with client(netns, libraries) as process:
             assert process.stdin
+            assert process.stdout
             process.stdin.write(LINE)
             process.stdin.flush()
             plain, _ = listener.accept()
             assert plain.recv(1, socket.MSG_PEEK)  # the hello
             deadline = time.monotonic() + PATIENCE
-            while not any(
-                each.name.startswith(f"{libraries}/") for each in tracing.libraries.hooked
-            ):
+            awaited = str(libraries / Path(linked("libssl")).name)
+            while awaited not in {each.name for each in tracing.libraries.hooked}:
                 assert time.monotonic() < deadline
                 time.sleep(0.001)
             with context.wrap_socket(plain, server_side=True) as session:
                 assert session.recv(100) == LINE
+                session.sendall(LINE)
+                assert process.stdout.readline() == LINE  # so it has returned from its write
         tracing.stop()
         events: list[Event] = []
         while len(batch := tracing.drain()):
@@ -229,10 +232,18 @@ def test_memory_that_is_not_the_librarys(netns: Netns, tmp_path: Path) -> None:
             assert answer == "enil"
             return int(port)
 
+        sent: dict[int, set[tuple[int, int]]] = defaultdict(set)  # by port: seq, bytes
+        carried: dict[int, tuple[int, int]] = {}
+
         def seen() -> dict[int, str]:
             """Read what has come; return the source of each port."""
-            events = [event for event in tracing.read() if event.kind == "tls_send"]
-            return {e["local_port"]: e["socket_source"] for e in events if e.pid == client.pid}
+            events = [event for event in tracing.read() if event.pid == client.pid]
+            for event in events:
+                if event.kind == "send":
+                    sent[event.local_port].add((event["seq"], event.bytes))
+            written = [event for event in events if event.kind == "tls_send"]
+            carried.update({e.local_port: (e["seq"], e["encrypted_bytes"]) for e in written})
+            return {e.local_port: e["socket_source"] for e in written}
 
         first, found = ask(), seen()
         deadline = time.monotonic() + PATIENCE
@@ -246,6 +257,10 @@ def test_memory_that_is_not_the_librarys(netns: Netns, tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             found |= seen()
         assert {found[port] for port in ports} == {"ciphertext"}
+        for port in ports:  # which sends what is encrypted with a call of its own
+            while carried[port] not in sent[port]:
+                assert time.monotonic() < deadline
+                seen()
         client.communicate("\n")
 
 
