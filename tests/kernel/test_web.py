@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.browser import chromium
 from tests.support.netns import Netns, namespace
 from tests.support.nginx import nginx
 from tests.support.serving import serving
@@ -86,6 +87,38 @@ def test_requests_are_there_while_they_are_made(tmp_path: Path) -> None:
             load(netns)
             for viewer in viewers:
                 check(viewer)
+        finally:
+            process.terminate()
+        assert process.wait(60) == 0
+
+
+@pytest.mark.browser
+def test_two_browsers_follow_what_happens(tmp_path: Path) -> None:
+    """Neither is loaded again; one only looks at what failed."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with namespace() as netns, nginx(netns, tmp_path):
+        command = [TCPRISM, "web", "--netns", netns.path]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert process.stdout
+        try:
+            url = process.stdout.readline().strip()
+            with chromium() as browser:
+                pages = [browser.new_context().new_page() for _ in range(2)]
+                for page, query in zip(pages, ("", "?filter=failed"), strict=True):
+                    page.goto(f"{url}#/requests{query}")
+                    page.wait_for_selector(".grid .none")
+                netns.run("ab", "-q", "-n", "30", "http://127.0.0.1:8080/broken")
+                load(netns)
+                for page, text in zip(pages, ("330", "30 of 330"), strict=True):
+                    status = page.locator("[role=status]")
+                    playwright.expect(status).to_have_text(text, timeout=60_000)
+                    assert page.locator(".body .row .split span").count()
+                    counted = page.locator("#health summary")
+                    playwright.expect(counted).to_contain_text("330 requests", timeout=60_000)
+        except LookupError as error:
+            pytest.skip(str(error))
         finally:
             process.terminate()
         assert process.wait(60) == 0
