@@ -20,6 +20,7 @@ from tcprism.events.ledger import Ledger
 from tcprism.events.requests import NEEDS, PAYLOAD, READS
 from tcprism.filters import Criteria
 from tcprism.pipeline import Flow, account, flow
+from tcprism.recording.encryption import use_identity
 from tcprism.recording.framing import DEFAULT_MEMORY
 from tcprism.recording.reader import Recording
 from tcprism.recording.selection import Selection
@@ -97,12 +98,16 @@ def open(  # what builtins.open is for files
     kinds: Iterable[str] | None = None,
     filters: Filter | None = None,
     max_memory: int = DEFAULT_MEMORY,
+    identity: str | os.PathLike[str] | None = None,
 ) -> Recording:
     """Open a recording: a file, a directory of files, or "-" for standard input.
 
     `kinds` and `filters` choose events; None takes all. Reading takes at most `max_memory` bytes.
-    Raises RecordingError and UsageError.
+    `identity` is a file with the key to an encrypted recording. Raises RecordingError and
+    UsageError.
     """
+    if identity is not None:
+        use_identity(_text(identity))
     chosen = None if kinds is None else _checked(kinds)
     select = Selection((filters or Filter()).recorded(), chosen)
     return Recording(_text(path), select, memory=max_memory)

@@ -42,20 +42,23 @@ def _found(*contents: bytes) -> list[str]:
     return [name for name, each in SECRETS.items() if any(each.encode() in c for c in contents)]
 
 
-def _payloads(folder: Path) -> bytes:
-    return b"".join(event.payload or b"" for event in tcprism.open(folder))
+def _payloads(folder: Path, key: Path | None = None) -> bytes:
+    return b"".join(event.payload or b"" for event in tcprism.open(folder, identity=key))
 
 
 def test_every_way_out_of_serve(netns: Netns, tmp_path: Path) -> None:
     if not shutil.which("curl"):
         pytest.skip("needs curl")
-    place, plain = tmp_path / "recordings", tmp_path / "plain"
+    place, plain, key = (tmp_path / name for name in ("recordings", "plain", "key"))
+    identity = pytest.importorskip("pyrage").x25519.Identity.generate()
+    key.write_text(str(identity))
     with (
         collecting() as collector,
         nginx(netns, tmp_path),
         serving("--requests", "--record", str(plain), "--no-redact", "--netns", netns.path) as bare,
         serving(
-            "--requests", "--record", str(place), "--otlp", collector.url, "--netns", netns.path
+            *("--requests", "--record", str(place), "--encrypt-to", str(identity.to_public())),
+            *("--otlp", collector.url, "--netns", netns.path),
         ) as server,
     ):
         _ask(netns)
@@ -71,7 +74,13 @@ def test_every_way_out_of_serve(netns: Netns, tmp_path: Path) -> None:
     pushed = repr((collector.metrics, collector.resource)).encode()
     assert b"http.server.request.duration" in pushed
     files = [path.read_bytes() for path in folder.iterdir()]
+    assert all(b"/hello/" not in content for content in files)  # and nothing else can be read
+    assert b"/hello/" in _payloads(folder, key)
     page = tmp_path / "report.html"
-    subprocess.run([TCPRISM, "report", str(folder), "--output", str(page)], check=True)
+    subprocess.run(
+        [TCPRISM, "report", str(folder), "--output", str(page), "--identity", str(key)], check=True
+    )
     assert b"/hello/" in page.read_bytes()
-    assert not _found(text, exemplars, pushed, said, *files, _payloads(folder), page.read_bytes())
+    assert not _found(
+        text, exemplars, pushed, said, *files, _payloads(folder, key), page.read_bytes()
+    )

@@ -100,13 +100,39 @@ def kinds_option(default: str) -> Callable[[Command], Command]:
     )
 
 
-memory_option = click.option(
+def _use_identity(_: click.Context, __: click.Parameter, path: str | None) -> None:
+    if path is not None:
+        from tcprism.recording.encryption import use_identity
+
+        use_identity(path)
+
+
+_identity_option = click.option(
+    "--identity",
+    metavar="FILE",
+    expose_value=False,
+    callback=_use_identity,
+    help="The key to an encrypted recording, as age-keygen writes it.",
+)
+encrypt_option = click.option(
+    "--encrypt-to",
+    multiple=True,
+    metavar="KEY",
+    help="Encrypt the recording to this public key of age's or SSH's; may be given again.",
+)
+_memory_option = click.option(
     "--max-memory",
     default="1G",
     show_default=True,
     metavar="SIZE",
     help="Memory for reading a recording; one that needs more is refused.",
 )
+
+
+def memory_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of all commands that read recordings."""
+    return _memory_option(_identity_option(function))
+
 
 _SELECTION_OPTIONS = (
     *_FILTER_OPTIONS,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 from tcprism.errors import UsageError
 from tcprism.events.ledger import Ledger
@@ -53,6 +53,16 @@ def opened(path: Path | None) -> Iterator[BinaryIO]:
 def create(path: Path) -> BinaryIO:
     """Create a file that its owner alone may read, or replace one. Raises OutputError."""
     return io.BufferedWriter(_private(path))
+
+
+def encrypting(keys: Sequence[str]) -> Callable[[Path], BinaryIO]:
+    """Return what creates a file, encrypted if there are keys. Raises UsageError, ExtraMissing."""
+    if not keys:
+        return create
+    from tcprism.recording.encryption import Encrypted, recipients
+
+    to = recipients(keys)
+    return lambda path: cast(BinaryIO, Encrypted(create(path), to))
 
 
 def _private(path: Path) -> PrivateFile:

@@ -11,7 +11,7 @@ import click
 
 from tcprism.cli import options
 from tcprism.cli.command import Command
-from tcprism.cli.output import create, print_ledger
+from tcprism.cli.output import encrypting, print_ledger
 from tcprism.cli.session import Limits, Stop, run, started
 from tcprism.cli.tls_options import tls_option, with_tls
 from tcprism.cli.trace import announce
@@ -29,7 +29,7 @@ from tcprism.events.kinds import NAMED_KINDS
 from tcprism.events.ledger import Ledger
 from tcprism.events.optional import pyarrow
 from tcprism.pipeline import account
-from tcprism.recording.files import Files, Limit
+from tcprism.recording.files import Create, Files, Limit
 from tcprism.sinks import Sink
 from tcprism.sources import Source
 from tcprism.sources.request import Request
@@ -65,6 +65,7 @@ It holds payload, so only the owner of the file can read it."""
     "--rotate", metavar="BYTES", help="Start a new file at this size; FILE is a directory."
 )
 @click.option("--keep", type=click.IntRange(1), metavar="N", help="Keep only the latest N files.")
+@options.encrypt_option
 @tls_option
 @options.count_option
 @options.duration_option
@@ -75,11 +76,12 @@ def command(**given: Any) -> None:
     pyarrow()  # what is missing is said before anything is started
     arguments: tuple[str, ...] = given.pop("command")
     limit = _limit(given)
+    make = _encrypting(given)
     texts = options.filter_texts(dict(given))
     request = _request(given)
     with started(arguments, given["verbose"]) as child:
         chosen = options.to_filter(given, child.pid if child else None)
-        status = _record(Request(filter=chosen, **request), given, texts, limit, child)
+        status = _record(Request(filter=chosen, **request), given, texts, limit, make, child)
     sys.exit(status)
 
 
@@ -92,6 +94,14 @@ def _limit(given: dict[str, Any]) -> Limit:
     if sizes["rotate"] and given["output"] == "-":
         raise UsageError("--rotate needs a place for its files: give --output a name")
     return Limit(keep=keep, **sizes)
+
+
+def _encrypting(given: dict[str, Any]) -> Create:
+    """Return what makes files."""
+    keys = given.pop("encrypt_to")
+    if keys and given["output"] == "-":
+        raise UsageError("--encrypt-to needs a place for its file: give --output a name")
+    return encrypting(keys)
 
 
 def _request(given: dict[str, Any]) -> dict[str, Any]:
@@ -110,6 +120,7 @@ def _record(
     given: dict[str, Any],
     texts: dict[str, tuple[str, ...]],
     limit: Limit,
+    make: Create,
     child: Command | None,
 ) -> int:
     with ExitStack() as stack:
@@ -120,7 +131,7 @@ def _record(
         path = options.parse_output(given["output"])
         pipe = None if path else sys.stdout.buffer
         stop = stack.enter_context(Stop(Limits(given["count"], given["duration"]), pipe, child))
-        files = Files(path, texts, limit, create, sys.stdout.buffer, stop.enough)
+        files = Files(path, texts, limit, make, sys.stdout.buffer, stop.enough)
         sinks: list[Sink] = [files]
         if sys.stderr.isatty():
             sinks.append(Progress(files))

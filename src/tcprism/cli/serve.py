@@ -13,7 +13,7 @@ from tcprism.cli import options
 from tcprism.cli.clickhouse import clickhouse_option, credentials_option
 from tcprism.cli.configuration import config_option
 from tcprism.cli.fleet_sink import fleet_of, spool_options
-from tcprism.cli.output import create, print_ledger
+from tcprism.cli.output import encrypting, print_ledger
 from tcprism.cli.serving import (
     PROMETHEUS,
     WEB,
@@ -92,6 +92,7 @@ privileges."""
     metavar="BYTES",
     help="Size of all recordings there; the oldest are deleted.",
 )
+@options.encrypt_option
 @click.option(
     "--requests/--no-requests",
     default=False,
@@ -139,6 +140,7 @@ def command(**given: Any) -> None:
     if not (address or url or record or web or given["clickhouse"]):
         raise UsageError("nothing would come of it: give --prometheus ADDRESS:PORT or --record DIR")
     overhead = parse_overhead(given.pop("max_overhead"))
+    make = encrypting(given.pop("encrypt_to"))
     user = find_user(given.pop("user"), bool(record or given["spool"]))
     fleet = fleet_of(given, user)
     place = None if record is None else Place(record, keep, options.filter_texts(dict(given)), user)
@@ -156,7 +158,7 @@ def command(**given: Any) -> None:
     )
     sinks: list[Sink] = [metrics, watchdog, Notify(watchdog.well)]
     if place:
-        sinks.append(place.sink(create))
+        sinks.append(place.sink(make))
     if fleet:
         sinks.append(fleet.sink)
     if url:

@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -16,6 +17,7 @@ from tcprism.events.escape import escape_text
 from tcprism.events.ledger import Ledger
 from tcprism.events.optional import load_plugins, pyarrow
 from tcprism.events.registration import GROUP
+from tcprism.recording.encryption import decrypted
 from tcprism.recording.framing import DEFAULT_MEMORY, LIFT, Framed
 from tcprism.recording.names import NameBook
 from tcprism.recording.notes import (
@@ -48,9 +50,16 @@ class _Source:
 
     def open(self) -> BinaryIO:
         try:
-            return self.path.open("rb") if self.path else io.BufferedReader(_Pipe(os.dup(0), "rb"))
+            file = self.path.open("rb") if self.path else io.BufferedReader(_Pipe(os.dup(0), "rb"))
+            return decrypted(file, partial(self._again, file))
+        except RecordingError as error:
+            raise RecordingError(f"cannot read {self.name}: {error}") from error
         except OSError as error:
             raise RecordingError(f"cannot read {self.name}: {error.strerror}") from error
+
+    def _again(self, file: BinaryIO) -> BinaryIO:
+        """Return the file from its beginning: a pipe has that once."""
+        return self.path.open("rb") if self.path else file
 
 
 class _Pipe(io.FileIO):
