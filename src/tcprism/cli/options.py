@@ -129,9 +129,9 @@ _memory_option = click.option(
 )
 
 
-def memory_option(function: Callable[..., Any]) -> Callable[..., Any]:
+def memory_option(command: Command) -> Command:
     """Add the options of all commands that read recordings."""
-    return _memory_option(_identity_option(function))
+    return _memory_option(_identity_option(command))
 
 
 _SELECTION_OPTIONS = (
