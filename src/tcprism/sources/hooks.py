@@ -62,6 +62,7 @@ class Hooks:
         self._late: list[Program] = []
         self._left_out: list[_LeftOut] = []
         self._resting: list[Program] = []
+        self._refused: list[str] = []
         self._trampolines_go_back_on = False
         self._since_ns = 0
         self.libraries: TlsLibraries | None = None
@@ -274,7 +275,13 @@ class Hooks:
             message_sampling=effort.message_sampling,
             segment_sampling=effort.segment_sampling,
         )
-        self._put_on(self._object, woken)
+        self._refused = []
+        for program in woken:
+            try:
+                self._put_on(self._object, [program])
+            except LoadError:  # tried again with the next effort
+                self._resting.append(program)
+                self._refused.append(program.name)
 
     def _may_rest(self, program: Program, effort: Effort) -> bool:
         """Tell whether a program is to be off that can be put on again without privileges.
@@ -299,11 +306,14 @@ class Hooks:
     def unshown(self) -> Account:
         """Say what happened that the hooks in use cannot show."""
         hooks = (choice.hook for choice in self.choices if choice.probe is message.PROBE)
+        remarks: tuple[str, ...] = ()
+        if self._refused:
+            remarks = (f"hooks that were off cannot go on again: {', '.join(self._refused)}",)
         blind = any(hook and hook.mechanism != "tracepoint" for hook in hooks)
         wanted = {*self._request.kinds} & {*message.PROBE.kinds}
         if blind and wanted and self._object.count("mptcp_connections"):
-            return Account(remarks=(_MPTCP,))
-        return Account()
+            remarks = (*remarks, _MPTCP)
+        return Account(remarks=remarks)
 
     def missed(self) -> Counter[str]:
         """Return, per kind, the runs that the kernel skipped as the program was already running."""
