@@ -25,6 +25,7 @@ MODULES = {
     "serve": "serve",
     "soak": "soak",
     "page": "page",
+    "fleet": "fleet",
     "tls": "tls",
 }
 

@@ -212,6 +212,21 @@ def test_queries(run: Run) -> None:
     assert row == {"n": 4 * REQUESTS}
 
 
+def test_requests_of_all_hosts_are_shown(run: Run) -> None:
+    command = [TCPRISM, "requests", "--clickhouse", run.engine.url, "--by", "server"]
+    result = subprocess.run(
+        [*command, "--count", str(4 * REQUESTS), "--status", "404,200", "--port", "8080"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    lines = result.stdout.splitlines()
+    assert len(lines) == 1 + 4 * REQUESTS
+    assert sum(" alpha " in line for line in lines) == 2 * REQUESTS
+    assert sum(" beta " in line for line in lines) == 2 * REQUESTS
+
+
 def test_all_built_in_queries_run(run: Run) -> None:
     listed = subprocess.run(
         [TCPRISM, "query", "--clickhouse", run.engine.url, "--list"],

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import generate_fleet
+from tcprism.diagnosis.fleet_feed import Fleet
 from tcprism.errors import MachineError, ServerError, UsageError
 from tcprism.events import Batch, Part
 from tcprism.events.facts import Facts
 from tcprism.events.ledger import Entry, Ledger
-from tcprism.fleet import schema
+from tcprism.filter_texts import parse_recorded
+from tcprism.fleet import schema, tail
 from tcprism.fleet import sink as sinks
 from tcprism.fleet.address import Address, Credentials, credentials
 from tcprism.fleet.outbox import Outbox, Spool
@@ -22,6 +27,9 @@ from tcprism.fleet.server import Server
 from tcprism.fleet.setup import initialise
 from tcprism.fleet.sink import ClickHouse
 from tcprism.fleet.tables import OF_FAMILY
+from tcprism.tui.model import Model
+from tcprism.tui.plain import json_line, table_text
+from tcprism.tui.plain_requests import requests_json
 from tests.support.clickhouse import ClickHouse as Engine
 from tests.support.clickhouse import clickhouse
 from tests.unit import records
@@ -184,13 +192,17 @@ WRITER = Credentials("writer", "secret")
 def _fill(sink: ClickHouse, *parts: Part) -> None:
     sink.open(FACTS)
     for part in parts:
-        sink.write(Batch([part], NOW * 10**9))
+        sink.write(_batch(part))
         sink._flush()
     sink.account(Ledger((Entry.of_stage("request", 3, dropped=1),)))
 
 
+def _batch(part: Part) -> Batch:
+    return Batch([part], NOW * 10**9)
+
+
 def _fill_more(sink: ClickHouse, part: Part) -> None:
-    sink.write(Batch([part], NOW * 10**9))
+    sink.write(_batch(part))
     sink._flush()
 
 
@@ -229,6 +241,74 @@ def test_every_value_arrives(engine: Engine, database: Address) -> None:
     kept = engine.rows("SELECT counter, count FROM ledger ORDER BY 1", database.database)
     assert kept == [("map_full", 1), ("received", 3), ("seen", 4), ("submitted", 3)]
     assert _count(engine, database, "hosts") == 2
+
+
+SHIFTED = ("ts_ns", "start_ts_ns", "socket", "inode", "cgroup_id")
+
+
+@pytest.mark.usefixtures("recent")
+def test_rows_become_events_again(engine: Engine, database: Address) -> None:
+    list(initialise(database, WRITER))
+    server = Server(database, WRITER)
+    sink = ClickHouse(server, Outbox())
+    ends = {"local_ip": "10.0.0.1", "local_port": 5, "remote_ip": "fd00::1", "remote_port": 80}
+    fields = {**ends, "ts_ns": 5, "socket": 7, "pid": 3, "comm": b"a\\b\n", "cgroup_id": 9}
+    requests = records.requests(
+        {**fields, "start_ts_ns": 2, "request_ns": 3, "request_state": 2, "server_comm": b"db"},
+        {**ends, "request_ns": 2**64 - 1, "view": 3, "waiting_for": 1, "failed": 1},
+    )
+    named = np.ma.MaskedArray(np.array(["GET", ""], object), [False, True])
+    requests = requests.derive(method=named)
+    snapshots = records.snapshots({**fields, "inode": 11, "state": 1, "ca_state": 4}, {"state": 10})
+    _fill(sink, requests, snapshots)
+    sink.close()
+    found = [tail.Requests(server).read(), tail.Snapshots(server).take()]
+    for part, back in zip((requests, snapshots), found, strict=True):
+        before, after = ([event.as_dict() for event in batch] for batch in (_batch(part), back))
+        assert len(before) == len(after) == 2
+        for one, other in zip(before, after, strict=True):
+            assert {k: v for k, v in other.items() if k not in SHIFTED} == {
+                k: v for k, v in one.items() if k not in SHIFTED
+            }
+    (request,) = found[0].parts
+    assert request.derived["host"].tolist() == ["one", "one"]
+    assert (request.rows["ts_ns"] - request.rows["start_ts_ns"]).tolist() == [0, 3]
+
+
+@pytest.mark.usefixtures("recent")
+def test_the_screens_show_all_hosts(engine: Engine, database: Address) -> None:
+    list(initialise(database, WRITER))
+    server = Server(database, WRITER)
+    for host in ("one", "two"):
+        sink = ClickHouse(server, Outbox())
+        sink.open(replace(FACTS, host=host))
+        seen = {"local_ip": "10.0.0.1", "local_port": 5, "pid": 3, "comm": b"db", "inode": 11}
+        sink.write(_batch(records.snapshots({**seen, "state": 1})))
+        sink.write(_batch(records.requests({"request_ns": 5, "start_ts_ns": 1})))
+        sink.close()
+    feed = Fleet(Server(database, WRITER), parse_recorded({"port": ("5",)}))
+    model = Model(feed, "out")
+    model.table = feed.table(None)
+    told = json.loads("".join(json_line(model)))["connections"]
+    assert sorted(each["host"] for each in told) == ["one", "two"]
+    assert {each["inode"] % 2**32 for each in told} == {11}
+    text = "\n".join(table_text(model))
+    assert "db[3]@one" in text
+    assert "db[3]@two" in text
+    feed = Fleet(Server(database, WRITER), parse_recorded({}))
+    model = Model(feed, "out")
+    model.requests()
+    model.add_events(feed.events())
+    (route,) = json.loads("".join(requests_json(model)))["routes"]
+    assert route["count"] == 2
+    assert feed.table(None) is not None
+    feed.close()
+
+
+@pytest.fixture
+def recent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at rows that have just come."""
+    monkeypatch.setattr(tail, "BEHIND", 0)
 
 
 def _losses(first: int, count: int) -> Part:

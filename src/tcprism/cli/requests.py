@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 import click
 
 from tcprism.cli import options
+from tcprism.cli.clickhouse import clickhouse_option, credentials_option
+from tcprism.cli.fleet_requests import show
 from tcprism.cli.output import make_sink, wants_color
 from tcprism.cli.presets import REQUESTS, request_sinks
 from tcprism.cli.session import started
@@ -43,6 +45,8 @@ Examples:
   tcprism requests --pending --duration 5          also those without a response after 5 seconds
   tcprism requests --where "method = 'POST' and response_bytes > 1e6"
   tcprism requests --format json -- curl http://host/
+  tcprism requests --clickhouse http://127.0.0.1:8123 --slower 100ms
+                                                   slow ones of all hosts of a fleet
 
 The protocol is told by the bytes, never by the port. Values (query strings, literals, arguments)
 are shown as ? unless --show-values is given. docs/requests.md explains the columns and the split
@@ -101,6 +105,10 @@ class _Command(click.Command):
     metavar="FORMAT",
     help="text, json, csv, arrow, parquet, or an installed format.",
 )
+@clickhouse_option(
+    "Show the requests of all hosts of a fleet, of the last minute and as they come."
+)
+@credentials_option
 @options.output_option
 @options.count_option
 @options.duration_option
@@ -110,6 +118,10 @@ class _Command(click.Command):
 def command(**given: Any) -> None:
     """Show each request as its response ends: how long it took, and where the time went."""
     stages = _stages(given)
+    if given["clickhouse"]:
+        options.parse_duration(given["duration"])
+        show(given, stages[1:])
+        return
     preset = replace(REQUESTS, stages=lambda: stages, make=_sinks)
     options.parse_duration(given["duration"])
     tracing = {"payload": options.parse_payload(given.pop("payload")), **parse_tracing(given)}

@@ -14,6 +14,7 @@ import click
 
 from tcprism import interrupts
 from tcprism.cli import options
+from tcprism.cli.clickhouse import clickhouse_option, credentials_option, reached
 from tcprism.cli.output import silence
 from tcprism.cli.recordings import print_trouble
 from tcprism.cli.session import Limits, Stop
@@ -44,6 +45,8 @@ Examples:
   tcprism top --format json              one JSON object per second
   tcprism top --view requests --plain    requests without a response, and routes
   tcprism top run.tcpr                   a recording, with a timeline
+  tcprism top --clickhouse http://127.0.0.1:8123 --view requests
+                                         all hosts of a fleet
 
 Rates and totals come from the kernel's own counters, so watching costs the connections nothing.
 Hooks are attached only while a view shows events. See docs/top.md."""
@@ -63,6 +66,8 @@ Hooks are attached only while a view shows events. See docs/top.md."""
     help="Column to sort by.",
 )
 @tls_option
+@clickhouse_option("Show all hosts of a fleet: every ten seconds, as they insert.")
+@credentials_option
 @click.option(
     "--view",
     type=click.Choice([*_PRINTERS]),
@@ -104,9 +109,21 @@ def open_recording(given: dict[str, Any]) -> Recording | None:
 
 def open_feed(recording: Recording | None, given: dict[str, Any], interval: float) -> Feed:
     """Return what is to be shown: a recording, or this machine."""
+    if given["clickhouse"]:
+        return _fleet(given)
     if recording is None:
         return Live(options.to_filter(given), given["tls"])
     return Recorded(recording, interval, recording.memory // 2)
+
+
+def _fleet(given: dict[str, Any]) -> Feed:
+    from tcprism.diagnosis.fleet_feed import Fleet
+    from tcprism.fleet.server import Server
+
+    if given["file"]:
+        raise UsageError("give either a recording or --clickhouse URL")
+    server = Server(*reached(given["clickhouse"], given["credentials"]))
+    return Fleet(server, parse_recorded(options.filter_texts(given), given.pop("follow")))
 
 
 def parse_interval(text: str) -> float:

@@ -15,6 +15,7 @@ from tcprism.diagnosis.table import HISTORY, Table
 from tcprism.events import Part
 from tcprism.events.columns import BY_NAME
 from tcprism.events.names import endpoint
+from tcprism.events.part import HOST
 from tcprism.events.scopes import shown
 from tcprism.events.units import known_duration, percent, rate_text, size, sparkline
 
@@ -47,9 +48,12 @@ class Column:
 
 
 def owners(part: Part) -> list[str]:
-    """Return each record's process, as in curl[812]."""
+    """Return each record's process, as in curl[812], or curl[812]@web1 where hosts are told."""
     names, pids = (BY_NAME[name].to_list(part) for name in ("comm", "pid"))
-    return ["-" if pid is None else f"{name}[{pid}]" for name, pid in zip(names, pids, strict=True)]
+    found = ["-" if p is None else f"{name}[{p}]" for name, p in zip(names, pids, strict=True)]
+    if (hosts := part.derived.get(HOST)) is None:
+        return found
+    return [f"{owner}@{host}" for owner, host in zip(found, hosts.tolist(), strict=True)]
 
 
 def ends(part: Part, end: str) -> list[str]:

@@ -30,7 +30,9 @@ MOST_EVENTS = 1_000_000
 
 
 class Feed(Protocol):
-    """What the screens ask for."""
+    """What the screens ask for. With `has_requests`, they are among its events already."""
+
+    has_requests: bool
 
     @property
     def filters(self) -> Criteria:
@@ -94,6 +96,8 @@ class Live:
 
     With `tls`, the plaintext of messages is among them.
     """
+
+    has_requests = False
 
     def __init__(self, chosen: Criteria, tls: bool = False) -> None:
         self.filters = chosen
@@ -170,6 +174,8 @@ class Recorded:
     It holds the last MOST_EVENTS events, or what fits into `memory` bytes; `forgotten` counts those
     before.
     """
+
+    has_requests = False
 
     def __init__(
         self, recording: Readable, interval: float, memory: int = DEFAULT_MEMORY // 2

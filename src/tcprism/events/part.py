@@ -13,6 +13,8 @@ from tcprism.events._wire import EventKind
 from tcprism.events.context import Context
 from tcprism.events.kinds import NUMBERS, REGISTERED, family_of
 
+HOST = "host"  # a derived column of records that come from several machines
+
 Rows = NDArray[np.void]
 Derived = Mapping[str, "np.ma.MaskedArray[Any, Any]"]
 

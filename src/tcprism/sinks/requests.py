@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from tcprism.events import Part
 from tcprism.events.names import endpoint, process
+from tcprism.events.part import HOST
 from tcprism.events.requests import SPLIT, asked
 from tcprism.events.units import duration, size
 from tcprism.sinks.lines import LineSink, TimeOfDay
@@ -24,12 +25,18 @@ _REMEMBERED = 4_096  # texts of what comes again and again: ends, routes, sizes
 
 
 class RequestLines(LineSink):
-    """Writes a line for each request to a binary file. With `color`, failed ones stand out."""
+    """Writes a line for each request to a binary file. With `color`, failed ones stand out.
+
+    With `hosts`, each says which host saw it.
+    """
 
     header = HEADER
 
-    def __init__(self, file: BinaryIO, *, color: bool) -> None:
+    def __init__(self, file: BinaryIO, *, color: bool, hosts: bool = False) -> None:
         super().__init__(file)
+        if hosts:
+            self.header = f"{HEADER[:16]}{'host':<12} {HEADER[16:]}"
+        self._hosts = hosts
         self._color = color
         self._time = TimeOfDay()
 
@@ -37,6 +44,8 @@ class RequestLines(LineSink):
         """Return the lines of a part's events."""
         line = self._time.begin(part.rows["ts_ns"], clock_offset_ns)
         line.text(" ")
+        if self._hosts:
+            line.texts(f"{host:<12} " for host in part.derived[HOST].tolist())
         line.texts(each(_ends, part))
         line.text(" ")
         line.texts(each(_numbers, part))

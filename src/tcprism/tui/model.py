@@ -103,7 +103,7 @@ class Model:
         Raises ExtraMissing.
         """
         if self._requests is None:
-            requests = RequestHistory()
+            requests = RequestHistory(self.feed.has_requests)
             for batch in self._book.batches():
                 requests.add(batch)
             self._requests = requests

@@ -13,6 +13,7 @@ from tcprism.diagnosis.connections import Column, shown_columns
 from tcprism.diagnosis.rules import LABELS, limits
 from tcprism.events.batch import time_texts
 from tcprism.events.columns import columns_of
+from tcprism.events.part import HOST
 from tcprism.tui.layout import fitted, printable, shortened
 from tcprism.tui.model import Model
 
@@ -54,6 +55,8 @@ def json_line(model: Model) -> Iterator[str]:
     part = table.part.take(places)
     names = [c for c in columns_of("snapshot") if c.name not in _NOT_OF_A_STATE]
     values = {column.name: column.to_list(part) for column in names}
+    if (hosts := part.derived.get(HOST)) is not None:
+        values["host"] = hosts.tolist()
     values["holders"] = table.holders[places].tolist()
     values["rate_out"] = _numbers(table.rate_out[places])
     values["rate_in"] = _numbers(table.rate_in[places])
