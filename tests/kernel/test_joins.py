@@ -36,6 +36,7 @@ class Run:
     """What one run told, and where its capture is."""
 
     events: list[Event]
+    shown: list[Event]  # by `retransmits --acks`
     capture: Path
 
     def again(self, port: int) -> list[Event]:
@@ -69,16 +70,18 @@ def lost(tmp_path_factory: pytest.TempPathFactory) -> Run:
     directory = tmp_path_factory.mktemp("joins")
     with wired() as wire:
         wire.client.configure("net/ipv4/tcp_early_retrans", "0")  # no tail loss probe between
-        arguments = ("--kinds", "send,retransmit,receive", "--options", "--netns", wire.client.path)
+        netns = ("--netns", wire.client.path)
+        arguments = ("--kinds", "send,retransmit,receive", "--options", *netns)
         with (
             tracing(directory / "events", *arguments) as tracer,
+            tracing(directory / "shown", *netns, "--acks", view="retransmits") as shown,
             capturing(wire.client, "veth0", directory / "pcap", wire.server_addresses[4]),
         ):
             for port, (rule, sizes) in LOST.items():
                 converse(wire, port, rule, sizes)
             converse(wire, WHOLE, deliver, [20 * SEGMENT])
             wire.await_closed()
-    return Run(tracer.events, directory / "pcap")
+    return Run(tracer.events, shown.events, directory / "pcap")
 
 
 def sacked(frame: Frame) -> list[tuple[int, int]]:
@@ -112,6 +115,14 @@ def test_the_acks_that_caused_a_fast_retransmission(lost: Run, port: int) -> Non
     sacks = [e["ts_ns"] for e in received if e["sack"] and e["ts_ns"] <= event["ts_ns"]]
     first, last = event["duplicate_ack_first_ts_ns"], event["duplicate_ack_last_ts_ns"]
     assert (first, last) == (min(sacks), max(sacks))
+
+
+def test_retransmits_shows_them_alone(lost: Run) -> None:
+    names = ("remote_port", "seq", "cause", "duplicate_acks", "sack_blocks")
+    again = [e for e in lost.events if e["kind"] == "retransmit"]
+    assert [[e[name] for name in names] for e in lost.shown] == [
+        [e[name] for name in names] for e in again
+    ]
 
 
 def test_no_cause_where_none_was_lost(lost: Run) -> None:

@@ -128,6 +128,8 @@ def doubts(found: Explanation) -> Iterator[str]:
             f"too much at once: requests were not read off {counted(found.skipped, 'event')},"
             " so none is named as pending (a filter helps)"
         )
+    if not found.segments:
+        yield "too many segments at once: what they prove is not told (a filter helps)"
     if found.lost:
         yield f"missing: {counted(found.lost, 'event')}, and what they would have proven"
 

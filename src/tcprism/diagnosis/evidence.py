@@ -47,6 +47,7 @@ LOSS = np.dtype(
         ("ends", np.uint64),
         ("reason", np.uint16),  # a place in Evidence.reasons
         ("payload_or_syn", np.bool_),
+        ("duplicate_acks", np.uint32),  # that caused it, 0: not known
         *((name, RECORDS["loss"][name]) for name in _COPIED),
     ]
 )
@@ -111,6 +112,8 @@ class Evidence:
         for name in _COPIED:
             rows[name] = part.rows[name]
         rows["payload_or_syn"] = (part.rows["bytes"] > 0) | (part.rows["flags"] & TcpFlag.SYN != 0)
+        if (acks := part.derived.get("duplicate_acks")) is not None:
+            rows["duplicate_acks"] = acks.filled(0)
         rows["reason"] = list(map(self._reason, BY_NAME["reason"].to_list(part)))
         self._losses.append(rows)
         if sum(map(len, self._losses)) > 2 * LOSSES_MAX:

@@ -41,7 +41,8 @@ class Explanation:
     events that the verdicts could not use: lost in a ring, or beyond the memory limit. `trouble`
     and `damaged` are those of the `Recording`. `servers` has, of each process that waits for a slow
     peer and asks several servers, what it asked each of them for; the one that took longest first.
-    `skipped` counts events that requests were not read off, because they were too many at once.
+    `skipped` counts events that requests were not read off, because they were too many at once;
+    `segments` is False if those were too many to prove anything by.
     """
 
     connections: tuple[Explained, ...]
@@ -54,6 +55,7 @@ class Explanation:
     damaged: bool = False
     servers: tuple[tuple[Server, ...], ...] = ()
     skipped: int = 0
+    segments: bool = True
 
     def __iter__(self) -> Iterator[Explained]:
         return iter(self.connections)

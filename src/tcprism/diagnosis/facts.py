@@ -106,7 +106,7 @@ def _loss_facts(change: Delta, lost: dict[int, Lost]) -> Facts:
 
 def where_lost(lost: Lost) -> str:
     """Say whether segments were lost on this host, and why they were retransmitted."""
-    causes = causes_text(lost.again.most_common())
+    causes = lost.why()
     because = f" (retransmitted: {causes})" if causes else ""
     if not lost.drops:
         return f"this host dropped none that was seen: they were lost out there{because}"
@@ -115,7 +115,7 @@ def where_lost(lost: Lost) -> str:
 
 
 def _causes(lost: Lost) -> str:
-    ends = [causes_text(lost.again.most_common())] if lost.again else []
+    ends = [lost.why()] if lost.again else []
     ends += [f"{lost.theirs} by the peer"] if lost.theirs else []
     return ", ".join(ends)
 

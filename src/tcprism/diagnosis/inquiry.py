@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from tcprism.diagnosis.arrivals import ARRIVING, entered
+from tcprism.diagnosis.arrivals import Arrivals
 from tcprism.diagnosis.cpu_time import cpu_times
 from tcprism.diagnosis.evidence import Evidence
 from tcprism.diagnosis.explain import explained
@@ -29,12 +29,14 @@ from tcprism.sources.together import Together
 from tcprism.sources.tracing import Tracing
 
 # Of the connections that are asked about.
-KINDS = ("send", "recv", "connect", "accept", "close", *SEGMENT_KINDS)
+KINDS = ("send", "recv", "connect", "accept", "close")
 _UNSEEN = "what segments prove is not told: `tcprism doctor` says why receive cannot be traced"
 LOSSES = ("retransmit", "undo", "drop")  # of all: the peer may be on this host, too
 PAYLOAD = 4096  # bytes of a message: heads of requests, but few that follow others in one write
 PACE = 0.1  # seconds between two snapshots
 SHARE = 0.05  # of the time at most: many sockets are looked at less often
+SEGMENTS_A_SECOND = 20_000  # more, with the work that they are, would take what others need
+SEGMENTS_RING = 16 << 20  # bytes
 REQUESTS_SHARE = 0.25  # of the time at most, for reading requests: other evidence must not suffer
 
 
@@ -60,16 +62,23 @@ class Inquiry(Sink):
             )
             if self._chosen != Criteria():
                 self._machine = stack.enter_context(Snapshots(Criteria()))
-            chosen = entered(
-                Request(self._kinds, self._chosen, PAYLOAD, options=True, skip_bodies=True)
+            chosen = stack.enter_context(
+                Tracing(Request(self._kinds, self._chosen, PAYLOAD, skip_bodies=True))
             )
-            stack.push(chosen)
             others = stack.enter_context(Tracing(Request(LOSSES, payload=0)))
+            segments = stack.enter_context(
+                Arrivals(
+                    Request(SEGMENT_KINDS, self._chosen, 0, SEGMENTS_RING, options=True),
+                    SEGMENTS_A_SECOND,
+                )
+            )
             if libraries := chosen.libraries:
                 self.lines = [*libraries.lines]
-            if ARRIVING not in chosen.request.kinds:
+            if not segments.sources:
                 self.lines.append(_UNSEEN)
-            self._source = Together(self._snapshots, chosen, others)
+            self._segments = segments
+            # Losses are read first, so that what caused them has come by then.
+            self._source = Together(self._snapshots, others, chosen, *segments.sources)
             self._stack = stack.pop_all()
         return self
 
@@ -91,6 +100,7 @@ class Inquiry(Sink):
             if part.family == "snapshot":
                 self._look(part)
         events = [part for part in batch.parts if part.family != "snapshot"]
+        self._segments.count(sum(len(part) for part in events if part.family == "segment"))
         self._evidence.add(Batch(events, batch.clock_offset_ns))
 
     def _look(self, part: Part) -> None:
@@ -109,7 +119,7 @@ class Inquiry(Sink):
         lost = ledger.lost
         lost += self._evidence.refused + self._evidence.forgotten + self._survey.forgotten
         pending = pending_of(self._evidence.requests, part, not lost)
-        whole = are_whole(ledger)
+        whole = are_whole(ledger) and not self._segments.given_up
         facts = with_facts(change, self._evidence, machine, cpu_us, pending, whole)
         connections = tuple(explained(part, facts))
         return Explanation(
@@ -121,6 +131,7 @@ class Inquiry(Sink):
             lost,
             servers=asked_by(connections, self._evidence.requests, pending),
             skipped=self._evidence.requests.skipped,
+            segments=not self._segments.given_up,
         )
 
 

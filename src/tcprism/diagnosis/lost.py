@@ -27,19 +27,30 @@ Intervals = NDArray[np.int64]  # of shape (n, 2): start and end, CLOCK_MONOTONIC
 class Lost:
     """The losses of one connection.
 
-    `again` counts the segments that this end sent again by cause, `in_vain` how many of them had
-    arrived before, `drops` what this host dropped by reason. `stalls` are the times that either
-    end waited before it sent something again, `timed` those in which a timer ran, and `ours`
-    the moments when this end did.
+    `again` counts the segments that this end sent again by cause; `acks` are the least and the most
+    duplicate ACKs behind one, if known. `in_vain` is how many had arrived before, `drops` what this
+    host dropped by reason. `stalls` are the times that either end waited before it sent something
+    again, `timed` those in which a timer ran, and `ours` the moments when this end did.
     """
 
     again: Counter[str]
+    acks: tuple[int, int] | None
     in_vain: int
     drops: Counter[str]
     stalls: Intervals
     timed: Intervals
     ours: NDArray[np.int64]
     theirs: int
+
+    def why(self) -> str:
+        """Say why segments were sent again, as in 3 fast (after 1 to 3 duplicate ACKs), 1 rto."""
+        text = causes_text(self.again.most_common())
+        if not self.acks:
+            return text
+        least, most = self.acks
+        many = f"{least}" if least == most else f"{least} to {most}"
+        after = f"fast (after {many} duplicate {'ACK' if most == 1 else 'ACKs'})"
+        return text.replace("fast", after)
 
 
 def lost_of(own: Rows, peers: Rows, reasons: list[str], dsack: int, mss: int) -> Lost:
@@ -62,6 +73,7 @@ def lost_of(own: Rows, peers: Rows, reasons: list[str], dsack: int, mss: int) ->
     stalls[:, 0] -= TIMER_SLACK_NS
     return Lost(
         Counter(_by_cause(again)),
+        _acks(again),
         in_vain,
         _drops(own, reasons) + _drops(peers, reasons),
         _merged(stalls),
@@ -81,6 +93,11 @@ def _repetitions(rows: Rows, reasons: list[str]) -> Rows:
 
 def _segments(size: NDArray[np.uint32], mss: int) -> int:
     return int(np.ceil(size / max(mss, 1)).sum()) if mss else len(size)
+
+
+def _acks(again: Rows) -> tuple[int, int] | None:
+    known = again["duplicate_acks"][again["duplicate_acks"] > 0]
+    return (int(known.min()), int(known.max())) if len(known) else None
 
 
 def _by_cause(again: Rows) -> dict[str, int]:

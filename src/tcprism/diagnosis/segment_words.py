@@ -30,14 +30,19 @@ def of_segments(name: str, *whole: str) -> Callable[[Delta], Numbers]:
     return share
 
 
+def _on_the_way_out(change: Delta) -> Numbers:
+    """What the kernel counted as reordered, if nothing was sent again: else it may be that."""
+    return np.where(change.delta("total_retrans") == 0, change.delta("reord_seen"), 0)
+
+
 def reordered(change: Delta) -> Flags:
     """Tell where segments overtook others on their way here, or on their way out."""
-    seen: Flags = (change.fact("reordered") > 0) | (change.delta("reord_seen") > 0)
+    seen: Flags = (change.fact("reordered") > 0) | (_on_the_way_out(change) > 0)
     return seen
 
 
 def reordering(change: Delta) -> Numbers:
-    there = ratio(change.delta("reord_seen"), change.delta("data_segs_out"))
+    there = ratio(_on_the_way_out(change), change.delta("data_segs_out"))
     here = ratio(change.fact("reordered"), change.fact("data_arrived"))
     return np.maximum(there, here).clip(0, 1)
 
@@ -87,11 +92,12 @@ def peer_late_words(change: Delta, index: int) -> str:
 
 
 def reordering_words(change: Delta, index: int) -> str:
-    told, there = _Told(change, index), int(change.delta("reord_seen")[index])
+    told, there = _Told(change, index), int(_on_the_way_out(change)[index])
     here = told.count("reordered")
     of = f"{here} of {counted(told.count('data_arrived'), 'data segment')} that arrived"
     words = [f"{of} had been sent before one that came earlier"] if here else []
-    words += [f"the kernel noticed it {counted(there, 'time')} on the way out"] if there else []
+    out = f"on the way out {counted(there, 'time')}"
+    words += [f"{out}: SACK told of later bytes, and none was sent again"] if there else []
     return "; ".join(words)
 
 
