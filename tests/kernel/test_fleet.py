@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tcprism.fleet.outbox import Outbox, Spool
 from tests.support.clickhouse import ClickHouse, clickhouse
 from tests.support.netns import Netns, namespace
 from tests.support.nginx import nginx
@@ -260,6 +261,24 @@ def test_a_query_changes_nothing(run: Run) -> None:
     assert "readonly" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert run.one("SELECT count() > 0 FROM losses")
+
+
+def test_a_disk_that_is_full(tmp_path: Path) -> None:
+    """What does not fit is dropped, counted and said; what fits waits, whole."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], check=True)
+    try:
+        box = Outbox(Spool(tmp_path, 1 << 30), room=30_000)
+        for _ in range(10):
+            box.put("losses", 7, bytes(20_000))
+        assert box.trouble == "No space left on device"
+        assert box.dropped > 0
+        assert all(path.stat().st_size == 20_000 for path in tmp_path.iterdir())
+        while insert := box.next(0):
+            assert insert.data == bytes(20_000)
+            box.done(insert, inserted=True)
+        assert box.put_rows == 70 == box.inserted + box.dropped
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 def test_a_server_that_is_not_there_stops_nothing(tmp_path: Path) -> None:
