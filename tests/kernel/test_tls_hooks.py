@@ -6,6 +6,8 @@ and each takes seconds.
 
 import base64
 import ctypes
+import os
+import re
 import shutil
 from collections import defaultdict
 from itertools import chain
@@ -70,7 +72,16 @@ def test_what_programs_wrote_and_read(netns: Netns, tmp_path: Path) -> None:
     rest = [event for event in chain.from_iterable(seen.values()) if NATS not in ports_of(event)]
     check_asked(rest, answers)
     of_nats = [event for event in plaintext(tracer.events) if event["local_port"] == NATS]
-    test_tls_go.check(of_nats, told_by_nats)
+    if knows_goroutines():
+        test_tls_go.check(of_nats, told_by_nats)
+    else:  # of no connection, which passes no filter by one
+        assert of_nats == []
+
+
+def knows_goroutines() -> bool:
+    """Tell whether programs may read the registers of a thread in a system call: since 5.15."""
+    version = tuple(map(int, re.findall(r"[0-9]+", os.uname().release)[:2]))
+    return version >= (5, 15)
 
 
 def ports_of(event: Event) -> tuple[int, int]:
