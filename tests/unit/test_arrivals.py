@@ -17,7 +17,14 @@ class Refusing:
     def __init__(self, request: Request) -> None:
         self.request = request
 
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def stop(self) -> None:
+        self.stopped += 1
+
     def __enter__(self) -> Self:
+        self.stopped = 0
         if set(self.request.kinds) & set(self.refuses):
             raise KernelRefused("no")
         return self
@@ -42,3 +49,20 @@ def test_what_is_refused_for_another_reason(kernel: Any, monkeypatch: pytest.Mon
     for request in (ALL, Request(("transmit",))):
         with pytest.raises(KernelRefused):
             arrivals.entered(request)
+
+
+def test_segments_are_given_up_where_they_are_too_many(kernel: Any) -> None:
+    with arrivals.Arrivals(Request(("transmit",)), 100) as segments:
+        source: Any = segments.sources[0]
+        segments.count(100)
+        assert not segments.given_up
+        segments.count(10_000)  # in much less than a minute
+        segments.count(1)
+        assert segments.given_up
+        assert source.stopped == 1
+
+
+def test_nothing_is_given_up_where_nothing_is_shown(kernel: Any) -> None:
+    with arrivals.Arrivals(ALL, 100) as segments:
+        assert segments.sources == []
+        assert not segments.given_up

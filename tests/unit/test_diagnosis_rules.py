@@ -359,6 +359,21 @@ def test_losses_here_and_out_there() -> None:
     assert "lost out there" in found(lossy, with_reasons(resent, ack))["loss"].proof
 
 
+def test_how_many_duplicate_acks_were_behind_fast_retransmissions() -> None:
+    resent = losses(*(again(second, Cause.FAST) for second in (1, 2, 3)), again(4, Cause.RTO))
+    for acks, said in (((3, 0, 1), "1 to 3 duplicate ACKs"), ((1, 1, 0), "1 duplicate ACK")):
+        known = np.ma.MaskedArray([*acks, 0], [*(not number for number in acks), True])
+        told = found(GUILTY["loss"], resent.derive(duplicate_acks=known))["loss"].proof
+        assert told.endswith(f"(retransmitted: 3 fast (after {said}), 1 rto)")
+
+
+def test_a_kernel_that_counts_reordering_proves_it_where_nothing_was_sent_again() -> None:
+    told = found(change(**SENT, reord_seen=2))["reordering"]
+    assert told.proof.startswith("on the way out 2 times: SACK told of later bytes")
+    assert not told.accuses
+    assert "reordering" not in found(change(**SENT, reord_seen=2, total_retrans=1))
+
+
 def test_a_connection_whose_syn_was_sent_again() -> None:
     connected = connections(
         {"kind": EventKind.CONNECT, "ts_ns": at(1.1), "elapsed_ns": 1_011_000_000, **ENDS}
