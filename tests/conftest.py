@@ -4,8 +4,11 @@ import os
 import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.support.browser import chromium
 
 HERE = Path(__file__).parent
 NEED_ROOT = {HERE / "bpf", HERE / "kernel"}  # they load programs
@@ -49,3 +52,14 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"TCPRISM_REQUIRE forbids this skip: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium without a window: all tests of the page share it."""
+    pytest.importorskip("playwright.sync_api")
+    try:
+        with chromium() as started:
+            yield started
+    except LookupError as error:
+        pytest.skip(str(error))

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from tests.support.browser import chromium
 from tests.support.netns import Netns, namespace
 from tests.support.nginx import nginx
 from tests.support.serving import serving
@@ -60,12 +59,13 @@ def check(page: Page) -> None:
     cells = page.ask("heatmap?filter=ab")["cells"]
     assert sum(cell[2] for cell in cells) == COUNT
     deadline = time.monotonic() + PATIENCE  # the cost comes with the account, each second
-    while not (summary := page.ask("summary"))["cost"] and time.monotonic() < deadline:
+    while (cost := (summary := page.ask("summary"))["cost"]) is None or not cost["bpf"]:
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     assert summary["live"]
     assert not summary["lost"]
-    assert 0 < summary["cost"]["cpu"] < 60
-    assert 0 < summary["cost"]["bpf"] < 1
+    assert 0 < cost["cpu"] < 60
+    assert 0 < cost["bpf"] < 10
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -93,7 +93,7 @@ def test_requests_are_there_while_they_are_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
-def test_two_browsers_follow_what_happens(tmp_path: Path) -> None:
+def test_two_browsers_follow_what_happens(browser: Any, tmp_path: Path) -> None:
     """Neither is loaded again; one only looks at what failed."""
     playwright = pytest.importorskip("playwright.sync_api")
     with namespace() as netns, nginx(netns, tmp_path):
@@ -102,25 +102,25 @@ def test_two_browsers_follow_what_happens(tmp_path: Path) -> None:
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         assert process.stdout
+        pages: list[Any] = []
         try:
             url = process.stdout.readline().strip()
-            with chromium() as browser:
-                pages = [browser.new_context().new_page() for _ in range(2)]
-                for page, query in zip(pages, ("", "?filter=failed"), strict=True):
-                    page.goto(f"{url}#/requests{query}")
-                    page.wait_for_selector(".grid .none")
-                netns.run("ab", "-q", "-n", "30", "http://127.0.0.1:8080/broken")
-                load(netns)
-                for page, text in zip(pages, ("330", "30 of 330"), strict=True):
-                    status = page.locator("[role=status]")
-                    playwright.expect(status).to_have_text(text, timeout=60_000)
-                    assert page.locator(".body .row .split span").count()
-                    counted = page.locator("#health summary")
-                    playwright.expect(counted).to_contain_text("330 requests", timeout=60_000)
-        except LookupError as error:
-            pytest.skip(str(error))
+            pages += [browser.new_context().new_page() for _ in range(2)]
+            for page, query in zip(pages, ("", "?filter=failed"), strict=True):
+                page.goto(f"{url}#/requests{query}")
+                page.wait_for_selector(".grid .none")
+            netns.run("ab", "-q", "-n", "30", "http://127.0.0.1:8080/broken")
+            load(netns)
+            for page, text in zip(pages, ("330", "30 of 330"), strict=True):
+                status = page.locator("[role=status]")
+                playwright.expect(status).to_have_text(text, timeout=60_000)
+                assert page.locator(".body .row .split span").count()
+                counted = page.locator("#health summary")
+                playwright.expect(counted).to_contain_text("330 requests", timeout=60_000)
         finally:
             process.terminate()
+            for page in pages:
+                page.context.close()
         assert process.wait(60) == 0
 
 

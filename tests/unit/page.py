@@ -1,4 +1,4 @@
-"""The page's server for tests, and a browser that opens it."""
+"""The page's server for tests, and what a browser shows of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ import pytest
 
 from tcprism.events import Batch, Part
 from tcprism.events._wire import EventKind
-from tests.support.browser import chromium
 
 from .asked import CLIENT, MS, SERVER, asked
 from .recordings import written
@@ -56,17 +55,6 @@ def cookie_of(url: str) -> str:
     at = urlsplit(url)
     response, _ = answer(url, f"{at.path}?{at.query}")
     return response.headers["Set-Cookie"].partition(";")[0]
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Chromium without a window."""
-    pytest.importorskip("playwright.sync_api")
-    try:
-        with chromium() as started:
-            yield started
-    except LookupError as error:
-        pytest.skip(str(error))
 
 
 def marked_up() -> Batch:
@@ -141,3 +129,4 @@ def chosen(page: Any, text: str, count: int) -> None:
     """Type a filter, and wait until it has chosen so many rows."""
     page.fill("input", text)
     has_text(page, "[role=status]", re.compile(f"^{count} of"))
+    page.locator("input").blur()  # closes the list of completions
