@@ -104,7 +104,6 @@ INLINE void receive_of_packet(const struct sk_buff *skb, const struct seen_packe
 	struct counters *counters = counters_of(KIND_RECEIVE);
 	struct segment s = {};
 	struct connection c;
-	u32 sampling;
 
 	if (!counters)
 		return;
@@ -116,11 +115,10 @@ INLINE void receive_of_packet(const struct sk_buff *skb, const struct seen_packe
 		COUNT(counters->filtered, 1);
 		return;
 	}
-	sampling = sample(counters, &c, true);
-	if (sampling == LEFT_OUT)
-		return;
 	event_begin(&s.event, KIND_RECEIVE, &c, NULL);
-	s.event.sampling = sampling;
+	s.event.sampling = sample(counters, &c, true);
+	if (s.event.sampling == LEFT_OUT)
+		return;
 	seen_into(&s, packet);
 	no_congestion(&s);
 	s.segs = segs_of(skb);
