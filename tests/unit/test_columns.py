@@ -46,6 +46,7 @@ FAMILY_KEYS = {
     ],
     "loss": [
         *SEGMENT_KEYS,
+        "ecn",
         *OPTION_KEYS,
         *("attempt", "icsk_retransmits", "rto_us", "rttvar_us", "ssthresh"),
         *("sacked_out", "lost_out", "retrans_out", "undone", "outgoing", "reason"),

@@ -245,10 +245,10 @@ COLUMNS = [
     ),
     Column(
         "ecn",
-        SEGMENTS,
+        SEGMENT,
         "string",
         "ECN field of the IP header (RFC 3168): ect0, ect1 or ce (the path is congested); null when"
-        " it has none, or when the hook cannot tell",
+        " it has none, or when the hook cannot tell, as of a retransmission without --options",
         None,
         named("flags", names.ecn_name),
         _no_ecn,
