@@ -18,6 +18,7 @@
 #include "probes/pids.bpf.c"
 #include "probes/snapshot.bpf.c"
 #include "probes/tls.bpf.c"
+#include "probes/tls_memory.bpf.c"
 #include "probes/tls_go.bpf.c"
 #include "probes/tls_nss.bpf.c"
 

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* TLS sessions in memory: what a library writes there and reads from there, which others send and receive. */
+#include "tcprism/tls_message.h"
+
+/*
+ * int BIO_write(bio, data, length), or a function behind it that writes into memory: inside a call of a session without a
+ * connection, this is what it encrypted.
+ */
+SEC("uprobe") int tls_encrypted(struct pt_regs *ctx)
+{
+	struct tls_session_key key = {};
+	struct tls_call *call;
+	struct thread thread;
+
+	read_thread(&thread);
+	call = tls_call_of(&thread);
+	if (!call || call->kind == TLS_NO_CALL || (s32)ctx->dx <= 0)
+		return 0;
+	call->carried += ctx->dx;
+	key.session = call->session;
+	key.pid = thread.pid;
+	tls_wrote(&key, ctx->di, ctx->si, ctx->dx);
+	return 0;
+}
+
+/* int BIO_read(bio, data, length), or a function behind it that reads from memory: this is what the session decrypts. */
+SEC("uprobe") int tls_decrypts(struct pt_regs *ctx)
+{
+	struct tls_call *call;
+	struct thread thread;
+
+	read_thread(&thread);
+	call = tls_call_of(&thread);
+	if (!call || call->kind == TLS_NO_CALL)
+		return 0;
+	call->reading_from = ctx->di;
+	call->reading = ctx->si;
+	return 0;
+}
+
+SEC("uretprobe") int tls_decrypts_returned(struct pt_regs *ctx)
+{
+	struct tls_session_key key = {};
+	struct tls_call *call;
+	struct thread thread;
+	u64 bytes;
+
+	read_thread(&thread);
+	call = tls_call_of(&thread);
+	if (!call || call->kind == TLS_NO_CALL || !call->reading)
+		return 0;
+	bytes = call->reading;
+	call->reading = 0;
+	if ((s32)ctx->ax <= 0)
+		return 0;
+	call->carried += ctx->ax;
+	key.session = call->session;
+	key.pid = thread.pid;
+	tls_took(&key, call->reading_from, bytes, ctx->ax);
+	return 0;
+}
