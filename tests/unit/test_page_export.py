@@ -92,6 +92,7 @@ def test_processes_in_a_container_are_one_node_of_the_map() -> None:
 def saved(page: Any, form: str) -> str:
     with page.expect_download() as found:
         page.get_by_role("button", name=f"Save as {form}").click()
+    page.wait_for_timeout(150)  # Chromium ignores more than ten in a second
     return Path(found.value.path()).read_text()
 
 

@@ -143,7 +143,17 @@ def test_routes_are_ordered_by_any_column(drive: Drive) -> None:
 
 
 def test_a_connection_shows_its_requests(drive: Drive) -> None:
-    lines = text_of(drive("down", "enter", feed=feed())).splitlines()
+    async def await_requests(app: Top, pilot: Pilot[None]) -> None:
+        area = app.query_one("#connection-requests")
+        for _ in range(100):
+            if area.display:
+                break
+            await pilot.pause(0.1)
+        await settle(pilot)
+
+    screen = text_of(drive("down", "enter", script=await_requests, feed=feed()))
+    lines = screen.splitlines()
+    assert "http GET /item/9 200" in screen, screen
     (place,) = (n for n, line in enumerate(lines) if "http GET /item/9 200" in line)
     assert "http GET /never (pending: response)" in lines[place - 1]
     assert lines[place].lstrip().startswith("9")
@@ -178,7 +188,7 @@ def test_going_back_in_time_forgets_what_came_later(drive: Drive) -> None:
 def test_without_the_library_it_says_what_to_install(
     drive: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(self: RequestHistory) -> None:
+    def missing(self: RequestHistory, _finds_requests: bool) -> None:
         raise ExtraMissing("run `pip install 'tcprism[requests]'`")
 
     monkeypatch.setattr(RequestHistory, "__init__", missing)

@@ -13,13 +13,13 @@ import numpy as np
 from tcprism.events import Batch, Part
 from tcprism.events._wire import EventKind, MessageFlag
 from tcprism.events.batch import joined
+from tcprism.events.columns import MESSAGES
 from tcprism.events.escape import escape_text
 from tcprism.events.requests import NAMES, Said, asked
 from tcprism.protocols import REQUEST, RESPONSE, Exchange
 from tcprism.stages import StatefulStage
 from tcprism.stages.answered import Answered
 from tcprism.stages.ends import Ends
-from tcprism.stages.happened import WHAT
 from tcprism.stages.requests import Requests
 
 HOLD_NS = 200_000_000  # a segment leaves before the call that wrote its bytes returns
@@ -55,7 +55,7 @@ class RequestNames(StatefulStage):
     def __call__(self, batch: Batch) -> Batch:
         """Return the events before that have their names by now."""
         self._payload = self._payload or any(
-            part.family in WHAT and part.payload is not None for part in batch.parts
+            part.family in MESSAGES and part.payload is not None for part in batch.parts
         )
         if not self._payload or not len(batch):
             return batch
