@@ -309,6 +309,7 @@ def test_the_screens_show_all_hosts(engine: Engine, database: Address) -> None:
 def recent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at rows that have just come."""
     monkeypatch.setattr(tail, "BEHIND", 0)
+    monkeypatch.setitem(globals(), "NOW", int(time.time()))
 
 
 def _losses(first: int, count: int) -> Part:
