@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 import urllib.error
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,13 +17,14 @@ from pathlib import Path
 import pytest
 
 import tcprism
+from tests.support.conversation import connected, ping_pong
 from tests.support.netns import Netns, namespace
 from tests.support.nginx import nginx
 from tests.support.otlp import attributes, collecting
 from tests.support.prometheus import Prometheus, scraping
 from tests.support.serving import Server, await_equal, samples, serving
 from tests.support.tls import certificate
-from tests.support.tracer import parse_ledger
+from tests.support.tracer import PATIENCE, parse_ledger
 
 pytestmark = pytest.mark.native
 
@@ -165,7 +167,16 @@ def test_the_ledger_and_its_own_cost_are_metrics(run: Run) -> None:
     assert run.server.sum("tcprism_events_lost_total") == 0
     assert run.server.sum("tcprism_cpu_time_seconds_total") > 0
     assert run.server.sum("tcprism_memory_usage_bytes") > 1 << 20
-    assert run.server.sum("tcprism_bpf_run_time_seconds_total") > 0
+
+
+def test_how_long_its_hooks_run_is_a_metric(netns: Netns) -> None:
+    """The kernel measures 20 ms of each second, so something must happen all the time."""
+    with serving("--netns", netns.path) as server, connected(netns) as (client, end):
+        until = time.monotonic() + PATIENCE
+        while not server.sum("tcprism_bpf_run_time_seconds_total"):
+            assert time.monotonic() < until
+            ping_pong(client, end)
+        assert server.stop() == 0
 
 
 def test_health(run: Run) -> None:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from ctypes import byref, c_size_t, c_uint32, c_uint64
 from functools import cached_property, partial
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -151,6 +152,8 @@ class BpfObject:
 
         In any process, or in one. Raises LoadError.
         """
+        import_module("concurrent.futures.thread")  # to take it off, when no file may be read
+
         interrupts.check()
         if not multi:
             for offset in offsets:
