@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -142,6 +143,14 @@ def test_a_port_is_shown_only_if_it_is_proven(
     lost = {**again, "segs": 2, "cause": Cause.TLP}
     metrics.write(Batch([part("snapshot", listener), part("loss", lost)]))
     assert values(metrics, i.RETRANSMITS) == {("x", *port, "private", "tail_loss_probe"): 2}
+
+
+def test_what_the_kernel_refused_to_send_again_is_no_retransmission() -> None:
+    """RetransSegs does not count it; its tracepoint tells of it since Linux 6.16."""
+    metrics = made()
+    again = {**CLIENT, "segs": 1, "cause": Cause.TLP}
+    metrics.write(Batch([part("loss", again, {**again, "error": -errno.EBUSY})]))
+    assert values(metrics, i.RETRANSMITS) == {("curl", "80", "private", "tail_loss_probe"): 1}
 
 
 def test_spurious_retransmissions_and_drops_are_of_their_own() -> None:

@@ -195,7 +195,8 @@ class Metrics(Sink):
 
     def _add_losses(self, part: Part) -> None:
         kinds = part.rows["kind"]
-        again = part.take(kinds == EventKind.RETRANSMIT)
+        left = part.rows["error"] == 0  # what the kernel refused to send is not in RetransSegs
+        again = part.take((kinds == EventKind.RETRANSMIT) & left)
         types = _named(again.rows["cause"], lambda cause: TYPES.get(cause, "unknown"))
         self.add(i.RETRANSMITS, again, again.rows["segs"], (types,))
         undone = part.take(kinds == EventKind.UNDO)

@@ -34,7 +34,7 @@ def _take_round_trips(table: Growing, rows: Rows, numbers: Numbers, sides: Numbe
 
 
 def _add_losses(table: Growing, rows: Rows, numbers: Numbers, sides: Numbers) -> None:
-    again = rows["kind"] == EventKind.RETRANSMIT
+    again = (rows["kind"] == EventKind.RETRANSMIT) & (rows["error"] == 0)
     segments = rows["segs"][again].astype(np.int64)
     np.add.at(table["causes"], (numbers[again], rows["cause"][again]), segments)
     np.add.at(table["drops"], numbers[rows["kind"] == EventKind.DROP], 1)
