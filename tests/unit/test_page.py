@@ -52,6 +52,33 @@ def test_requests_are_filtered_sorted_and_opened_by_keyboard(page: Any) -> None:
     assert page.input_value("input") == "item took>72.9ms"
 
 
+@pytest.mark.parametrize("late", [0, 100])
+def test_rows_in_sight_stay_until_all_of_a_new_answer_is_there(page: Any, late: int) -> None:
+    """The count is that of the rows, whichever block of them is answered last."""
+    has_text(page, "[role=status]", "11")
+    held: list[Any] = []
+    page.route(re.compile(f"filter=failed&first={late}&"), lambda route: held.append(route))
+    with page.expect_response(re.compile(f"filter=failed&first={100 - late}&")) as other:
+        page.fill("input", "failed")
+    other.value.finished()
+    page.wait_for_timeout(100)
+    assert page.locator("[role=status]").text_content() == "11"
+    assert page.locator(".body .row .split span").count() > 1
+    for route in held:
+        route.continue_()
+    has_text(page, "[role=status]", "1 of 11")
+    assert page.locator(".body .row").count() == page.locator(".body .row .split").count() == 1
+
+
+def test_what_is_refused_is_asked_once(page: Any) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.fill("input", "where nothing = ")
+    page.wait_for_selector(".wrong:not(:empty)")
+    page.wait_for_timeout(300)
+    assert len([url for url in asked if "/api/requests" in url]) == 2  # a block each
+
+
 def test_a_mark_is_explained(page: Any) -> None:
     chosen(page, "failed", 1)
     page.locator(".body .row").first.click()

@@ -10,14 +10,15 @@ const HEIGHT_MAX = 30_000_000; // pixels: browsers lay out no more
 
 export class Grid {
   // `columns`: {title, width, narrow, right, sort, cell(row)}. `rows(first, count, sort)` resolves to
-  // {found, rows}. `open(row)` is called for the chosen row, `marked(row)` for the active one, which is
-  // at first the one at `active`.
-  constructor({ label, columns, sort, rows, open, marked, sorted, active = 0 }) {
-    Object.assign(this, { label, columns, sort, rows, open, marked, sorted, active });
+  // {found, rows}; `answered(answer)` and `refused(error)` are called for the newest alone, as it is
+  // drawn. `open(row)` is called for the chosen row, `marked(row)` for the active one, which is at
+  // first the one at `active`.
+  constructor({ label, columns, sort, rows, answered, refused, open, marked, sorted, active = 0 }) {
+    Object.assign(this, { label, columns, sort, rows, answered, refused, open, marked, sorted, active });
     this.found = 0;
     this.wanted = active; // to be scrolled to once it is known how many there are
     this.blocks = new Map();
-    this.asked = new Map();
+    this.asked = new Set();
     this.shown = new Map();
     this.version = 0;
     this.head = element("div", { role: "row", class: "row head", "aria-rowindex": 1 });
@@ -63,12 +64,22 @@ export class Grid {
     this.refresh();
   }
 
-  // Forget what was answered; what is in sight stays until the new answer is there.
+  // Ask anew; what is in sight stays until all of the new answer is there, and then goes at once.
   async refresh() {
-    this.version += 1;
-    this.asked.clear();
+    const version = (this.version += 1);
     const first = this.firstBlock();
-    await Promise.all([this.fetch(first, true), this.fetch(first + 1, true)]);
+    const wanted = [first, first + 1];
+    this.asked = new Set(wanted);
+    try {
+      const answers = await Promise.all(wanted.map((block) => this.rows(block * BLOCK, BLOCK, this.sort)));
+      if (version !== this.version) return;
+      this.asked = new Set(wanted); // what else was answered meanwhile goes, too
+      this.blocks.clear();
+      wanted.forEach((block, index) => this.blocks.set(block, answers[index].rows));
+      this.show(answers[0]);
+    } catch (error) {
+      if (version === this.version) this.fail(error);
+    }
   }
 
   height() {
@@ -88,37 +99,45 @@ export class Grid {
     return scale === 1 ? Math.floor(this.body.scrollTop / ROW) : Math.floor((this.body.scrollTop * scale) / ROW);
   }
 
-  async fetch(block, anew = false) {
-    if (block < 0 || this.asked.has(block) || (!anew && block * BLOCK >= this.found)) return;
+  async fetch(block) {
+    if (block < 0 || this.asked.has(block) || block * BLOCK >= this.found) return;
     const version = this.version;
-    this.asked.set(block, true);
+    this.asked.add(block);
     try {
       const answer = await this.rows(block * BLOCK, BLOCK, this.sort);
       if (version !== this.version) return;
-      if (anew && !this.fresh?.has(version)) {
-        this.blocks.clear();
-        this.fresh = new Set([version]);
-      }
-      this.found = answer.found;
       this.blocks.set(block, answer.rows);
       while (this.blocks.size > BLOCKS_MAX) {
         const oldest = this.blocks.keys().next().value;
         this.blocks.delete(oldest);
         this.asked.delete(oldest);
       }
-      this.node.setAttribute("aria-rowcount", this.found + 1);
-      this.space.style.height = `${Math.min(this.found * ROW, HEIGHT_MAX)}px`;
-      this.failed = null;
-      if (this.wanted && this.found) {
-        this.activate(this.wanted);
-        this.wanted = 0;
-      }
+      this.show(answer);
     } catch (error) {
-      this.failed = error.message;
-      this.asked.delete(block);
+      if (version !== this.version) return;
+      this.asked.delete(block); // to be asked for again where one scrolls
+      this.fail(error);
     }
+  }
+
+  show(answer) {
+    this.found = answer.found;
+    this.node.setAttribute("aria-rowcount", this.found + 1);
+    this.space.style.height = `${Math.min(this.found * ROW, HEIGHT_MAX)}px`;
+    this.failed = null;
+    this.answered?.(answer);
     this.stale = true;
+    if (this.wanted && this.found) {
+      this.activate(this.wanted);
+      this.wanted = 0;
+    }
     this.draw();
+  }
+
+  fail(error) {
+    this.failed = error.message;
+    this.refused?.(error);
+    this.sayNothing();
   }
 
   draw() {

@@ -109,14 +109,13 @@ function list(page, name, state, columns) {
   const query = (first, rows, sort) => ({ filter: input.value, ...choice, first, count: rows, sort });
   const grid = new Grid({
     label: name, columns, sort: state.sort ?? (name === "requests" ? "-start" : "-first"),
-    rows: async (first, rows, sort) => {
-      const answer = await ask(name, query(first, rows, sort)).catch((error) => {
-        wrong.textContent = error.message;
-        throw error;
-      });
+    rows: (first, rows, sort) => ask(name, query(first, rows, sort)),
+    answered: (answer) => {
       wrong.textContent = "";
       said.textContent = answer.found === answer.total ? count(answer.total) : `${count(answer.found)} of ${count(answer.total)}`;
-      return answer;
+    },
+    refused: (error) => {
+      wrong.textContent = error.message;
     },
     open: (row) => page.go(`${name}/${row.n}`),
     sorted: (sort) => page.amend({ sort, row: null }),
