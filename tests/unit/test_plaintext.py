@@ -175,6 +175,82 @@ def test_what_the_library_had_kept_belongs_to_the_records_before() -> None:
     assert one["ts_ns"] == 50 * MS
 
 
+def test_a_session_in_memory_has_moments_of_calls_until_its_records_are_placed() -> None:
+    """What it sends has a place before what it receives; nothing waits for one that never comes."""
+    there, back = len(REQUEST) + OVERHEAD, len(RESPONSE) + OVERHEAD
+    in_memory = {"socket_source": wire.SocketSource.CIPHERTEXT}
+
+    def exchange(number: int, answered: tuple[int, int] | None) -> list[Part]:
+        start, seq, offset = 100 * number, 1000 + number * there, number * len(RESPONSE)
+        return [
+            messages(
+                encrypted(SEND, (start + 12) * MS, seq, there, duration_ns=MS, flags=0),
+                encrypted(RECV, (start + 50) * MS, 9000 + number * back, back, flags=0),
+            ),
+            tls_messages(
+                {
+                    **plain(TLS_SEND, (start + 10) * MS, REQUEST, (seq, there)),
+                    "stream_offset": number * len(REQUEST),
+                    **in_memory,
+                },
+                {
+                    **plain(TLS_RECV, (start + 52) * MS, RESPONSE, answered),
+                    "stream_offset": offset,
+                    **in_memory,
+                },
+            ),
+        ]
+
+    stage = Requests(alone=True)
+    found = []
+    for number, answered in enumerate([None, None, (9000 + 2 * back, back)]):
+        (one,) = stage(Batch(exchange(number, answered)))
+        found.append(one)
+        assert one["start_ts_ns"] == (100 * number + 11) * MS
+    assert [*stage.close()] == []
+    assert {(one["status"], one["request_state"]) for one in found} == {("200", "complete")}
+    assert [one["ts_ns"] for one in found] == [52 * MS, 152 * MS, 250 * MS]
+    assert [one["response_seq"] for one in found] == [None, None, 9000 + 2 * back]
+
+
+@pytest.mark.parametrize("placed", [True, False])
+def test_a_response_in_memory_is_not_over_before_its_last_call(placed: bool) -> None:
+    there, sizes = len(REQUEST) + OVERHEAD, (len(RESPONSE) - 1 + OVERHEAD, 1 + OVERHEAD)
+    in_memory = {"socket_source": wire.SocketSource.CIPHERTEXT}
+    carried = [(9000, sizes[0]), (9000 + sizes[0], sizes[1])] if placed else [None, None]
+    stage = Requests(alone=True)
+    first = stage(
+        Batch(
+            [
+                messages(
+                    encrypted(SEND, 12 * MS, 1000, there, duration_ns=MS, flags=0),
+                    encrypted(RECV, 20 * MS, 9000, sizes[0], flags=0),
+                ),
+                tls_messages(
+                    {**plain(TLS_SEND, 10 * MS, REQUEST, (1000, there)), **in_memory},
+                    {**plain(TLS_RECV, 21 * MS, RESPONSE[:-1], carried[0]), **in_memory},
+                ),
+            ]
+        )
+    )
+    assert [*first] == []
+    (one,) = stage(
+        Batch(
+            [
+                messages(encrypted(RECV, 50 * MS, 9000 + sizes[0], sizes[1], flags=0)),
+                tls_messages(
+                    {
+                        **plain(TLS_RECV, 51 * MS, RESPONSE[-1:], carried[1]),
+                        "stream_offset": len(RESPONSE) - 1,
+                        **in_memory,
+                    }
+                ),
+            ]
+        )
+    )
+    assert (one["request_state"], one["ts_ns"]) == ("complete", (50 if placed else 51) * MS)
+
+
 def test_a_server_that_answers_before_the_call_of_the_client_returns() -> None:
     there, back = len(REQUEST) + OVERHEAD, len(RESPONSE) + OVERHEAD
     other = {

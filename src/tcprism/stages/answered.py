@@ -50,16 +50,15 @@ class Answered(NamedTuple):
 
 def answered(connection: Connection, exchange: Exchange, ended: bool = False) -> Answered:
     """Gather what is known of an exchange; `ended`: its connection has ended."""
-    conversation, views, timelines = connection.conversation, connection.views, connection.timelines
+    conversation, views = connection.conversation, connection.views
     side = conversation.client
     client, server = views[side], views[1 - side]
-    request, response = timelines[side], timelines[1 - side]
-    placed = exchange if connection.plain else connection.in_tcp(exchange)
+    placed, request, response = connection.placed(exchange)
     at = _moments(placed, request, response, client is not None, server is not None)
     waits = _NO_WAIT
     if request.repeats or response.repeats:
         waits = _waits(placed, request, response, at)
-    shown = exchange if connection.plain else connection.shown(exchange, placed)
+    shown = exchange if connection.plain else connection.shown(exchange)
     whole = _is_whole(exchange, conversation.directions[side].at)
     return Answered._make((shown, at, client, server, ended, whole, waits))
 
@@ -69,24 +68,26 @@ def answered_together(connection: Connection, exchanges: Sequence[Exchange]) -> 
     if len(exchanges) == 1:
         return [answered(connection, exchanges[0])]
     side = connection.conversation.client
-    request, response = connection.timelines[side], connection.timelines[1 - side]
-    share = not (request.repeats or response.repeats)
     reached = connection.conversation.directions[side].at
     found: list[Answered] = []
     there = back = _NOWHERE
+    shared: tuple[Timeline, Timeline] | None = None  # those that `there` and `back` are of
     for exchange in exchanges:
-        placed = connection.in_tcp(exchange)
-        if _lies(placed, there, back):
-            shown = connection.shown(exchange, placed)
+        placed, request, response = connection.placed(exchange)
+        if shared == (request, response) and _lies(placed, there, back):
+            shown = connection.shown(exchange)
             _, *same, _, waits = found[-1]
             found.append(Answered._make((shown, *same, _is_whole(exchange, reached), waits)))
             continue
         found.append(answered(connection, exchange))
         first, answer = placed.begin, placed.response_begin
-        if share and first is not None and answer is not None:
+        repeated = request.repeats or response.repeats
+        if not repeated and first is not None and answer is not None:
             there, back = request.around(first), response.around(answer)
-        if not _lies(placed, there, back):  # its ends differ
+        else:
             there = back = _NOWHERE
+        alike = _lies(placed, there, back)  # or its ends differ
+        shared = (request, response) if alike else None
     return found
 
 

@@ -9,6 +9,8 @@ from tcprism.stages.timeline import Marks, Timeline
 Ends = tuple[bytes, bytes]
 # Whose, which direction, and where its moments go.
 Flow = tuple["Connection", Conversation, int, Direction, Timeline, Marks]
+# An exchange, and where the moments of its request and of its response are.
+Placed = tuple[Exchange, Timeline, Timeline]
 
 
 class View:
@@ -90,13 +92,14 @@ class Connection:
         if self.plaintext:
             self.plaintext.end(side)
 
-    def in_tcp(self, exchange: Exchange) -> Exchange:
-        """Return an exchange with offsets in the stream of TCP."""
-        return exchange
+    def placed(self, exchange: Exchange) -> Placed:
+        """Return an exchange with offsets of the timelines that its moments are in."""
+        side = self.conversation.client
+        return exchange, self.timelines[side], self.timelines[1 - side]
 
-    def shown(self, exchange: Exchange, placed: Exchange) -> Exchange:
-        """Return an exchange as users see it; `placed` is what in_tcp() makes of it."""
-        return placed
+    def shown(self, exchange: Exchange) -> Exchange:
+        """Return an exchange as users see it."""
+        return exchange
 
     def end_in_tcp(self, side: int, offset: int) -> int:
         """Return an offset in the stream of TCP, before which are bytes up to another."""

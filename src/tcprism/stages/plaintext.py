@@ -4,6 +4,9 @@ A library encrypts what a process writes in one call into records that follow ea
 stream of TCP. So each call has a place in both, and what TCP did to the records happened to the
 plaintext in them. None of it can be read before its record is there to the end (RFC 8446, section
 5.2): a place in plaintext is the whole record.
+
+Of sessions in memory, the places of what is sent and of what is received are found at different
+times. What has none so far has the moments of the calls into the library.
 """
 
 from __future__ import annotations
@@ -13,13 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
-
 from tcprism.events import Part
-from tcprism.events._wire import MICROSECONDS_UNKNOWN, MessageFlag, SocketSource
+from tcprism.events._wire import MICROSECONDS_UNKNOWN
 from tcprism.protocols import Exchange
 from tcprism.protocols.conversation import Conversation
-from tcprism.stages.ends import Connection
+from tcprism.stages.ends import Connection, Placed
 from tcprism.stages.timeline import MARKS_MAX, Timeline
 
 _FIRST = 1  # offset of the first byte of plaintext that is seen
@@ -104,24 +105,21 @@ class Places:
 class Plaintext(Connection):
     """The plaintext of a connection, whose timelines and ends it shares.
 
-    `joined`: whether each call's place in the stream of TCP is known. Where it is not, moments are
-    those of the calls into the library.
+    `in_memory`: the place of a call in the stream of TCP may be unknown, so calls are marked.
     """
 
     plain = False
 
-    __slots__ = ("_begin", "_held", "_told_by", "joined", "places")
+    __slots__ = ("_begin", "_calls", "_held", "_told_by", "in_memory", "places")
 
-    def __init__(
-        self, carrier: Connection, begin: Callable[[], Conversation], joined: bool
-    ) -> None:
+    def __init__(self, carrier: Connection, begin: Callable[[], Conversation]) -> None:
         super().__init__(carrier.ends, begin())
         self._begin = begin
         self.views = carrier.views
-        if joined:
-            self.timelines = carrier.timelines
-        self.joined = joined
+        self.timelines = carrier.timelines
+        self.in_memory = False
         self.places = (Places(), Places())
+        self._calls = (Timeline(), Timeline())  # by offset in the plaintext, if it is in memory
         self._told_by = -1
         self._held: list[Call] | None = []
 
@@ -151,35 +149,46 @@ class Plaintext(Connection):
         self._told_by = call.end
         self.conversation, self.finished = self._begin(), []
         self.places = (Places(), Places())
-        if not self.joined:
-            self.timelines = (Timeline(), Timeline())
+        self.in_memory = False
+        self._calls = (Timeline(), Timeline())
         return held
 
     def mark(self, side: int, what: int, end: int, ts_ns: int, began_ns: int) -> None:
-        """Take the moments of a call, where those of TCP are not known; `what`: as marks are."""
+        """Take the moments of a call, where those of TCP may not be known; `what`: as marks are."""
+        self.in_memory = True
         second = MICROSECONDS_UNKNOWN if what else began_ns
-        self.timelines[side].marks[what].add(end, ts_ns, second)
+        self._calls[side].marks[what].add(end, ts_ns, second)
 
-    def in_tcp(self, exchange: Exchange) -> Exchange:
-        """Return an exchange with offsets in the stream of TCP."""
-        if not self.joined:
-            return exchange
+    def placed(self, exchange: Exchange) -> Placed:
+        """Return an exchange with offsets of the timelines that its moments are in."""
+        side = self.conversation.client
+        begin, end, request = self._stretch(side, exchange.begin, exchange.end)
+        answer, answer_end, response = self._stretch(
+            1 - side, exchange.response_begin, exchange.response_end
+        )
+        placed = replace(
+            exchange, begin=begin, end=end, response_begin=answer, response_end=answer_end
+        )
+        return placed, request, response
+
+    def _stretch(
+        self, side: int, begin: int | None, end: int | None
+    ) -> tuple[int | None, int | None, Timeline]:
+        """Return where a request or response is in TCP; in memory it may be among the calls."""
+        places = self.places[side]
+        first, last = _place(begin, places.begin), _place(end, places.end)
+        missing = first == _NOWHERE or (last == _NOWHERE and end is not None and end <= places.at)
+        if self.in_memory and missing:
+            return begin, end, self._calls[side]
+        return first, last, self.timelines[side]
+
+    def shown(self, exchange: Exchange) -> Exchange:
+        """Return an exchange with sizes of plaintext and, where known, offsets of TCP."""
         request, response = (self.places[self.conversation.client ^ role] for role in (0, 1))
         return replace(
             exchange,
-            begin=_place(exchange.begin, request.begin),
-            end=_place(exchange.end, request.end),
-            response_begin=_place(exchange.response_begin, response.begin),
-            response_end=_place(exchange.response_end, response.end),
-        )
-
-    def shown(self, exchange: Exchange, placed: Exchange) -> Exchange:
-        """Return an exchange with sizes of plaintext and, where known, offsets of TCP."""
-        known = _in_stream if self.joined else _unknown
-        return replace(
-            placed,
-            begin=_place(placed.begin, known),
-            response_begin=_place(placed.response_begin, known),
+            begin=_in_stream(exchange.begin, request),
+            response_begin=_in_stream(exchange.response_begin, response),
             request_bytes=_size(exchange.request_bytes, exchange.begin, exchange.end),
             response_bytes=_size(
                 exchange.response_bytes, exchange.response_begin, exchange.response_end
@@ -187,34 +196,29 @@ class Plaintext(Connection):
         )
 
     def end_in_tcp(self, side: int, offset: int) -> int:
-        """Return where the record of the byte before an offset ends."""
-        return self.places[side].end(offset) if self.joined else offset
+        """Return where the record of the byte before an offset ends.
+
+        In memory, what has come without a place is over with the call that has shown it.
+        """
+        places = self.places[side]
+        end = places.end(offset)
+        return -1 if self.in_memory and end == _NOWHERE and offset <= places.at else end
 
     def forget(self) -> None:
         """Forget the moments of bytes that no request needs any more."""
-        for places, timeline, needed in zip(
-            self.places, self.timelines, self.needed(), strict=True
-        ):
-            before = places.forget(needed)
-            timeline.forget(before if self.joined else needed)
-
-
-def is_placed(record: np.void) -> bool:
-    """Tell whether it is known where a session's records are in the stream of TCP."""
-    in_memory = record["socket_source"] == SocketSource.CIPHERTEXT
-    return not (in_memory and record["flags"] & MessageFlag.SEQ_UNKNOWN)
+        for side, needed in enumerate(self.needed()):
+            self.timelines[side].forget(self.places[side].forget(needed))
+            self._calls[side].forget(needed)
 
 
 def _place(offset: int | None, find: Callable[[int], int]) -> int | None:
     return None if offset is None else find(offset)
 
 
-def _in_stream(offset: int) -> int:
-    return 0 if offset == _NOWHERE else offset
-
-
-def _unknown(_offset: int) -> int:
-    return 0
+def _in_stream(offset: int | None, places: Places) -> int | None:
+    """Return where the record of a byte begins; 0: that is not known."""
+    begin = _place(offset, places.begin)
+    return 0 if begin == _NOWHERE else begin
 
 
 def _size(told: int | None, begin: int | None, end: int | None) -> int | None:

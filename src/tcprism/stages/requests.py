@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
-from tcprism.events._wire import EVENT, MessageFlag
+from tcprism.events._wire import EVENT, MessageFlag, SocketSource
 from tcprism.events.kinds import SENDS
 from tcprism.events.ledger import Account, Entry
 from tcprism.events.part import Rows
@@ -38,7 +38,7 @@ from tcprism.stages.happened import (
     relevant,
     table,
 )
-from tcprism.stages.plaintext import Call, Plaintext, is_placed
+from tcprism.stages.plaintext import Call, Plaintext
 from tcprism.stages.request_rows import request_part
 from tcprism.stages.sampling import ALL, is_sampled
 
@@ -234,7 +234,7 @@ class Requests(StatefulStage):
         plaintext = carrier.plaintext
         if not isinstance(plaintext, Plaintext):
             begin = partial(Conversation, self._protocols, self._show_values)
-            carrier.plaintext = plaintext = Plaintext(carrier, begin, is_placed(part.rows[row]))
+            carrier.plaintext = plaintext = Plaintext(carrier, begin)
         for call in plaintext.taken(Call(view.side, bool(what), told, part, row)):
             self._read_plaintext(carrier, plaintext, call)
 
@@ -247,7 +247,7 @@ class Requests(StatefulStage):
         places.go_on(int(record["stream_offset"]))
         begin = places.at
         places.add(size, carrier.conversation.offset(side, seq), encrypted)
-        if not plaintext.joined:
+        if record["socket_source"] == SocketSource.CIPHERTEXT:
             plaintext.mark(side, what, places.at, ts_ns, ts_ns - int(record["duration_ns"]))
         data = payload(call.part, call.row, length)
         plaintext.conversation.feed(side, begin, size, data, ts_ns)
