@@ -116,7 +116,8 @@ def talk(netns: Netns, messages: int, clients: int) -> Told:
 def check(events: list[Event], told: Told) -> None:
     """Check what the server is seen to have read and written."""
     seen: dict[int, dict[str, str]] = defaultdict(lambda: defaultdict(str))
-    for event in events:
+    # Goroutines write in turn, but a call may return after the one behind it.
+    for event in sorted(events, key=lambda event: event["stream_offset"] or 0):
         payload = base64.b64decode(event["payload"]).decode()
         seen[event["remote_port"]][event["kind"]] += payload
     assert {port: (each["tls_recv"], each["tls_send"]) for port, each in seen.items()} == told
