@@ -40,7 +40,7 @@ INLINE void record(struct task *task, struct counters *counters)
 {
 	struct call call = { .requested = REQUESTED_UNKNOWN };
 	struct caller caller = { .counters = counters };
-	struct moved moved = { .bytes = task->bytes };
+	struct moved moved = { .bytes = task->bytes, .payload_limit = config.payload_limit };
 
 	COUNT(counters->seen, 1);
 	call.buffer.base = task->shape == BUFFER_IOVEC ? copied_iovec(task) : task->base;
