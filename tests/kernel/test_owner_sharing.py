@@ -92,9 +92,12 @@ def test_servers_that_share_a_port(pair: Pair, tmp_path: Path) -> None:
 
 
 @pytest.mark.native
-@pytest.mark.xfail(strict=False, reason="in about one of ten runs the accept is the other holder's")
 def test_a_listener_that_several_have(pair: Pair, tmp_path: Path) -> None:
-    """What one of them accepts is not shown as another's, though --pid is about that one."""
+    """What one of them accepts is not shown as another's, though --pid is about that one.
+
+    Where the hooks do not tell who accepts, the accept is the listener's owner's: of holders older
+    than the trace, the one with the lowest pid, which pids that began anew make the child.
+    """
     with pair.server.socket() as listener, pair.client.socket() as client:
         listener.bind((pair.server_addresses[4], 5404))
         listener.listen()
@@ -112,8 +115,10 @@ def test_a_listener_that_several_have(pair: Pair, tmp_path: Path) -> None:
                 assert client.recv(1) == b""
                 client.close()
                 pair.await_closed()
-    assert of_idle.events == []
-    assert {event["kind"] for event in own.events} == {"accept", "transmit", "close"}
+    sees_accepts = hooks.has_fentry() or hooks.has_kprobes()
+    accepts = {"accept"} if sees_accepts or os.getpid() < idle.pid else set()
+    assert {event["kind"] for event in of_idle.events} == {"accept"} - accepts
+    assert {event["kind"] for event in own.events} == {"transmit", "close"} | accepts
 
 
 # Leaves a connection to an io_uring, whose file table a thread of the kernel closes.
