@@ -1,35 +1,23 @@
-"""`tcprism serve` under a mixed load: what it takes must not grow, and its ledger be exact."""
+"""`tcprism serve` under a mixed load: what it takes must not grow, and its ledger be exact.
+
+With --full, half an hour at a rate that leaves the machine to others.
+"""
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
-from pathlib import Path
-from typing import NamedTuple
+from functools import partial
 
 from benchmarks.rounds import Rounds
 from benchmarks.servers import PROGRAMS, servers
 from benchmarks.table import Table, at_most
-from tests.support.netns import Netns
-from tests.support.serving import Server, samples, serving
-from tests.support.tracer import parse_ledger
+from tests.support.serving import Server, serving
+from tests.support.soak import AB, REQUESTS, RETRANSMITS, Soaked, soak, unbalanced
 
-GROWTH = at_most(1.05, "{:.2f}")
-_LOADS = (
-    ("ab", "-q", "-k", "-c", "50", "-n", "5000", "http://127.0.0.1:8080/hello"),
-    ("ab", "-q", "-c", "20", "-n", "1000", "http://127.0.0.1:8080/hello"),
-    ("redis-benchmark", "-q", "-t", "get,set", "-n", "5000"),
-)
-_PAUSE = 1.0  # seconds between loads, which are bursts
-
-
-class Sample(NamedTuple):
-    """What `serve` takes: bytes, descriptors, series."""
-
-    memory: int
-    descriptors: int
-    series: int
+GROWTH = at_most(1.05, "{:.3f}")
+_LOADS = (*AB, ("redis-benchmark", "-q", "-t", "get,set", "-n", "5000"))
+_SAMPLED = ("memory", "descriptors", "series")
 
 
 def run(rounds: Rounds) -> None:
@@ -37,53 +25,31 @@ def run(rounds: Rounds) -> None:
     if missing := [program for program in PROGRAMS if not shutil.which(program)]:
         print(f"\nsoak: not measured, this needs {', '.join(missing)}")
         return
-    seconds = rounds.pick(40, 120, 1800)
-    with servers() as netns, serving("--requests", "--netns", netns.path) as server:
-        taken = under_load(netns, server, seconds)
+    seconds, pause = rounds.pick(40, 120, 1800), rounds.pick(1, 1, 5)
+    options = ("--requests", "--max-overhead", "100%")  # all of it: no sample of connections
+    with servers() as netns, serving(*options, "--netns", netns.path) as server:
+        found = soak(netns, server, seconds, _LOADS, partial(time.sleep, pause))
+        server.await_sum(found.requests, REQUESTS, process_executable_name="ab")
+        server.await_sum(found.retransmitted, RETRANSMITS)
         server.stop()
-    table = Table(
-        f"serve --requests under a mixed load for {seconds} s",
-        ("", "after a third", "at two thirds", "at the end", "growth", "target", ""),
-    )
-    for name, values in zip(Sample._fields, zip(*taken, strict=True), strict=True):
-        third, later, last = (values[len(values) * n // 3 - 1] for n in (1, 2, 3))
-        shown = [
-            f"{value / 1e6:.0f} MB" if name == "memory" else f"{value}"
-            for value in (third, later, last)
-        ]
-        table.add(name, *shown, *GROWTH.cells(last / third))
+    _print(found, server, f"serve --requests under a mixed load for {seconds} s")
+
+
+def _print(found: Soaked, server: Server, title: str) -> None:
+    columns = ("", "first", "in the middle", "at the end", "growth", "target", "")
+    table = Table(title, columns)
+    for name in _SAMPLED:
+        values = [getattr(each, name) for each in found.samples]
+        shown = [_shown(name, values[at]) for at in (0, len(values) // 2, -1)]
+        table.add(name, *shown, *GROWTH.cells(found.growth(name)))
     table.print()
-    print(f"  ledger: {'exact' if balances(server) else 'DOES NOT BALANCE'}")
+    print(
+        f"  as ab and RetransSegs count: {found.requests:,} requests,"
+        f" {found.retransmitted:,} retransmissions"
+    )
+    kinds = ", ".join(unbalanced(server))
+    print(f"  ledger: {f'DOES NOT BALANCE ({kinds})' if kinds else 'exact'}")
 
 
 def _shown(name: str, value: int) -> str:
     return f"{value / 1e6:.0f} MB" if name == "memory" else str(value)
-
-
-def under_load(netns: Netns, server: Server, seconds: float) -> list[Sample]:
-    """Have one load after the other for so long; return what `serve` took after each round."""
-    until = time.monotonic() + seconds
-    taken = []
-    while time.monotonic() < until:
-        for load in _LOADS:
-            netns.run(*load)
-            time.sleep(_PAUSE)
-        taken.append(sample(server))
-    return taken
-
-
-def sample(server: Server) -> Sample:
-    """Return what a server takes now."""
-    place = Path(f"/proc/{server.process.pid}")
-    pages = int((place / "statm").read_text().split()[1])
-    descriptors = len(list((place / "fd").iterdir()))
-    return Sample(pages * os.sysconf("SC_PAGE_SIZE"), descriptors, len(samples(server.get())))
-
-
-def balances(server: Server) -> bool:
-    """Tell whether the ledger of a server that has ended adds up."""
-    outcomes = ("filtered", "sampled_out", "submitted", "ring_full", "ring_busy", "map_full")
-    return all(
-        row["received"] == row["submitted"] and row["seen"] == sum(row[name] for name in outcomes)
-        for row in parse_ledger(server.said).values()
-    )

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import tcprism
-from tests.support.conversation import connected, ping_pong
+from tests.support.conversation import connected, ping_pong, send_over_loss
 from tests.support.netns import Netns, namespace
 from tests.support.nginx import nginx
 from tests.support.otlp import attributes, collecting
@@ -71,23 +71,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         with pytest.raises(ConnectionRefusedError), closing(netns.socket()) as refused:
             refused.connect(("127.0.0.1", 9))
         netns.drop_every(20, 9000)
-        _send_over_loss(netns)
+        send_over_loss(netns, 9000)
         netns.drop_nothing()
         netns.await_closed()
         statuses = [line.rpartition('"')[2].split()[0] for line in log.read_text().splitlines()]
         yield Run(server, netns, before, counted, statuses)
-
-
-def _send_over_loss(netns: Netns) -> None:
-    with closing(netns.socket()) as listener, closing(netns.socket()) as sender:
-        listener.bind(("127.0.0.1", 9000))
-        listener.listen()
-        sender.connect(("127.0.0.1", 9000))
-        receiver, _ = listener.accept()
-        with closing(receiver):
-            for _ in range(200):
-                sender.sendall(b"x" * 1000)
-                receiver.recv(1000, socket.MSG_WAITALL)
 
 
 def test_requests_are_as_many_as_ab_and_nginx_count(run: Run) -> None:

@@ -49,6 +49,20 @@ def bulk(client: socket.socket, server: socket.socket) -> None:
     receiver.join()
 
 
+def send_over_loss(netns: Netns, port: int) -> None:
+    """Send 200,000 bytes to a port of the loopback, in pieces that each arrive before the next."""
+    with closing(netns.socket()) as listener, closing(netns.socket()) as sender:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+        sender.connect(listener.getsockname())
+        receiver, _ = listener.accept()
+        with closing(receiver):
+            for _ in range(200):
+                sender.sendall(b"x" * 1000)
+                receiver.recv(1000, socket.MSG_WAITALL)
+
+
 def hang_up(client: socket.socket, server: socket.socket) -> None:
     """End both directions, the client's first, each when the other end has seen it."""
     client.shutdown(socket.SHUT_WR)
