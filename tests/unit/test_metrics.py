@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +17,15 @@ import pytest
 from tcprism.events import Batch, Part
 from tcprism.events import _wire as wire
 from tcprism.events._wire import Cause, EventKind
+from tcprism.events.context import Context
+from tcprism.events.context import Owner as ContextOwner
+from tcprism.events.ledger import Ledger
 from tcprism.events.names import STATES
 from tcprism.events.requests import STATES as STATES_OF_REQUESTS
 from tcprism.events.requests import VIEWS
 from tcprism.metrics import instruments as i
 from tcprism.metrics.aggregate import Metrics
-from tcprism.metrics.instruments import INSTRUMENTS, Instrument
+from tcprism.metrics.instruments import IDENTITY, INSTRUMENTS, Instrument
 from tcprism.metrics.owners import Listeners, Owners, Peers, Processes
 from tcprism.metrics.series import LINGER, OTHER, Series
 from tcprism.metrics.totals import Totals
@@ -52,9 +59,9 @@ def numbers(*ids: int) -> Any:
 
 def test_what_is_a_series_too_many_is_counted_and_goes_to_other() -> None:
     series = Series(i.RETRANSMITS, most=2)
-    keys = [(name, *[""] * 6) for name in ("a", "b", "c", "d")]
+    keys = [(name, *[""] * 8) for name in ("a", "b", "c", "d")]
     series.add(numbers(0, 1, 2, 3, 3), keys, np.ones(5))
-    other = (OTHER,) * 7
+    other = (OTHER,) * 9
     assert {row.key: row.value for row in series.rows()} == {keys[0]: 1, keys[1]: 1, other: 3}
     assert series.others == 3
 
@@ -62,7 +69,7 @@ def test_what_is_a_series_too_many_is_counted_and_goes_to_other() -> None:
 def test_a_bound_belongs_to_its_bucket() -> None:
     series = Series(i.HTTP_SERVER)
     seconds = [0.005, 0.0050001, 10.0, 11.0]
-    series.add(numbers(0, 0, 0, 0), [("x",) * 9], np.array(seconds), np.arange(1, 5))
+    series.add(numbers(0, 0, 0, 0), [("x",) * 11], np.array(seconds), np.arange(1, 5))
     (row,) = series.rows()
     assert row.value == pytest.approx(sum(seconds))
     assert row.buckets == (1, 1, *[0] * 11, 1, 1)
@@ -73,21 +80,42 @@ def test_a_bound_belongs_to_its_bucket() -> None:
 
 def test_a_series_ends_some_time_after_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
     series = Series(i.RESETS)
-    keys = [("lives", *[""] * 6), ("gone", *[""] * 6)]
+    keys = [("one", container, *[""] * 7) for container in ("lives", "gone")]
+    lives = keys[0][: len(IDENTITY)]
     series.add(numbers(0, 1), keys, np.ones(2))
-    series.expire("lives".__eq__)
+    series.expire(lives.__eq__)
     assert len(series) == 2
     later = time.monotonic() + LINGER + 1
     monkeypatch.setattr(time, "monotonic", lambda: later)
-    series.expire("lives".__eq__)
+    series.expire(lives.__eq__)
     assert [row.key for row in series.rows()] == keys[:1]
     series.add(numbers(0, 1), keys, np.ones(2))
     assert [row.value for row in series.rows()] == [2, 1]
 
 
+def test_a_series_does_not_outlive_its_pod_though_others_have_the_same_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    comm = Path("/proc/self/comm").read_bytes().strip()
+    old = ContextOwner(pod_uid="old", namespace="shop", workload="deployment/cart")
+    pods = {1: old, 2: replace(old, pod_uid="new")}
+    metrics = Metrics(Owners(Peers({}), Processes(proc=True), Listeners(EPHEMERAL)))
+    for pid, cgroup in ((ended.pid, 1), (os.getpid(), 2)):
+        lost = part("loss", {**CLIENT, "pid": pid, "comm": comm, "cgroup_id": cgroup, "segs": 1})
+        metrics.write(Batch([replace(lost, context=Context(pods.__getitem__))]))
+    shown = [(comm.decode(), pod, "shop", "deployment/cart", "80") for pod in ("old", "new")]
+    assert [key[:5] for key in values(metrics, i.RETRANSMITS)] == shown
+    later = time.monotonic() + LINGER + 1
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    metrics.account(Ledger(()))
+    assert [key[:5] for key in values(metrics, i.RETRANSMITS)] == shown[1:]
+
+
 def test_a_gauge_has_only_what_is_there_now() -> None:
     series = Series(i.OPEN)
-    keys: Sequence[Any] = [(name, *[""] * 6) for name in ("a", "b")]
+    keys: Sequence[Any] = [(name, *[""] * 8) for name in ("a", "b")]
     series.set({keys[0]: 3, keys[1]: 4})
     series.set({keys[1]: 5})
     assert [(row.key, row.value) for row in series.rows()] == [(keys[1], 5)]

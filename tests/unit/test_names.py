@@ -14,6 +14,7 @@ import pytest
 from tcprism.errors import UnknownTarget
 from tcprism.events.context import Owner
 from tcprism.names.cgroups import Names, Owners, describe, find_cgroups
+from tcprism.names.workloads import workload
 
 ID = "0123456789abcdef" * 4
 POD = "01234567-89ab-cdef-0123-456789abcdef"
@@ -91,10 +92,59 @@ def test_names_come_from_the_engine(tmp_path: Path) -> None:
     assert names(ID) == "web"
 
 
+KUBELET = {
+    "io.kubernetes.pod.name": "cart-5d4f8c7b9-x2k4z",
+    "io.kubernetes.pod.namespace": "shop",
+    "io.kubernetes.pod.uid": POD,
+}
+
+
+def test_a_pods_workload_comes_from_the_engine(tmp_path: Path) -> None:
+    """As cri-dockerd labels containers: the sandbox has the pod's labels, the others its name."""
+    sandbox = {**KUBELET, "pod-template-hash": "5d4f8c7b9"}
+    told = [
+        {"Id": ID, "Names": ["/k8s_app"], "Labels": KUBELET},
+        {"Id": "f" * 64, "Names": ["/k8s_POD"], "Labels": sandbox},
+        {"Id": "e" * 64, "Names": ["/other"], "Labels": None},
+    ]
+    with engine(tmp_path / "docker.sock", json.dumps(told).encode()) as path:
+        names = Names([path])
+        names.refresh()
+    owners = Owners(lambda _: f"/kubepods/pod{POD}/{ID}", names, names.pod)
+    owner = owners(5)
+    assert (owner.container, owner.namespace, owner.workload) == (
+        "k8s_app",
+        "shop",
+        "deployment/cart",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "expected"),
+    [
+        ("cart-5d4f8c7b9-x2k4z", {"pod-template-hash": "5d4f8c7b9"}, "deployment/cart"),
+        ("cart-5d4f8c7b9-x2k4z", {}, None),  # may be of a DaemonSet `cart-5d4f8c7b9`
+        ("cart-5d4f8c7b9-x2k4z", {"pod-template-hash": "f00"}, None),
+        ("db-0", {"statefulset.kubernetes.io/pod-name": "db-0"}, "statefulset/db"),
+        ("db-0", {"statefulset.kubernetes.io/pod-name": "db-1"}, None),
+        ("log-x2k4z", {"controller-revision-hash": "a", "pod-template-generation": "1"},
+         "daemonset/log"),
+        ("log-x2k4z", {"controller-revision-hash": "a"}, None),
+        ("sum-28912-x2k4z", {"batch.kubernetes.io/job-name": "sum-28912"}, "job/sum-28912"),
+        ("alone", {"app": "alone"}, None),
+    ],
+)  # fmt: skip
+def test_workloads_are_told_if_they_are_proven(
+    name: str, labels: dict[str, str], expected: str | None
+) -> None:
+    assert workload(name, labels) == expected
+
+
 @pytest.mark.parametrize(
     "body",
     [
         b"[]",
+        b'[{"Id": "a", "Labels": 1}]',
         b"no JSON",
         b'{"message": "no"}',
         b'[{"Names": [1]}]',
@@ -103,7 +153,7 @@ def test_names_come_from_the_engine(tmp_path: Path) -> None:
         b'[{"Id": "a", "Names": ["\\udcff"]}]',
         b'{"a":' * 100_000,
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_an_engine_that_makes_no_sense(body: bytes, tmp_path: Path) -> None:
     with engine(tmp_path / "docker.sock", body) as path:

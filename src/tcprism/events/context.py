@@ -11,7 +11,9 @@ class Owner:
     """Where a process runs, read off the path of its cgroup; each is None when it is not there.
 
     `container_id` is what the container engine calls it, `pod_uid` Kubernetes' id of the pod and
-    `unit` the systemd unit. `container` is the engine's name for it.
+    `unit` the systemd unit. `container` is the engine's name for it; by the labels that the engine
+    tells, the pod is in the Kubernetes namespace `namespace` and belongs to `workload`
+    ("deployment/cart").
     """
 
     cgroup: str | None = None
@@ -19,6 +21,8 @@ class Owner:
     pod_uid: str | None = None
     unit: str | None = None
     container: str | None = None
+    namespace: str | None = None
+    workload: str | None = None
 
 
 def _unknown(_number: int) -> str | None:

@@ -14,11 +14,18 @@ Kind = Literal["counter", "gauge", "histogram"]
 # Attributes that say whose it is; one that is not known is left out of a series.
 PROCESS = "process.executable.name"
 PORT = "server.port"
-OWNER = (PROCESS, "container.name", "k8s.pod.uid", "systemd.unit", PORT, "tcprism.peer")
+IDENTITY = (
+    PROCESS, "container.name", "k8s.pod.uid", "k8s.namespace.name", "k8s.workload", "systemd.unit",
+)  # fmt: skip
+OWNER = (*IDENTITY, PORT, "tcprism.peer")
 ATTRIBUTES = {
     PROCESS: "the process' name (/proc/PID/comm)",
     "container.name": "its container: the engine's name for it, else the first digits of its id",
     "k8s.pod.uid": "its Kubernetes pod",
+    "k8s.namespace.name": "the Kubernetes namespace of the pod, if the container engine (Docker)"
+    " tells",
+    "k8s.workload": "what the pod belongs to, as kubectl names it: `deployment/cart`; only if the"
+    " labels that the container engine (Docker) tells prove it",
     "systemd.unit": "its systemd unit",
     PORT: "the port that the server listens on; that of a server elsewhere only if it is not one"
     " of those that the kernel gives to clients (ip_local_port_range)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,7 +112,8 @@ class Processes:
         self._proc = proc
         self._known: OrderedDict[int, str] = OrderedDict()
         self._cgroups: OrderedDict[int, int] = OrderedDict()
-        self._names: dict[str, set[int]] = {}
+        self._identities: dict[int, Key] = {}
+        self._counts: Counter[Key] = Counter()  # of known processes with an identity
 
     def name(self, pid: int, comm: bytes) -> str:
         """Return the name of a process one of whose threads is called `comm`."""
@@ -121,7 +122,6 @@ class Processes:
         known = self._known.get(pid)
         if known is None:
             known = self._known[pid] = escape(self._read(pid) or comm.split(b"\0")[0])
-            self._names.setdefault(known, set()).add(pid)
             if len(self._known) > PIDS_MAX:
                 self._forget(next(iter(self._known)))
         return known
@@ -134,12 +134,24 @@ class Processes:
         except OSError:  # it has ended
             return b""
 
+    def identify(self, pid: int, identity: Key) -> None:
+        """Take note of what series say of a process that is known: the attributes IDENTITY."""
+        before = self._identities.get(pid)
+        if before == identity or pid not in self._known:
+            return
+        self._lose(before)
+        self._identities[pid] = identity
+        self._counts[identity] += 1
+
+    def _lose(self, identity: Key | None) -> None:
+        if identity is not None:
+            self._counts[identity] -= 1
+            if not self._counts[identity]:
+                del self._counts[identity]
+
     def _forget(self, pid: int) -> None:
-        name = self._known.pop(pid)
-        pids = self._names[name]
-        pids.discard(pid)
-        if not pids:
-            del self._names[name]
+        del self._known[pid]
+        self._lose(self._identities.pop(pid, None))
 
     def look(self) -> None:
         """Forget the processes that have ended: their ids will be those of others."""
@@ -148,11 +160,12 @@ class Processes:
                 self._forget(pid)
         else:
             self._known.clear()
-            self._names.clear()
+            self._identities.clear()
+            self._counts.clear()
 
-    def lives(self, name: str) -> bool:
-        """Tell whether a process of this name is known to be there."""
-        return name in self._names
+    def lives(self, identity: Key) -> bool:
+        """Tell whether a process of which series say this is known to be there."""
+        return identity in self._counts
 
     def learn(self, part: Part) -> None:
         """Take note of the cgroups of processes."""
@@ -270,15 +283,16 @@ class Owners:
         self, context: Context, pid: int, comm: bytes, cgroup: int, port: int, peer: str
     ) -> Key:
         owner = context.owner(cgroup or self.processes.cgroup(pid))
-        container = owner.container or (owner.container_id or "")[:_SHORT_ID]
-        return (
+        identity = (
             self.processes.name(pid, comm),
-            container,
+            owner.container or (owner.container_id or "")[:_SHORT_ID],
             owner.pod_uid or "",
+            owner.namespace or "",
+            owner.workload or "",
             owner.unit or "",
-            str(port) if port else "",
-            peer,
         )
+        self.processes.identify(pid, identity)
+        return (*identity, str(port) if port else "", peer)
 
 
 def ephemeral_ports() -> tuple[int, int]:

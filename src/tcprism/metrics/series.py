@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tcprism.metrics.instruments import PROCESS, Instrument
+from tcprism.metrics.instruments import IDENTITY, PROCESS, Instrument
 
 SERIES_MAX = 1_000  # of an instrument
 LINGER = 300.0  # seconds that a series stays after its process has ended
@@ -144,14 +144,15 @@ class Series:
             fresh = np.zeros((more, *column.shape[1:]), column.dtype)
             self._table[name] = np.concatenate([column, fresh])
 
-    def expire(self, lives: Callable[[str], bool]) -> None:
-        """End the series of processes that have ended some minutes ago; `lives` takes a name."""
+    def expire(self, lives: Callable[[Key], bool]) -> None:
+        """End the series of processes that have ended some minutes ago; `lives` takes IDENTITY."""
         if PROCESS not in self.instrument.attributes or not self._rows:
             return
         limit = time.monotonic() - LINGER
         touched = self._table["touched"][: len(self._rows)].tolist()
+        own = len(IDENTITY)
         self._keep(
-            [at > limit or lives(key[0]) for key, at in zip(self._rows, touched, strict=True)]
+            [at > limit or lives(key[:own]) for key, at in zip(self._rows, touched, strict=True)]
         )
 
     def _keep(self, which: Sequence[bool]) -> None:

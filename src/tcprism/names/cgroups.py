@@ -11,6 +11,7 @@ from pathlib import Path
 from tcprism.errors import UnknownTarget
 from tcprism.events.context import Owner
 from tcprism.events.escape import escape
+from tcprism.names.workloads import Pod
 
 # Docker, Podman, containerd and CRI-O all name a container's cgroup after its 64 digits.
 _CONTAINER = re.compile(r"(?:^|[/:-])([0-9a-f]{64})(?=[./]|$)")
@@ -22,17 +23,26 @@ _REFRESH = 5.0  # seconds before an engine is asked again
 _REMEMBERED = 1 << 14  # cgroups; those of a long run are more than there are at once
 
 
-def describe(path: str, names: Callable[[str], str | None]) -> Owner:
-    """Return what the path of a cgroup says; `names` takes a container's id."""
+def describe(
+    path: str,
+    names: Callable[[str], str | None],
+    pods: Callable[[str], Pod | None] = lambda _uid: None,
+) -> Owner:
+    """Return what the path of a cgroup says; `names` takes a container's id, `pods` a pod's uid."""
     container = _CONTAINER.findall(path)
-    pod = _POD.search(path)
+    found = _POD.search(path)
     units = [] if container else _UNIT.findall(path)
+    uid = found[1].replace("_", "-") if found else None
+    name = names(container[-1]) if container else None
+    pod = pods(uid) if uid else None
     return Owner(
         cgroup=escape(path.encode(errors="surrogateescape")),
         container_id=container[-1] if container else None,
-        pod_uid=pod[1].replace("_", "-") if pod else None,
+        pod_uid=uid,
         unit=escape(units[-1].encode(errors="surrogateescape")) if units else None,
-        container=names(container[-1]) if container else None,
+        container=name,
+        namespace=pod.namespace if pod else None,
+        workload=pod.workload if pod else None,
     )
 
 
@@ -45,6 +55,7 @@ class Names:
     def __init__(self, engines: Iterable[Path] = _ENGINES) -> None:
         self._engines = tuple(engines)
         self._known: dict[str, str] = {}
+        self._pods: dict[str, Pod] = {}
         self._asked_at = -_REFRESH
         self._thread: threading.Thread | None = None
 
@@ -62,21 +73,35 @@ class Names:
         """Ask every engine now; one that does not answer is left out."""
         from tcprism.names.container_engine import ask  # HTTP: not at the start of every trace
 
-        found = {}
+        names: dict[str, str] = {}
+        pods: dict[str, Pod] = {}
         for engine in self._engines:
-            found.update(ask(engine))
-        # Names of containers that are gone are kept, for events of theirs may still come.
-        kept = self._known if len(self._known) < _REMEMBERED else {}
-        self._known = {**kept, **found}
+            told = ask(engine)
+            names |= told[0]
+            pods |= told[1]
+        # Those of containers that are gone are kept, for events of theirs may still come.
+        kept = len(self._known) < _REMEMBERED
+        self._pods = {**self._pods, **pods} if kept else pods
+        self._known = {**self._known, **names} if kept else names
         return self._known
+
+    def pod(self, uid: str) -> Pod | None:
+        """Return what is known of a pod; what asks for the name of its container asks for it."""
+        return self._pods.get(uid)
 
 
 class Owners:
     """From a cgroup v2 id to its owner. `path_of` finds the path of an id, None when it is gone."""
 
-    def __init__(self, path_of: Callable[[int], str | None], names: Callable[[str], str | None]):
+    def __init__(
+        self,
+        path_of: Callable[[int], str | None],
+        names: Callable[[str], str | None],
+        pods: Callable[[str], Pod | None] = lambda _uid: None,
+    ):
         self._path_of = path_of
         self._names = names
+        self._pods = pods
         self._paths: dict[int, str | None] = {}
 
     def __call__(self, cgroup_id: int) -> Owner:
@@ -89,7 +114,7 @@ class Owners:
             except BlockingIOError:  # it will be known another time
                 return Owner()
         path = self._paths[cgroup_id]
-        return Owner() if path is None else describe(path, self._names)
+        return Owner() if path is None else describe(path, self._names, self._pods)
 
 
 def find_cgroups(text: str, roots: Iterable[Path], names: Names) -> tuple[Path, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tcprism.events.escape import escape
+from tcprism.names.workloads import Pod, pods
 
 _PATIENCE = 1.0  # seconds that an answer may take, all of it
 _LONGEST = 1 << 24  # bytes of an answer
@@ -58,18 +59,22 @@ class _UnixConnection(http.client.HTTPConnection):
         engine.connect(str(self._path))
 
 
-def ask(engine: Path) -> dict[str, str]:
-    """Return the names of an engine's containers by id; none if it does not answer as it should."""
+def ask(engine: Path) -> tuple[dict[str, str], dict[str, Pod]]:
+    """Return the names of an engine's containers by id, and its pods by uid.
+
+    There are none if it does not answer as it should.
+    """
     if not engine.is_socket():
-        return {}
+        return {}, {}
     try:
         with closing(_UnixConnection(engine)) as connection:
             connection.request("GET", "/containers/json")
             found = json.loads(connection.getresponse().read(_LONGEST))
-        return {
+        names = {
             str(each["Id"]): escape(str(each["Names"][0]).lstrip("/").encode())
             for each in found
             if each.get("Names")
         }
+        return names, pods(found)
     except _MAKES_NO_SENSE:
-        return {}
+        return {}, {}

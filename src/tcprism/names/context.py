@@ -30,5 +30,5 @@ def machine_context(root: int) -> Context:
     drops = kernel_types().enum("skb_drop_reason", "SKB_DROP_REASON_")
     drops |= kernel_types().enum("qdisc_drop_reason")
     resets = kernel_types().enum("sk_rst_reason", "SK_RST_REASON_")
-    owners = Owners(Paths(root), _names)
+    owners = Owners(Paths(root), _names, _names.pod)
     return Context(owners, drops.get, resets.get, Interfaces().name)
