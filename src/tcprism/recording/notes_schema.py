@@ -40,6 +40,8 @@ class OwnerNote(msgspec.Struct):
     pod_uid: Text | None = None
     unit: Text | None = None
     container: Text | None = None
+    namespace: Text | None = None
+    workload: Text | None = None
 
 
 class NamesNote(msgspec.Struct):
