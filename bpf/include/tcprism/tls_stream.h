@@ -6,6 +6,7 @@
 #include "helpers.h"
 
 #define RECORD_HEADER 5
+#define RECORD_CHANGE_CIPHER 20
 #define RECORD_HANDSHAKE 22
 #define CLIENT_HELLO 1 /* handshake messages: RFC 8446, 4 */
 #define SERVER_HELLO 2
@@ -21,7 +22,7 @@ struct tls_stream {
 	u32 begin; /* sequence number of the first of them */
 	u32 whole; /* after the last that is there to the end */
 	u32 next;  /* after the last byte */
-	u32 later; /* of the second record of data in the latest read, if it had two */
+	u32 later; /* of the record in the latest read that plaintext begins with if a handshake has ended in it */
 	u32 left;  /* bytes to come of the record that has begun */
 	u32 missed; /* bytes that others have moved in between: their plaintext was not seen */
 	u64 plaintext; /* bytes that calls have moved */
@@ -33,8 +34,11 @@ struct tls_stream {
 	u8 is_client; /* it has sent a ClientHello */
 	u8 begun;     /* what its first record is was seen: */
 	u8 from_hello; /* a hello */
-	u8 reserved;
+	u8 finishes; /* the latest read has changed ciphers, and then had a message of TLS 1.2's handshake: Finished */
 };
+
+#define CHANGED_CIPHERS 1
+#define FINISHED_12 2
 
 /* RFC 8446, 5.1: a type from change_cipher_spec to heartbeat, the version 3.x, a length. */
 INLINE bool is_header(const u8 *header)
@@ -85,8 +89,12 @@ INLINE void stream_record(struct tls_stream *s, u32 end)
 	s->left = s->header[3] << 8 | s->header[4];
 	if (s->header[0] == RECORD_HANDSHAKE && s->header[5] == CLIENT_HELLO)
 		s->is_client = true;
+	if (s->header[0] == RECORD_CHANGE_CIPHER)
+		s->finishes = CHANGED_CIPHERS;
+	else if (s->header[0] == RECORD_HANDSHAKE && s->finishes == CHANGED_CIPHERS)
+		s->finishes = FINISHED_12;
 	if (s->header[0] == RECORD_DATA) {
-		if (s->has_data && !s->has_later) {
+		if ((s->has_data || s->finishes == FINISHED_12) && !s->has_later) {
 			s->has_later = true;
 			s->later = s->whole;
 		}
@@ -158,6 +166,7 @@ INLINE u32 stream_moves(struct tls_stream *s, u64 bytes, u32 seq, bool received,
 		s->known = true;
 	}
 	s->has_data = s->has_later = false;
+	s->finishes = 0;
 	if (s->lost && is_record(bytes))
 		s->lost = s->cut = s->left = 0;
 	return seq;
@@ -214,12 +223,14 @@ INLINE u32 stream_take(struct tls_stream *s, bool sent, u32 *seq)
 }
 
 /*
- * A handshake has ended. What has been received may be data already, behind the client's Finished. That looks like data
- * in TLS 1.3, so the first record of the latest read is taken for it.
+ * A handshake has ended. What has been received may be data already, behind the other end's Finished. The client's looks
+ * like data in TLS 1.3, so the first record of the latest read is taken for it; in TLS 1.2, none of a handshake does.
  */
 INLINE void stream_handshaken(struct tls_stream *s, bool is_client)
 {
-	s->begin = !is_client && s->has_later ? s->later : s->whole;
+	bool is_later = s->has_later && (!is_client || s->finishes == FINISHED_12);
+
+	s->begin = is_later ? s->later : s->whole;
 }
 
 #endif
