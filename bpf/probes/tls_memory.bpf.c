@@ -2,11 +2,8 @@
 /* TLS sessions in memory: what a library writes there and reads from there, which others send and receive. */
 #include "tcprism/tls_message.h"
 
-/*
- * int BIO_write(bio, data, length), or a function behind it that writes into memory: inside a call of a session without a
- * connection, this is what it encrypted.
- */
-SEC("uprobe") int tls_encrypted(struct pt_regs *ctx)
+/* Inside a call of a session without a connection, what is written into memory is what it encrypted. */
+INLINE int encrypted(const struct pt_regs *ctx, bool behind)
 {
 	struct tls_session_key key = {};
 	struct tls_call *call;
@@ -19,8 +16,20 @@ SEC("uprobe") int tls_encrypted(struct pt_regs *ctx)
 	call->carried += ctx->dx;
 	key.session = call->session;
 	key.pid = thread.pid;
-	tls_wrote(&key, ctx->di, ctx->si, ctx->dx);
+	tls_wrote(&key, ctx->di, ctx->si, ctx->dx, behind);
 	return 0;
+}
+
+/* int BIO_write(bio, data, length) */
+SEC("uprobe") int tls_encrypted(struct pt_regs *ctx)
+{
+	return encrypted(ctx, false);
+}
+
+/* A function behind it that writes into memory, with the same arguments. */
+SEC("uprobe") int tls_encrypted_behind(struct pt_regs *ctx)
+{
+	return encrypted(ctx, true);
 }
 
 /* int BIO_read(bio, data, length), or a function behind it that reads from memory: this is what the session decrypts. */

@@ -1,5 +1,6 @@
 """Tracing attaches to TLS libraries that appear while it goes on, and no odd one stops it."""
 
+import os
 import shutil
 import socket
 import ssl
@@ -21,9 +22,10 @@ from tcprism.sources.request import Request
 from tcprism.sources.tls_libraries import TlsLibraries
 from tcprism.sources.tracing import Tracing
 from tcprism.tls.libraries import Library, find
-from tests.support.netns import Netns
+from tests.support.netns import Netns, namespace
 from tests.support.tls import certificate
-from tests.support.tracer import PATIENCE
+from tests.support.tls_seen import talk
+from tests.support.tracer import PATIENCE, bpf_of
 from tests.unit.tls.disassembly import offsets
 from tests.unit.tls.test_libraries import linked, mapping
 
@@ -209,7 +211,10 @@ for line in sys.stdin.buffer:
 
 
 def test_memory_that_is_not_the_librarys(netns: Netns, tmp_path: Path) -> None:
-    """BIO_write() is hooked as soon as somebody needs it, then all sessions have their sockets."""
+    """BIO_write() is hooked as soon as somebody needs it, then all sessions have their sockets.
+
+    Those in the library's own memory, where one write then passes two hooks, are right as before.
+    """
     paths = [linked("libcrypto"), linked("libssl")]
     command = netns.command(sys.executable, "-c", OWN_BIO, *paths)
     with (
@@ -262,6 +267,30 @@ def test_memory_that_is_not_the_librarys(netns: Netns, tmp_path: Path) -> None:
                 assert time.monotonic() < deadline
                 seen()
         client.communicate("\n")
+        of_asyncio = talk(netns, "in_memory", certificate(tmp_path))
+        tracing.stop()
+        events: list[Event] = []
+        while len(batch := tracing.drain()):
+            events += [
+                event
+                for event in batch
+                if (event.local_port, event.remote_port, "tls_send") in of_asyncio
+            ]
+    calls = {(e.local_port, e["seq"], e.bytes) for e in events if e.kind == "send"}
+    written = [event for event in events if event.kind == "tls_send"]
+    assert len(written) == sum(
+        len(each) for (*_, kind), each in of_asyncio.items() if kind == "tls_send"
+    )
+    assert all((e.local_port, e["seq"], e["encrypted_bytes"]) in calls for e in written)
+
+
+def test_what_a_filter_leaves_out_is_not_taken_for_memory(netns: Netns, tmp_path: Path) -> None:
+    """Or BIO_write() would be hooked for all, which costs them dear."""
+    with namespace() as other, Tracing(request(netns)) as tracing:
+        before = bpf_of(os.getpid())["link"]
+        talk(other, "blocking", certificate(tmp_path))
+        tracing.read()  # hooks what somebody has needed by now
+        assert bpf_of(os.getpid())["link"] == before
 
 
 @contextmanager

@@ -268,6 +268,8 @@ INLINE bool message_admit(struct caller *caller, struct sock *sk, u32 kind, enum
 	passes = caller_passes(caller, sk, reads);
 	if (wanted && !passes)
 		COUNT(caller->counters->filtered, 1);
+	if (config.tls && kind == KIND_SEND && !passes)
+		tls_left_out();
 	return wanted && passes;
 }
 

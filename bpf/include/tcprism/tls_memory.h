@@ -39,12 +39,19 @@ struct {
 	__type(value, struct tls_session_key);
 } tls_sessions_by_socket SEC(".maps");
 
-/* Multiplicative hashing of bytes behind a record's header: random in a hello, encrypted in what follows. 0: unreadable. */
+#define HELLO_RETRY 0x1dbe11619ae574adULL /* bytes 2 to 9 of its constant, RFC 8446, 4.1.3 */
+
+/*
+ * Multiplicative hashing of bytes behind a record's header: random in a hello, encrypted in what follows. 0: unreadable,
+ * or a HelloRetryRequest, which is the same in all sessions.
+ */
 INLINE u64 fingerprint(u64 bytes)
 {
 	u64 words[FINGERPRINT_WORDS] = {}, hash = 0;
 
 	if (!bytes || bpf_probe_read_user(words, sizeof(words), (void *)(bytes + RECORD_HEADER)))
+		return 0;
+	if (words[1] == HELLO_RETRY)
 		return 0;
 	for (u32 i = 0; i < FINGERPRINT_WORDS; i++)
 		hash = (hash ^ words[i]) * 0x9e3779b97f4a7c15ULL;
@@ -83,14 +90,32 @@ INLINE bool tls_bio_counts(struct tls_session *session, u32 direction, u64 bio, 
 	return true;
 }
 
-/* A session has written records into memory. */
-INLINE void tls_wrote(const struct tls_session_key *key, u64 bio, u64 bytes, u32 length)
+/*
+ * The same of a write. One into the library's own memory is seen twice where BIO_write() has a probe for the sake of
+ * others: there, and then in the function behind it. The latter counts, or its bytes would be counted twice.
+ */
+INLINE bool tls_write_counts(struct tls_session *session, u64 bio, u64 bytes, bool behind)
+{
+	bool elsewhere = session->by_memory != behind;
+
+	if (bio == session->bios[0]) {
+		session->by_memory |= behind; /* only this write has been counted at BIO_write() */
+		return !elsewhere;
+	}
+	if (!tls_bio_counts(session, 0, bio, bytes))
+		return false;
+	session->by_memory = behind;
+	return true;
+}
+
+/* A session has written records into memory, as is seen at BIO_write() or `behind` it. */
+INLINE void tls_wrote(const struct tls_session_key *key, u64 bio, u64 bytes, u32 length, bool behind)
 {
 	struct tls_session *session = tls_session_in_memory(key);
 	struct tls_ciphertext ciphertext = { .key = *key };
 	u64 hash;
 
-	if (!session || !tls_bio_counts(session, 0, bio, bytes))
+	if (!session || !tls_write_counts(session, bio, bytes, behind))
 		return;
 	ciphertext.since_ns = session->since_ns;
 	ciphertext.at = session->streams[0].next;

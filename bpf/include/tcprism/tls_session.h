@@ -55,7 +55,7 @@ struct tls_session {
 	u32 bio_since[2]; /* from these offsets on */
 	u64 awaited;      /* fingerprint of a record that its socket has received, */
 	u32 awaited_seq;  /* and where that was */
-	u32 reserved;
+	u32 by_memory;    /* its records were seen to be written by the memory's own function */
 };
 
 struct {

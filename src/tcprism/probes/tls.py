@@ -19,7 +19,8 @@ _HANDSHAKE = (
 )
 _OTHERS = ("SSL_peek", "SSL_peek_ex", "SSL_shutdown", "gnutls_bye")
 
-_INTO_MEMORY = ("BIO_write", "mem_write", "bio_write")  # the latter two by tls/memory.py
+_INTO_MEMORY = ("BIO_write",)
+_INTO_MEMORY_BEHIND = ("mem_write", "bio_write")  # by tls/memory.py, as mem_read and bio_read
 _FROM_MEMORY = ("BIO_read", "mem_read", "bio_read")
 
 _NSPR_WRITE = ("PR_Write", "PR_Send")
@@ -44,6 +45,7 @@ _PROGRAMS = (
     Program("tls_handshake", _KINDS, "uprobe", symbols=_HANDSHAKE),
     Program("tls_other", _KINDS, "uprobe", symbols=_OTHERS),
     Program("tls_encrypted", _KINDS, "uprobe", symbols=_INTO_MEMORY),
+    Program("tls_encrypted_behind", _KINDS, "uprobe", symbols=_INTO_MEMORY_BEHIND),
     Program("tls_decrypts_returned", _KINDS, "uretprobe", symbols=_FROM_MEMORY),
     Program("tls_decrypts", _KINDS, "uprobe", symbols=_FROM_MEMORY),
     Program("tls_write", _KINDS, "uprobe", symbols=_WRITE),
