@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,18 @@ def test_the_file_gives_what_the_command_line_does_not(tmp_path: Path) -> None:
     assert found["kinds"] == "close,reset"
     assert found["comm"] == ("nginx",)
     assert found["config"] == {"office": ["192.0.2.0/24"], "vpn": ["2001:db8::/32"]}
+
+
+def test_any_standard_output_will_do_for_tls(tmp_path: Path) -> None:
+    """Only the page's address is written there. It ends as nobody has this address to listen at."""
+    log = tmp_path / "log"
+    log.touch(0o644)
+    with log.open("w") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "tcprism", "serve", "--tls", "--prometheus", "192.0.2.1:9"],
+            stdout=output, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert "cannot listen at 192.0.2.1:9" in done.stderr
 
 
 def test_where_the_page_is(tmp_path: Path) -> None:

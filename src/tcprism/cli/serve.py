@@ -26,7 +26,7 @@ from tcprism.cli.serving import (
     parse_prometheus,
 )
 from tcprism.cli.session import Limits, Stop
-from tcprism.cli.tls_options import tls_option, with_tls
+from tcprism.cli.tls_options import kinds_with_tls, tls_option
 from tcprism.cli.trace import announce
 from tcprism.cli.trace_options import parse_tracing, payload_option, serving_options
 from tcprism.cli.watchdog import Notify, Watchdog
@@ -171,7 +171,7 @@ def command(**given: Any) -> None:
 
 def _request(given: dict[str, Any], requests: bool, recorded: bool, shown: bool) -> Request:
     kinds = {*options.parse_kinds(given.pop("kinds")), *(NEEDS if requests else ())}
-    traced = with_tls(given, options.parse_kinds(",".join(kinds)))
+    traced = kinds_with_tls(given, options.parse_kinds(",".join(kinds)))
     payload = options.parse_payload(given.pop("payload"))
     parsed = parse_tracing(given)
     if not recorded and not shown:  # no byte leaves this process

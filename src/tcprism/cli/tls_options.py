@@ -47,13 +47,19 @@ def tls_options(command: Decorated) -> Decorated:
 def with_tls(given: dict[str, Any], kinds: Sequence[str]) -> tuple[str, ...]:
     """Return the kinds to trace, with those of TLS if the options say so.
 
-    Raises UsageError where others could read it.
+    Raises UsageError where others could read what is written of them.
     """
+    wanted = kinds_with_tls(given, kinds)
+    if {*wanted} & {*TLS_KINDS}:
+        refuse_readers(given)
+    return wanted
+
+
+def kinds_with_tls(given: dict[str, Any], kinds: Sequence[str]) -> tuple[str, ...]:
+    """Return what with_tls() does, for a command that writes no plaintext to its output."""
     wanted = {*kinds}
     if given.pop("tls"):
         wanted |= {*TLS_KINDS, *_CARRIERS}
-    if wanted & {*TLS_KINDS}:
-        refuse_readers(given)
     return tuple(kind for kind in KINDS if kind in wanted)
 
 
