@@ -14,7 +14,7 @@ packages_for_run() {
 
 packages_for_test() {
     echo binutils bpftool tcpdump tshark nginx-light apache2-utils nghttp2-client openssl libnss3-tools
-    echo curl wget haproxy nodejs postgresql mariadb-server-core mariadb-client-core
+    echo curl wget sudo haproxy nodejs postgresql mariadb-server-core mariadb-client-core
     echo prometheus chromium
     echo redis-server memcached dnsmasq-base bind9-dnsutils mosquitto mosquitto-clients nats-server
     echo rabbitmq-server

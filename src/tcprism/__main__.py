@@ -1,8 +1,8 @@
 """`python -m tcprism`.
 
 That form has Python look into the current folder first. So that nothing more is imported from
-there, it is forgotten at once; what Python itself has imported by now, only `python -P -m tcprism`
-and the command `tcprism` take from elsewhere. Signals are held back as in bin/tcprism.
+there, it is forgotten at once; what Python itself has imported by now, only `python -I -m tcprism`
+and the command `tcprism` take from elsewhere. Signals are held back as in bin/tcprism-python.
 """
 
 import _signal  # type: ignore[import-not-found]

@@ -117,7 +117,7 @@ def note_signals() -> None:
     """Note signals until the process ends. For the main thread of a program of ours."""
     global _watch
     _watch = _Watch()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NUMBERS)  # bin/tcprism holds them back until now
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NUMBERS)  # tcprism-python holds them until now
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PLUGIN = EXAMPLES / "plugin"
 SAMPLE = str(files("tcprism").joinpath("sample.tcpr"))
-TCPRISM = str(Path(sys.executable).with_name("tcprism"))
+TCPRISM = (sys.executable, "-m", "tcprism")  # the command itself does not obey PYTHONPATH
 
 
 def test_reading_a_recording() -> None:
@@ -43,7 +43,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tcprism(*arguments: str) -> str:
-    done = subprocess.run([TCPRISM, *arguments], capture_output=True, text=True)
+    done = subprocess.run([*TCPRISM, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -141,7 +141,7 @@ def test_a_sink_by_its_name() -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_what_is_not_there_is_refused_with_what_is() -> None:
-    command = [TCPRISM, "replay", "--sample", "--format", "nope"]
+    command = [*TCPRISM, "replay", "--sample", "--format", "nope"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert "choose from text, json, csv, arrow, parquet, pcapng, per-peer" in done.stderr

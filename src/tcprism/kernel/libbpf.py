@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 from collections.abc import Callable
 from ctypes import POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass, field
@@ -143,8 +144,32 @@ def _vsnprintf() -> Callable[..., int]:
 
 def _candidates() -> list[str]:
     if chosen := os.environ.get("TCPRISM_LIBBPF"):
-        return [chosen]
+        return [_trusted(chosen)]
     return [str(Path(__file__).with_name(SONAME)), SONAME]
+
+
+def _trusted(chosen: str) -> str:
+    """Return the file that is meant; root runs no code that somebody else can change.
+
+    Raises LibraryMissing.
+    """
+    if os.geteuid() or "/" not in chosen:
+        return chosen
+    file = Path(os.path.realpath(chosen))
+    for place in (file, *file.parents):
+        if place.exists() and not _is_roots(place.stat()):
+            raise LibraryMissing(
+                f"TCPRISM_LIBBPF: {file} is not loaded as root, for others may change {place}:"
+                " name one that is root's, in folders of root's"
+            )
+    return str(file)
+
+
+def _is_roots(found: os.stat_result) -> bool:
+    """Tell whether root alone can change a file, or take files out of a folder."""
+    group = found.st_mode & stat.S_IWGRP and found.st_gid
+    shared = (group or found.st_mode & stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
+    return not (found.st_uid or shared)
 
 
 _loaded: Libbpf | None = None
