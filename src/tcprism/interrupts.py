@@ -179,6 +179,12 @@ def alive(silence: float = SILENCE) -> None:
         _watch.silence, _watch.alive = silence, time.monotonic()
 
 
+def progress() -> None:
+    """Tell that the work goes on, amid a part of it that takes long on a busy machine."""
+    if _watch:
+        _watch.alive = time.monotonic()
+
+
 def step() -> None:
     """Be alive, and raise Interrupted when a signal came."""
     alive()

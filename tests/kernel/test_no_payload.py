@@ -42,11 +42,14 @@ def _copies(lines: list[str]) -> Iterator[Copy]:
             yield found[1], int(constant[1]) if constant else None
 
 
-def _loaded(**request: int) -> tuple[list[Copy], list[int], bool]:
+def _loaded(payload: int, of_segments: int) -> tuple[list[Copy], list[int], bool]:
     """Return what the programs copy, the limits in their data, and whether that is frozen."""
     before = bpf_of(os.getpid())
     kinds = ("send", "recv", "transmit", "receive", "close", "retransmit", "drop")
-    with Tracing(Request(kinds=kinds, filter=Criteria(), ring_size=rings.SMALLEST, **request)):
+    request = Request(
+        kinds, Criteria(), payload=payload, segment_payload=of_segments, ring_size=rings.SMALLEST
+    )
+    with Tracing(request):
         held = bpf_of(os.getpid())
         programs = [_bpftool("prog", "dump", "xlated", "id", str(number))
                     for number in held["prog"] - before["prog"]]  # fmt: skip
@@ -70,7 +73,7 @@ def _tool() -> None:
 
 def test_with_payload_there_are_such_instructions() -> None:
     """What is counted below is what copies."""
-    copies, limits, frozen = _loaded(payload=64, segment_payload=64)
+    copies, limits, frozen = _loaded(payload=64, of_segments=64)
     lengths = [length for name, length in copies if name != "bpf_probe_read_kernel"]
     assert None in lengths
     assert (limits, frozen) == ([64, 64], True)
@@ -78,7 +81,7 @@ def test_with_payload_there_are_such_instructions() -> None:
 
 def test_without_payload_none_is_left() -> None:
     """What is read is of a constant length, no longer than the kernel's own structures."""
-    copies, limits, frozen = _loaded(payload=0)
+    copies, limits, frozen = _loaded(payload=0, of_segments=0)
     assert copies
     assert [copy for copy in copies if copy[1] is None or copy[1] > LONGEST_STRUCTURE] == []
     assert (limits, frozen) == ([0, 0], True)

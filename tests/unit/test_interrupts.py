@@ -20,7 +20,8 @@ from tcprism import interrupts
 from tcprism.interrupts import SILENCE, Interrupted
 
 PATIENCE = 60.0
-SCRIPT = str(Path(__file__).resolve().parents[2] / "bin/tcprism-python")
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = str(ROOT / "bin/tcprism-python")
 PACKAGE = str(files("tcprism"))
 SAMPLE = str(files("tcprism").joinpath("sample.tcpr"))
 BEFORE_OUR_LINES = f'File "{SCRIPT}", line 0, in <module>'  # Python enters the script
@@ -35,6 +36,28 @@ with interrupts.cleaning(lambda: print("cleaned", flush=True)):
     print("ready", flush=True)
     while True:
         ctypes.CDLL(None).sleep(60)
+"""
+
+REDACTS = """
+import signal, time
+from dataclasses import replace
+from tcprism import interrupts
+from tcprism.events import Batch
+from tcprism.stages.redact import Redact
+from tests.unit.records import messages
+
+interrupts.note_signals()
+interrupts.alive(silence={silence})
+signal.raise_signal(signal.SIGTERM)
+part = messages(*[dict(payload=b"password=hunter2&" * 3)] * 100)
+count, took = 10, 0.0
+while took < 1.2 * {silence}:
+    batch = Batch([replace(part) for _ in range(count)])
+    interrupts.alive(silence={silence})
+    begun = time.monotonic()
+    Redact()(batch)
+    count, took = 2 * count, time.monotonic() - begun
+print("in good order")
 """
 
 
@@ -60,6 +83,14 @@ def test_a_signal_in_a_callback_is_not_lost(number: signal.Signals) -> None:
     assert calls == [number]
     with pytest.raises(Interrupted, match="while starting"):
         interrupts.check()
+
+
+def test_a_batch_that_takes_long_to_redact_is_no_silence() -> None:
+    """On a machine with much else to do a batch took a minute, and the run was ended amid it."""
+    source = REDACTS.format(silence=1.5)
+    command = [sys.executable, "-c", source]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
+    assert (done.stdout, done.returncode) == ("in good order\n", 0), done.stderr
 
 
 @pytest.mark.usefixtures("noted")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tcprism import interrupts
 from tcprism.errors import UsageError
 from tcprism.events import Batch, Part
 from tcprism.events.connection import connection_keys
@@ -90,6 +91,7 @@ class Redact:
         columns = [[*map(_Told, *_columns(part))] for part in parts]
         found: dict[int, list[_Span]] = {}
         for place, row in zip(*(each.tolist() for each in Batch(parts).order()), strict=True):
+            interrupts.progress()  # on a busy machine a message may take a millisecond
             told = columns[place][row]
             stream = self._streams.pop(told.key, None) or _Stream()
             self._streams[told.key] = stream
