@@ -43,7 +43,7 @@ A sixth family has one kind: a **snapshot** is the current state of a connection
 A seventh, **request**, is made of messages by `tcprism requests` ([requests.md](requests.md)).
 
 An eighth, **effort**, says that `tcprism serve` records less from then on, or more
-([serve.md](serve.md#the-budget)).
+([serve.md](serve.md#the-budget)), or let go of something ([serve.md](serve.md#the-memory)).
 
 Stages may make events of their own families ([api.md](api.md)).
 

@@ -7,8 +7,9 @@ import threading
 import pytest
 
 from tcprism.events import Batch
+from tcprism.events.batch import size_of
 from tcprism.events.facts import Facts
-from tcprism.events.ledger import Ledger
+from tcprism.events.ledger import Account, Ledger
 from tcprism.sinks import Sink
 from tcprism.sinks.queued import Queued
 
@@ -60,7 +61,7 @@ def test_all_comes_in_order() -> None:
 def test_nobody_waits_for_a_sink_that_is_slow() -> None:
     """What is too much for the queue is dropped and counted, and said."""
     sink = Slow()
-    queued = Queued(sink, room=10)
+    queued = Queued(sink, room=size_of(batch(4)) + size_of(batch(6)))
     queued.open(FACTS)
     queued.write(batch(4))
     assert sink.busy.wait(PATIENCE)
@@ -84,6 +85,32 @@ def test_a_sink_that_hangs_does_not_keep_the_end_from_coming() -> None:
     queued.close()
     assert queued.dropped().counts == {"not_written": 10}
     sink.may.set()
+
+
+def test_what_waits_can_be_let_go_of() -> None:
+    sink = Slow()
+    queued = Queued(sink)
+    queued.open(FACTS)
+    queued.write(batch(4))
+    assert sink.busy.wait(PATIENCE)
+    for size in (6, 5):
+        queued.write(batch(size))
+    assert queued.let_go() == 11
+    assert queued.let_go() == 0
+    queued.write(batch(3))
+    sink.may.set()
+    queued.close()
+    assert sink.taken == [FACTS, 4, 3, "closed"]
+    assert queued.dropped().counts == {"not_written": 11}
+
+
+def test_what_the_sink_drops_is_told_too() -> None:
+    class Dropping(Slow):
+        def dropped(self) -> Account:
+            return Account(counts={"not_recorded": 7})
+
+    queued = Queued(Dropping())
+    assert queued.dropped().counts == {"not_recorded": 7}
 
 
 def test_what_the_sink_raises_rises() -> None:

@@ -13,10 +13,12 @@ from tcprism.cli import options
 from tcprism.cli.clickhouse import clickhouse_option, credentials_option
 from tcprism.cli.configuration import config_option
 from tcprism.cli.fleet_sink import fleet_of, spool_options
+from tcprism.cli.memory import bound, max_memory_option, parse_limit
 from tcprism.cli.output import encrypting, print_ledger
 from tcprism.cli.serving import (
     PROMETHEUS,
     WEB,
+    Bounds,
     Own,
     Page,
     Place,
@@ -122,6 +124,7 @@ privileges."""
     metavar="PERCENT",
     help="Of all CPUs: what tcprism may cost before it records less.",
 )
+@max_memory_option
 @click.option(
     "--user",
     metavar="NAME",
@@ -139,7 +142,7 @@ def command(**given: Any) -> None:
     web, memory = given.pop("web"), options.parse_memory(given.pop("web_memory"), "--web-memory")
     if not (address or url or record or web or given["clickhouse"]):
         raise UsageError("nothing would come of it: give --prometheus ADDRESS:PORT or --record DIR")
-    overhead = parse_overhead(given.pop("max_overhead"))
+    bounds = Bounds(parse_overhead(given.pop("max_overhead")), parse_limit(given.pop("max_memory")))
     make = encrypting(given.pop("encrypt_to"))
     user = find_user(given.pop("user"), bool(record or given["spool"]))
     fleet = fleet_of(given, user)
@@ -165,7 +168,8 @@ def command(**given: Any) -> None:
         sinks.append(Otlp(url, metrics.families))
     if page:
         sinks.append(page)
-    _serve(request, given, _stages(requests), metrics, sinks, endpoint, page, needs, overhead)
+    stages = _stages(requests)
+    _serve(request, given, stages, metrics, watchdog, sinks, endpoint, page, needs, bounds)
     sys.exit(0)
 
 
@@ -195,20 +199,23 @@ def _serve(
     given: dict[str, Any],
     stages: tuple[Stage, ...],
     metrics: Metrics,
+    watchdog: Watchdog,
     sinks: list[Sink],
     endpoint: Endpoint | None,
     page: Page | None,
     needs: Needs,
-    overhead: float,
+    bounds: Bounds,
 ) -> None:
     with ExitStack() as stack:
         tracing = stack.enter_context(Tracing(request))
         tracing.measure_run_time()
         snapshots = stack.enter_context(Snapshots(request.filter, every=SNAPSHOT_EVERY))
         source = Together(tracing, snapshots)
-        keeps = budget(overhead, tracing, stages)
-        stages = (keeps, *stages)
-        sinks = [*sinks, Own(metrics, tracing.run_time, keeps)]
+        keeps = budget(bounds.overhead, tracing, stages)
+        memory = bound(bounds.memory, tracing, sinks[::-1], stages)
+        watchdog.watch(memory.well)
+        stages = (keeps, memory, *stages)
+        sinks = [*sinks, Own(metrics, tracing.run_time, keeps, memory.limit)]
         announce(tracing, given)
         tracing.settle()
         with interrupts.alone():

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from tcprism.cli.options import parse_address, parse_size
 from tcprism.errors import OutputError, UsageError
@@ -20,6 +20,7 @@ from tcprism.metrics.aggregate import Metrics
 from tcprism.recording.files import Create
 from tcprism.recording.kept import LEAST, Kept
 from tcprism.sinks import Sink
+from tcprism.sinks.queued import Queued
 from tcprism.sources.effort import efforts
 from tcprism.sources.least_privilege import User, own
 from tcprism.sources.tracing import Tracing
@@ -81,8 +82,15 @@ class Place:
         self._filters = filters
 
     def sink(self, create: Create) -> Sink:
-        """Return what records; `create` makes a file."""
-        return Kept(self.path, self._keep, self._filters, create)
+        """Return what records, however slow the disk is; `create` makes a file."""
+        return Queued(Kept(self.path, self._keep, self._filters, create))
+
+
+class Bounds(NamedTuple):
+    """What it may cost: a share of all CPUs, and bytes of memory; None: the usual bound."""
+
+    overhead: float
+    memory: int | None
 
 
 def parse_overhead(text: str) -> float:
@@ -117,11 +125,16 @@ class Own(Sink):
     """Adds tcprism's own cost to the metrics; `run_time` returns that of its BPF programs."""
 
     def __init__(
-        self, metrics: Metrics, run_time: Callable[[], float | None], budget: Budget
+        self,
+        metrics: Metrics,
+        run_time: Callable[[], float | None],
+        budget: Budget,
+        memory_limit: int,
     ) -> None:
         self._metrics = metrics
         self._run_time = run_time
         self._budget = budget
+        self._memory_limit = memory_limit
 
     def write(self, batch: Batch) -> None:
         """Nothing."""
@@ -131,6 +144,7 @@ class Own(Sink):
         self._metrics.set(instruments.CPU, {(): time.process_time()})
         pages = int(Path("/proc/self/statm").read_bytes().split()[1])
         self._metrics.set(instruments.MEMORY, {(): pages * os.sysconf("SC_PAGE_SIZE")})
+        self._metrics.set(instruments.MEMORY_LIMIT, {(): self._memory_limit})
         self._metrics.set(instruments.BUDGET, {(): self._budget.used})
         self._metrics.set(instruments.EFFORT, {(): self._budget.step})
         run_time = self._run_time()
@@ -143,6 +157,8 @@ class Page(Sink):
 
     Its sockets are open once it is made. Raises UsageError, MachineError and ExtraMissing.
     """
+
+    keeps = "requests and events that the page shows"
 
     def __init__(self, text: str, memory: int) -> None:
         # Not before: only this needs the extra `web`.
@@ -175,6 +191,10 @@ class Page(Sink):
     def write(self, batch: Batch) -> None:
         """Take a batch."""
         self._store.write(self._without(batch))
+
+    def let_go(self) -> int:
+        """Forget about half of what the page shows; return how many that is."""
+        return self._store.let_go()
 
     def account(self, ledger: Ledger) -> None:
         """Take the account of all events."""

@@ -33,6 +33,7 @@ class Watchdog(Sink):
         self._clocks = _clocks()
         self._counted: tuple[float, int, int] | None = None  # when; by the kernel; by the hooks
         self._silent = False
+        self._others: list[Callable[[], bool]] = []
         self._counts = dict.fromkeys(("clock_steps", "suspensions", "stalls", "silent_hooks"), 0)
 
     def write(self, batch: Batch) -> None:
@@ -64,9 +65,14 @@ class Watchdog(Sink):
             self._silent = silent
         self._counted = now, opened, seen
 
+    def watch(self, well: Callable[[], bool]) -> None:
+        """Have all be well only while this says so."""
+        self._others.append(well)
+
     def well(self) -> bool:
-        """Tell whether events are being read and hooks see what happens."""
-        return time.monotonic() - self._at < _SILENCE and not self._silent
+        """Tell whether events are being read, hooks see what happens, and others are well."""
+        reads = time.monotonic() - self._at < _SILENCE
+        return reads and not self._silent and all(well() for well in self._others)
 
     def dropped(self) -> Account:
         """Return what has happened."""

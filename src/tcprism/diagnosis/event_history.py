@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
+from tcprism.events.batch import size_of
 
 LIMIT = 100_000
 MEMORY = 128 << 20  # bytes
-_BATCH_BYTES = 4096  # Python's objects
 
 Chooser = Callable[[Part], NDArray[np.bool_]]
 
@@ -66,12 +66,6 @@ class EventHistory:
                 break
             found.append(self._batches[index].between(max(0, first - start), last - start))
         return found
-
-
-def size_of(batch: Batch) -> int:
-    """Return about how many bytes a batch takes."""
-    payloads = sum(part.payload.nbytes for part in batch.parts if part.payload is not None)
-    return _BATCH_BYTES + payloads + sum(2 * part.rows.nbytes for part in batch.parts)
 
 
 def chosen(batch: Batch, choose: Chooser) -> Batch:

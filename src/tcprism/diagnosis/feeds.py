@@ -11,11 +11,11 @@ import numpy as np
 
 from tcprism.diagnosis.arrivals import ARRIVING, entered
 from tcprism.diagnosis.delta import Rows
-from tcprism.diagnosis.event_history import size_of
 from tcprism.diagnosis.rebuild import rebuild
 from tcprism.diagnosis.survey import snapshots_of
 from tcprism.diagnosis.table import HISTORY, Table, advance, empty
 from tcprism.events import Batch, Part
+from tcprism.events.batch import size_of
 from tcprism.events.kinds import TLS_KINDS
 from tcprism.events.ledger import Ledger
 from tcprism.features import Choice

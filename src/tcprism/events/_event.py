@@ -139,6 +139,7 @@ class Attributes:
     probes_out: int | None
     nodelay: bool | None
     effort: str | None
+    let_go: str | None
     of_budget: int | None
     protocol: str | None
     method: str | None

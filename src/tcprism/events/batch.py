@@ -19,6 +19,8 @@ from tcprism.events.part import Part
 if TYPE_CHECKING:
     from tcprism.events.event import Event
 
+_BATCH_BYTES = 4096  # Python's objects
+
 
 class Batch:
     """Events of all families, stored as they came and read in time order.
@@ -146,6 +148,12 @@ def joined(*batches: Batch) -> Batch:
         return filled[0] if filled else batches[0]
     parts = [part for batch in filled for part in batch.parts]
     return Batch(parts, filled[-1].clock_offset_ns)
+
+
+def size_of(batch: Batch) -> int:
+    """Return about how many bytes a batch takes."""
+    payloads = sum(part.payload.nbytes for part in batch.parts if part.payload is not None)
+    return _BATCH_BYTES + payloads + sum(2 * part.rows.nbytes for part in batch.parts)
 
 
 def times(ts_ns: NDArray[np.uint64], clock_offset_ns: int) -> NDArray[np.datetime64]:

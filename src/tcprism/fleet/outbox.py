@@ -135,11 +135,22 @@ class Outbox:
             self._memory.append(Insert(token, table, rows, data))
             self._size += len(data)
             self.put_rows += rows
-            while self._size > self._room and (oldest := self._idle()):
-                if not self._to_disk(oldest):
-                    self.dropped += oldest.rows
-                self._forget(oldest)
+            self._shrink(self._room)
             self._changed.notify()
+
+    def let_go(self) -> int:
+        """Have the older half in memory go to disk, or else drop it; return its rows."""
+        with self._changed:
+            return self._shrink(self._size // 2)
+
+    def _shrink(self, room: int) -> int:
+        rows = 0
+        while self._size > room and (oldest := self._idle()):
+            if not self._to_disk(oldest):
+                self.dropped += oldest.rows
+            self._forget(oldest)
+            rows += oldest.rows
+        return rows
 
     def spill(self) -> None:
         """Move what is in memory to disk, if there is a spool and as far as it can be written."""

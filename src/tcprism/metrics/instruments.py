@@ -214,6 +214,10 @@ CPU = Instrument(
 MEMORY = Instrument(
     "tcprism.memory.usage", "gauge", "By", "Memory of tcprism itself (VmRSS), rings included.", ()
 )
+MEMORY_LIMIT = Instrument(
+    "tcprism.memory.limit", "gauge", "By",
+    "Memory that tcprism keeps to (--max-memory): near it, it lets go of what it keeps.", (),
+)  # fmt: skip
 BPF = Instrument(
     "tcprism.bpf.run.time", "counter", "s",
     "Time that tcprism's BPF programs took, in the processes that they watch, extrapolated from 20"
@@ -243,5 +247,6 @@ INSTRUMENTS = (
     HTTP_SERVER, HTTP_CLIENT, DATABASE, RPC_SERVER, RPC_CLIENT, REQUEST_COUNT, REQUEST_TIME,
     RTT, RETRANSMITS, RESETS, FAILURES, SUCCESSES, LIFE, HANDSHAKE, FLOW_CONTROL,
     DROPS, IO, LIMITED, OPEN,
-    EVENTS, LOST, COUNTS, CPU, MEMORY, BPF, BUDGET, EFFORT, OTHER_SERIES, UNKNOWN_BEFORE,
+    EVENTS, LOST, COUNTS, CPU, MEMORY, MEMORY_LIMIT, BPF, BUDGET, EFFORT, OTHER_SERIES,
+    UNKNOWN_BEFORE,
 )  # fmt: skip

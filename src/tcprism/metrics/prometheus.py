@@ -72,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, kind, encode(self.server.collector))
         elif path == "/healthz":
             well = self.server.healthy()
-            said = b"ok\n" if well else b"events are not being read\n"
+            said = b"ok\n" if well else b"not well: docs/serve.md says what is watched\n"
             self._answer(200 if well else 503, "text/plain; charset=utf-8", said)
         else:
             self._answer(404, "text/plain; charset=utf-8", b"there are /metrics and /healthz\n")

@@ -36,7 +36,7 @@ class HeldRing:
         """Copy what is in the ring into memory, as far as there is room, if it fills up."""
         if self._ring.fill_level() < FILLS_UP:
             return
-        room = room_bytes // self.layout.stride
+        room = max(0, room_bytes // self.layout.stride)
         for lane, (waiting, _) in enumerate(self._ring.look()):
             left = min(waiting, room)
             room -= left

@@ -32,6 +32,7 @@ _WAITING_AT_MOST = 64 << 20
 # What comes faster than it is handed over is copied into memory, so that rings have room for a
 # burst: this many times what the largest ring holds.
 _HELD_RINGS = 4
+_LEAST_HELD = 1 << 20  # bytes; to give up less is not worth a word
 
 
 def sizes(
@@ -252,6 +253,19 @@ class Rings:
         rings = [source.ring for source in self._sources]
         for ring in rings:
             ring.hold(self._held_at_most - sum(other.held_bytes for other in rings))
+
+    @property
+    def size(self) -> int:
+        """How many bytes all rings have together."""
+        return sum(
+            source.ring.layout.records * source.ring.layout.stride for source in self._sources
+        )
+
+    def hold_less(self) -> int:
+        """From now on, have half the memory for what comes too fast; return the bytes of it."""
+        half = self._held_at_most // 2
+        self._held_at_most -= half
+        return half if half > _LEAST_HELD else 0
 
     def drain(self) -> list[Part]:
         """Return what is left, oldest first between calls; call it until it returns nothing."""

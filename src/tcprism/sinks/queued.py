@@ -6,28 +6,31 @@ import threading
 from collections import deque
 
 from tcprism.events import Batch
+from tcprism.events.batch import size_of
 from tcprism.events.facts import Facts
 from tcprism.events.ledger import Account, Ledger
 from tcprism.sinks import Sink
 
-ROOM = 200_000  # events
+ROOM = 64 << 20  # bytes, about
 PATIENCE = 5.0  # seconds that the end waits for what is queued
 
 
 class Queued(Sink):
     """Hands everything to another sink in a thread of its own.
 
-    A batch for which the queue, of `room` events, has no room is dropped and counted, and so is
-    what the sink has not taken `patience` seconds after the end. What the sink raises rises from
+    A batch for which the queue, of about `room` bytes, has no room is dropped and counted, and so
+    is what the sink has not taken `patience` seconds after the end. What the sink raises rises from
     the next call.
     """
+
+    keeps = "events that wait to be written"
 
     def __init__(self, sink: Sink, room: int = ROOM, patience: float = PATIENCE) -> None:
         self._sink = sink
         self._room = room
         self._patience = patience
         self._queue: deque[Batch | Ledger] = deque()
-        self._waiting = self._dropped = 0
+        self._waiting = self._size = self._dropped = 0  # events, bytes, events
         self._changed = threading.Condition()
         self._closing = False
         self._error: BaseException | None = None
@@ -42,7 +45,7 @@ class Queued(Sink):
         """Queue a batch, or drop it where there is no room."""
         with self._changed:
             self._raise()
-            if self._waiting and self._waiting + len(batch) > self._room:
+            if self._size and self._size + size_of(batch) > self._room:
                 self._dropped += len(batch)
                 return
             self._put(batch)
@@ -56,13 +59,24 @@ class Queued(Sink):
             self._put(ledger)
 
     def dropped(self) -> Account:
-        """Return what was dropped."""
+        """Return what was dropped, here and by the sink."""
         with self._changed:
             count = self._dropped
         if not count:
-            return Account()
+            return self._sink.dropped()
         said = f"{count:,} events were not written: the output is slower than they came"
-        return Account(counts={"not_written": count}, remarks=(said,))
+        return Account(counts={"not_written": count}, remarks=(said,)) + self._sink.dropped()
+
+    def let_go(self) -> int:
+        """Drop what waits; return how many events that is."""
+        with self._changed:
+            batches = [item for item in self._queue if isinstance(item, Batch)]
+            count = sum(map(len, batches))
+            self._queue.clear()
+            self._waiting -= count
+            self._size -= sum(map(size_of, batches))
+            self._dropped += count
+            return count
 
     def close(self) -> None:
         """Wait for the sink to take what is queued, and for its end."""
@@ -77,7 +91,9 @@ class Queued(Sink):
 
     def _put(self, item: Batch | Ledger) -> None:
         self._queue.append(item)
-        self._waiting += len(item) if isinstance(item, Batch) else 0
+        if isinstance(item, Batch):
+            self._waiting += len(item)
+            self._size += size_of(item)
         self._changed.notify()
 
     def _raise(self) -> None:
@@ -94,6 +110,7 @@ class Queued(Sink):
                 self._sink.write(item)
                 with self._changed:
                     self._waiting -= len(item)
+                    self._size -= size_of(item)
             self._sink.close()
         except BaseException as error:
             with self._changed:

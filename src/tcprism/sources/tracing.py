@@ -170,6 +170,15 @@ class Tracing:
         """Return how full the fullest ring is, 0 to 1."""
         return self._rings.fill_level()
 
+    @property
+    def ring_bytes(self) -> int:
+        """How much memory the rings take, which the kernel has for them from the start."""
+        return self._rings.size
+
+    def hold_less(self) -> int:
+        """From now on, have half the memory for bursts; return how many bytes less that is."""
+        return self._rings.hold_less()
+
     def settle(self) -> None:
         """From now on, do without privileges: without new TLS libraries and names of containers."""
         ask_engines()

@@ -44,6 +44,7 @@ from tcprism.stages.sampling import ALL, is_sampled
 
 CONNECTIONS_MAX = 65_536
 FINISHED_MAX = 4_096  # responses of a connection that its client was not seen to read
+LET_GO_MAX = 4_096  # connections at once: events come meanwhile
 KEPT_MAX = 64 << 20  # bytes of all connections that are not whole frames yet
 _NEAR = 1 << 26  # bytes: more than the buffers of both ends hold
 _SEQ, _HALF, _MASK = 1 << 32, 1 << 31, (1 << 32) - 1
@@ -56,6 +57,8 @@ class Requests(StatefulStage):
     other events are left out. Of the kinds in `events.requests.NEEDS`, it must have send and recv,
     with payload; the others say more.
     """
+
+    keeps = "connections whose requests are followed"
 
     def __init__(
         self,
@@ -146,8 +149,8 @@ class Requests(StatefulStage):
         if self._evicted:
             remarks.append(
                 f"{self._evicted:,} connections were forgotten, because more than"
-                f" {CONNECTIONS_MAX:,} were open, or {KEPT_MAX >> 20} MB of them waited for more:"
-                " use a filter"
+                f" {CONNECTIONS_MAX:,} were open, {KEPT_MAX >> 20} MB of them waited for more, or"
+                " memory was short: use a filter"
             )
         return Account((Entry.of_stage("request", self._made),), counts, tuple(remarks))
 
@@ -342,6 +345,13 @@ class Requests(StatefulStage):
                     self._evict(connection)
                     total -= size
         self._room = KEPT_MAX - total
+
+    def let_go(self) -> int:
+        """Forget the older half of the connections, but not too many; return how many that is."""
+        count = min((len(self._connections) + 1) // 2, LET_GO_MAX)
+        for connection in list(self._connections.values())[:count]:
+            self._evict(connection)
+        return count
 
     def _evict(self, connection: Connection) -> None:
         """Forget a connection that goes on: it is joined again at its next message."""

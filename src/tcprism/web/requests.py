@@ -104,6 +104,14 @@ class Requests:
             }
         )
 
+    def let_go(self) -> int:
+        """Forget about half of them; return how many that is."""
+        count = (len(self._parts) + 1) // 2
+        size = sum(map(len, self._parts[:count]))
+        self.forgotten += size
+        self._forget(count)
+        return size
+
     def _forget(self, count: int) -> None:
         """Forget the first parts."""
         size = sum(map(len, self._parts[:count]))

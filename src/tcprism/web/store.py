@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tcprism.diagnosis.event_history import size_of
 from tcprism.events import Batch, Part
+from tcprism.events.batch import size_of
 from tcprism.events.facts import Facts
 from tcprism.events.ledger import Account, Ledger
 from tcprism.sinks import Sink
@@ -132,9 +132,20 @@ class Store(Sink):
         self._kept.append(kept)
         self._size += kept.size
         while self._size > self._memory and len(self._kept) > 1:
-            oldest = self._kept.popleft()
-            self._size -= oldest.size
-            self.forgotten += len(oldest.part)
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> int:
+        oldest = self._kept.popleft()
+        self._size -= oldest.size
+        self.forgotten += len(oldest.part)
+        return len(oldest.part)
+
+    def let_go(self) -> int:
+        """Forget about half of the requests and of the other events; return how many that is."""
+        with self.lock:
+            self.change += 1
+            half = (len(self._kept) + 1) // 2
+            return self.requests.let_go() + sum(self._forget_oldest() for _ in range(half))
 
     def of(self, connection: int) -> Iterator[tuple[Part, NDArray[np.intp]]]:
         """Yield the events of a connection that are kept, with the side of each."""

@@ -1,0 +1,208 @@
+"""`tcprism serve` beside outputs that hang, and short of memory: it goes on reading."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+import tcprism
+from tests.support.netns import Netns, namespace
+from tests.support.nginx import nginx
+from tests.support.serving import Server, serving
+from tests.support.tracer import PATIENCE, parse_ledger
+
+pytestmark = pytest.mark.native
+
+REQUESTS = 2_000
+SCRAPERS = 7  # of eight that are answered at once
+_URL = "http://127.0.0.1:8080/hello"
+COUNTED = "http_client_request_duration_seconds_count"
+
+
+@contextmanager
+def hanging() -> Iterator[int]:
+    """Give a port that takes connections and never says a word."""
+    with closing(socket.create_server(("127.0.0.1", 0), backlog=100)) as listener:
+        yield listener.getsockname()[1]
+
+
+@contextmanager
+def full_disk(folder: Path) -> Iterator[Path]:
+    """Give a folder on a disk with room for little."""
+    folder.mkdir()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k,mode=0700", "tmpfs", folder], check=True
+    )
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def deaf_scraper(url: str) -> socket.socket:
+    """Ask for the metrics and do not read them."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    made.settimeout(PATIENCE)
+    made.connect((urlsplit(url).hostname, urlsplit(url).port))
+    made.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    return made
+
+
+@dataclass
+class Stalled:
+    """What serve said while all its outputs hung, and what ab counted."""
+
+    told: float
+    lost: float
+    stalls: float
+    counted: int
+    seconds_to_end: float
+    said: list[str]
+
+    def remark(self, pattern: str) -> int:
+        """Return the number in a line that it printed, which must be there."""
+        (found,) = filter(None, (re.fullmatch(pattern, line) for line in self.said))
+        return int(found[1].replace(",", ""))
+
+
+@pytest.fixture(scope="module")
+def stalled(tmp_path_factory: pytest.TempPathFactory) -> Stalled:
+    if not shutil.which("ab"):
+        pytest.skip("needs the package apache2-utils")
+    pytest.importorskip("clickhouse_connect")
+    folder = tmp_path_factory.mktemp("stalled")
+    with ExitStack() as stack:
+        enter = stack.enter_context
+        netns = enter(namespace())
+        enter(nginx(netns, folder))
+        options = [
+            *("--requests", "--max-overhead", "100%", "--netns", netns.path),
+            *("--otlp", f"http://127.0.0.1:{enter(hanging())}"),
+            *("--clickhouse", f"http://127.0.0.1:{enter(hanging())}"),
+            *("--record", str(enter(full_disk(folder / "disk"))), "--keep", "64M"),
+        ]
+        server = enter(serving(*options))
+        for _ in range(SCRAPERS):
+            enter(closing(deaf_scraper(server.url)))
+        said = netns.run("ab", "-k", "-q", "-n", str(REQUESTS), "-c", "10", _URL)
+        found = re.search(r"Complete requests:\s+(\d+)", said)
+        assert found
+        server.await_sum(int(found[1]), COUNTED, process_executable_name="ab")
+        told = server.sum(COUNTED, process_executable_name="ab")
+        lost = server.sum("tcprism_events_lost_total")
+        stalls = server.sum("tcprism_ledger_total", tcprism_ledger_count="stalls")
+        assert server.get("/healthz") == "ok\n"
+        began = time.monotonic()
+        assert server.stop() == 0
+        return Stalled(
+            told, lost, stalls, int(found[1]), time.monotonic() - began, list(server.said)
+        )
+
+
+def test_events_are_read_while_all_outputs_hang(stalled: Stalled) -> None:
+    assert (stalled.told, stalled.lost, stalled.stalls) == (stalled.counted, 0, 0)
+    assert stalled.counted == REQUESTS
+
+
+def test_what_was_not_recorded_is_counted(stalled: Stalled) -> None:
+    assert stalled.remark(r"([\d,]+) events were not recorded: No space left on device") > 0
+
+
+def test_what_did_not_reach_the_servers_is_counted(stalled: Stalled) -> None:
+    assert any("/v1/metrics is not reached" in line for line in stalled.said)
+    assert stalled.remark(r"([\d,]+) rows did not reach ClickHouse.*") > REQUESTS
+
+
+def test_the_end_does_not_wait_for_them_for_long(stalled: Stalled) -> None:
+    """OTLP has ten seconds, and so has ClickHouse; a busy machine some more."""
+    assert stalled.seconds_to_end < 60
+
+
+CONNECTIONS = 18_000  # each takes some 9 kB until it is forgotten
+SAID = b"GET /" + b"x" * 3500  # and never the rest
+
+
+@contextmanager
+def _reader(netns: Netns) -> Iterator[None]:
+    """Have a process take connections, read what is said first, and keep them."""
+    with closing(netns.socket()) as listener:
+        listener.bind(("127.0.0.1", 6000))
+        listener.listen(1000)
+        child = os.fork()
+        if not child:
+            kept = []
+            while True:
+                kept.append(listener.accept()[0])
+                kept[-1].recv(len(SAID), socket.MSG_WAITALL)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Let this process have a socket for each connection."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("many_files")
+def test_memory_is_kept_within_its_bound(netns: Netns, tmp_path: Path) -> None:
+    """Requests that never end are kept, until there is no memory for them."""
+    place = tmp_path / "recordings"
+    options = ("--requests", "--ring-size", "16M", "--netns", netns.path, "--max-overhead", "100%")
+    with pytest.raises(AssertionError, match="the rings take") as raised:
+        Server(*options, "--max-memory", "10M")
+    rings, least = (int(text) << 20 for text in re.findall(r"(\d+) ?M", str(raised.value))[:2])
+    bound = ("--max-memory", str(least))
+    with (
+        _reader(netns),
+        serving(*options, *bound, "--record", str(place)) as server,
+        ExitStack() as open_ones,
+    ):
+        for _ in range(CONNECTIONS):
+            client = open_ones.enter_context(closing(netns.socket()))
+            client.connect(("127.0.0.1", 6000))
+            client.sendall(SAID)
+        deadline = time.monotonic() + PATIENCE
+        while not _ledger(server, "memory_releases") or _own_memory(server) > least - rings:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert _ledger(server, "connections_evicted") > 0
+        assert server.sum("tcprism_memory_limit_bytes") == least
+        assert server.get("/healthz") == "ok\n"
+        assert server.stop() == 0
+        assert any("to keep --max-memory" in line for line in server.said), server.said[-12:]
+    (folder,) = place.iterdir()
+    told = [event.let_go or "" for event in tcprism.open(folder) if event.kind == "memory"]
+    assert any("connections whose requests are followed" in one for one in told)
+    assert parse_ledger(server.said)["send"]["received"] > CONNECTIONS / 10
+
+
+def _own_memory(server: Server) -> int:
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    own = re.search(r"RssAnon:\s+(\d+) kB", status)
+    assert own
+    return int(own[1]) << 10
+
+
+def _ledger(server: Server, name: str) -> float:
+    return server.sum("tcprism_ledger_total", tcprism_ledger_count=name)
