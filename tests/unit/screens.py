@@ -4,8 +4,10 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,10 +66,16 @@ def drive(utc: None) -> Drive:
                     await script(app, pilot)
                 app.picture = app.export_screenshot()  # type: ignore[attr-defined]
 
-        asyncio.run(session())
+        alone(session())
         return app
 
     return run
+
+
+def alone(session: Coroutine[Any, Any, None]) -> None:
+    """Run a session in a thread of its own: after a test with a browser, this one has a loop."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, session).result()
 
 
 async def settle(pilot: Pilot[None]) -> None:

@@ -1,7 +1,5 @@
 """The screens of requests, by driven keys: routes, requests, one request, those of a connection."""
 
-import asyncio
-
 import pytest
 
 pytest.importorskip("ddsketch")
@@ -18,7 +16,7 @@ from tcprism.tui.model import Model
 from tcprism.tui.views.requests import RequestsView
 
 from .asked import asked
-from .screens import Drive, drive, same_picture, settle, text_of, utc
+from .screens import Drive, alone, drive, same_picture, settle, text_of, utc
 from .session import Session
 
 __all__ = ["drive", "utc"]
@@ -65,7 +63,7 @@ def test_it_can_be_the_first_screen(utc: None) -> None:
             await settle(pilot)
             assert app.view.id == "requests"
 
-    asyncio.run(session())
+    alone(session())
 
 
 def test_the_slowest_or_the_latest(drive: Drive) -> None:
