@@ -8,6 +8,7 @@ import pytest
 from tests.support import hooks
 from tests.support.capture import capturing
 from tests.support.conversation import hang_up, receive
+from tests.support.netns import FIN_WAIT2, Netns
 from tests.support.tracer import Tracer
 from tests.support.tshark import fields
 from tests.support.wire import Wire, lose_data, lose_flagged, wired
@@ -45,6 +46,34 @@ def test_a_syn_ack_is_one_packet_each_time(tmp_path: Path) -> None:
         packets = [fields(path, "tcp.srcport", "tcp.seq_raw", only=only) for path in (ours, theirs)]
         assert packets[0] == packets[1]
     assert len(fields(theirs, "tcp.srcport", only=f"{SYN_ACKS} && {AGAIN}")) >= 3
+
+
+WHAT = ("tcp.srcport", "tcp.dstport", "tcp.seq_raw", "tcp.ack_raw", "tcp.flags", "tcp.len")
+
+
+def test_answers_for_no_socket_are_there_where_both_ends_are(netns: Netns, tmp_path: Path) -> None:
+    """The last ACK is of a socket in TIME_WAIT; what is sent to nobody, a reset answers."""
+    ours, theirs = tmp_path / "ours.pcapng", tmp_path / "theirs.pcap"
+    tracer = Tracer(ours, "--netns", netns.path, written=("--format", "pcapng"))
+    with closing(tracer), capturing(netns, "lo", theirs, "127.0.0.1"):
+        tracer.await_attached()
+        for orderly in (True, False):
+            with netns.socket() as listener, netns.socket() as client:
+                listener.bind(("127.0.0.1", 0))
+                listener.listen()
+                client.connect(listener.getsockname())
+                with listener.accept()[0] as server:
+                    client.sendall(b"hello")
+                    receive(server, 5)
+                    client.close()
+                    netns.await_state(FIN_WAIT2)  # from now on it is no full socket
+                    if not orderly:
+                        server.sendall(b"too late")
+                netns.await_closed()
+        assert tracer.stop() == 0
+    packets = [sorted(fields(path, *WHAT, only="tcp")) for path in (ours, theirs)]
+    assert packets[0] == packets[1]
+    assert len(fields(theirs, "tcp.seq_raw", only="tcp.flags.reset == 1")) == 1
 
 
 ITEMS = 6

@@ -38,7 +38,7 @@ from tcprism.sinks.pcapng.packets import (
 KINDS = (EventKind.TRANSMIT, EventKind.PROBE, EventKind.RECEIVE, EventKind.RETRANSMIT)
 _HEADER_FLAGS = 0x1FF
 _FAMILIES = ("segment", "loss")
-_REMEMBERED = 1 << 16  # ends, at most
+_REMEMBERED = 1 << 16  # ends, and packets, at most
 
 
 class Segments:
@@ -46,11 +46,13 @@ class Segments:
 
     A segment that was to be cut by the network card (GSO), or has been put together (GRO), becomes
     the packets that were on the wire. Where the kernel does not tell the borders between them, they
-    are worked out. A packet whose sender is traced, too, is there once: as it was sent.
+    are worked out. A packet whose sender is traced, too, is there once: as it was sent. What the
+    kernel answers for no socket, an ACK in TIME_WAIT or a reset, is not seen as it is sent.
     """
 
     def __init__(self) -> None:
         self._senders: set[bytes] = set()
+        self._bare: dict[bytes, int] = {}  # how many packets without data were sent, not received
         self._scaled: set[bytes] = set()  # senders whose SYN is there, or a note of their scale
 
     def __call__(self, batch: Batch) -> Packets | None:
@@ -65,15 +67,30 @@ class Segments:
     def _note_senders(self, part: Part) -> None:
         if len(self._senders) > _REMEMBERED:
             self._senders.clear()
-        self._senders |= set(_ends(part.take(~_received(part)), "local", "remote"))
+        sent = part.take(~_received(part))
+        self._senders |= set(_ends(sent, "local", "remote"))
+        for packet in _bare(sent, "local", "remote").values():
+            self._bare[packet] = self._bare.get(packet, 0) + 1
+        while len(self._bare) > _REMEMBERED:
+            del self._bare[next(iter(self._bare))]
 
     def _wanted(self, part: Part) -> NDArray[np.bool_]:
         """Tell which packets are not there already, as their sender has them."""
         wanted = np.ones(len(part), np.bool_)
         places = np.flatnonzero(_received(part))
-        ends = _ends(part.take(places), "remote", "local")
-        wanted[places] = [each not in self._senders for each in ends]
+        received = part.take(places)
+        bare = _bare(received, "remote", "local")
+        wanted[places] = [
+            each not in self._senders or (place in bare and not self._was_sent(bare[place]))
+            for place, each in enumerate(_ends(received, "remote", "local"))
+        ]
         return wanted
+
+    def _was_sent(self, packet: bytes) -> bool:
+        left = self._bare.pop(packet, 0)
+        if left > 1:
+            self._bare[packet] = left - 1
+        return left > 0
 
     def _scales(self, parts: Sequence[Part]) -> list[NDArray[np.object_]]:
         """Say how a sender's windows are scaled where its SYN, which would tell, is not there."""
@@ -130,6 +147,18 @@ def _ends(part: Part, source: str, destination: str) -> list[bytes]:
     joined = np.concatenate(columns, axis=1)
     ends: list[bytes] = joined.view(f"V{joined.shape[1]}").ravel().tolist()
     return ends
+
+
+def _bare(part: Part, source: str, destination: str) -> dict[int, bytes]:
+    """Return what tells packets apart that only acknowledge or reset, by their place."""
+    rows = part.rows
+    places = np.flatnonzero((rows["bytes"] == 0) & (rows["flags"] & (SYN | FIN) == 0))
+    numbers = np.stack([rows[name][places] for name in ("seq", "ack")], axis=1)
+    told = zip(_ends(part.take(places), source, destination), numbers, strict=True)
+    return {
+        place: ends + number.tobytes()
+        for place, (ends, number) in zip(places.tolist(), told, strict=True)
+    }
 
 
 def _chosen(part: Part) -> NDArray[np.bool_]:
