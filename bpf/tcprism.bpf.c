@@ -21,6 +21,7 @@
 #include "probes/tls_memory.bpf.c"
 #include "probes/tls_go.bpf.c"
 #include "probes/tls_nss.bpf.c"
+#include "probes/tls_rustls.bpf.c"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 

@@ -18,6 +18,7 @@ packages_for_test() {
     echo prometheus chromium
     echo redis-server memcached dnsmasq-base bind9-dnsutils mosquitto mosquitto-clients nats-server
     echo rabbitmq-server
+    echo cargo librust-rustls-dev
     echo qemu-system-x86 busybox-static kmod zstd xz-utils
 }
 

@@ -123,7 +123,7 @@ enum socket_source {
  */
 struct tls_message {
 	struct event event;
-	u64 session DOC("the library's object of the session (SSL *), an address in the process");
+	u64 session DOC("the library's object of the session (SSL *), an address in the process; of rustls, which moves it, the number of the socket");
 	u64 duration_ns;
 	u64 stream_offset DOC("bytes of plaintext that the session had moved in this direction before, since tcprism knows its connection");
 	u32 requested;
@@ -131,7 +131,7 @@ struct tls_message {
 	u32 payload_length;
 	u32 missed_bytes DOC("bytes of TLS records that had moved in this direction by then outside of the calls that are read, so that their plaintext is missing; null if its first records were not seen");
 	u8 payload_unavailable;
-	u8 socket_source DOC("how the connection of a TLS message is known: call (the call itself used it), session (an earlier call did), ciphertext (its records were sent there); none: it is not, the addresses are :: and the ports 0");
+	u8 socket_source DOC("how the connection of a TLS message is known: call (the call itself used it), session (an earlier call did), ciphertext (its records were sent or received there); none: it is not, the addresses are :: and the ports 0");
 	u8 reserved[6];
 };
 

@@ -49,6 +49,13 @@ enum { BPF_RB_FORCE_WAKEUP = 2 };
 /* Makes the compiler forget what it knows about a variable, so that it keeps the checks that the verifier needs. */
 #define barrier_var(variable) asm volatile("" : "+r"(variable))
 
+/*
+ * Bounds a variable of 64 bits in the register that is used next. A compiler may compare one copy of it and use another,
+ * and the verifier of 6.1 does not know that both are the same.
+ */
+#define AT_MOST(variable, limit)                                                                   \
+	asm volatile("if %0 <= %1 goto +1; %0 = %1" : "+r"(variable) : "i"(limit))
+
 struct seq_file;
 struct sock;
 struct bpf_local_storage;

@@ -6,7 +6,7 @@
 #ifndef TCPRISM_TLS_H
 #define TCPRISM_TLS_H
 
-#include "tls_memory.h"
+#include "tls_cipher.h"
 
 /* NSPR's functions may pass what a program gave them to TCP, or the other way round: that is no plaintext. */
 INLINE bool tls_passes_on(const struct tls_call *call, u64 bytes)
@@ -31,6 +31,9 @@ INLINE void tls_tell_hello(void)
 #define TLS_CARRIES MESSAGE_ENCRYPTED
 #define TLS_PAYLOAD_OF_NO_USE 0x10000
 #define TLS_ELSEWHERE 0x20000
+
+/* Shows what has waited for a record that this socket has sent. Defined where messages are. */
+__noinline int tls_show_waiting(u64 sk);
 
 /* TCP has moved bytes outside of a TLS library. A global function; not called by tls_moved(), as stacks are small. */
 __noinline int tls_moved_elsewhere(u64 sk, u64 bytes, u32 length, u32 seq, u64 how)
@@ -89,6 +92,19 @@ __noinline int tls_left_out(void)
 	return 0;
 }
 
+/* Records that a cipher has made, or will open. `kind` is known to the compiler: each has only the half that it needs. */
+INLINE u32 tls_cipher_moved(u64 sk, u64 bytes, const struct moved *moved, u32 kind, u64 how)
+{
+	if (kind == KIND_RECV) {
+		tls_cipher_receives(sk, bytes, moved->bytes, moved->seq, how);
+		return 0;
+	}
+	if (!tls_cipher_sent(sk, bytes, moved->bytes, moved->seq, how))
+		return 0;
+	tls_show_waiting(sk);
+	return TLS_CARRIES;
+}
+
 /* A call into TCP has returned: say so in the message, if it carries TLS. Returns whether its payload is of no use. */
 INLINE bool tls_carried(struct sock *sk, const struct connection *connection, struct moved *moved, u32 kind,
 			const struct buffer *buffer)
@@ -102,8 +118,11 @@ INLINE bool tls_carried(struct sock *sk, const struct connection *connection, st
 	how |= kind == KIND_RECV ? MOVED_RECV : 0;
 	how |= buffer->shape != BUFFER_FLAT && buffer->segments != 1 ? MOVED_SCATTERED : 0;
 	result = tls_moved(untyped(sk), bytes, moved->bytes, moved->seq, how);
-	if (result & TLS_ELSEWHERE)
+	if (result & TLS_ELSEWHERE) {
 		result = tls_moved_elsewhere(untyped(sk), bytes, moved->bytes, moved->seq, how);
+		if (READ_ONCE(tls_has_ciphers))
+			result |= tls_cipher_moved(untyped(sk), bytes, moved, kind, how);
+	}
 	moved->flags |= result & TLS_CARRIES;
 	return result & TLS_PAYLOAD_OF_NO_USE;
 }

@@ -43,8 +43,6 @@ INLINE void tls_enter(const struct pt_regs *ctx, u32 kind, u64 buffer, u64 lengt
 }
 
 struct tls_caller {
-	struct thread thread;
-	struct counters *counters;
 	struct connection connection;
 	struct owner current;
 	u64 socket;
@@ -55,12 +53,13 @@ struct tls_caller {
 	u32 missed;
 	u64 stream_offset;
 	u32 sampling;
+	u32 pid;
 };
 
 /* The connection of a session, all zero where it is not known, and the records whose plaintext has been moved. */
 INLINE void tls_find(struct tls_caller *caller, const struct tls_call *call)
 {
-	struct tls_session_key key = { .session = call->session, .pid = caller->thread.pid };
+	struct tls_session_key key = { .session = call->session, .pid = caller->pid };
 	struct tls_session *session = bpf_map_lookup_elem(&tls_sessions, &key);
 	u32 direction = call->kind == KIND_TLS_RECV;
 	struct tls_stream *stream;
@@ -117,55 +116,66 @@ INLINE void tls_fill(struct tls_message *m, const struct tls_caller *caller, con
 	m->socket_source = caller->source;
 }
 
+/* Plaintext is in the process's memory, or has waited in ours. */
+INLINE long read_plaintext(void *to, u32 size, u64 from, bool waited)
+{
+	return waited ? bpf_probe_read_kernel(to, size, (void *)from) : bpf_probe_read_user(to, size, (void *)from);
+}
+
 /* As SUBMIT_CLASS() of messages. */
 #define SUBMIT_TLS_CLASS(size)                                                                     \
 	if (config.payload_limit <= size || length <= size) {                                      \
-		u32 bounded = length;                                                              \
+		SUBMIT(tls_##size, struct tls_message, counters, {                                 \
+			u64 bounded = length;                                                      \
                                                                                                    \
-		barrier_var(bounded);                                                              \
-		if (bounded > size)                                                                \
-			bounded = size;                                                            \
-		SUBMIT(tls_##size, struct tls_message, caller->counters, {                         \
-			if (bpf_probe_read_user(record + 1, bounded, (void *)call->buffer))        \
+			AT_MOST(bounded, size);                                                    \
+			if (read_plaintext(record + 1, bounded, call->buffer, waited))             \
 				bounded = 0;                                                       \
 			tls_fill(record, caller, call, now_ns, bounded);                           \
 		});                                                                                \
 		return;                                                                            \
 	}
 
-INLINE void tls_submit(const struct tls_caller *caller, const struct tls_call *call)
+INLINE void tls_submit(const struct tls_caller *caller, const struct tls_call *call, struct counters *counters, bool waited)
 {
 	u64 now_ns = bpf_ktime_get_ns();
 	u32 length = config.payload_limit && call->buffer ? payload_wanted(caller->bytes, BUFFER_FLAT, config.payload_limit) : 0;
 
 	length = MIN(length, call->requested);
 	if (config.payload_limit && length < caller->bytes)
-		COUNT(caller->counters->payload_cut, caller->bytes - length);
+		COUNT(counters->payload_cut, caller->bytes - length);
 	if (!length) {
-		SUBMIT(tls_0, struct tls_message, caller->counters, tls_fill(record, caller, call, now_ns, 0));
+		SUBMIT(tls_0, struct tls_message, counters, tls_fill(record, caller, call, now_ns, 0));
 		return;
 	}
 	PAYLOAD_CLASSES(SUBMIT_TLS_CLASS)
 }
 
+/* Returns whether a message is to be shown. */
+INLINE bool tls_wanted(struct tls_caller *caller, const struct thread *thread, const struct tls_call *call,
+		       struct counters *counters)
+{
+	COUNT(counters->seen, 1);
+	tls_find(caller, call);
+	if (!tls_passes(caller)) {
+		COUNT(counters->filtered, 1);
+		return false;
+	}
+	if (caller->source != SOCKET_NONE)
+		caller->sampling = sample(counters, &caller->connection, false);
+	if (caller->sampling == LEFT_OUT)
+		return false;
+	read_current(&caller->current, thread, true);
+	return true;
+}
+
 INLINE void tls_record(const struct thread *thread, const struct tls_call *call, u32 bytes)
 {
-	struct tls_caller caller = { .thread = *thread, .bytes = bytes, .counters = counters_of(call->kind) };
+	struct tls_caller caller = { .pid = thread->pid, .bytes = bytes };
+	struct counters *counters = counters_of(call->kind);
 
-	if (!caller.counters)
-		return;
-	COUNT(caller.counters->seen, 1);
-	tls_find(&caller, call);
-	if (!tls_passes(&caller)) {
-		COUNT(caller.counters->filtered, 1);
-		return;
-	}
-	if (caller.source != SOCKET_NONE)
-		caller.sampling = sample(caller.counters, &caller.connection, false);
-	if (caller.sampling == LEFT_OUT)
-		return;
-	read_current(&caller.current, thread, true);
-	tls_submit(&caller, call);
+	if (counters && tls_wanted(&caller, thread, call, counters))
+		tls_submit(&caller, call, counters, false);
 }
 
 INLINE struct tls_call *tls_ending(struct thread *thread)

@@ -58,7 +58,7 @@ def _name(pid: int) -> str:
 
 def _split(libraries: list[Library]) -> tuple[list[Library], dict[str, str]]:
     """Return the libraries that have functions to probe, and the flavors of other files."""
-    known = [library for library in libraries if _PROBED & library.functions.keys()]
+    known = [library for library in libraries if library.among(_PROBED)]
     files = {library.name for library in known}
     unknown = {each.name: TITLES[each.flavor] for each in libraries if each.name not in files}
     return known, unknown
@@ -76,7 +76,7 @@ def _process(
                 "flavor": library.flavor,
                 "version": library.version,
                 "how": library.how,
-                "functions": sorted(_PROBED & library.functions.keys()),
+                "functions": sorted(library.among(_PROBED)),
             }
             for library in libraries
         ],

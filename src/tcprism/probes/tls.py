@@ -32,6 +32,9 @@ _GO_WRITE = ("crypto/tls.(*Conn).Write",)
 _GO_READ = ("crypto/tls.(*Conn).Read",)
 _GO_HANDSHAKE = ("crypto/tls.(*Conn).handshakeContext",)
 
+_RUSTLS_ENCRYPT = ("MessageEncrypter>::encrypt",)
+_RUSTLS_DECRYPT = ("MessageDecrypter>::decrypt",)
+
 # Returns first: a call whose entry is seen is then seen to return.
 _PROGRAMS = (
     Program(
@@ -70,6 +73,10 @@ _PROGRAMS = (
     Program("tls_go_close", _KINDS, "uprobe", symbols=("crypto/tls.(*Conn).Close",)),
     Program("tls_go_write", _KINDS, "uprobe", symbols=_GO_WRITE),
     Program("tls_go_read", _KINDS, "uprobe", symbols=_GO_READ),
+    Program("tls_rustls_encrypted", _KINDS, "uretprobe", symbols=_RUSTLS_ENCRYPT),
+    Program("tls_rustls_decrypted", _KINDS, "uretprobe", symbols=_RUSTLS_DECRYPT),
+    Program("tls_rustls_encrypt", _KINDS, "uprobe", symbols=_RUSTLS_ENCRYPT),
+    Program("tls_rustls_decrypt", _KINDS, "uprobe", symbols=_RUSTLS_DECRYPT),
 )
 
 _CANNOT_TELL = (

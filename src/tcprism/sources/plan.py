@@ -29,6 +29,7 @@ PROBES = (
 _SENT_AGAIN = 4_096  # sockets whose latest retransmission has no event yet: one a CPU would do
 _TLS_CALLS = 16_384  # threads that are in a TLS library
 _TLS_CIPHERTEXTS = 4_096  # under way from a library to a socket
+_TLS_WAITING = 64  # WAITING_SLOTS
 
 
 def owners_from(kinds: Sequence[str]) -> Probe | None:
@@ -97,6 +98,10 @@ def table_sizes(request: Request, storage: bool) -> dict[str, int]:
             "tls_sessions": request.max_connections,
             "tls_ciphertexts": _TLS_CIPHERTEXTS,
             "tls_sessions_by_socket": request.max_connections,
+            "tls_ciphers": request.max_connections,
+            "tls_sealed": _TLS_CIPHERTEXTS,
+            "tls_received": _TLS_CIPHERTEXTS,
+            "tls_waiting": _TLS_WAITING,
         }
     return sizes
 

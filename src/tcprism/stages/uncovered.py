@@ -68,6 +68,7 @@ class Uncovered(StatefulStage):
         if self._open:
             for part in batch.parts:
                 self._note_covered(part)
+            for part in batch.parts:
                 self._note_ended(part)
         return batch
 

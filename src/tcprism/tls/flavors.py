@@ -8,7 +8,7 @@ from typing import Literal
 
 from tcprism.tls.elf import ElfFile
 
-FlavorName = Literal["openssl", "gnutls", "nss", "go"]
+FlavorName = Literal["openssl", "gnutls", "nss", "go", "rustls"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ FLAVORS = (
     ),
 )
 
-TITLES = {flavor.name: flavor.title for flavor in FLAVORS} | {"go": "Go"}
+TITLES = {flavor.name: flavor.title for flavor in FLAVORS} | {"go": "Go", "rustls": "rustls"}
 
 
 def find_version(file: ElfFile, flavor: Flavor) -> str | None:

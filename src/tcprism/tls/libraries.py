@@ -7,6 +7,7 @@ Node has OpenSSL in its own executable.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -27,10 +28,12 @@ from tcprism.tls.mappings import (
     open_mapping,
     running,
 )
+from tcprism.tls.rustls import rustls_program
 
 How = Literal["dynamic", "bundled", "static"]
 CANNOT_READ = "cannot read"
 MOST_REMEMBERED = 1 << 16  # files
+_METHOD = re.compile(r"\w+>::\w+\Z")
 _FOLDERS = (b"/lib", b"/usr/lib", b"/usr/local/lib")
 _PACKAGES = (b"/site-packages/", b"/dist-packages/")
 
@@ -59,7 +62,15 @@ class Library:
         """Return the offsets at which functions begin, or all their RETs."""
         if returns:
             return [place for name in functions for place in self.returns.get(name, ())]
-        return [self.functions[name] for name in functions if name in self.functions]
+        return [self.functions[name] for name in self.among(functions)]
+
+    def among(self, functions: Iterable[str]) -> list[str]:
+        """Return the names of those that it has of these functions.
+
+        `Trait>::method` stands for the method of each type that has this trait of Rust.
+        """
+        wanted = {*functions}
+        return [name for name in self.functions if wanted & {name, _method(name)}]
 
     def same_as(self, other: Library) -> bool:
         """Say whether both are the same library in the same file."""
@@ -219,7 +230,7 @@ def _contents(descriptor: int) -> list[_Contents] | str:
     """Return what a file has, or why we cannot tell."""
     try:
         file = ElfFile(descriptor)
-        return [*_in_symbols(file), *_in_go(file)]
+        return [*_in_symbols(file), *_in_go(file), *_in_rust(file)]
     except Unreadable as error:
         return str(error)
 
@@ -242,6 +253,17 @@ def _in_go(file: ElfFile) -> Iterator[_Contents]:
     go = go_program(file)
     if go:
         yield _Contents("go", go.version, go.entries, go.returns, True, file.is_program)
+
+
+def _in_rust(file: ElfFile) -> Iterator[_Contents]:
+    rustls = rustls_program(file)
+    if rustls:
+        yield _Contents("rustls", rustls.version, rustls.functions, {}, True, file.is_program)
+
+
+def _method(name: str) -> str:
+    found = _METHOD.search(name)
+    return found[0] if found else name
 
 
 def _offsets(

@@ -8,12 +8,12 @@ from tcprism.tls.elf import NOT_X86_64, ElfFile, Unreadable
 from tcprism.tls.golang import NEEDS_EXTRA, UNSUPPORTED, go_program
 from tcprism.tls.libraries import CANNOT_READ
 from tcprism.tls.mappings import MOST_FILES, TOO_MANY, Mapping, executable_mappings, open_mapping
+from tcprism.tls.rustls import why_not
 
 SMALLEST = 1 << 18  # bytes: code for TLS takes more
 
 # Paths of source files, which error messages and panics name.
 _SOURCES = (
-    (re.compile(rb"/rustls-[0-9]+\.[0-9]+\.[0-9]+[^/ ]{0,20}/src/"), "rustls"),
     (re.compile(rb"ssl/(?:d1_lib|ssl_lib)\.cc?\0"), "no symbols"),  # OpenSSL, BoringSSL
 )
 _REASONS = {NOT_X86_64: UNSUPPORTED, UNSUPPORTED: UNSUPPORTED, NEEDS_EXTRA: NEEDS_EXTRA}
@@ -67,7 +67,7 @@ def _reason(descriptor: int) -> str | None:
         names = exported.addresses(_EXPORTED) if exported else {}
         for name in names:
             return _EXPORTED[name]
-        return _reason_in_sources(file)
+        return why_not(file) or _reason_in_sources(file)
     except Unreadable as error:
         return _REASONS.get(str(error))
 
