@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tcprism import __version__, features
-from tcprism.cli import doctor_tls
+from tcprism.cli import doctor_privileges, doctor_tls
 from tcprism.errors import Error, UsageError
 from tcprism.events.escape import escape_text
 from tcprism.features import machine
@@ -59,6 +59,7 @@ def examine() -> dict[str, Any]:
     return {
         "tcprism": __version__,
         "machine": machine.facts(),
+        "privileges": doctor_privileges.examine(),
         "kinds": kinds,
         "works": all(found["hook"] for found in kinds.values()),
     }
@@ -91,12 +92,11 @@ def _refusal(refusal: features.Refusal) -> dict[str, str]:
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:
     facts = report["machine"]
-    missing = [name for name, have in facts["capabilities"].items() if not have]
     yield f"tcprism       {report['tcprism']}"
     yield f"kernel        {facts['kernel']} ({facts['architecture']})"
     yield f"BTF           {'yes' if facts['btf'] else 'no (CONFIG_DEBUG_INFO_BTF=y is needed)'}"
     yield f"lockdown      {facts['lockdown']}"
-    yield f"capabilities  {'missing: ' + ', '.join(missing) if missing else 'all that are needed'}"
+    yield from doctor_privileges.lines(report["privileges"])
     yield f"libbpf        {_libbpf_line(facts['libbpf'])}"
     if not facts["initial_pid_namespace"]:
         yield "pids          a pid namespace: --pid takes its pids, events have the host's"

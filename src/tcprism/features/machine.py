@@ -16,7 +16,14 @@ from tcprism.kernel import libbpf
 from tcprism.kernel.types import VMLINUX_BTF
 
 # include/uapi/linux/capability.h
-_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+_CAPABILITIES = {
+    "CAP_DAC_READ_SEARCH": 2,
+    "CAP_NET_ADMIN": 12,
+    "CAP_SYS_PTRACE": 19,
+    "CAP_SYS_ADMIN": 21,
+    "CAP_PERFMON": 38,
+    "CAP_BPF": 39,
+}
 
 _CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h
 
@@ -67,7 +74,7 @@ def _library() -> dict[str, str | None]:
 
 
 def capabilities() -> dict[str, bool]:
-    """Return which of the needed capabilities this process has in effect."""
+    """Return which of the capabilities that hooks may need this process has in effect."""
     # As bytes: a process is called what it likes.
     status = Path("/proc/self/status").read_bytes()
     effective = int(re.findall(rb"\nCapEff:\s*([0-9a-f]+)", status)[0], 16)
