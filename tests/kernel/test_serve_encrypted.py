@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections import Counter
@@ -20,8 +19,7 @@ pytestmark = pytest.mark.native
 ENOUGH = 5_000  # events, of some hundred bytes: several blocks of the encrypted file
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_file_is_whole(netns: Netns, tmp_path: Path, number: signal.Signals) -> None:
+def test_the_file_is_whole(netns: Netns, tmp_path: Path) -> None:
     identity = pytest.importorskip("pyrage").x25519.Identity.generate()
     place, key = tmp_path / "recordings", tmp_path / "key"
     key.write_text(str(identity))
@@ -42,7 +40,7 @@ def test_the_file_is_whole(netns: Netns, tmp_path: Path, number: signal.Signals)
         try:
             while server.sum("tcprism_events_total", tcprism_event_outcome="received") < ENOUGH:
                 time.sleep(0.1)
-            status = server.stop(number)
+            status = server.stop()
         finally:
             ended.set()
             talking.join()
