@@ -314,3 +314,69 @@ def test_encrypted_messages_are_left_out(source: int) -> None:
     kept = [] if source == wire.SocketSource.CIPHERTEXT else [5]
     assert left.parts[0].rows["socket"].tolist() == kept
     assert np.unique(left.parts[1].rows["socket"]).tolist() == [5]
+
+
+def exchanges(count: int) -> list[tuple[bytes, bytes]]:
+    """Return requests, each with a response that has its number in the status."""
+    return [
+        (
+            b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number,
+            b"HTTP/1.1 %d OK\r\nContent-Length: 2\r\n\r\nok" % (200 + number),
+        )
+        for number in range(count)
+    ]
+
+
+def calls(said: list[tuple[bytes, bytes]], lost: set[tuple[int, int]]) -> list[Part]:
+    """Return the events of exchanges every 20 ms, without the calls that are lost.
+
+    Those are pairs of the number of an exchange, and 0 or 1 for its request or its response. Their
+    messages are lost, too.
+    """
+    plaintext, carried = [], []
+    offsets, seqs = [0, 0], [1000, 9000]
+    for number, both in enumerate(said):
+        for what, data in enumerate(both):
+            ts_ns, size = (20 * number + 5 * what + 1) * MS, len(data) + OVERHEAD
+            if (number, what) not in lost:
+                carried.append(encrypted((SEND, RECV)[what], ts_ns, seqs[what], size))
+                call = plain((TLS_SEND, TLS_RECV)[what], ts_ns + 1, data, (seqs[what], size))
+                plaintext.append({**call, "stream_offset": offsets[what]})
+            offsets[what] += len(data)
+            seqs[what] += size
+    return [messages(*carried), tls_messages(*plaintext)]
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        {(2, 0)},
+        {(2, 1)},
+        {(2, 0), (2, 1)},
+        {(2, 1), (3, 0)},
+        {(number, 1) for number in range(3)},
+        {(number, 0) for number in range(3)},
+    ],
+)
+def test_after_lost_plaintext_no_response_is_taken_for_another_s(
+    lost: set[tuple[int, int]],
+) -> None:
+    found = requests_in(*calls(exchanges(12), lost))
+    whole = [one for one in found if one["request_state"] == "complete"]
+    for one in whole:
+        number = int(one["resource"][1:])
+        assert one["status"] == str(200 + number)
+        assert (one["start_ts_ns"], one["request_ns"]) == ((20 * number + 1) * MS, 5 * MS)
+    shown = {int(one["resource"][1:]) for one in whole}
+    assert {10, 11} <= shown  # exact again
+    assert not shown & {number for number, _ in lost}
+
+
+def test_a_call_whose_message_was_lost_does_not_have_the_moment_of_a_later_one() -> None:
+    carried, plaintext = calls(exchanges(3), set())
+    kept = carried.take(np.array([0, 2, 3, 4, 5]))  # without the first read
+    first, *others = requests_in(kept, plaintext)
+    assert (first["status"], first["request_ns"], first["request_state"]) == (
+        *("200", None, "partial"),
+    )
+    assert [one["request_ns"] for one in others] == [5 * MS] * 2

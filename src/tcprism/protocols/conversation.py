@@ -74,44 +74,57 @@ class Conversation:
         if data is None:
             direction.at = max(direction.at, offset + size)
             return
-        if offset == direction.at and not direction.held:  # so it is mostly
+        first = self.client if self.client >= 0 else 1 - side
+        waits = direction.held or self.directions[first].held
+        if offset == direction.at and not waits:  # so it is mostly
             direction.at += size
             self._pass(side, data, size - len(data))
             return
         if direction.at < 0:
             direction.at = offset
-        ahead = offset - direction.at
-        if ahead > 0:
-            insort(direction.held, (offset, size, data, ts_ns))
-        elif size + ahead > 0:
-            direction.at = offset + size
-            data = data[-ahead:] if ahead else data
-            self._pass(side, data, size + ahead - len(data))
-        else:
+        if offset + size <= direction.at:
             return
-        if direction.held:
-            self._release(side, ts_ns)
+        insort(direction.held, (offset, size, data, ts_ns))
+        self._release(ts_ns)
 
-    def _release(self, side: int, now_ns: int) -> None:
-        """Pass what is next by now; give up on what is missing for too long."""
-        direction = self.directions[side]
-        while held := direction.held:
-            offset, size, data, came = held[0]
-            if offset > direction.at:
-                if len(held) <= HELD_MAX and now_ns - came < HELD_NS:
-                    return
-                missing = offset - direction.at
+    def _release(self, now_ns: int) -> None:
+        """Pass what is next by now, in the order in which it came.
+
+        What is missing for too long is given up, at once if more is. Until then responses wait for
+        the requests that came before them: they would be taken for those of later ones.
+        """
+        lost = False
+        while (side := self._next(now_ns, lost)) is not None:
+            direction = self.directions[side]
+            offset, size, data, _ = direction.held.pop(0)
+            if missing := max(0, offset - direction.at):
+                lost = True
                 direction.at = offset
                 self._pass(side, b"", missing)
-            del held[0]
             if (new := offset + size - direction.at) > 0:
                 data = data[size - new :]
                 direction.at = offset + size
                 self._pass(side, data, new - len(data))
 
+    def _next(self, now_ns: int, lost: bool) -> int | None:
+        """Return the direction whose turn it is; `lost`: wait for nothing any more."""
+        heads = [
+            (direction.held[0][3], side)
+            for side, direction in enumerate(self.directions)
+            if direction.held
+        ]
+        for came, side in sorted(heads):
+            direction = self.directions[side]
+            over = lost or len(direction.held) > HELD_MAX or now_ns - came >= HELD_NS
+            if over or direction.held[0][0] <= direction.at:
+                return side
+            if self.client in (side, -1):
+                break
+        return None
+
     def end(self, side: int) -> None:
         """Take note that a direction has ended."""
-        self._release(side, 1 << 63)
+        self._release(1 << 63)
         if self.parser:
             self.parser.ended(side ^ self.client, self.directions[side].at)
             self.done.extend(self.parser.done)

@@ -32,8 +32,8 @@ class View:
         connection, side = self.connection, self.side
         conversation = connection.conversation
         if conversation.client in (side, -1) and not connection.unseen:
-            end = conversation.offset(side, seq) + size
-            connection.timelines[side].left.add(end, unsent_us, unacked_us)
+            begin = conversation.offset(side, seq)
+            connection.timelines[side].left.add(begin + size, unsent_us, unacked_us, begin)
 
     def arrived(self, seq: int, size: int, ts_ns: int) -> None:
         """Take when bytes arrived that this end will read."""

@@ -23,11 +23,13 @@ from tcprism.protocols.conversation import Conversation
 from tcprism.stages.ends import Connection, Placed
 from tcprism.stages.timeline import MARKS_MAX, Timeline
 
-_FIRST = 1  # offset of the first byte of plaintext that is seen
+_FIRST = 1  # offset of the first byte of plaintext
 _NOWHERE = 1 << 62  # behind all that there is
 _RECORD_MAX = 1 << 14  # bytes of plaintext, RFC 8446, section 5.1
 _HELD_MAX = 16  # calls of an end that may prove the better one
 _OVERHEAD_MAX = 256  # bytes that a record has more: header, nonce, padding, tag
+
+Span = tuple[int, int]
 
 
 class Call(NamedTuple):
@@ -43,11 +45,12 @@ class Call(NamedTuple):
 class Places:
     """Where in the stream of TCP the plaintext of one direction is; in order of both."""
 
-    __slots__ = ("_base", "at", "ends", "records")
+    __slots__ = ("_base", "at", "begun", "ends", "records")
 
     def __init__(self) -> None:
         self.at = _FIRST  # offset behind the latest byte
-        self._base: int | None = None  # distance to `stream_offset`
+        self._base = _FIRST  # distance to `stream_offset`
+        self.begun = False  # whether the first byte was seen
         self.ends: list[int] = []  # of plaintext
         self.records: list[tuple[int, int, int]] = []  # begin of plaintext, begin and end in TCP
 
@@ -56,7 +59,8 @@ class Places:
 
         A session goes on with an account of its own in a forked process, or once it is known anew.
         """
-        if self._base is None or self._base + stream_offset < self.at:
+        self.begun = self.begun or stream_offset == 0
+        if self._base + stream_offset < self.at:
             self._base = self.at - stream_offset
         self.at = self._base + stream_offset
 
@@ -153,11 +157,22 @@ class Plaintext(Connection):
         self._calls = (Timeline(), Timeline())
         return held
 
-    def mark(self, side: int, what: int, end: int, ts_ns: int, began_ns: int) -> None:
-        """Take the moments of a call, where those of TCP may not be known; `what`: as marks are."""
+    def feed(self, side: int, begin: int, size: int, data: bytes, ts_ns: int) -> None:
+        """Have plaintext read. If the other direction was seen from its begin, so is this."""
+        direction = self.conversation.directions[side]
+        if direction.at < 0 and self.places[1 - side].begun:
+            direction.at = _FIRST
+        self.conversation.feed(side, begin, size, data, ts_ns)
+
+    def mark(self, side: int, what: int, moved: Span, moments: Span) -> None:
+        """Take when a call that moved bytes began and returned, where TCP may not tell it.
+
+        `what`: as marks are.
+        """
         self.in_memory = True
+        (begin, end), (began_ns, ts_ns) = moved, moments
         second = MICROSECONDS_UNKNOWN if what else began_ns
-        self._calls[side].marks[what].add(end, ts_ns, second)
+        self._calls[side].marks[what].add(end, ts_ns, second, begin)
 
     def placed(self, exchange: Exchange) -> Placed:
         """Return an exchange with offsets of the timelines that its moments are in."""

@@ -194,7 +194,7 @@ class Requests(StatefulStage):
             at = direction.at
             begin = seq + _SEQ if at < 0 else at + ((seq - at + _HALF) & _MASK) - _HALF
             end = begin + size
-            if size and marks.add(end, ts_ns, second) > timeline.many:
+            if size and marks.add(end, ts_ns, second, begin) > timeline.many:
                 connection.forget()
             if not size:
                 connection.end(side)
@@ -251,9 +251,10 @@ class Requests(StatefulStage):
         begin = places.at
         places.add(size, carrier.conversation.offset(side, seq), encrypted)
         if record["socket_source"] == SocketSource.CIPHERTEXT:
-            plaintext.mark(side, what, places.at, ts_ns, ts_ns - int(record["duration_ns"]))
+            began_ns = ts_ns - int(record["duration_ns"])
+            plaintext.mark(side, what, (begin, places.at), (began_ns, ts_ns))
         data = payload(call.part, call.row, length)
-        plaintext.conversation.feed(side, begin, size, data, ts_ns)
+        plaintext.feed(side, begin, size, data, ts_ns)
         if plaintext.conversation.done or plaintext.finished:
             self._let_go(plaintext)
 

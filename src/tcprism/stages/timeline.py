@@ -23,16 +23,24 @@ UNMARKED: Mark = (-1, -1)
 class Marks:
     """Moments, each with the offset behind the bytes that it is about; in order of offsets."""
 
-    __slots__ = ("ends", "marks")
+    __slots__ = ("_reached", "ends", "marks")
 
     def __init__(self) -> None:
         self.ends: list[int] = []
         self.marks: list[Mark] = []
+        self._reached = -1
 
-    def add(self, end: int, first: int, second: int) -> int:
-        """Remember two numbers of the bytes before `end`; return how many marks there are."""
+    def add(self, end: int, first: int, second: int, begin: int = 0) -> int:
+        """Remember two numbers of the bytes before `end`; return how many marks there are.
+
+        Of bytes before `begin` that have none so far, nothing was seen: they remain unmarked.
+        """
         ends = self.ends
+        if begin > self._reached:
+            ends.append(begin)
+            self.marks.append(UNMARKED)
         if not ends or end >= ends[-1]:
+            self._reached = end
             ends.append(end)
             self.marks.append((first, second))
         else:  # another thread's, which returned later
