@@ -85,6 +85,17 @@ INLINE struct tls_call *rustls_enter(const struct pt_regs *ctx, struct thread *t
 	return call;
 }
 
+/* A message that cannot be shown. */
+INLINE void count_unproven(u32 kind)
+{
+	struct counters *counters = counters_of(kind);
+
+	if (!counters || !kind_wanted(kind))
+		return;
+	COUNT(counters->seen, 1);
+	COUNT(counters->map_full, 1);
+}
+
 /* fn encrypt(&self, BorrowedPlainMessage, seq: u64) -> Result<OpaqueMessage, Error>, which is written to what DI has */
 SEC("uprobe") int tls_rustls_encrypt(struct pt_regs *ctx)
 {
@@ -93,11 +104,13 @@ SEC("uprobe") int tls_rustls_encrypt(struct pt_regs *ctx)
 	struct tls_call *call = rustls_enter(ctx, &thread);
 	int type;
 
-	if (!call || bpf_probe_read_user(words, sizeof(words), (void *)ctx->dx))
+	if (!call)
 		return 0;
-	type = rustls_type(words[2]);
-	if (type < 0 || words[1] > PLAINTEXT_MAX)
+	type = bpf_probe_read_user(words, sizeof(words), (void *)ctx->dx) ? -1 : rustls_type(words[2]);
+	if (type < 0 || words[1] > PLAINTEXT_MAX) {
+		count_unproven(KIND_TLS_SEND);
 		return 0;
+	}
 	call->buffer = words[0];
 	call->requested = words[1];
 	call->carried = true;
@@ -153,16 +166,6 @@ INLINE struct tls_waiting *waiting_enter(u64 object, u32 number)
 	return NULL;
 }
 
-INLINE void count_no_room(void)
-{
-	struct counters *counters = counters_of(KIND_TLS_SEND);
-
-	if (!counters)
-		return;
-	COUNT(counters->seen, 1);
-	COUNT(counters->map_full, 1);
-}
-
 /* A message has to wait until it is known which socket sends it. */
 INLINE void rustls_wait(const struct tls_session_key *key, struct tls_cipher *cipher, const struct tls_call *call,
 			u32 at, u32 size)
@@ -172,11 +175,11 @@ INLINE void rustls_wait(const struct tls_session_key *key, struct tls_cipher *ci
 
 	if (!slot) {
 		cipher->whole = false;
-		count_no_room();
+		count_unproven(KIND_TLS_SEND);
 		return;
 	}
 	if (slot->waits)
-		count_no_room();
+		count_unproven(KIND_TLS_SEND);
 	slot->key = *key;
 	slot->number = cipher->waiting++;
 	slot->call = *call;
@@ -284,8 +287,13 @@ INLINE void rustls_sealed(const struct thread *thread, struct tls_call *call, co
 	cipher->at += record.size;
 	cipher->next++;
 	if (cipher->has_socket) {
-		if (call->kind != KIND_TLS_SEND || !rustls_moves(cipher, thread->pid, 0, record.at, record.size))
+		if (call->kind != KIND_TLS_SEND)
 			return;
+		if (!rustls_moves(cipher, thread->pid, 0, record.at, record.size)) {
+			cipher->has_socket = cipher->whole = false;
+			count_unproven(KIND_TLS_SEND);
+			return;
+		}
 		call->session = cipher->socket;
 		tls_record(thread, call, call->requested);
 		return;
@@ -340,8 +348,12 @@ SEC("uprobe") int tls_rustls_decrypt(struct pt_regs *ctx)
 	struct tls_call *call = rustls_enter(ctx, &thread);
 	u64 words[4] = {};
 
-	if (!call || bpf_probe_read_user(words, sizeof(words), (void *)ctx->dx) || !rustls_owned(words, &sealed))
+	if (!call)
 		return 0;
+	if (bpf_probe_read_user(words, sizeof(words), (void *)ctx->dx) || !rustls_owned(words, &sealed)) {
+		count_unproven(KIND_TLS_RECV);
+		return 0;
+	}
 	key.pid = thread.pid;
 	call->buffer = sealed.at;
 	call->requested = sealed.length;
@@ -359,6 +371,7 @@ INLINE void rustls_opened(const struct thread *thread, struct tls_call *call, co
 		return;
 	if (!cipher->has_socket || !rustls_moves(cipher, thread->pid, 1, call->reading_from, call->carried)) {
 		cipher->whole = false;
+		count_unproven(KIND_TLS_RECV);
 		return;
 	}
 	call->session = cipher->socket;

@@ -25,7 +25,7 @@ from tests.support.programs import built_by_cargo
 from tests.support.server import serving
 from tests.support.tls import DATA, Records, certificate, records_on_the_wire
 from tests.support.tls_seen import OVERHEAD, RECORD, records_of
-from tests.support.tracer import PATIENCE, Event, tracing
+from tests.support.tracer import PATIENCE, Event, parse_ledger, tracing
 from tests.unit.tls.test_doctor import report
 
 pytestmark = pytest.mark.native
@@ -219,6 +219,8 @@ def test_nothing_is_said_to_be_missing(seen: Seen) -> None:
     assert "missing" not in said
     assert "more than" not in said  # plaintext, than its records can carry
     assert "begun before" not in said
+    ledger = parse_ledger(seen.stderr)
+    assert not ledger["tls_send"]["map_full"] + ledger["tls_recv"]["map_full"]
 
 
 def test_a_session_that_had_begun_before(program: Path, netns: Netns, tmp_path: Path) -> None:
@@ -289,6 +291,8 @@ def test_functions_that_are_others(program: Path, netns: Netns, tmp_path: Path) 
     assert len(told_in(out.splitlines())) == 2
     assert str(copy) in "\n".join(tracer.stderr)
     assert [event for event in tracer.events if event["kind"].startswith("tls_")] == []
+    assert tracer.ledger["tls_send"]["map_full"]
+    assert tracer.ledger["tls_recv"]["map_full"]
 
 
 @contextmanager
