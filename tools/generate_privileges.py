@@ -2,7 +2,7 @@
 """Try which capabilities each hook needs on this kernel, and write that into docs/privileges.md.
 
 Run it as root; under other kernels: `python vmtest/kernel_vm.py run 6.12 -- sh -c
-'.venv/bin/python tools/generate_privileges.py --print'`, and paste what it prints.
+'.venv/bin/python tools/generate_privileges.py --print' >FILE`, and then `--merge 6.12=FILE` here.
 """
 
 from __future__ import annotations
