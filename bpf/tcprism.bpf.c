@@ -41,6 +41,7 @@ struct wire {
 	struct loss loss;
 	struct connection_event connection_event;
 	struct snapshot snapshot;
+	struct translation translation;
 	struct tls_message tls_message;
 };
 const struct wire *const volatile wire = 0;

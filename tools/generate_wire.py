@@ -19,7 +19,8 @@ HEADER = ROOT / "bpf/include/tcprism/events.h"
 OUTPUT = ROOT / "src/tcprism/events/_wire.py"
 OBJECT = ROOT / "src/tcprism/kernel/tcprism.bpf.o"
 
-RECORDS = ("message", "delivery", "segment", "loss", "connection_event", "snapshot", "tls_message")
+RECORDS = ("message", "delivery", "segment", "loss", "connection_event", "snapshot", "tls_message",
+           "translation")  # fmt: skip
 STRUCTS = ("event", "totals", *RECORDS, "counters", "lane", "effort", "config")
 ENUMS = (
     "event_kind",

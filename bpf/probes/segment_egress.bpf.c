@@ -3,6 +3,7 @@
 #include "tcprism/cgroup_segment.h"
 #include "tcprism/sent_again.h"
 #include "tcprism/synack.h"
+#include "tcprism/translation.h"
 
 INLINE void egress_fill(struct segment *s, u32 kind, struct __sk_buff *skb, const struct packet *packet,
 			const struct connection *c, struct tcp_sock *tp, const struct owner *owner, u32 sampling)
@@ -84,6 +85,8 @@ INLINE void egress(struct __sk_buff *skb)
 		kind = kind_of_segment(tp, packet.seq, packet.end_seq, READS_BTF);
 	if (tp && kind_wanted(KIND_ACKED))
 		delivery_left(sk, packet.end_seq, READS_BTF);
+	if (tp && kind_wanted(KIND_TRANSLATE) && is_translated(&packet, skb, tp))
+		tell_translation(&packet, skb, sk, tp);
 	counters = counters_of(kind);
 	if (!counters || !kind_wanted(kind))
 		return;

@@ -42,13 +42,16 @@ SEGMENT_END = "<IIIIII H BBB x 2x I 4x"
 LOSS_END = "<IIIIIIIII BBB x"
 # struct connection_event: elapsed_ns, reset_reason, old_state new_state ending sent, iss irs
 CONNECTION_END = "<Q I BBBB II"
+# struct translation: translated_local_ip translated_remote_ip, translated_local_port
+# translated_remote_port, reserved
+TRANSLATION_END = "<16s 16s HH 4x"
 # struct totals: bytes_sent bytes_acked bytes_received bytes_retrans delivery_rate busy_us
 # rwnd_limited_us sndbuf_limited_us, segs_out segs_in data_segs_out data_segs_in total_retrans
 # dsack_dups reord_seen min_rtt_us srtt_us cwnd, congestion
 TOTALS = "<QQQQQQQQ IIIIIIIIII 16s"
 
 SEND, RECV, ACKED, TRANSMIT, PROBE, RECEIVE, RETRANSMIT, UNDO, DROP = range(9)
-CONNECT, ACCEPT, CLOSE, RESET, STATE, TLS_SEND, TLS_RECV = range(9, 16)
+CONNECT, ACCEPT, CLOSE, RESET, STATE, TLS_SEND, TLS_RECV, TRANSLATE = range(9, 17)
 UNKNOWN_32 = 0xFFFFFFFF
 UNKNOWN_64 = 0xFFFFFFFFFFFFFFFF
 
@@ -130,6 +133,11 @@ def connection(
     head: bytes, end: tuple[int, ...], totals: tuple[int | bytes, ...], iss: int = 0, irs: int = 0
 ) -> bytes:
     return head + struct.pack(CONNECTION_END, *end, iss, irs) + struct.pack(TOTALS, *totals)
+
+
+def translation(head: bytes, local_ip: str, local_port: int, remote_ip: str, port: int) -> bytes:
+    ends = (address(local_ip), address(remote_ip), local_port, port)
+    return head + struct.pack(TRANSLATION_END, *ends)
 
 
 REQUEST = b'GET /a?b="c" HTTP/1.1\r\nHost: example.org\r\n\r\n'
@@ -231,6 +239,13 @@ CONNECTIONS = [
                (UNKNOWN_64, UNKNOWN_32, 1, 4, 0, 0), NO_TOTALS),
 ]  # fmt: skip
 
+TRANSLATIONS = [
+    translation(event(1_495_000_000, TRANSLATE, CURLS_SOCKET, IPV4, 0, 0),
+                "203.0.113.5", 41_001, "10.1.2.3", 8443),
+    translation(event(1_495_100_000, TRANSLATE, NOBODY, IPV6, 0, 0),
+                "2001:db8::10", 80, "2001:db8::dead:beef", 50_000),
+]  # fmt: skip
+
 # What stages add, and what this machine's numbers mean.
 MESSAGES_OF_LOSSES: dict[str, list[int | str | None]] = {
     "attempt": [2, 3, None, 4, None, None, None],
@@ -286,6 +301,7 @@ def batch() -> Batch:
         losses.derive(**{name: derived(values) for name, values in MESSAGES_OF_LOSSES.items()}),
         part("connection", CONNECTIONS),
         part_with_payload("tls", TLS),
+        part("translation", TRANSLATIONS),
     ]
     return Batch(parts, CLOCK_OFFSET_NS)
 

@@ -8,7 +8,7 @@ import pytest
 from tcprism.events._wire import PAYLOAD_MAX
 from tcprism.events.kinds import KINDS
 from tcprism.ring import rings
-from tcprism.sources.request import SEGMENT_KINDS, Request
+from tcprism.sources.request import CAPTURE_KINDS, Request
 from tcprism.sources.tracing import Tracing
 from tests.support import hooks
 from tests.support.bpf import verified_instructions
@@ -42,7 +42,7 @@ def test_every_program_has_room(hook: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_programs_that_read_packets_have_room() -> None:
     request = Request(
-        SEGMENT_KINDS, options=True, segment_payload=PAYLOAD_MAX, ring_size=rings.SMALLEST
+        CAPTURE_KINDS, options=True, segment_payload=PAYLOAD_MAX, ring_size=rings.SMALLEST
     )
     assert load_with_room(request)["segment"] == "tracepoint"
 

@@ -45,7 +45,7 @@ def rows_of(family: str, events: Sequence[Fields]) -> Any:
         rows[name] = UNKNOWN[name]
     for index, event in enumerate(events):
         for name, value in event.items():
-            is_address = name in ("local_ip", "remote_ip")
+            is_address = name.endswith(("local_ip", "remote_ip"))
             rows[name][index] = packed(value) if is_address else value
     return rows
 
@@ -102,6 +102,11 @@ def tls_messages(*events: Fields, payload_class: int = 64) -> Part:
     return messages(*events, payload_class=payload_class, family="tls")
 
 
+def translations(*events: Fields) -> Part:
+    """Return a part of translations."""
+    return Part(rows_of("translation", events))
+
+
 MAKERS = {
     "message": messages,
     "delivery": deliveries,
@@ -109,4 +114,5 @@ MAKERS = {
     "loss": losses,
     "connection": connections,
     "tls": tls_messages,
+    "translation": translations,
 }

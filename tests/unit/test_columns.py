@@ -76,6 +76,10 @@ FAMILY_KEYS = {
         *("stream_offset", "missed_bytes"),
         "socket_source",
     ],
+    "translation": [
+        *("translated_local_ip", "translated_local_port"),
+        *("translated_remote_ip", "translated_remote_port"),
+    ],
 }
 
 

@@ -35,8 +35,9 @@ enum event_kind {
 	KIND_STATE = 13,
 	KIND_TLS_SEND = 14,
 	KIND_TLS_RECV = 15,
-	KIND_SNAPSHOT = 16, /* no hook: read by an iterator */
-	KIND_COUNT = 17,
+	KIND_TRANSLATE = 16,
+	KIND_SNAPSHOT = 17, /* no hook: read by an iterator */
+	KIND_COUNT = 18,
 };
 
 /* How the owner of an event is known. */
@@ -178,6 +179,16 @@ struct segment {
 #define ECN_SHIFT 14         /* and the ECN field of the IP header, two bits */
 
 #define WINDOW_UNKNOWN 0xffffffffU
+
+/* Packets of a connection leave with other ends than its socket has: NAT on this host has rewritten them. */
+struct translation {
+	struct event event;
+	u8 translated_local_ip[16] DOC("source address of the packets that it sends, after all NAT in its network namespace");
+	u8 translated_remote_ip[16] DOC("their destination address");
+	u16 translated_local_port DOC("their source port");
+	u16 translated_remote_port DOC("their destination port");
+	u8 reserved[4];
+};
 
 /* The last byte of a send has been acknowledged. */
 struct delivery {

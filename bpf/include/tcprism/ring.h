@@ -121,6 +121,7 @@ PAYLOAD_CLASSES(SEGMENT_RING)
 RING(loss, struct loss)
 RING(loss_40, struct loss_40)
 RING(connection, struct connection_event)
+RING(translation, struct translation)
 
 typedef u32 (*other_lane_function)(u32 first, u32 none);
 

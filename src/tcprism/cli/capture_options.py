@@ -9,7 +9,7 @@ import click
 
 from tcprism.capture_filter import CaptureFilter, Load, compiled
 from tcprism.errors import UsageError
-from tcprism.sources.request import SEGMENT_KINDS
+from tcprism.sources.request import CAPTURE_KINDS
 from tcprism.stages import Stage
 from tcprism.stages.capture import Captured
 
@@ -53,8 +53,8 @@ def _refuse_unknown(chosen: CaptureFilter) -> None:
 
 def require_segments(kinds: Sequence[str]) -> None:
     """Check that kinds are packets. Raises UsageError."""
-    if other := next((kind for kind in kinds if kind not in SEGMENT_KINDS), None):
+    if other := next((kind for kind in kinds if kind not in CAPTURE_KINDS), None):
         raise UsageError(
             f"--capture-filter chooses packets, and {other} is none:"
-            f" give --kinds some of {', '.join(SEGMENT_KINDS)}"
+            f" give --kinds some of {', '.join(CAPTURE_KINDS)}"
         )

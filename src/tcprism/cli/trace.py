@@ -30,7 +30,13 @@ from tcprism.filters import Criteria
 from tcprism.pipeline import account
 from tcprism.sinks.queued import Queued
 from tcprism.sources.host_pids import host_pids
-from tcprism.sources.request import DEFAULT_KINDS, DEFAULT_PAYLOAD, SEGMENT_KINDS, Request
+from tcprism.sources.request import (
+    CAPTURE_KINDS,
+    DEFAULT_KINDS,
+    DEFAULT_PAYLOAD,
+    SEGMENT_KINDS,
+    Request,
+)
 from tcprism.sources.tracing import Tracing
 from tcprism.stages import Stage
 
@@ -105,7 +111,9 @@ def _kinds(given: dict[str, Any]) -> tuple[str, ...]:
             require_segments(kinds)
         return kinds
     written = given["form"] == "pcapng" and given["packets"] is None and not given["tls"]
-    return SEGMENT_KINDS if captures or written or given["packets"] == "segments" else kinds
+    if written or given["packets"] == "segments":
+        return CAPTURE_KINDS
+    return SEGMENT_KINDS if captures else kinds
 
 
 def _wants_options(given: dict[str, Any], kinds: Sequence[str]) -> bool:

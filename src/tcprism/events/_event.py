@@ -120,6 +120,10 @@ class Attributes:
     min_rtt_us: int | None
     delivery_rate: int | None
     congestion: str | None
+    translated_local_ip: str | None
+    translated_local_port: int | None
+    translated_remote_ip: str | None
+    translated_remote_port: int | None
     state: str | None
     holders: str | None
     age_ns: int | None

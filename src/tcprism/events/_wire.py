@@ -69,10 +69,11 @@ class EventKind(IntEnum):
     STATE = 13
     TLS_SEND = 14
     TLS_RECV = 15
-    SNAPSHOT = 16
+    TRANSLATE = 16
+    SNAPSHOT = 17
 
 
-KIND_COUNT = 17
+KIND_COUNT = 18
 
 
 class MessageFlag(IntFlag):
@@ -315,6 +316,15 @@ _TLS_MESSAGE: Fields = {
 }
 TLS_MESSAGE = _dtype(_TLS_MESSAGE, 168)
 
+_TRANSLATION: Fields = {
+    **_at(0, _EVENT),
+    "translated_local_ip": ("(16,)u1", 120),
+    "translated_remote_ip": ("(16,)u1", 136),
+    "translated_local_port": ("<u2", 152),
+    "translated_remote_port": ("<u2", 154),
+}
+TRANSLATION = _dtype(_TRANSLATION, 160)
+
 _COUNTERS: Fields = {
     "seen": ("<u8", 0),
     "filtered": ("<u8", 8),
@@ -488,6 +498,10 @@ DOCS = {
     "tls_message.encrypted_bytes": "bytes of the TLS records that carry it, from seq on; 0: those of the call before, or not known",
     "tls_message.missed_bytes": "bytes of TLS records that had moved in this direction by then outside of the calls that are read, so that their plaintext is missing; null if its first records were not seen",
     "tls_message.socket_source": "how the connection of a TLS message is known: call (the call itself used it), session (an earlier call did), ciphertext (its records were sent or received there); none: it is not, the addresses are :: and the ports 0",
+    "translation.translated_local_ip": "source address of the packets that it sends, after all NAT in its network namespace",
+    "translation.translated_remote_ip": "their destination address",
+    "translation.translated_local_port": "their source port",
+    "translation.translated_remote_port": "their destination port",
     "counters.seen": "events that reached the hook",
     "counters.filtered": "rejected by the filters",
     "counters.sampled_out": "of connections that a sample leaves out",

@@ -38,6 +38,7 @@ SEGMENTS = ("segment",)
 SEGMENT = ("segment", "loss")
 PAYLOAD = ("message", "tls", "segment")
 CONNECTION = ("connection",)
+TRANSLATION = ("translation",)
 SNAPSHOT = ("snapshot",)
 TOTALS = ("connection", "snapshot")
 WITH_WEIGHT = ("message", "segment", "tls", "request")
@@ -354,6 +355,16 @@ COLUMNS = [
         missing=equal("delivery_rate", _wire.RATE_UNKNOWN),
     ),
     wire_column("congestion", TOTALS, "string", _text("congestion"), _empty("congestion")),
+    *(
+        column
+        for side in ("local", "remote")
+        for column in (
+            wire_column(
+                f"translated_{side}_ip", TRANSLATION, "string", _address(f"translated_{side}_ip")
+            ),
+            wire_column(f"translated_{side}_port", TRANSLATION, "integer"),
+        )
+    ),
     wire_column("state", SNAPSHOT, "string", named("state", names.state_name)),
     derived_column(
         "holders", SNAPSHOT, "string", "all processes that have the socket open, as comm[pid], ..."

@@ -323,6 +323,21 @@ for _family in (
         struct="tls_message",
     ),
     Family(
+        "translation",
+        _wire.TRANSLATION,
+        (
+            Kind(
+                "translate",
+                "NAT on this host gives the packets of a connection other addresses or ports than"
+                " its socket has: which, once",
+                _YELLOW,
+                text=wording.translate,
+                owned=True,
+            ),
+        ),
+        ring="rare",
+    ),
+    Family(
         "snapshot",
         _wire.SNAPSHOT,
         (Kind("snapshot", "a connection as it stands", text=wording.snapshot),),
@@ -339,4 +354,4 @@ FAMILIES = {
 KINDS = tuple(kind for kinds in FAMILIES.values() for kind in kinds)
 SENDS = (EventKind.SEND, EventKind.TLS_SEND)
 TLS_KINDS = FAMILIES["tls"]
-NAMED_KINDS = (*TLS_KINDS, "receive")  # they are traced only where a user names them
+NAMED_KINDS = (*TLS_KINDS, "receive", "translate")  # they are traced only where a user names them

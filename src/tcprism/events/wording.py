@@ -5,6 +5,7 @@ Its parameters are the columns that it shows, and named like them.
 
 from __future__ import annotations
 
+from tcprism.events.names import endpoint
 from tcprism.events.units import duration, size
 
 _RANGES = 3  # of SACK blocks that a line shows
@@ -51,6 +52,16 @@ def drop(
     where = "out" if outgoing else "in"
     because = f" {reason}" if reason else ""
     return f"{where}{because} {bytes} bytes {seq}:{end_seq} {flags or '-'}"
+
+
+def translate(
+    translated_local_ip: str,
+    translated_local_port: int,
+    translated_remote_ip: str,
+    translated_remote_port: int,
+) -> str:
+    source = endpoint(translated_local_ip, translated_local_port)
+    return f"to {source} -> {endpoint(translated_remote_ip, translated_remote_port)}"
 
 
 def connect(

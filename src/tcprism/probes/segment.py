@@ -9,6 +9,8 @@ _NO_PACKET = (
 )
 _NO_SOCKET = "resets and ACKs (of TIME-WAIT) that are sent without a socket, and SYN-ACKs"
 
+_EGRESS = Program("cgroup_transmit", (*_KINDS, "translate"), "cgroup")
+
 PROBE = Probe(
     family="segment",
     kinds=_KINDS,
@@ -33,13 +35,31 @@ PROBE = Probe(
         Hook(
             mechanism="tracepoint",
             name="cgroup_skb/egress at the cgroup v2 root",
-            programs=(Program("cgroup_transmit", _KINDS, "cgroup"),),
+            programs=(_EGRESS,),
             since="4.10",
             cannot_tell=(
                 "segments that netfilter drops in OUTPUT or POSTROUTING",
                 "ACKs of TIME-WAIT and, by IPv6, resets that are sent without a socket",
                 "SYN-ACKs by IPv6 on 5.10 and 6.1",
                 "error",
+            ),
+        ),
+    ),
+)
+
+TRANSLATION = Probe(
+    family="translation",
+    kinds=("translate",),
+    hooks=(
+        Hook(
+            mechanism="tracepoint",
+            name="cgroup_skb/egress at the cgroup v2 root",
+            programs=(_EGRESS,),
+            since="4.10",
+            cannot_tell=(
+                "what another network namespace or host makes of a packet, as Docker's and"
+                " Kubernetes' NAT for containers",
+                "translations of connections that send nothing",
             ),
         ),
     ),

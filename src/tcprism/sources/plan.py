@@ -17,6 +17,7 @@ PROBES = (
     message.PROBE,
     segment.PROBE,
     segment.RECEIVE,
+    segment.TRANSLATION,
     loss.RETRANSMIT,
     loss.UNDO,
     loss.DROP,
@@ -27,6 +28,7 @@ PROBES = (
 )
 
 _SENT_AGAIN = 4_096  # sockets whose latest retransmission has no event yet: one a CPU would do
+_TRANSLATED = 16_384  # connections that are told of once
 _TLS_CALLS = 16_384  # threads that are in a TLS library
 _TLS_CIPHERTEXTS = 4_096  # under way from a library to a socket
 _TLS_WAITING = 64  # WAITING_SLOTS
@@ -91,6 +93,8 @@ def table_sizes(request: Request, storage: bool) -> dict[str, int]:
     }
     if request.options:
         sizes["sent_again"] = _SENT_AGAIN
+    if "translate" in request.kinds:
+        sizes["translated"] = _TRANSLATED
     if traces_tls(request):
         sizes |= {
             "tls_calls": _TLS_CALLS,

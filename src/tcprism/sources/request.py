@@ -13,6 +13,7 @@ from tcprism.ring import rings
 
 DEFAULT_KINDS = ("send", "recv", "retransmit", "drop", "connect", "accept", "close", "reset")
 SEGMENT_KINDS = ("transmit", "probe", "receive", "retransmit")  # all that are on the wire
+CAPTURE_KINDS = (*SEGMENT_KINDS, "translate")  # and what a capture says of them
 DEFAULT_PAYLOAD = 64
 DEFAULT_MAX_CONNECTIONS = 65_536
 
@@ -54,7 +55,8 @@ class Request:
                 " add send and recv to the kinds"
             )
         if self.reads_packets and self.mechanism not in (None, "tracepoint"):
-            what = "TCP options" if self.options else "payload of segments"
+            what = "payload of segments" if self.segment_payload else "translated addresses"
+            what = "TCP options" if self.options else what
             raise UsageError(
                 f"--hooks {self.mechanism} sees no {what}: use --hooks tracepoint, or neither"
             )
@@ -64,8 +66,8 @@ class Request:
 
     @property
     def reads_packets(self) -> bool:
-        """Whether segments come with what only their packet has."""
-        return self.options or self.segment_payload > 0
+        """Whether what only a packet has is asked for."""
+        return self.options or self.segment_payload > 0 or "translate" in self.kinds
 
 
 def payload_of_segments(kinds: Collection[str], payload: int | None) -> int:

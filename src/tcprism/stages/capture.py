@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from tcprism.events import Batch, Part
 
 FAMILIES = ("segment", "loss")
+_ABOUT_CONNECTIONS = "translation"
 
 
 class Captured:
-    """A stage that lets through the segments which `matching` chooses, and no other event.
+    """A stage that lets through the segments which `matching` chooses, and no other packet.
 
-    `matching` takes a part of one of FAMILIES and tells which of its events match.
+    `matching` takes a part of one of FAMILIES and tells which of its events match. What is told of
+    connections, of which any segment may follow, passes.
     """
 
     def __init__(self, matching: Callable[[Part], NDArray[np.bool_]]) -> None:
@@ -23,5 +25,7 @@ class Captured:
 
     def __call__(self, batch: Batch) -> Batch:
         """Return those that match."""
-        parts = (part for part in batch.parts if part.family in FAMILIES)
-        return Batch([part.take(self._matching(part)) for part in parts], batch.clock_offset_ns)
+        segments = (part for part in batch.parts if part.family in FAMILIES)
+        parts = [part.take(self._matching(part)) for part in segments]
+        parts += [part for part in batch.parts if part.family == _ABOUT_CONNECTIONS]
+        return Batch(parts, batch.clock_offset_ns)

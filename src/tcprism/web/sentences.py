@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from tcprism.events import Part, wording
 from tcprism.events.kinds import kind_name
+from tcprism.events.names import endpoint
 from tcprism.events.units import counted, duration, size
 from tcprism.sinks.text_details import each
 
@@ -169,6 +170,17 @@ def _state(old_state: str | None, new_state: str | None) -> str:
     return f"The TCP state changed from {old_state or '-'} to {new_state or '-'}."
 
 
+def _translate(
+    translated_local_ip: str,
+    translated_local_port: int,
+    translated_remote_ip: str,
+    translated_remote_port: int,
+) -> str:
+    source = endpoint(translated_local_ip, translated_local_port)
+    destination = endpoint(translated_remote_ip, translated_remote_port)
+    return f"NAT on this host sends its packets from {source} to {destination}."
+
+
 _SENTENCES: dict[str, Callable[..., str]] = {
     "send": _send,
     "recv": _recv,
@@ -185,4 +197,5 @@ _SENTENCES: dict[str, Callable[..., str]] = {
     "close": _close,
     "reset": _reset,
     "state": _state,
+    "translate": _translate,
 }

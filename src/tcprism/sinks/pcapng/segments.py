@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.capture_filter import CaptureFilter
-from tcprism.events import Batch, Part
+from tcprism.events import Batch, Part, wording
 from tcprism.events._wire import (
     ECN_SHIFT,
     OPTIONS_MAX,
@@ -34,6 +34,7 @@ from tcprism.sinks.pcapng.packets import (
     heads,
     request_notes,
 )
+from tcprism.sinks.text_details import each
 
 KINDS = (EventKind.TRANSMIT, EventKind.PROBE, EventKind.RECEIVE, EventKind.RETRANSMIT)
 _HEADER_FLAGS = 0x1FF
@@ -43,6 +44,9 @@ _REMEMBERED = 1 << 16  # ends, and packets, at most
 
 class Segments:
     """Makes packets of the segments that left this machine or arrived.
+
+    They have their socket's ends. Of those that NAT gives them a comment tells, on the first packet
+    that leaves since they are known.
 
     A segment that was to be cut by the network card (GSO), or has been put together (GRO), becomes
     the packets that were on the wire. Where the kernel does not tell the borders between them, they
@@ -54,6 +58,7 @@ class Segments:
         self._senders: set[bytes] = set()
         self._bare: dict[bytes, int] = {}  # how many packets without data were sent, not received
         self._scaled: set[bytes] = set()  # senders whose SYN is there, or a note of their scale
+        self._translated: dict[bytes, str] = {}  # notes of senders that wait for their next packet
 
     def __call__(self, batch: Batch) -> Packets | None:
         """Return the packets of a batch in time order, None when there are none."""
@@ -61,7 +66,9 @@ class Segments:
         for part in parts:
             self._note_senders(part)
         parts = [wanted for part in parts if len(wanted := part.take(self._wanted(part)))]
-        packets = list(map(_packets, parts, self._scales(parts)))
+        self._note_translations(batch)
+        notes = map(both, self._scales(parts), self._translations(parts))
+        packets = list(map(_packets, parts, notes))
         return concatenated(packets) if packets else None
 
     def _note_senders(self, part: Part) -> None:
@@ -100,7 +107,9 @@ class Segments:
         senders = list(map(_senders_of, parts))
         flags = [part.rows["flags"] for part in parts]
         told = [flags & (SYN | WSCALE_KNOWN) != 0 for flags in flags]
-        for number, place in zip(*(each.tolist() for each in Batch(parts).order()), strict=True):
+        for number, place in zip(
+            *(column.tolist() for column in Batch(parts).order()), strict=True
+        ):
             ends = senders[number][place]
             if ends in self._scaled or not told[number][place]:
                 continue
@@ -108,6 +117,28 @@ class Segments:
             if not flags[number][place] & SYN:
                 scale = flags[number][place] >> WSCALE_SHIFT & 15
                 notes[number][place] = f"window scale {scale}"
+        return notes
+
+    def _note_translations(self, batch: Batch) -> None:
+        if len(self._translated) > _REMEMBERED:
+            self._translated.clear()
+        for part in batch.parts:
+            if part.family == "translation":
+                senders = _ends(part, "local", "remote")
+                told = each(wording.translate, part)
+                self._translated |= dict(zip(senders, told, strict=True))
+
+    def _translations(self, parts: Sequence[Part]) -> list[NDArray[np.object_]]:
+        notes = [np.full(len(part), "", object) for part in parts]
+        if not self._translated:
+            return notes
+        senders = list(map(_senders_of, parts))
+        for number, place in zip(
+            *(column.tolist() for column in Batch(parts).order()), strict=True
+        ):
+            told = self._translated.pop(senders[number][place], None)
+            if told:
+                notes[number][place] = f"translated by NAT {told}"
         return notes
 
 
@@ -167,7 +198,7 @@ def _chosen(part: Part) -> NDArray[np.bool_]:
     return sent
 
 
-def _packets(part: Part, scales: NDArray[np.object_]) -> Packets:
+def _packets(part: Part, notes: NDArray[np.object_]) -> Packets:
     length = part.rows["bytes"].astype(np.int64)
     pieces, step = _pieces(part, length)
     whole = np.repeat(np.arange(len(part)), pieces)
@@ -193,7 +224,7 @@ def _packets(part: Part, scales: NDArray[np.object_]) -> Packets:
         ecn=(rows["flags"] >> ECN_SHIFT).astype(np.uint8),
         piece=piece + 1,
         pieces=pieces[whole],
-        note=both(both(scales, _notes(part))[whole], request_notes(part, whole, first, sizes)),
+        note=both(both(notes, _notes(part))[whole], request_notes(part, whole, first, sizes)),
     )
 
 
