@@ -206,6 +206,18 @@ def test_round_trips_can_be_worked_out(run: Run) -> None:
 SUBTYPES = "MP_CAPABLE MP_JOIN DSS ADD_ADDR REMOVE_ADDR MP_PRIO MP_FAIL MP_FASTCLOSE MP_TCPRST"
 ECN_NAMES = {"": "", "0": "", "1": "ect1", "2": "ect0", "3": "ce"}  # RFC 3168
 COLUMNS = ("max_segment_size", "window_scale", "ts_val", "ts_ecr")
+ACCURATE = {"ac": ("ee0b", "eceb", "ee1b"), "ae": ("ee1b", "eceb", "ee0b")}  # RFC 9768, 3.2.3
+
+
+def accurate_ecn(options: str) -> dict[str, int]:
+    """Return the counters of the AccECN option, which this tshark does not read, in hexadecimal."""
+    while options and options[:2] != "00":
+        size = 2 if options[:2] == "01" else 2 * int(options[2:4], 16)
+        if names := ACCURATE.get(options[:2]):
+            fields = [options[at : at + 6] for at in range(4, size, 6)]
+            return {name: int(each, 16) for name, each in zip(names, fields, strict=False)}
+        options = options[size:]
+    return {}
 
 
 def columns_of_packet(packet: Fields) -> tuple[str, ...]:
@@ -217,6 +229,7 @@ def columns_of_packet(packet: Fields) -> tuple[str, ...]:
     named = [name for bit, name in enumerate((*FLAG_NAMES, "AE")) if bits >> bit & 1]
     names = [SUBTYPES.split()[int(number)] for number in subtypes.split(",") if number]
     length = "0" if asks else str(len(cookie) // 2) if cookie else ""
+    counters = accurate_ecn(packet["tcp.options"])
     edges = zip(left.split(","), right.split(","), strict=True)
     return (
         *(packet["tcp.srcport"], packet["tcp.seq_raw"], packet["tcp.ack_raw"]),
@@ -224,12 +237,14 @@ def columns_of_packet(packet: Fields) -> tuple[str, ...]:
         *(ECN_NAMES[packet["ip.dsfield.ecn"] or packet["ipv6.tclass.ecn"]], length),
         *(", ".join(names), ", ".join(f"{one}:{other}" for one, other in edges if one)),
         "True" if permitted else "",
+        *(str(counters.get(name, "")) for name in ACCURATE["ac"]),
     )
 
 
 def columns_of_event(event: Event) -> tuple[str, ...]:
     source = event["remote_port" if event["kind"] == "receive" else "local_port"]
-    names = ("flags", "ecn", "fast_open_cookie_length", "mptcp", "sack", "sack_permitted")
+    names = ("flags", "ecn", "fast_open_cookie_length", "mptcp", "sack", "sack_permitted",
+             *(f"accecn_{name}" for name in ACCURATE["ac"]))  # fmt: skip
     shown = (source, event["seq"], event["ack"], *(event[name] for name in COLUMNS))
     found = (*shown, *(event.get(name) for name in names))
     return tuple("" if value is None or value is False else str(value) for value in found)
@@ -271,6 +286,19 @@ def test_fast_open_ecn_and_mptcp_are_there(run: Run) -> None:
     assert {"ECE", "CWR"} <= flags
     subtypes = {word for e in run.events if e["mptcp"] for word in e["mptcp"].split(", ")}
     assert ({"MP_CAPABLE", "DSS"} <= subtypes) == hooks.has_mptcp()
+
+
+def test_counters_of_accurate_ecn(run: Run) -> None:
+    """Where the kernel speaks it: what the server says it got is what it acknowledges."""
+    its = [e for e in run.events if MARKED + 6 in (e["local_port"], e["remote_port"])]
+    left = [event for event in its if event["kind"] == "transmit"]
+    (syn,) = [event for event in left if event["flags"].startswith("SYN")]
+    sent = sum(event["bytes"] for event in left)
+    told = [e for e in its if e["kind"] == "receive" and e["accecn_ee1b"] and e["accecn_ee0b"]]
+    for event in told:
+        got = event["accecn_ee0b"] - 1 + event["accecn_eceb"] + event["accecn_ee1b"] - 1
+        assert got == min(sent, (event["ack"] - syn["end_seq"]) % 2**32)
+    assert any(event["accecn_eceb"] for event in told) == ("AE" in syn["flags"])
 
 
 @pytest.mark.native

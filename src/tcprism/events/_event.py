@@ -73,6 +73,9 @@ class Attributes:
     ts_val: int | None
     ts_ecr: int | None
     fast_open_cookie_length: int | None
+    accecn_ee0b: int | None
+    accecn_eceb: int | None
+    accecn_ee1b: int | None
     mptcp: str | None
     attempt: int | None
     icsk_retransmits: int | None

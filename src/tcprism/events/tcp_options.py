@@ -20,8 +20,10 @@ _MPTCP_SUBTYPES = (
     *("MP_FASTCLOSE", "MP_TCPRST"),
 )  # RFC 8684, 8
 _SYN = 0x02
-_ROOM = 8  # read behind the last option, so that no length need be checked first
+_ACCURATE_ECN = {172: ("ee0b", "eceb", "ee1b"), 174: ("ee1b", "eceb", "ee0b")}  # RFC 9768, 3.2.3
+_ROOM = 9  # read behind the last option, so that no length need be checked first
 
+_GOT = "the payload bytes, modulo 2^24, that its sender got (RFC 9768) marked"
 COLUMNS = (
     ("options", "string", "the options of its TCP header as they are, hexadecimal"),
     ("max_segment_size", "integer", "in a SYN: payload bytes of a segment that its sender takes"),
@@ -31,6 +33,9 @@ COLUMNS = (
     ("ts_val", "integer", "time stamp of the sender (RFC 7323)"),
     ("ts_ecr", "integer", "the time stamp of the other end that it answers (RFC 7323)"),
     ("fast_open_cookie_length", "integer", "bytes of the cookie; 0 asks for one (RFC 7413)"),
+    ("accecn_ee0b", "integer", f"EE0B of AccECN: 1 + {_GOT} ECT(0)"),
+    ("accecn_eceb", "integer", f"ECEB of AccECN: {_GOT} CE"),
+    ("accecn_ee1b", "integer", f"EE1B of AccECN: 1 + {_GOT} ECT(1)"),
     ("mptcp", "string", "subtypes of MPTCP options, as in MP_CAPABLE (RFC 8684)"),
 )
 
@@ -74,7 +79,7 @@ class _Options:
             name: (np.zeros(count, np.int64), np.zeros(count, np.bool_))
             for name in (
                 *("max_segment_size", "window_scale", "ts_val", "ts_ecr"),
-                "fast_open_cookie_length",
+                *("fast_open_cookie_length", "accecn_ee0b", "accecn_eceb", "accecn_ee1b"),
             )
         }
         self._sack_permitted = np.zeros(count, np.bool_)
@@ -123,10 +128,19 @@ class _Options:
         elif kind == _EXPERIMENT:
             named = self._number(rows, at + 2, 2) == _FAST_OPEN_EXPERIMENT
             self._set("fast_open_cookie_length", rows, size - 4, named & (size >= 4))
+        elif kind in _ACCURATE_ECN:
+            self._take_counters(_ACCURATE_ECN[kind], rows, at, size)
         elif kind == _SACK:
             self._write("sack", rows, at, size, _ranges)
         elif kind == _MPTCP:
             self._write("mptcp", rows, at, size, _subtype)
+
+    def _take_counters(
+        self, names: tuple[str, ...], rows: NDArray[np.intp], at: Numbers, size: Numbers
+    ) -> None:
+        for place, name in enumerate(names):
+            value = self._number(rows, at + 2 + 3 * place, 3)
+            self._set(f"accecn_{name}", rows, value, size >= 5 + 3 * place)
 
     def _set(
         self, name: str, rows: NDArray[np.intp], values: Numbers, fits: NDArray[np.bool_]
