@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from tcprism.events._wire import MessageFlag
+from tcprism.events.kinds import SENDS
 from tcprism.protocols import Exchange
 from tcprism.protocols.conversation import Conversation, Direction
 from tcprism.stages.timeline import Marks, Timeline
@@ -11,6 +15,8 @@ Ends = tuple[bytes, bytes]
 Flow = tuple["Connection", Conversation, int, Direction, Timeline, Marks]
 # An exchange, and where the moments of its request and of its response are.
 Placed = tuple[Exchange, Timeline, Timeline]
+
+_NEAR = 1 << 26  # bytes: more than the buffers of both ends hold
 
 
 class View:
@@ -104,6 +110,23 @@ class Connection:
     def end_in_tcp(self, side: int, offset: int) -> int:
         """Return an offset in the stream of TCP, before which are bytes up to another."""
         return offset
+
+    def is_near(self, record: np.void, side: int) -> bool:
+        """Whether a message's place in the stream is near to what the other end has said of it.
+
+        Two connections of different namespaces may have the same ends.
+        """
+        direction = side if record["kind"] in SENDS else 1 - side
+        at = self.conversation.directions[direction].at
+        if at < 0 or record["flags"] & MessageFlag.SEQ_UNKNOWN:
+            return True
+        return abs(self.conversation.offset(direction, int(record["seq"])) - at) < _NEAR
+
+    def leave_gaps(self) -> None:
+        """Say of what is under way that not all of it was seen."""
+        for stream in filter(None, (self, self.plaintext)):
+            for exchange in stream.conversation.pending():
+                exchange.gap = True
 
     def over(self, reached: int, least: int) -> int:
         """Return how many responses have come to their ends, at least so many, in TCP."""

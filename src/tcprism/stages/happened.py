@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,18 @@ WRITTEN, READ, ACKED, ARRIVED, REPEATED, CLOSED, ENCRYPTED, DECRYPTED, NOTHING =
 _UNSEEN = -1  # length of a payload that is not wanted: its plaintext is
 
 
-def table(part: Part) -> list[NDArray[Any]]:
+def happened(parts: Sequence[Part], order: NDArray[np.intp]) -> Iterator[tuple[int, ...]]:
+    """Yield what happened in an order, as _table() says, with which part and row says so."""
+    tables = [_table(part) for part in parts]
+    order = order[np.concatenate([what for what, *_ in tables])[order] != NOTHING]
+    columns = [np.concatenate(column)[order] for column in zip(*tables, strict=True)]
+    starts = np.cumsum([0, *map(len, parts)])
+    places = np.searchsorted(starts, order, side="right") - 1
+    told = [*columns, places, order - starts[places]]
+    return zip(*(column.tolist() for column in told), strict=True)
+
+
+def _table(part: Part) -> list[NDArray[Any]]:
     """Return what happened, and of which connection, bytes, when, and by whom, in columns."""
     rows = part.rows
     what, second, third = WHAT[part.family](part)

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
-from tcprism.events._wire import EVENT, MessageFlag, SocketSource
-from tcprism.events.kinds import SENDS
+from tcprism.events._wire import EVENT, SocketSource
 from tcprism.events.ledger import Account, Entry
 from tcprism.events.part import Rows
 from tcprism.protocols import Protocol
@@ -29,14 +28,13 @@ from tcprism.stages.happened import (
     ARRIVED,
     DECRYPTED,
     ENCRYPTED,
-    NOTHING,
     READ,
     REPEATED,
     WHAT,
+    happened,
     payload,
     payloads,
     relevant,
-    table,
 )
 from tcprism.stages.plaintext import Call, Plaintext
 from tcprism.stages.request_rows import request_part
@@ -46,7 +44,6 @@ CONNECTIONS_MAX = 65_536
 FINISHED_MAX = 4_096  # responses of a connection that its client was not seen to read
 LET_GO_MAX = 4_096  # connections at once: events come meanwhile
 KEPT_MAX = 64 << 20  # bytes of all connections that are not whole frames yet
-_NEAR = 1 << 26  # bytes: more than the buffers of both ends hold
 _SEQ, _HALF, _MASK = 1 << 32, 1 << 31, (1 << 32) - 1
 
 
@@ -181,7 +178,7 @@ class Requests(StatefulStage):
         """Follow what happened, in its order. What each event costs counts here."""
         said = [payloads(part) for part in parts]
         find = self._views.get
-        for what, key, seq, size, ts_ns, second, pid, length, place, row in _happened(parts, order):
+        for what, key, seq, size, ts_ns, second, pid, length, place, row in happened(parts, order):
             view = find(key)
             if what > READ:
                 self._besides(what, view, key, (seq, size, second, length), parts[place], row)
@@ -322,7 +319,7 @@ class Requests(StatefulStage):
         ends = (remote, local) if side else (local, remote)
         known = self._by_ends.setdefault(ends, [])
         for connection in known:
-            if connection.views[side] is None and _near(connection, record, side):
+            if connection.views[side] is None and connection.is_near(record, side):
                 break
         else:
             connection = Connection(ends, Conversation(self._protocols, self._show_values))
@@ -357,7 +354,7 @@ class Requests(StatefulStage):
     def _evict(self, connection: Connection) -> None:
         """Forget a connection that goes on: it is joined again at its next message."""
         self._evicted += 1
-        _leave_gaps(connection)
+        connection.leave_gaps()
         self._over(connection, ended=False)
 
     def sample(self, sampling: int) -> None:
@@ -373,7 +370,7 @@ class Requests(StatefulStage):
     def _over(self, connection: Connection, ended: bool = True) -> None:
         """Let go what is left of a connection, and forget it; `ended`: there is no more of it."""
         if not is_sampled(*connection.ends, self._recorded):
-            _leave_gaps(connection)
+            connection.leave_gaps()
         for side in (0, 1):
             connection.end(side)
         for stream in filter(None, (connection, connection.plaintext)):
@@ -392,38 +389,8 @@ class Requests(StatefulStage):
                 self._views.pop(view.key, None)
 
 
-def _leave_gaps(connection: Connection) -> None:
-    """Say of what is under way that not all of it was seen."""
-    for stream in filter(None, (connection, connection.plaintext)):
-        for exchange in stream.conversation.pending():
-            exchange.gap = True
-
-
-def _happened(parts: Sequence[Part], order: NDArray[np.intp]) -> Iterator[tuple[int, ...]]:
-    """Yield what happened in an order, as table() says, with which part and row says so."""
-    tables = [table(part) for part in parts]
-    order = order[np.concatenate([what for what, *_ in tables])[order] != NOTHING]
-    columns = [np.concatenate(column)[order] for column in zip(*tables, strict=True)]
-    starts = np.cumsum([0, *map(len, parts)])
-    places = np.searchsorted(starts, order, side="right") - 1
-    happened = [*columns, places, order - starts[places]]
-    return zip(*(column.tolist() for column in happened), strict=True)
-
-
 def requests_of(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Yield the requests in all batches of a run."""
     stage = Requests(alone=True)
     yield from map(stage, batches)
     yield stage.close()
-
-
-def _near(connection: Connection, record: np.void, side: int) -> bool:
-    """Whether a message's place in the stream is near to what the other end has said of it.
-
-    Two connections of different namespaces may have the same ends.
-    """
-    direction = side if record["kind"] in SENDS else 1 - side
-    at = connection.conversation.directions[direction].at
-    if at < 0 or record["flags"] & MessageFlag.SEQ_UNKNOWN:
-        return True
-    return abs(connection.conversation.offset(direction, int(record["seq"])) - at) < _NEAR
