@@ -112,8 +112,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         chosen = [*common, "--format", "pcapng"]
         arguments = [*common, "--options", "--kinds", ",".join(SEGMENT_KINDS)]
         with (
+            capturing(wire.client, "veth0", theirs, "10.77.0.2"),  # MPTCP has late words
             tracing_all({ours: chosen, events: arguments}) as tracers,
-            capturing(wire.client, "veth0", theirs, "10.77.0.2"),
         ):
             for family in (4, 6):
                 scenes.disturbed(wire, family, 5900 + family)
