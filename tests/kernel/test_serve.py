@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -29,7 +30,8 @@ from tests.support.tracer import PATIENCE, parse_ledger
 pytestmark = pytest.mark.native
 
 REQUESTS = 2_000
-RULES = Path(__file__).resolve().parents[2] / "share/prometheus/tcprism.rules.yml"
+SHARE = Path(__file__).resolve().parents[2] / "share"
+RULES, DASHBOARD = SHARE / "prometheus/tcprism.rules.yml", SHARE / "grafana/tcprism.json"
 NGINX = {"process_executable_name": "nginx"}
 CLIENT = {"process_executable_name": "ab"}
 
@@ -274,6 +276,32 @@ def test_a_real_prometheus_scrapes_what_ab_counts(run: Run, tmp_path: Path) -> N
         assert all(each["labels"]["socket"] for one in exemplars for each in one["exemplars"])
         assert exemplars
         await_equal(lambda: _healthy_rules(prometheus), 10)
+
+
+def test_every_panel_of_the_dashboard_has_data(run: Run, tmp_path: Path) -> None:
+    dashboard = json.loads(DASHBOARD.read_text())
+    empty = {
+        f"{panel['title']} {target['refId']}": target["expr"]
+        for panel in dashboard["panels"]
+        for target in panel.get("targets", ())
+    }
+    assert len(empty) > 10
+    asked = (b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n", b"$1\r\nb\r\n")  # Redis, as its bytes tell
+    with (
+        connected(run.netns) as (client, server),  # open at a snapshot
+        scraping(tmp_path, run.server.url.removeprefix("http://"), RULES) as prometheus,
+    ):
+        for said, end, other in zip(asked, (client, server), (server, client), strict=True):
+            end.sendall(said)
+            other.recv(len(said), socket.MSG_WAITALL)
+        deadline = time.monotonic() + 60
+        while empty and time.monotonic() < deadline:
+            for title, query in list(empty.items()):
+                query = re.sub(r'"\$\w+"', '".*"', query.replace("$__rate_interval", "30s"))
+                data = prometheus.ask("query", query=query)
+                if data and data["result"]:
+                    del empty[title]
+    assert empty == {}
 
 
 def _healthy_rules(prometheus: Prometheus) -> int:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
 import json
+import operator
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +70,47 @@ def test_prometheus_accepts_the_queries_of_the_dashboard(tmp_path: Path) -> None
     file = tmp_path / "panels.yml"
     file.write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))  # JSON is YAML
     assert f"SUCCESS: {len(QUERIES)} rules" in _promtool("check", "rules", str(file))
+
+
+def _unknown(ours: Any, grafanas: Any, at: str = "") -> Iterator[str]:
+    """Yield where a dashboard has what Grafana's types have no place for."""
+    if isinstance(ours, dict) and isinstance(grafanas, dict):
+        for key, value in ours.items():
+            yield from _unknown(value, grafanas.get(key), f"{at}.{key}")
+    elif isinstance(ours, list) and isinstance(grafanas, list) and len(ours) == len(grafanas):
+        for number, pair in enumerate(zip(ours, grafanas, strict=True)):
+            yield from _unknown(*pair, f"{at}[{number}]")
+    elif ours != grafanas:
+        yield at
+
+
+def _read_by_grafana(dashboard: Any) -> Any:
+    """Return what is left of a dashboard in the types that are generated from Grafana's schema."""
+    models = pytest.importorskip("grafana_foundation_sdk.models.dashboard")
+    cog = pytest.importorskip("grafana_foundation_sdk.cog")
+    importlib.import_module("grafana_foundation_sdk.cog.plugins").register_default_plugins()
+    encoder = importlib.import_module(f"{cog.__name__}.encoder").JSONEncoder
+    return json.loads(encoder().encode(models.Dashboard.from_json(dashboard)))
+
+
+def test_grafanas_schema_has_all_of_the_dashboard() -> None:
+    assert list(_unknown(DASHBOARD, _read_by_grafana(DASHBOARD))) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "at"),
+    [
+        ((), ".panel"),
+        (("panels", 1, "fieldConfig", "defaults"), ".panels[1].fieldConfig.defaults.panel"),
+        (("panels", 1, "targets", 0), ".panels[1].targets[0].panel"),
+        (("templating", "list", 1), ".templating.list[1].panel"),
+    ],
+)
+def test_a_key_that_grafanas_schema_does_not_have(place: tuple[Any, ...], at: str) -> None:
+    """The check can fail."""
+    wrong = copy.deepcopy(DASHBOARD)
+    reduce(operator.getitem, place, wrong)["panel"] = 1
+    assert list(_unknown(wrong, _read_by_grafana(wrong))) == [at]
 
 
 def test_the_service_exposes_little() -> None:
