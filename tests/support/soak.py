@@ -45,6 +45,22 @@ class Soaked:
     samples: list[Sample] = field(default_factory=list)
     requests: int = 0  # by ab
     retransmitted: int = 0  # RetransSegs
+    told: dict[str, float] = field(default_factory=dict)  # by serve, of REQUESTS and RETRANSMITS
+    _latest: dict[str, float] = field(default_factory=dict)
+
+    def read(self, text: str) -> None:
+        """Add what counters have grown by, as Prometheus does: series end, and begin again."""
+        found: dict[str, float] = {}
+        for name, labels, value in samples(text):
+            if name in (REQUESTS, RETRANSMITS):
+                key = f"{name} {sorted(labels.items())}"
+                found[key] = found.get(key, 0.0) + value
+        for key, value in found.items():
+            before = self._latest.get(key, 0.0)
+            name = key.split()[0]
+            more = value - before if value >= before else value
+            self.told[name] = self.told.get(name, 0.0) + more
+        self._latest |= found
 
     def growth(self, name: str) -> float:
         """Return how much larger a figure is at the end than in the middle, by a line fitted to it.
@@ -79,8 +95,14 @@ def soak(
             pause()
         send_over_loss(netns, _LOSSY_PORT)
         found.samples.append(_sample(server))
+        found.read(server.get())
     netns.await_closed()
     found.retransmitted = netns.tcp_counters()["RetransSegs"] - before
+    counted = {REQUESTS: found.requests, RETRANSMITS: found.retransmitted}
+    deadline = time.monotonic() + 30
+    while found.told != counted and time.monotonic() < deadline:
+        found.read(server.get())
+        time.sleep(0.1)
     return found
 
 
