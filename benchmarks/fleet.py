@@ -198,7 +198,8 @@ def _queries(server: Server, rows: int) -> None:
         **{name: query.sql for name, query in fleet_queries().items() if "request" in name},
         "one host, one minute": "SELECT count() FROM requests WHERE host = 'host-0007'",
         "p99 by route of all, from minutes": "SELECT resource,"
-        " quantilesTDigestMerge(0.5, 0.9, 0.99)(quantiles_ns) FROM requests_by_minute GROUP BY 1",
+        " quantilesTDigestWeightedMerge(0.5, 0.9, 0.99)(weighted_quantiles_ns)"
+        " FROM requests_by_minute GROUP BY 1",
         "p99 by route of all, from rows": "SELECT resource,"
         " quantilesTDigest(0.5, 0.9, 0.99)(request_ns) FROM requests GROUP BY 1",
     }

@@ -14,9 +14,12 @@ from tcprism.errors import UsageError
 from tcprism.filter_texts import parse_recorded
 from tcprism.recording.selection import Selection
 from tcprism.sinks import Sink
+from tcprism.sinks.formats import sink_for
 from tcprism.sinks.request_summary import RequestSummary
 from tcprism.sinks.requests import RequestLines
 from tcprism.stages import Stage
+
+_FORMATS = ("json", "csv")  # that say which host it was
 
 
 def show(given: dict[str, Any], stages: Sequence[Stage]) -> None:
@@ -24,10 +27,9 @@ def show(given: dict[str, Any], stages: Sequence[Stage]) -> None:
     from tcprism.fleet.server import Server
     from tcprism.fleet.tail import Requests
 
-    if given["form"] != "text" or given["command"]:
+    if given["form"] not in ("text", *_FORMATS) or given["command"]:
         raise UsageError(
-            "--clickhouse shows lines of text, of hosts that trace already: for other formats use"
-            " `tcprism query --clickhouse URL --format json 'SELECT * FROM requests'`"
+            "--clickhouse shows requests of hosts that trace already, as text, json or csv"
         )
     server = Server(*reached(given["clickhouse"], given["credentials"]))
     chosen = Selection(parse_recorded(options.filter_texts(given), given.pop("follow")))
@@ -43,6 +45,8 @@ def show(given: dict[str, Any], stages: Sequence[Stage]) -> None:
 def _sinks(given: dict[str, Any], output: BinaryIO) -> list[Sink]:
     if given["summary"]:
         return [RequestSummary(lambda line: output.write(f"{line}\n".encode()), given["by"])]
+    if given["form"] != "text":
+        return [sink_for(given["form"])(output, hosts=True)]
     color = wants_color(given["color"], output)
     lines = RequestLines(output, color=color, hosts=True)
     return [lines, RequestSummary(print_on_stderr, given["by"])]

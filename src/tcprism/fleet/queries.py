@@ -13,6 +13,11 @@ _LATEST = r"FROM (SELECT * FROM \1 WHERE time > now() - INTERVAL 1 HOUR)"
 # What differs: the words, that hosts have each their network namespaces, and that there is no end
 # of rows.
 _WORDS = (
+    # A request of a sample stands for others.
+    (
+        r"quantile_cont\((request_ns), ([\d.]+)\)",
+        r"quantileExactWeighted(\2)(\1, toUInt64(weight))",
+    ),
     (r"quantile_cont\((\w+), ([\d.]+)\)", r"quantileExactInclusive(\2)(\1)"),
     (r"\bmode\((\w+)\)", r"topK(1)(\1)[1]"),
     (r"\bnetns, ", "host, netns, "),

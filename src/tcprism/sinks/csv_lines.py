@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from tcprism.events import COLUMNS, Part
 from tcprism.events.batch import time_texts
 from tcprism.events.column import Column
+from tcprism.events.part import HOST
 from tcprism.sinks.base64_payload import base64_payloads
 from tcprism.sinks.lines import LineSink
 
@@ -27,16 +28,24 @@ def harmless(text: str) -> str:
 
 
 class Csv(LineSink):
-    """Writes a header and then each event as a line to a binary file; `payload` is base64."""
+    """Writes a header and then each event as a line to a binary file; `payload` is base64.
 
-    def __init__(self, file: BinaryIO) -> None:
+    With `hosts`, the last column says which host saw it.
+    """
+
+    def __init__(self, file: BinaryIO, *, hosts: bool = False) -> None:
         super().__init__(file)
-        self.header = _lines([tuple(column.name for column in COLUMNS)])[0]
+        self._hosts = hosts
+        names = [*(column.name for column in COLUMNS), *([HOST] if hosts else ())]
+        self.header = _lines([tuple(names)])[0]
 
     def lines(self, part: Part, clock_offset_ns: int) -> list[str]:
         """Return the lines of a part's events."""
         times = time_texts(part.rows["ts_ns"], clock_offset_ns)
-        return _lines(zip(times, *(_cells(column, part) for column in COLUMNS[1:]), strict=True))
+        cells = [_cells(column, part) for column in COLUMNS[1:]]
+        if self._hosts:
+            cells.append(list(map(harmless, part.derived[HOST].tolist())))
+        return _lines(zip(times, *cells, strict=True))
 
 
 def _cells(column: Column, part: Part) -> list[Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import BinaryIO
 
 from tcprism.errors import UsageError
 from tcprism.events.optional import plugin, plugins
@@ -27,9 +26,9 @@ OURS = {
 BINARY = ("arrow", "parquet", "pcapng")
 
 
-def sink_for(name: str) -> Callable[[BinaryIO], Sink]:
+def sink_for(name: str) -> Callable[..., Sink]:
     """Return what makes a sink of a format. Raises UsageError when there is none of the name."""
-    made: Callable[[BinaryIO], Sink] | None
+    made: Callable[..., Sink] | None
     if name in OURS:
         module, attribute = OURS[name]
         made = getattr(import_module(module), attribute)

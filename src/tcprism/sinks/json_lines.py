@@ -11,6 +11,7 @@ from tcprism.events.column import Column
 from tcprism.events.columns import BY_NAME, columns_of
 from tcprism.events.escape import escape_payloads_for_json
 from tcprism.events.kinds import remembered
+from tcprism.events.part import HOST
 from tcprism.sinks.base64_payload import base64_payloads
 from tcprism.sinks.lines import (
     NANOSECONDS,
@@ -32,10 +33,14 @@ Encode = Callable[[Part], list[str]]
 
 
 class JsonLines(LineSink):
-    """Writes each event as a JSON object on a line of its own to a binary file."""
+    """Writes each event as a JSON object on a line of its own to a binary file.
 
-    def __init__(self, file: BinaryIO) -> None:
+    With `hosts`, each says last which host saw it.
+    """
+
+    def __init__(self, file: BinaryIO, *, hosts: bool = False) -> None:
         super().__init__(file)
+        self._hosts = hosts
         self._identities = IdentityCache(self._identity_texts)
         self._seconds = SecondTexts("%Y-%m-%dT%H:%M:%S", local=False)
         self._encoders = {column.name: _encoder(column) for column in COLUMNS}
@@ -53,6 +58,8 @@ class JsonLines(LineSink):
         line.texts(self._identities.texts(part))
         for column in _columns_behind(part.family):
             self._add_column(line, column, part)
+        if self._hosts:
+            line.texts(f',"{HOST}":{json.dumps(host)}' for host in part.derived[HOST].tolist())
         line.text("}\n")
         return line.lines()
 

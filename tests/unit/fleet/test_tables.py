@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 
@@ -12,14 +13,18 @@ import generate_fleet
 from tcprism.diagnosis.fleet_feed import Fleet
 from tcprism.errors import MachineError
 from tcprism.events import Batch
+from tcprism.events.requests import STATES, VIEWS
 from tcprism.filter_texts import parse_recorded
 from tcprism.fleet import schema, tail
 from tcprism.fleet.address import Address
 from tcprism.fleet.outbox import Outbox
+from tcprism.fleet.queries import fleet_queries
 from tcprism.fleet.server import Server
 from tcprism.fleet.setup import initialise
 from tcprism.fleet.sink import ClickHouse
 from tcprism.fleet.tables import OF_FAMILY
+from tcprism.sinks.csv_lines import Csv
+from tcprism.sinks.json_lines import JsonLines
 from tcprism.tui.model import Model
 from tcprism.tui.plain import json_line, table_text
 from tcprism.tui.plain_requests import requests_json
@@ -164,3 +169,43 @@ def test_a_newer_schema_is_not_touched(engine: Engine, database: Address) -> Non
     sink.close()
     assert sink.dropped().remarks == ()
     assert count(engine, database, "losses") == 10
+
+
+def test_quantiles_count_a_sample_for_all(engine: Engine, database: Address) -> None:
+    """Each of ten slow requests of a sample stands for 256, beside 99 fast ones."""
+    list(initialise(database, WRITER))
+    route = {"view": VIEWS.index("client"), "request_state": STATES.index("complete")}
+    fast = [{**route, "request_ns": 1_000_000}] * 99
+    slow = [{**route, "request_ns": 100_000_000, "sampling": 8}] * 10
+    sink = ClickHouse(Server(database, WRITER), Outbox())
+    fill(sink, records.requests(*fast, *slow))
+    sink.close()
+    merged = "quantilesTDigestWeightedMerge(0.5, 0.9, 0.99)(weighted_quantiles_ns)"
+    minutes = f"SELECT sum(requests), {merged} FROM requests_by_minute"
+    ((requests, (median, *_)),) = engine.rows(minutes, database.database)
+    assert (requests, median) == (99 + 2560, pytest.approx(100_000_000, rel=0.01))
+    by_route = fleet_queries()["requests-by-route"].sql
+    (row,) = engine.rows(f"SELECT requests, p50_ms FROM ({by_route})", database.database)
+    assert row == (99 + 2560, 100)
+
+
+@pytest.mark.usefixtures("recent")
+def test_requests_are_written_with_their_hosts(engine: Engine, database: Address) -> None:
+    list(initialise(database, WRITER))
+    server = Server(database, WRITER)
+    for host in ("one", "=two"):
+        sink = ClickHouse(server, Outbox())
+        sink.open(replace(FACTS, host=host))
+        sink.write(stamped(records.requests({"request_ns": 5, "start_ts_ns": 1})))
+        sink.close()
+    batch = tail.Requests(server).read()
+    told = io.BytesIO()
+    sinks = [JsonLines(told, hosts=True), Csv(told, hosts=True)]
+    for each in sinks:
+        each.open(FACTS)
+        each.write(batch)
+    *lines, header, first, second = told.getvalue().decode().splitlines()
+    assert sorted(json.loads(line)["host"] for line in lines) == ["=two", "one"]
+    assert {json.loads(line)["request_ns"] for line in lines} == {5}
+    assert header.split(",")[-1] == "host"
+    assert sorted(line.split(",")[-1] for line in (first, second)) == ["'=two", "one"]
