@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 from tcprism.events import Batch
 from tcprism.events import _wire as wire
 from tcprism.events.ledger import Account
 from tcprism.stages.balance import Balance
+from tcprism.stages.sampling import is_sampled
 
-from .records import tls_messages
+from .records import packed, tls_messages
 
 TLS_SEND, TLS_RECV = wire.EventKind.TLS_SEND, wire.EventKind.TLS_RECV
 NONE = {
@@ -85,3 +87,52 @@ def test_a_session_that_had_begun() -> None:
 def test_what_is_of_no_connection_has_no_balance() -> None:
     nowhere = moved(100, 10, socket_source=wire.SocketSource.NONE)
     assert account([nowhere]) == Account(counts=NONE)
+
+
+PORTS = range(1000, 1064)
+
+
+def _sampled(port: int, sampling: int) -> bool:
+    one, other = (
+        bytes(packed(ip)) + struct.pack("<H", at)
+        for ip, at in (("10.0.0.1", port), ("10.0.0.2", 443))
+    )
+    return is_sampled(one, other, sampling)
+
+
+def test_what_a_sample_leaves_out_is_not_missing() -> None:
+    """Connections leave the sample, move 1,000 bytes that nobody records, and come back."""
+    stage = Balance()
+
+    def have(offset: int, size: int, sampling: int = 0) -> None:
+        rows = [moved(offset, size, local_port=port) for port in PORTS if _sampled(port, sampling)]
+        stage(Batch([tls_messages(row) for row in rows]))
+
+    have(0, 10)
+    stage.sample(2)
+    have(10, 10)  # was recorded before the sample became smaller
+    have(20, 1000, sampling=2)
+    stage.sample(0)
+    have(1020, 10)
+    assert stage.account() == Account(counts=NONE)
+    have(1040, 10)  # 10 bytes of each are lost now
+    assert stage.account().counts == NONE | {"tls_plaintext_lost": 10 * len(PORTS)}
+
+
+def test_what_is_lost_of_a_sample_is_told() -> None:
+    stage = Balance()
+    inside = [port for port in PORTS if _sampled(port, 3)]
+    assert 0 < len(inside) < len(PORTS)
+    for sampling, offset in ((0, 0), (3, 50)):
+        stage.sample(sampling)
+        for port in inside:
+            stage(Batch([tls_messages(moved(offset, 10, local_port=port))]))
+    assert stage.account().counts == NONE | {"tls_plaintext_lost": 40 * len(inside)}
+
+
+def test_a_session_that_is_new_in_the_sample_may_have_begun_before() -> None:
+    stage = Balance()
+    stage.sample(1)
+    stage.sample(0)
+    stage(Batch([tls_messages(moved(500, 10))]))
+    assert stage.account() == Account(counts=NONE)

@@ -25,6 +25,7 @@ from tcprism.sources.effort import efforts
 from tcprism.sources.least_privilege import User, own
 from tcprism.sources.tracing import Tracing
 from tcprism.stages import Stage
+from tcprism.stages.balance import Balance
 from tcprism.stages.budget import Budget
 from tcprism.stages.requests import Requests
 
@@ -114,8 +115,8 @@ def budget(limit: float, tracing: Tracing, stages: Sequence[Stage]) -> Budget:
 
     def take(step: int) -> None:
         tracing.take(steps[step])
-        for stage in stages:
-            if isinstance(stage, Requests):
+        for stage in (*tracing.stages, *stages):
+            if isinstance(stage, Balance | Requests):
                 stage.sample(steps[step].sampling)
 
     return Budget(limit, cost, steps, take)

@@ -18,6 +18,7 @@ from tcprism.events.names import address, endpoint, process
 from tcprism.events.part import Rows
 from tcprism.events.units import counted
 from tcprism.stages import StatefulStage
+from tcprism.stages.sampling import ALL, in_sample, mixed_ends
 
 STREAMS_MAX = 65_536
 _NAMED = 5
@@ -30,7 +31,8 @@ _RECORD_MAX = 1 << 14  # bytes of plaintext, RFC 8446, section 5.1
 
 # Of a direction of a session, in bytes: where its plaintext begins and ends as the kernel side has
 # counted it, how much of it was seen; its records, and how long they are at least; what was missed.
-_BEGIN, _END, _SEEN, _RECORDS, _LEAST, _MISSED = range(6)
+# The last is mixed_ends() of its connection.
+_BEGIN, _END, _SEEN, _RECORDS, _LEAST, _MISSED, _ENDS = range(7)
 _JOIN = (np.minimum, np.maximum, np.add, np.add, np.add, np.maximum)
 _UNKNOWN = BYTES_UNKNOWN  # missed: its first records were not seen
 
@@ -51,7 +53,8 @@ class Balance(StatefulStage):
         self._totals = [0] * len(_COUNTS)
         self._named: tuple[dict[str, None], ...] = ({}, {}, {})
         self._begun: set[int] = set()  # sessions whose begin was not seen
-        self._forgotten = False
+        self._forgotten = False  # some: what seems to be new may have begun long ago
+        self._recorded = ALL  # which sample of the connections is
 
     def __call__(self, batch: Batch) -> Batch:
         """Count plaintext and records."""
@@ -60,6 +63,20 @@ class Balance(StatefulStage):
         if any(map(len, known)):
             self._take(np.concatenate(known))
         return batch
+
+    def sample(self, sampling: int) -> None:
+        """Take note that plaintext is recorded of one in 2^`sampling` connections from now on.
+
+        What others move meanwhile is not missing; they count anew when they are recorded again.
+        """
+        if sampling == self._recorded:
+            return
+        self._recorded, self._forgotten = sampling, True
+        self._streams = {
+            key: stream
+            for key, stream in self._streams.items()
+            if in_sample(stream[_ENDS], sampling)
+        }
 
     def account(self) -> Account:
         """Return what is missing, and of which connections."""
@@ -91,7 +108,11 @@ class Balance(StatefulStage):
     def _add(self, key: int, now: list[int], row: np.void) -> None:
         before = self._streams.pop(key, None)
         if before is None:
-            before = [now[_BEGIN] if self._forgotten else 0, 0, 0, 0, 0, 0]
+            ends = mixed_ends(*(_end(row, end) for end in ("local", "remote")))
+            if not in_sample(ends, self._recorded):
+                return  # from before the sample became smaller
+            before = [now[_BEGIN] if self._forgotten else 0, 0, 0, 0, 0, 0, ends]
+        now.append(before[_ENDS])
         now[_BEGIN] = before[_BEGIN]
         for place in (_SEEN, _RECORDS, _LEAST):
             now[place] += before[place]
@@ -111,12 +132,17 @@ class Balance(StatefulStage):
 
 def _missing(stream: list[int]) -> tuple[int, int, int]:
     """Return what is missing of a direction, in the order of the counts."""
-    begin, end, seen, records, least, missed = stream
+    begin, end, seen, records, least, missed = stream[:_ENDS]
     lost = max(end - begin - seen, 0)
     if missed == _UNKNOWN:
         return lost, 0, 0
     whole = not (lost or missed or begin)
     return lost, missed, max(least - records, 0) if whole else 0
+
+
+def _end(row: np.void, end: str) -> bytes:
+    address_of, port = row[f"{end}_ip"].tobytes(), row[f"{end}_port"].tobytes()
+    return bytes(address_of + port)
 
 
 def _keys(rows: Rows) -> NDArray[np.uint64]:

@@ -14,10 +14,11 @@ def is_sampled(one: bytes, other: bytes, sampling: int) -> bool:
 
     Each end is an address (16 bytes, IPv4 mapped) and a port (little endian), as in records.
     """
-    if sampling == ALL:
-        return True
-    if sampling >= NONE:
-        return False
+    return in_sample(mixed_ends(one, other), sampling)
+
+
+def mixed_ends(one: bytes, other: bytes) -> int:
+    """Return what decides of a connection in which samples it is."""
     *address, port = _WORDS.unpack(one)
     *its, its_port = _WORDS.unpack(other)
     mixed = (port ^ its_port) << 8
@@ -26,5 +27,9 @@ def is_sampled(one: bytes, other: bytes, sampling: int) -> bool:
     mixed = (mixed * 0x9E3779B1) & _MASK
     mixed ^= mixed >> 15
     mixed = (mixed * 0x85EBCA77) & _MASK
-    mixed ^= mixed >> 13
-    return not mixed & ((1 << sampling) - 1)
+    return int(mixed ^ mixed >> 13)
+
+
+def in_sample(mixed: int, sampling: int) -> bool:
+    """Tell the same of a connection's `mixed_ends`."""
+    return sampling < NONE and not mixed & ((1 << sampling) - 1)
