@@ -213,11 +213,11 @@ class Plaintext(Connection):
     def end_in_tcp(self, side: int, offset: int) -> int:
         """Return where the record of the byte before an offset ends.
 
-        In memory, what has come without a place is over with the call that has shown it.
+        What has come without a place, in memory or because events were lost, is over.
         """
         places = self.places[side]
         end = places.end(offset)
-        return -1 if self.in_memory and end == _NOWHERE and offset <= places.at else end
+        return -1 if end == _NOWHERE and offset <= places.at else end
 
     def forget(self) -> None:
         """Forget the moments of bytes that no request needs any more."""
