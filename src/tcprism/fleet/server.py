@@ -124,10 +124,21 @@ class Server:
 
 
 def _said(error: BaseException) -> str:
-    """Return what an error says, in one line."""
-    text = str(error).rpartition("server response: ")[2]
+    """Return what the server says or, if it does not answer, why; in one line."""
+    _, answered, text = str(error).rpartition("server response: ")
+    if not answered and (first := _first(error)):
+        text = first.strerror or str(first)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:300].rstrip(".")
+
+
+def _first(error: BaseException) -> OSError | None:
+    """Return the operating system's error that has led to this one."""
+    found, each = None, error.__cause__ or error.__context__
+    while each:
+        found = each if isinstance(each, OSError) else found
+        each = each.__cause__ or each.__context__
+    return found
 
 
 def literal(text: str) -> str:

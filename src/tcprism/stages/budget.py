@@ -126,6 +126,6 @@ class Budget(StatefulStage):
             counts=counts,
             remarks=(
                 f"for {self._reduced:,.0f} seconds less was recorded, to keep --max-overhead"
-                f" {100 * self._limit:g}: now {self._steps[self.step].name}",
+                f" {100 * self._limit:g}%: now {self._steps[self.step].name}",
             ),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -96,6 +97,14 @@ def test_a_slow_server_stops_nobody(
     fill(later)
     later.close()
     assert count(engine, database, "losses") == 10
+
+
+def test_a_server_that_nobody_is() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = Address(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    with pytest.raises(ServerError) as caught:
+        Server(address, WRITER).command("SELECT 1")
+    assert str(caught.value) == f"{address}: Connection refused"
 
 
 def test_a_wrong_password(database: Address) -> None:
