@@ -70,6 +70,26 @@ def test_rows_in_sight_stay_until_all_of_a_new_answer_is_there(page: Any, late: 
     assert page.locator(".body .row").count() == page.locator(".body .row .split").count() == 1
 
 
+def test_a_screen_that_waits_for_its_answer_says_so(page: Any) -> None:
+    said = "getComputedStyle(document.getElementById('main'), '::before').content"
+    held: list[Any] = []
+    page.route(re.compile("/api/map"), lambda route: held.append(route))
+    with page.expect_request(re.compile("/api/map")):
+        page.get_by_role("link", name="Map").click()
+    page.wait_for_selector("main[aria-busy]")
+    assert page.locator(".row").count() > 1  # those of the screen before
+    held.pop().continue_()
+    has_text(page, "h1", "Who talks to whom")
+    page.wait_for_selector("main:not([aria-busy])")
+    with page.expect_request(re.compile("/api/map")):
+        page.reload()
+    page.wait_for_selector("main[aria-busy]")
+    assert "Loading" in page.evaluate(said)
+    held.pop().continue_()
+    page.wait_for_selector("main:not([aria-busy])")
+    assert page.evaluate(said) == "none"
+
+
 def test_what_is_refused_is_asked_once(page: Any) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))

@@ -77,6 +77,7 @@ async function draw(keep = false) {
   const focused = keep && document.activeElement?.classList.contains("axis");
   current.close?.();
   current = {};
+  main.ariaBusy = keep ? null : "true";
   try {
     const screen = SCREENS[name];
     const shown = await (number === undefined || !screen.one ? screen.all(page, state) : screen.one(page, state, number));
@@ -87,8 +88,9 @@ async function draw(keep = false) {
     else if (number !== undefined) main.focus();
     if (focused) main.querySelector(".axis")?.focus();
   } catch (error) {
-    fail(error);
+    if (mine === turn) fail(error);
   }
+  if (mine === turn) main.ariaBusy = null;
 }
 
 function fail(error) {
