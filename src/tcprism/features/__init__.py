@@ -105,11 +105,18 @@ def _known_to_be_missing(hook: Hook) -> str:
     """Say why a hook cannot work where that is found out faster than by loading it."""
     if hook.mechanism == "fentry" and (error := fentry_error("tcp_sendmsg")):
         return f"{error.strerror} (errno {error.errno})"
-    if hook.mechanism == "kprobe" and not any(path.exists() for path in _KPROBES):
+    if hook.mechanism == "kprobe" and not any(map(_may_be_there, _KPROBES)):
         return "this kernel has no kprobes (CONFIG_KPROBES)"
     if hook.mechanism == "uprobe_multi" and not has_uprobe_multi():
         return "this kernel has no uprobe_multi links (6.6)"
     return ""
+
+
+def _may_be_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:  # tracefs is root's alone: only trying tells
+        return True
 
 
 def _exhausted(choice: Choice) -> str:
