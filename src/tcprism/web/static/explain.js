@@ -1,7 +1,7 @@
 // What limits connections, with the numbers that prove it.
 
 import { ask } from "./data.js";
-import { count, duration, element } from "./dom.js";
+import { count, counted, duration, element } from "./dom.js";
 
 const percent = (share) => `${share >= 0.0995 || !share ? Math.round(100 * share) : (100 * share).toFixed(1)} %`;
 
@@ -23,7 +23,7 @@ export async function explain(page) {
   const doubts = answer.lost ? element("p", { class: "bad" }, `${count(answer.lost)} events are missing, and what they would have proven.`) : null;
   page.show("explain", [
     element("h1", null, "What limits connections"),
-    element("p", { class: "quiet" }, `${count(answer.total)} sockets; ${answer.snapshots ? `${count(answer.snapshots)} snapshots` : "from events alone"}`),
+    element("p", { class: "quiet" }, `${counted(answer.total, "socket")}; ${answer.snapshots ? counted(answer.snapshots, "snapshot") : "from events alone"}`),
     doubts,
     answer.connections.map((one) => element("section", { class: "card wide-card" },
       element("h2", null, one.heading, one.watched === null ? "" : element("span", { class: "quiet" }, `  watched for ${duration(one.watched)}`)),

@@ -101,7 +101,7 @@ async function summary() {
   const answer = await ask("summary");
   page.origin_ms = answer.origin_ms;
   const reading = answer.ended || answer.live ? "" : ", reading …";
-  document.getElementById("source").textContent = `${answer.name}${answer.host ? ` from ${answer.host}` : ""}${reading}`;
+  document.getElementById("source").textContent = `${answer.name}${answer.host && !answer.live ? ` from ${answer.host}` : ""}${reading}`;
   health(answer);
   return answer;
 }

@@ -33,7 +33,7 @@ export async function map(page) {
     }
     const nodes = (all, left) => all.forEach(({ name, word, kind }, index) => {
       const y = at(index, all);
-      const room = Math.floor((box - 16) / 7);
+      const room = Math.floor((box - 16) / 6.6);
       const node = drawn("rect", { class: `node ${kind}`, x: left ? 1 : wide - box - 1, y: y - 12, width: box, height: 24, rx: kind === "container" ? 0 : 6 });
       node.addEventListener("pointerenter", () => said.replaceChildren(element("p", null, `${kind} ${name}`)));
       node.addEventListener("click", () => open(word));
