@@ -18,6 +18,8 @@ from tcprism.sources.request import Request
 from tcprism.sources.tracing import Tracing
 from tests.support.tracer import bpf_of
 
+pytestmark = pytest.mark.native  # 10 minutes in a machine, where it passed on 6.12
+
 # Helpers that copy memory, and the register that has the length (include/uapi/linux/bpf.h).
 COPIES = {"bpf_probe_read_user": "2", "bpf_probe_read_kernel": "2", "bpf_skb_load_bytes": "4"}
 CALL = re.compile(r"call (bpf_\w+)")
