@@ -44,7 +44,7 @@ def full_disk(folder: Path) -> Iterator[Path]:
     """Give a folder on a disk with room for little."""
     folder.mkdir()
     subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k,mode=0700", "tmpfs", folder], check=True
+        ["mount", "-t", "tmpfs", "-o", "size=48k,mode=0700", "tmpfs", folder], check=True
     )
     try:
         yield folder
@@ -75,7 +75,8 @@ class Stalled:
 
     def remark(self, pattern: str) -> int:
         """Return the number in a line that it printed, which must be there."""
-        (found,) = filter(None, (re.fullmatch(pattern, line) for line in self.said))
+        found = next(filter(None, (re.fullmatch(pattern, line) for line in self.said)), None)
+        assert found, [line for line in self.said if "events" in line or "rows" in line]
         return int(found[1].replace(",", ""))
 
 
