@@ -213,8 +213,8 @@ class MemcachedBinary(Ordered):
 
         Return whether it is certain which one that is. Raises NotThisProtocol.
         """
-        if frame.command.quiet and self._alike[frame.tag, key] != 1:
-            return False
+        if frame.command.quiet and (self._unsure or self._alike[frame.tag, key] != 1):
+            return False  # it may also be of a request that was not seen
         while self.waiting:
             head = self.waiting[0]
             assert isinstance(head, _Asked)
