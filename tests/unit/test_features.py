@@ -226,6 +226,19 @@ def test_the_reason_has_libbpfs_word_for_a_function_that_is_missing() -> None:
     assert features.reason_of(refusal("load", errno.EINVAL, log)) == "Invalid argument (errno 22)"
 
 
+def test_a_libbpf_that_may_not_look_for_modules_is_named() -> None:
+    """As libbpf 1.1 ended on 6.1 without CAP_SYS_ADMIN; 1.4 went on."""
+    log = ["libbpf: failed to iterate BTF objects: -1", "libbpf: failed to load object 'x'"]
+    error = refusal("load", errno.EINVAL, log)
+    assert "older than 1.3, needs CAP_SYS_ADMIN" in features.reason_of(error)
+
+    def load(choices: Sequence[Choice]) -> None:
+        raise error
+
+    with pytest.raises(KernelRefused, match=r"older than 1\.3, needs CAP_SYS_ADMIN"):
+        choose(ALL, {}, load)
+
+
 class Types:
     """A kernel with one function and one tracepoint."""
 

@@ -27,7 +27,8 @@ PURPOSES = (
     Purpose(("CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE"), "--tls in processes of other users"),
     Purpose(
         ("CAP_SYS_ADMIN",),
-        "kprobes, --tls on most kernels, what BPF programs cost (serve), and all on Linux 6.1",
+        "kprobes, --tls on most kernels, what BPF programs cost (serve), and with a libbpf before"
+        " 1.3 all on Linux 5.11 to 6.1",
     ),
 )
 _ADVICE = (

@@ -19,6 +19,11 @@ _KPROBES = (
     Path("/sys/bus/event_source/devices/kprobe"),
     Path("/sys/kernel/tracing/kprobe_events"),
 )
+_CLOSED = (
+    "this libbpf, which is older than 1.3, needs CAP_SYS_ADMIN on this kernel: use a newer one"
+    " (TCPRISM_LIBBPF names its file), or give that capability"
+)
+
 _PROGRAM_IN_LOG = re.compile(r"prog '(\w+)'")
 
 
@@ -137,7 +142,18 @@ def _culprit(choices: Sequence[Choice], error: LoadError) -> Choice:
     raise KernelRefused(_unnamed(error), tuple(error.log)) from error
 
 
+def _modules_are_closed(error: LoadError) -> bool:
+    """Return whether libbpf gave up where only CAP_SYS_ADMIN may see which modules there are.
+
+    Before 1.3 it does so when a kernel from 5.11 to 6.1, which has modules' types, lacks a function
+    that is optional.
+    """
+    return any("failed to iterate BTF objects: -1" in line for line in error.log)
+
+
 def _unnamed(error: LoadError) -> str:
+    if _modules_are_closed(error):
+        return _CLOSED
     said = error.log[-1].removeprefix("libbpf: ") if error.log else "nothing"
     return f"loading the BPF programs failed: {error} (libbpf says: {said}); see `tcprism doctor`"
 
@@ -157,6 +173,8 @@ def _refuse(choice: Choice, error: LoadError) -> None:
 
 def reason_of(error: LoadError) -> str:
     """Return the kernel's reason in one line: libbpf's last word that names one, and the errno."""
+    if _modules_are_closed(error):
+        return _CLOSED
     telling = [line for line in error.log if "BTF" in line or "not found" in line]
     line = telling[-1].removeprefix("libbpf: ") if telling and error.errno == 3 else ""
     return f"{os.strerror(error.errno)} (errno {error.errno})" + (f": {line}" if line else "")
