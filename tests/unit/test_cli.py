@@ -251,3 +251,9 @@ def test_the_account_is_one_line_unless_asked_for(capfd: pytest.CaptureFixture[s
     assert capfd.readouterr().err == ""
     assert run(*replay, "-v") == 0
     assert capfd.readouterr().err.split()[:2] == ["kind", "seen"]
+
+
+def test_a_replay_says_what_its_requests_lack() -> None:
+    """Of six requests of 30 bytes and six of 41, the first 20 are left."""
+    ended = tcprism_with("replay", "--sample", "--as", "requests", "--payload", "20")
+    assert f"{6 * (30 - 20) + 6 * (41 - 20)} bytes were not captured in which" in ended.stderr

@@ -21,7 +21,7 @@ from tcprism.recording.reader import SUFFIX, Recording
 from tcprism.recording.selection import Selection
 from tcprism.sinks import Sink
 from tcprism.sources.playback import Playback
-from tcprism.stages import Stage
+from tcprism.stages import Stage, accounts
 
 
 def open_recording(
@@ -72,15 +72,16 @@ def _is_same(path: Path, file: Path) -> bool:
     return os.path.exists(file) and os.path.samefile(path, file)
 
 
-def print_account(recording: Recording, given: dict[str, Any]) -> None:
+def print_account(recording: Recording, given: dict[str, Any], stages: Sequence[Stage]) -> None:
     """Print on stderr what the recording says of itself: gaps, its ledger, what is missing.
 
-    Raises RecordingError when that is because it is damaged.
+    The ledger has the account of the stages behind it, too. Raises RecordingError when something
+    is missing because it is damaged.
     """
     for gap in () if given["quiet"] else recording.gaps:
         print(_gap_text(gap, recording.clock_offset_ns), file=sys.stderr)
     if recording.ledger.entries:
-        print_ledger(recording.ledger, given)
+        print_ledger(recording.ledger.with_account(accounts(stages)), given)
     print_trouble(recording)
 
 

@@ -71,10 +71,11 @@ def command(**given: Any) -> None:
     stages = (*options.parse_stages(given), *naming(given["form"]))
     captured = parse_capture_filter(given)
     recording, wanted = open_recording(given, preset.kinds)
+    passed = (*stages, wanted, *preset.stages(), *captured)
     try:
-        _show(preset, recording, speed, (*stages, wanted, *preset.stages(), *captured), given)
+        _show(preset, recording, speed, passed, given)
     finally:
-        print_account(recording, given)
+        print_account(recording, given, passed)
 
 
 def _parse_speed(text: str) -> float:
