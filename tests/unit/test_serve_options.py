@@ -69,7 +69,7 @@ def test_where_the_page_is(tmp_path: Path) -> None:
         ("requests = 'yes'", "requests in .* must be true or false"),
         ("keep = {a = 1}", "keep in .* is not a text"),
         ("[peers]\nx = ['nowhere']", r"\[peers\] x: 'nowhere' does not appear to be"),
-        ("[peers]\nx = 5", r"\[peers\] x: 'int' object is not iterable"),
+        ("[peers]\nx = 5", r"\[peers\] x is a list"),
         ("peers = 5", r"\[peers\] has names of networks"),
         ("=", "is not TOML"),
         ("\xff", "is not TOML"),
@@ -126,6 +126,9 @@ def test_urls_of_collectors() -> None:
         (("--web", "--web-memory", "1M"), "--web-memory: '1M' is too little"),
         (("--user", "nobody-at-all"), "--user: there is no user 'nobody-at-all'"),
         (("--record", "x", "--keep", "1M"), "--keep"),
+        (("--keep", "1G"), "--keep does nothing without --record"),
+        (("--web-memory", "1G"), "--web-memory does nothing without --web"),
+        (("--spool-size", "1G"), "--spool-size does nothing without --clickhouse"),
     ],
 )
 def test_what_makes_no_sense_is_said_before_anything_starts(

@@ -80,6 +80,8 @@ def _peers(found: Any) -> dict[str, list[str]]:
     peers = {}
     for name, networks in found.items():
         listed = [networks] if isinstance(networks, str) else networks
+        if not isinstance(listed, list):
+            raise UsageError(f'--config: [peers] {name} is a list, as {name} = ["10.1.0.0/16"]')
         try:
             peers[name] = [str(ipaddress.ip_network(each, strict=False)) for each in listed]
         except (ValueError, TypeError) as error:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from tcprism import interrupts
 from tcprism.cli import options
@@ -69,6 +70,14 @@ It runs until SIGTERM, SIGHUP or Ctrl-C. docs/serve.md describes the configurati
 the metrics. Without --requests no message is looked at: only losses, connections and, every ten
 seconds, what the kernel counts of each connection. Once its hooks are on, it gives up its
 privileges."""
+
+
+_BELONGS_TO = {
+    "keep": "record",
+    "encrypt_to": "record",
+    "web_memory": "web",
+    "spool_size": "clickhouse",
+}
 
 
 @click.command(epilog=EPILOG)
@@ -134,6 +143,10 @@ privileges."""
 @serving_options
 def command(**given: Any) -> None:
     """Run always: metrics for Prometheus and OTLP, a bounded recording, ClickHouse."""
+    source = click.get_current_context().get_parameter_source
+    for option, needed in _BELONGS_TO.items():
+        if source(option) is ParameterSource.COMMANDLINE and not given[needed]:
+            raise UsageError(f"--{option.replace('_', '-')} does nothing without --{needed}")
     requests = given.pop("requests")
     peers = Peers(given.pop("config"))
     address = parse_prometheus(given.pop("prometheus"))
