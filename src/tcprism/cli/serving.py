@@ -30,6 +30,7 @@ from tcprism.stages.budget import Budget
 from tcprism.stages.requests import Requests
 
 PROMETHEUS, WEB = "127.0.0.1:9878", "127.0.0.1:9879"
+PATIENCE = 30.0  # seconds that a recording may take to end on a busy machine
 
 
 def parse_prometheus(text: str) -> tuple[str, int] | None:
@@ -84,7 +85,8 @@ class Place:
 
     def sink(self, create: Create) -> Sink:
         """Return what records, however slow the disk is; `create` makes a file."""
-        return Queued(Kept(self.path, self._keep, self._filters, create))
+        kept = Kept(self.path, self._keep, self._filters, create)
+        return Queued(kept, patience=PATIENCE)
 
 
 class Bounds(NamedTuple):
