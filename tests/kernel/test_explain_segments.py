@@ -26,6 +26,7 @@ from tests.support.wire import Rule, Wire, deliver, wired
 pytestmark = pytest.mark.native
 
 CLOSED, LATE, OVERTAKEN, MARKED, LOST_ACKS, HEALTHY, ALIVE = range(5811, 5818)
+UNCONNECTED = 5899
 SEEN = {
     "window-closed", "late-acks-here", "late-acks", "acks-lost", "reordering", "congestion-marks",
     "keepalives",
@@ -213,6 +214,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Explain all scenarios at once; the connections stay open until that has ended."""
     directory = tmp_path_factory.mktemp("segments")
     with wired() as wire, ExitStack() as stack:
+        unconnected = stack.enter_context(wire.server.socket())
+        unconnected.bind(("10.77.0.2", UNCONNECTED))
         captures = {side: directory / side for side in ("client", "server")}
         for end in (wire.client, wire.server):
             end.configure("net/ipv4/tcp_ecn", "1")
@@ -271,6 +274,10 @@ def times(proof: str) -> list[float]:
 def about(seconds: float) -> Any:
     """Three digits are shown, and on a busy machine a packet is captured before TCP gets it."""
     return pytest.approx(seconds, rel=0.02, abs=0.02)
+
+
+def test_a_socket_without_a_peer_is_no_connection(run: Run) -> None:
+    assert all(one["local_port"] != UNCONNECTED for one in run.explained)
 
 
 def test_the_peers_window_was_closed(run: Run) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tcprism.diagnosis.connections import ends, owners
-from tcprism.diagnosis.delta import LISTEN, Delta
+from tcprism.diagnosis.delta import Delta
 from tcprism.diagnosis.rules import RULES, SEEN, Rule
 from tcprism.events import Part
 from tcprism.events.scopes import shown
@@ -88,10 +88,13 @@ _WHO = (
 
 
 def explained(part: Part, change: Delta) -> list[Explained]:
-    """Return what can be proven of each connection; listeners only where they are guilty."""
+    """Return what can be proven of each connection; of other sockets only where one is guilty.
+
+    Those listen, or have a port and no peer yet.
+    """
     proven = all_verdicts(change)
-    listens = (part.rows["state"] == LISTEN).tolist()
-    told = [place for place, found in enumerate(proven) if found or not listens[place]]
+    connected = (part.rows["remote_port"] != 0).tolist()
+    told = [place for place, found in enumerate(proven) if found or connected[place]]
     return _explained(part.take(np.array(told, np.intp)), change, [proven[p] for p in told], told)
 
 
