@@ -25,7 +25,7 @@ table inet service {
     }
     chain source {
         type nat hook postrouting priority 100;
-        tcp dport { 9443, 9444 } masquerade to :41000-41999
+        tcp dport { 9443, 9444 } masquerade to :20000-20999
     }
 }
 """
