@@ -81,6 +81,13 @@ def test_what_is_no_expression_is_one_sentence(expression: str, said: str) -> No
         Views(store, "made", live=True).answer("requests", {"filter": f"where {expression}"})
 
 
+def test_an_expression_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tcprism.web.expressions._LONGEST", 0.2)
+    endless = "where (SELECT count(*) FROM range(1000000000000)) > 5"
+    with pytest.raises(UsageError, match=r"^where: takes longer than 0\.2 s"):
+        Views(Store(64 << 20), "made", live=True).answer("requests", {"filter": endless})
+
+
 def options(page: Any) -> list[str]:
     """Return what is offered."""
     texts: list[str] = page.locator("[role=option] span:first-child").all_text_contents()

@@ -340,6 +340,18 @@ def test_a_query_reaches_nothing_but_the_recording(path: Path, tmp_path: Path, s
     assert [*tmp_path.iterdir()] == [there]
 
 
+@pytest.mark.parametrize("columns", ["count(*)", "*"])
+def test_a_query_that_takes_too_long_is_given_up(path: Path, columns: str) -> None:
+    """Whether its first row never comes, or its last one."""
+    endless = f"SELECT {columns} FROM range(1000000000000)"
+    with (
+        Database(path, seconds=0.2) as database,
+        pytest.raises(UsageError, match=r"takes longer than 0\.2 s"),
+    ):
+        for _ in database.query(endless)[1]:
+            pass
+
+
 def test_files_are_allowed_by_an_option(path: Path, tmp_path: Path) -> None:
     new = tmp_path / "new.csv"
     sql = f"COPY (SELECT 7 AS seven) TO '{new}'"

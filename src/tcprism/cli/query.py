@@ -64,6 +64,13 @@ _ROWS_MEASURED = 1000
 @clickhouse_option("Query the tables of a fleet in ClickHouse's SQL instead of a recording.")
 @credentials_option
 @options.memory_option
+@click.option(
+    "--max-time",
+    type=click.FloatRange(0),
+    default=0,
+    metavar="SECONDS",
+    help="Give up a query of a recording that takes longer.",
+)
 def command(
     file: str | None,
     sql: str | None,
@@ -73,6 +80,7 @@ def command(
     clickhouse: str | None,
     credentials: str | None,
     max_memory: str,
+    max_time: float,
 ) -> None:
     """Query a recording, or all hosts of a fleet, with SQL."""
     queries = QUERIES if clickhouse is None else _fleet_queries()
@@ -88,7 +96,7 @@ def command(
     from tcprism.stages.requests import requests_of
 
     memory = options.parse_memory(max_memory)
-    with Database(file, allow_files, memory, {"request": requests_of}) as database:
+    with Database(file, allow_files, memory, {"request": requests_of}, max_time) as database:
         _print(_WRITERS[form](*database.query(QUERIES[sql].sql if sql in QUERIES else sql)))
         print_trouble(database)
 

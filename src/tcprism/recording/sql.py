@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
@@ -24,6 +25,7 @@ from tcprism.events.optional import need, pyarrow
 from tcprism.recording.framing import DEFAULT_MEMORY
 from tcprism.recording.reader import Recording
 from tcprism.recording.schema import fields_of
+from tcprism.recording.time_limit import time_limit
 
 _MEMORY_SHARE = 8  # of the memory; beyond that DuckDB goes to disk
 _ROWS_AT_ONCE = 1024
@@ -56,9 +58,9 @@ Make = Callable[[Iterable[Batch]], Iterator[Batch]]
 class Database:
     """A recording as views for SQL; `trouble` is what the last look at it found missing.
 
-    A query has no access to files, the network and settings but with `allow_files`. `made` has,
-    for families that are made of the recorded events, what makes them when a query asks for them.
-    Raises RecordingError and ExtraMissing.
+    A query has no access to files, the network and settings but with `allow_files`, and may take so
+    many `seconds` (0: any). `made` has, for families that are made of the recorded events, what
+    makes them when a query asks for them. Raises RecordingError and ExtraMissing.
     """
 
     def __init__(
@@ -67,12 +69,14 @@ class Database:
         allow_files: bool = False,
         memory: int = DEFAULT_MEMORY,
         made: Mapping[str, Make] | None = None,
+        seconds: float = 0,
     ) -> None:
         if os.fspath(path) == "-":
             raise UsageError("a query may read a recording twice: give it a file, not a pipe")
         Recording(path, memory=memory).close()  # what cannot be read is said before anything else
         self._duckdb = need("duckdb", "sql")
         self._events = _dataset(Path(path), memory)
+        self._seconds = seconds
         # DuckDB spills there, not into the current directory.
         self._scratch = tempfile.TemporaryDirectory(prefix="tcprism-")
         self._cleaning = ExitStack()
@@ -111,13 +115,18 @@ class Database:
         return bool(self._events.damaged)
 
     def query(self, sql: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
-        """Return the names of the result's columns and its rows. Raises UsageError for bad SQL."""
+        """Return the names of the result's columns and its rows.
+
+        Raises UsageError for bad SQL, and for what takes too long.
+        """
         try:
-            cursor = self._connection.execute(self._one_statement(sql))
+            until = time.monotonic() + self._seconds
+            with time_limit(self._connection, self._seconds):
+                cursor = self._connection.execute(self._one_statement(sql))
             names = [column[0] for column in cursor.description or ()]
         except self._duckdb.Error as error:
             raise self._explained(error) from error
-        return names, self._rows(cursor)
+        return names, self._rows(cursor, until)
 
     def _one_statement(self, sql: str) -> Any:
         try:
@@ -134,15 +143,29 @@ class Database:
             )
         return statements[0]
 
-    def _rows(self, cursor: Any) -> Iterator[tuple[Any, ...]]:
+    def _rows(self, cursor: Any, until: float) -> Iterator[tuple[Any, ...]]:
         try:
-            while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+            while rows := self._fetch(cursor, until):
                 yield from rows
         except self._duckdb.Error as error:
             raise self._explained(error) from error
 
+    def _fetch(self, cursor: Any, until: float) -> list[tuple[Any, ...]]:
+        left = until - time.monotonic()
+        if self._seconds and left <= 0:
+            raise self._too_long()
+        with time_limit(self._connection, left if self._seconds else 0):
+            return list(cursor.fetchmany(_ROWS_AT_ONCE))
+
+    def _too_long(self) -> UsageError:
+        return UsageError(
+            f"the query takes longer than {self._seconds:g} s: ask for less, or raise --max-time"
+        )
+
     def _explained(self, error: Exception) -> Error:
         """Return the recording's own error, or what DuckDB says in one line."""
+        if isinstance(error, self._duckdb.InterruptException) and self._seconds:
+            return self._too_long()
         if self._events.error:
             mine: Error = self._events.error
             return mine

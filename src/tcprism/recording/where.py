@@ -14,6 +14,7 @@ from tcprism.events.arrow import column_names, numbers
 from tcprism.events.kinds import RECORDS
 from tcprism.events.optional import need, pyarrow
 from tcprism.recording.sql import LOCKED, NO_VARIABLES
+from tcprism.recording.time_limit import time_limit
 
 _PLACE = "place_in_batch"
 _NAME = re.compile(r"\w+")
@@ -25,15 +26,18 @@ class Where:
     """Tells which events of a batch an expression holds for.
 
     `family` is that of the events. The expression has no access to files and the network. Raises
-    UsageError, which begins with `option`, when it is none, MachineError and ExtraMissing. Not
-    for several threads at once.
+    UsageError, which begins with `option`, when it is none or takes longer than `seconds` for a
+    batch (0: for ever), MachineError and ExtraMissing. Not for several threads at once.
     """
 
-    def __init__(self, expression: str, family: str, option: str = "--where") -> None:
+    def __init__(
+        self, expression: str, family: str, option: str = "--where", seconds: float = 0
+    ) -> None:
         self._duckdb = need("duckdb", "sql")
         need("pyarrow", "arrow")
         self._expression = expression
         self._option = option
+        self._seconds = seconds
         named = set(_NAME.findall(expression.lower()))
         # What needs no column takes one, so that a table has rows.
         few = [name for name in column_names() if name in named] or ["kind"]
@@ -56,8 +60,11 @@ class Where:
 
     def _places(self, table: Any) -> NDArray[np.int64]:
         try:
-            found = self._connection.from_arrow(table).filter(self._expression).project(_PLACE)
-            return np.asarray(found.fetchnumpy()[_PLACE], np.int64)
+            with time_limit(self._connection, self._seconds):
+                found = self._connection.from_arrow(table).filter(self._expression).project(_PLACE)
+                return np.asarray(found.fetchnumpy()[_PLACE], np.int64)
+        except self._duckdb.InterruptException as error:
+            raise UsageError(f"{self._option}: takes longer than {self._seconds:g} s") from error
         except self._duckdb.Error as error:
             raise UsageError(
                 f"{self._option}: {_said(str(error))};"

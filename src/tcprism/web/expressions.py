@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tcprism.events import Batch, Part
 from tcprism.recording.where import Where
 
+_LONGEST = 10.0  # seconds that an expression may take for some rows
 WHERE = "where "  # begins a filter that is an expression
 _KEPT = 4  # expressions
 _ROWS = 100_000  # at once
@@ -55,7 +56,7 @@ class _Held:
 
     def mask(self, parts: Sequence[Part], forgotten: int) -> Mask:
         with self._lock:
-            self._where = self._where or Where(self._expression, "request", "where")
+            self._where = self._where or Where(self._expression, "request", "where", _LONGEST)
             late = self._forgotten - forgotten  # another thread may have come later
             if late > 0:
                 parts = parts[late:]
