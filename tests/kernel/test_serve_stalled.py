@@ -137,6 +137,14 @@ CONNECTIONS = 18_000  # each takes some 9 kB until it is forgotten
 SAID = b"GET /" + b"x" * 3500  # and never the rest
 
 
+def _keep_all(listener: socket.socket) -> None:
+    kept = []
+    while True:
+        kept.append(listener.accept()[0])
+        kept[-1].settimeout(None)
+        kept[-1].recv(len(SAID), socket.MSG_WAITALL)
+
+
 @contextmanager
 def _reader(netns: Netns) -> Iterator[None]:
     """Have a process take connections, read what is said first, and keep them."""
@@ -145,10 +153,11 @@ def _reader(netns: Netns) -> Iterator[None]:
         listener.listen(1000)
         child = os.fork()
         if not child:
-            kept = []
-            while True:
-                kept.append(listener.accept()[0])
-                kept[-1].recv(len(SAID), socket.MSG_WAITALL)
+            try:
+                listener.settimeout(None)  # `serve` may take long to start
+                _keep_all(listener)
+            finally:
+                os._exit(1)  # and never be a second pytest
     try:
         yield
     finally:
