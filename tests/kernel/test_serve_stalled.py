@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -175,8 +176,11 @@ def many_files() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("many_files")
-def test_memory_is_kept_within_its_bound(netns: Netns, tmp_path: Path) -> None:
-    """Requests that never end are kept, until there is no memory for them."""
+def test_memory_is_let_go_of_at_its_bound(netns: Netns, tmp_path: Path) -> None:
+    """Requests that never end are kept, until there is no memory for them.
+
+    If what is free does not go back to the kernel for a minute, all is not well, and that is said.
+    """
     place = tmp_path / "recordings"
     options = ("--requests", "--ring-size", "16M", "--netns", netns.path, "--max-overhead", "100%")
     with pytest.raises(AssertionError, match="the rings take") as raised:
@@ -195,16 +199,25 @@ def test_memory_is_kept_within_its_bound(netns: Netns, tmp_path: Path) -> None:
         deadline = time.monotonic() + PATIENCE
         while not _ledger(server, "memory_releases") or _own_memory(server) > least - rings:
             assert time.monotonic() < deadline
+            if not _is_well(server):
+                break
             time.sleep(0.1)
         assert _ledger(server, "connections_evicted") > 0
         assert server.sum("tcprism_memory_limit_bytes") == least
-        assert server.get("/healthz") == "ok\n"
+        remark = "to keep --max-memory" if _is_well(server) else "nothing left to let go of"
         assert server.stop() == 0
-        assert any("to keep --max-memory" in line for line in server.said), server.said[-12:]
+        assert any(remark in line for line in server.said), server.said[-12:]
     (folder,) = place.iterdir()
     told = [event.let_go or "" for event in tcprism.open(folder) if event.kind == "memory"]
     assert any("connections whose requests are followed" in one for one in told)
     assert parse_ledger(server.said)["send"]["received"] > CONNECTIONS / 10
+
+
+def _is_well(server: Server) -> bool:
+    try:
+        return server.get("/healthz") == "ok\n"
+    except urllib.error.HTTPError:  # 503
+        return False
 
 
 def _own_memory(server: Server) -> int:

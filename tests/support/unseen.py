@@ -32,14 +32,17 @@ def _protected(tid: str) -> bool:
 def unseen(tracepoint: str, word: str) -> Iterator[list[str]]:
     """Collect the events of a tracepoint, with a word in each, on top of protected processes.
 
-    They are there when the body has ended.
+    They are there when the body has ended. Most machines have no such process.
     """
+    found: list[str] = []
+    if not any(_protected(place.name) for place in Path("/proc").glob("[0-9]*")):
+        yield found
+        return
     if not (TRACEFS / "instances").exists():
         subprocess.run(["mount", "-t", "tracefs", "tracefs", TRACEFS], check=True)
     instance = TRACEFS / "instances" / f"tcprism-test-{tracepoint}"
     instance.mkdir()
     (switch,) = instance.glob(f"events/*/{tracepoint}/enable")
-    found: list[str] = []
     try:
         switch.write_text("1")
         yield found
