@@ -195,6 +195,24 @@ def test_what_is_lost_is_what_nft_dropped(run: Run) -> None:
     assert run.one(back) == 0
 
 
+@pytest.mark.parametrize("shift", [0, 2**31])
+def test_a_drop_before_the_socket_is_established_is_found_by_its_seq(run: Run, shift: int) -> None:
+    """Another CPU may handle a segment before the ACK that ends the handshake."""
+    database = f"early_{shift}"
+    url = f"{run.engine.url}/{database}"
+    subprocess.run([TCPRISM, "fleet", "init", "--clickhouse", url], check=True)
+    for table, change in (
+        ("hosts", "*"),
+        ("ledger", "*"),
+        ("losses", f"* REPLACE (toUInt32(seq + {shift}) AS seq)"),
+        ("connection_events", "* REPLACE (0 AS elapsed_ns)"),  # as if established at the end
+    ):
+        run.engine.rows(f"INSERT INTO {database}.{table} SELECT {change} FROM tcprism.{table}")
+    there = "SELECT sum(dropped_there) FROM lost_on_the_way WHERE host = 'alpha'"
+    ((found,),) = run.engine.rows(there, database)
+    assert found == (0 if shift else run.dropped["prerouting"] - run.unseen["drops"])
+
+
 def test_clocks_are_compared(run: Run) -> None:
     """Both hosts have one clock here, so it is not ahead of itself, until rows are shifted."""
     found = "SELECT max(abs(offset_ns) - error_ns), max(error_ns), count() FROM {}.clocks"

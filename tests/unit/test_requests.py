@@ -314,6 +314,31 @@ def test_a_response_waits_for_the_write_that_returns_after_its_read(lost: bool) 
     assert not stage._held
 
 
+@pytest.mark.parametrize("here", [False, True])
+def test_a_client_whose_write_returns_after_the_response_is_seen(here: bool) -> None:
+    """The first request of a connection waits for its client, which may be on another host."""
+    talk = Talk()
+    talk.add(AT_SERVER, EventKind.RECV, FIRST, GET)
+    talk.add(AT_SERVER, EventKind.SEND, ANSWERS, OK)
+    talk.add(AT_CLIENT, EventKind.SEND, FIRST, GET)
+    talk.add(AT_CLIENT, EventKind.RECV, ANSWERS, OK)
+    stage = Requests(alone=True)
+    seen = 4 if here else 2
+    found = [*stage(Batch([messages(*talk.events[:seen], payload_class=64)])).parts]
+    assert bool(found) == here
+    found += stage.tick(1).parts
+    found += stage.tick(2).parts
+    assert column(found[0], "view") == ["both" if here else "server"]
+    assert column(found[0], "request_state") == ["complete"]
+    if not here:
+        talk.events.clear()
+        talk.add(AT_SERVER, EventKind.RECV, FIRST + len(GET), GET)
+        talk.add(AT_SERVER, EventKind.SEND, ANSWERS + len(OK), OK)
+        found += stage(talk.batch).parts
+    assert len(found) == 2 - here
+    assert not made(stage)
+
+
 def test_that_all_were_turned_away_is_said() -> None:
     talk, chosen = Talk(), RequestFilter(statuses=["404"])
     talk.exchange(0)

@@ -59,7 +59,9 @@ class Connection:
 
     plain = True  # whether bytes are those of TCP
 
-    __slots__ = ("_ends", "conversation", "ends", "finished", "plaintext", "timelines", "views")
+    __slots__ = (
+        "_ends", "conversation", "ends", "finished", "plaintext", "timelines", "views", "waited",
+    )  # fmt: skip
 
     def __init__(self, ends: Ends, conversation: Conversation) -> None:
         self.ends = ends
@@ -69,6 +71,7 @@ class Connection:
         self._ends = [0, 0]  # of the latest exchange's request and response
         self.finished: list[Exchange] = []  # that the client has not read to the end, if it is seen
         self.plaintext: Connection | None = None  # of TLS, if it is seen
+        self.waited = False  # for an end of which nothing has been seen so far
 
     @property
     def is_over(self) -> bool:

@@ -80,7 +80,8 @@ class Requests(StatefulStage):
         self._sampling = 0  # of the latest messages
         self._recorded = ALL  # which sample of the connections is
         # Connections with a response that was read, and not seen to be written: the server's call
-        # may return after the client's. They wait from one tick to the one after the next.
+        # may return after the client's. Or of whose client nothing has been seen, though it may be
+        # here. They wait from one tick to the one after the next.
         self._held: dict[int, Connection] = {}
         self._due: dict[int, Connection] = {}
 
@@ -253,7 +254,7 @@ class Requests(StatefulStage):
         data = payload(call.part, call.row, length)
         plaintext.feed(side, begin, size, data, ts_ns)
         if plaintext.conversation.done or plaintext.finished:
-            self._let_go(plaintext)
+            self._let_go(carrier)
 
     def _more(
         self,
@@ -276,31 +277,42 @@ class Requests(StatefulStage):
                 self._over(connection)
 
     def _let_go(self, connection: Connection, hold: bool = True) -> None:
-        """Let go the exchanges whose response the client has read and the server written."""
-        if connection.conversation.done:
-            connection.pass_on()
-        if finished := connection.finished:
-            needed, wanted = self._reached(connection)
-            reached = wanted if hold else needed
-            over = connection.over(reached, len(finished) - FINISHED_MAX)
-            if over:
-                self._answered += answered_together(connection, finished[:over])
-                del finished[:over]
-            if finished and reached < needed:
-                self._held[id(connection)] = connection
+        """Let go the exchanges whose response the client has read and the server written.
+
+        What has not been seen of that may come yet, if `hold`.
+        """
+        holds = self._let_go_of(connection, hold)
         if connection.plaintext:
-            self._let_go(connection.plaintext, hold)
+            holds |= self._let_go_of(connection.plaintext, hold)
+        if holds:
+            self._held[id(connection)] = connection
+
+    def _let_go_of(self, stream: Connection, hold: bool) -> bool:
+        """Do so with TCP or with the plaintext; return whether some are held."""
+        if stream.conversation.done:
+            stream.pass_on()
+        finished = stream.finished
+        if not finished:
+            return False
+        stream.waited |= not hold
+        needed, wanted = self._reached(stream)
+        reached = wanted if hold else needed
+        if over := stream.over(reached, len(finished) - FINISHED_MAX):
+            self._answered += answered_together(stream, finished[:over])
+            del finished[:over]
+        return bool(finished) and reached < needed
 
     def _reached(self, connection: Connection) -> tuple[int, int]:
         """Return how far responses must have come, and how far it is worth waiting for them.
 
-        Who reads them says when they are over, or who writes them if only that is seen.
+        Who reads them says when they are over, or who writes them if only that is seen: the
+        client's call that sends the first request may return after the server has answered.
         """
         client = connection.conversation.client
         timeline = connection.timelines[1 - client]
         written = timeline.written.ends[-1] if timeline.written.ends else -1
         if not connection.views[client]:
-            return written, written
+            return written, written if connection.waited else -1
         read = timeline.read.ends[-1] if timeline.read.ends else -1
         return read, read if written < 0 else min(read, written)
 
@@ -392,5 +404,7 @@ class Requests(StatefulStage):
 def requests_of(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Yield the requests in all batches of a run."""
     stage = Requests(alone=True)
-    yield from map(stage, batches)
+    for batch in batches:
+        yield stage(batch)
+        yield stage.tick(0)
     yield stage.close()

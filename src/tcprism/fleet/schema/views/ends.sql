@@ -88,6 +88,7 @@ SELECT
     a.remote_ip AS remote_ip, a.remote_port AS remote_port,
     addNanoseconds(a.time, -toInt64(a.elapsed_ns)) AS begun,
     addNanoseconds(b.time, -toInt64(b.elapsed_ns)) AS other_begun,
+    a.iss AS iss,
     a.bytes_acked AS bytes_acked, a.total_retrans AS total_retrans,
     a.data_segs_out AS segments_sent, b.data_segs_in AS segments_arrived,
     toInt64(a.data_segs_out) - toInt64(b.data_segs_in) AS segments_missing
@@ -100,6 +101,8 @@ WHERE a.kind = 'close' AND b.kind = 'close' AND a.ending = 'fin' AND b.ending = 
 
 -- The same, with where segments with payload were dropped: by `host` on their way out, by `other` on their way in
 -- (`drop` events), or in between. Null where one of them did not look at drops all the while, or lost some.
+-- A segment may come before the socket is established: on another CPU it overtakes the ACK that ends the handshake.
+-- Its sequence number says that it is not of an earlier connection.
 CREATE OR REPLACE VIEW lost_on_the_way AS
 WITH
     looked AS (
@@ -111,7 +114,7 @@ WITH
     dropped AS (
         SELECT
             host, local_ip, local_port, remote_ip, remote_port, outgoing,
-            groupArray(time) AS times, groupArray(segs) AS counts
+            groupArray(time) AS times, groupArray(segs) AS counts, groupArray(ifNull(seq, 0)) AS seqs
         FROM losses
         WHERE kind = 'drop' AND bytes > 0
         GROUP BY host, local_ip, local_port, remote_ip, remote_port, outgoing)
@@ -122,9 +125,19 @@ SELECT
     e.remote_ip AS remote_ip, e.remote_port AS remote_port,
     e.segments_sent AS segments_sent, e.segments_missing AS segments_missing,
     if(e.begun IS NULL OR e.host NOT IN (SELECT host FROM looked), NULL,
-       arraySum((t, n) -> if(t >= e.begun AND t <= e.time, n, 0), o.times, o.counts)) AS dropped_here,
+       arraySum(
+           (t, n, seq) -> if(
+               t <= e.time AND (t >= e.begun OR (
+                   t >= e.begun - INTERVAL 1 MINUTE AND toUInt32(seq - e.iss) - 1 < e.bytes_acked)),
+               n, 0),
+           o.times, o.counts, o.seqs)) AS dropped_here,
     if(e.other_begun IS NULL OR e.other NOT IN (SELECT host FROM looked), NULL,
-       arraySum((t, n) -> if(t >= e.other_begun AND t <= e.other_time, n, 0), i.times, i.counts))
+       arraySum(
+           (t, n, seq) -> if(
+               t <= e.other_time AND (t >= e.other_begun OR (
+                   t >= e.other_begun - INTERVAL 1 MINUTE AND toUInt32(seq - e.iss) - 1 < e.bytes_acked)),
+               n, 0),
+           i.times, i.counts, i.seqs))
         AS dropped_there,
     segments_missing - toInt64(dropped_here) - toInt64(dropped_there) AS lost_between
 FROM connection_ends AS e
