@@ -189,6 +189,8 @@ def test_what_is_lost_is_what_nft_dropped(run: Run) -> None:
     assert min(forward, prerouting) > 0
     ((missing, here, there, between, unknown),) = lost
     assert (missing, here, unknown) == (forward + prerouting, 0, 0)
+    told = "SELECT sum(segs) FROM losses WHERE kind = 'drop' AND bytes > 0 AND host = "
+    assert run.one(f"{told}'beta'") + run.unseen["drops"] == prerouting
     assert there + run.unseen["drops"] == prerouting
     assert between == missing - there
     back = "SELECT sum(segments_missing) FROM connection_ends WHERE host = 'beta'"
