@@ -62,7 +62,11 @@ INLINE void remember_sent_again(struct __sk_buff *skb, const struct packet *pack
 	bpf_map_update_elem(&sent_again, &key, &again, 0);
 }
 
-INLINE void egress(struct __sk_buff *skb)
+/*
+ * Returns whether NAT has rewritten the packet's ends. A global function: its stack and that of tell_translation() together
+ * would be too large.
+ */
+__noinline int egress(struct __sk_buff *skb)
 {
 	struct sock *sk = skb->sk; /* for helpers only */
 	const struct sock *readable;
@@ -71,25 +75,26 @@ INLINE void egress(struct __sk_buff *skb)
 	u32 kind = KIND_TRANSMIT;
 	struct counters *counters;
 	struct connection c;
+	bool rewritten = false;
 	struct packet packet;
 	u32 sampling;
 
 	if ((!config.options && segments_rest()) || !read_packet(&packet, skb))
-		return;
+		return false;
 	if (tp ? !leaves_first(tp, &packet, skb) : (packet.tcp->flags & TCPHDR_SYN) && is_repeated_synack(skb, &packet)) {
 		if (config.options && kind_wanted(KIND_RETRANSMIT))
 			remember_sent_again(skb, &packet);
-		return;
+		return false;
 	}
 	if (tp)
 		kind = kind_of_segment(tp, packet.seq, packet.end_seq, READS_BTF);
 	if (tp && kind_wanted(KIND_ACKED))
 		delivery_left(sk, packet.end_seq, READS_BTF);
-	if (tp && kind_wanted(KIND_TRANSLATE) && is_translated(&packet, skb, tp))
-		tell_translation(&packet, skb, sk, tp);
+	if (tp && kind_wanted(KIND_TRANSLATE))
+		rewritten = is_translated(&packet, skb, tp);
 	counters = counters_of(kind);
 	if (!counters || !kind_wanted(kind))
-		return;
+		return rewritten;
 	COUNT(counters->seen, 1);
 	if (tp) {
 		readable = (void *)tp;
@@ -102,15 +107,17 @@ INLINE void egress(struct __sk_buff *skb)
 		if (sampling != LEFT_OUT)
 			SUBMIT_PACKET(counters, skb, &packet,
 				      egress_fill(record, kind, skb, &packet, &c, tp, owner, sampling));
-		return;
+		return rewritten;
 	}
 filtered:
 	COUNT(counters->filtered, 1);
+	return rewritten;
 }
 
 SEC("cgroup_skb/egress") int cgroup_transmit(struct __sk_buff *skb)
 {
-	egress(skb);
+	if (egress(skb))
+		tell_translation(skb);
 	return 1; /* let the packet pass */
 }
 
