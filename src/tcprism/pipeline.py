@@ -17,7 +17,10 @@ from tcprism.stages import Stage
 Flow = Generator[tuple[Batch, float], None, None]
 
 ACCOUNT_EVERY = 1.0  # seconds between two accounts that sinks are told
-AT_ONCE = 1 << 15  # events: a read of full rings is passed in pieces, so that progress shows
+# A read of full rings is passed in pieces, so that progress shows, and as stages and sinks need
+# several times the size of what they are given.
+AT_ONCE = 1 << 15  # events
+BYTES_AT_ONCE = 4 << 20
 
 
 class Stop(Protocol):
@@ -38,20 +41,28 @@ def flow(source: Source, stages: Sequence[Stage], stop: Stop) -> Flow:
     chain = (*source.stages, *stages)
     try:
         while not (stop.reached or source.ended):
-            *pieces, last = source.read().split(AT_ONCE)
+            *pieces, last = _pieces(source.read())
             for piece in pieces:
                 yield passing.through(chain, piece), 0.0
             batch = passing.through(chain, last)
             yield joined(batch, passing.tick(chain, source.now_ns())), source.pause()
         source.stop()
         while len(batch := source.drain()):
-            for piece in batch.split(AT_ONCE):
+            for piece in _pieces(batch):
                 yield passing.through(chain, piece), 0.0
         yield passing.close(chain), 0.0
     finally:
         source.stop()
         while len(source.drain()):
             pass
+
+
+def _pieces(batch: Batch) -> list[Batch]:
+    """Return a batch in pieces; a snapshot stays whole, for what is missing from it has ended."""
+    whole = [part for part in batch.parts if part.family == "snapshot"]
+    events = [part for part in batch.parts if part.family != "snapshot"]
+    *pieces, last = Batch(events, batch.clock_offset_ns).split(AT_ONCE, BYTES_AT_ONCE)
+    return [*pieces, joined(last, Batch(whole, batch.clock_offset_ns))]
 
 
 def run(source: Source, stages: Sequence[Stage], sinks: Sequence[Sink], stop: Stop) -> None:

@@ -55,6 +55,17 @@ def test_split_keeps_every_event_in_order(times: list[list[int]], size: int) -> 
     assert all(0 < len(piece) <= size for piece in pieces) or len(batch) == 0
 
 
+@given(moments, st.integers(1, 9), st.integers(1, 9))
+def test_split_bounds_bytes_too(times: list[list[int]], most: int, events: int) -> None:
+    batch = in_order(*times)
+    widest = max((part.nbytes // len(part) for part in batch.parts if len(part)), default=1)
+    pieces = list(batch.split(most, events * widest))
+    assert [event for piece in pieces for event in piece] == list(batch)
+    for piece in pieces if len(batch) else ():
+        assert 0 < len(piece) <= most
+        assert sum(part.nbytes for part in piece.parts) <= (events + 1) * widest
+
+
 def test_split_takes_the_payload_along() -> None:
     batch = Batch([messages(*({"ts_ns": 9 - i, "payload": b"%d" % i} for i in range(9)))])
     payloads = [event.payload for piece in batch.split(2) for event in piece]

@@ -55,13 +55,24 @@ class Batch:
         mask = np.concatenate([column.mask(part) for part in parts])
         return np.ma.MaskedArray(values, mask[self.permutation])
 
-    def split(self, size: int) -> Iterator[Batch]:
-        """Yield the events in time order as batches of at most `size` events."""
-        if len(self) <= size:
+    def split(self, most: int, size: int | None = None) -> Iterator[Batch]:
+        """Yield the events in time order as batches of at most `most` events, about `size` bytes.
+
+        A batch that is small enough is left as it is.
+        """
+        filled = [part for part in self.parts if len(part)]
+        if len(self) <= most and (size is None or sum(part.nbytes for part in filled) <= size):
             yield self
             return
-        for first in range(0, len(self), size):
-            yield self.between(first, first + size)
+        widths = [part.nbytes // len(part) if size else 0 for part in filled]
+        weights = np.maximum(np.multiply(widths, most), size or 1)  # of which `whole` are enough
+        whole = most * (size or 1)
+        shares = np.repeat(weights, [len(part) for part in filled])[self.permutation]
+        steps = (np.cumsum(shares) - shares) // whole
+        begin = 0
+        for cut in [*(np.flatnonzero(np.diff(steps)) + 1).tolist(), len(self)]:
+            yield self.between(begin, cut)
+            begin = cut
 
     def between(self, first: int, last: int) -> Batch:
         """Return the events at the positions from `first` to before `last` in time order."""

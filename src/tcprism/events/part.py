@@ -50,6 +50,11 @@ class Part:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the records and their payload have."""
+        return self.rows.nbytes + (0 if self.payload is None else self.payload.nbytes)
+
     def take(self, which: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Part:
         """Return a part with the records at some indices, in a slice, or where a mask is true."""
         # As raw bytes: NumPy copies a structured array field by field.

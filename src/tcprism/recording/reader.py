@@ -27,13 +27,16 @@ from tcprism.recording.notes import (
     decode_gaps,
     decode_ledger,
 )
-from tcprism.recording.pieces import in_pieces
 from tcprism.recording.schema import schema, to_parts
 
 if TYPE_CHECKING:
     from tcprism.events import Event
 
 SUFFIX = ".tcpr"
+# Sinks need several times the size of what they are given. More than what the writer puts into a
+# batch, so that an honest one is left whole.
+_ROWS_AT_ONCE = 1 << 16
+_BYTES_AT_ONCE = 16 << 20
 _NAME_SHARE, _GAP_SHARE = 4000, 2000  # a tenth of the memory, of 400 bytes or 200 each
 _UNFINISHED = "ends without its last batch: it was cut off, or is still being written"
 _DAMAGED = "is damaged: what comes after the last event shown cannot be read"
@@ -226,8 +229,9 @@ class _Stream:
                 self._learn(notes)
                 ended = notes.end
                 parts = to_parts(read.batch, self._clock_offset_ns, self._names.context)
-                for batch in in_pieces(Batch(parts, self._clock_offset_ns)):
-                    yield batch
+                batch = Batch(parts, self._clock_offset_ns)
+                for piece in batch.split(_ROWS_AT_ONCE, _BYTES_AT_ONCE) if len(batch) else ():
+                    yield piece
                     self.gaps = []
         except StopIteration:
             self.trouble = _UNFINISHED

@@ -40,6 +40,7 @@ Places = NDArray[np.intp]
 
 _CLASSES = np.array([0, *PAYLOAD_CLASSES])
 _TIME = "ts_ns"
+_NULLS_SHARED = 1 << 15
 _ROWS_AT_ONCE = 4096  # so many records stay in the processor's cache while they are put together
 _ALWAYS = ("time", "kind", "cgroup_id")  # the order, the family, whose names come with a batch
 
@@ -115,16 +116,28 @@ def _column(batch: Batch, name: str) -> pa.Array:
     pa = pyarrow()
     arrow_type = schema().field(name).type
     if not any(_has(part, name) for part in batch.parts):
-        return pa.nulls(len(batch), arrow_type)
+        return _nulls(len(batch), arrow_type)
     pieces = [
         _encode(part, name, batch.clock_offset_ns)
         if _has(part, name)
-        else pa.nulls(len(part), arrow_type)
+        else _nulls(len(part), arrow_type)
         for part in batch.parts
     ]
     if len(pieces) == 1 and batch.is_ordered:
         return pieces[0]
     return pa.concat_arrays(pieces).take(numbers(batch.permutation, pa.int64()))
+
+
+_nulls_of: dict[pa.DataType, pa.Array] = {}
+
+
+def _nulls(count: int, arrow_type: pa.DataType) -> pa.Array:
+    """Return so many nulls. Columns share their memory, for most are empty in most batches."""
+    if count > _NULLS_SHARED:
+        return pyarrow().nulls(count, arrow_type)
+    if arrow_type not in _nulls_of:
+        _nulls_of[arrow_type] = pyarrow().nulls(_NULLS_SHARED, arrow_type)
+    return _nulls_of[arrow_type].slice(0, count)
 
 
 def _has(part: Part, name: str) -> bool:

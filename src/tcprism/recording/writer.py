@@ -24,7 +24,6 @@ from tcprism.recording.schema import derived_types, schema, to_record_batch
 # large that a reader refuses it (DEFAULT_MEMORY).
 ROWS_AT_ONCE = 1 << 15
 BYTES_AT_ONCE = 4 << 20
-PAYLOAD_AT_MOST = 32 << 20
 SECONDS_AT_MOST = 1.0
 
 
@@ -70,7 +69,7 @@ class Writer:
         self._clock_offset_ns = batch.clock_offset_ns
         self.events += len(batch)
         written = False
-        for piece in batch.split(_rows_at_most(batch)):
+        for piece in batch.split(ROWS_AT_ONCE, BYTES_AT_ONCE):
             self._waiting += [part for part in piece.parts if len(part)]
             written = self._due()
             if written:
@@ -81,9 +80,9 @@ class Writer:
         if not self._waiting:
             return False
         rows = sum(map(len, self._waiting))
-        payload = sum(part.payload.size for part in self._waiting if part.payload is not None)
+        size = sum(part.nbytes for part in self._waiting)
         late = time.monotonic() - self._flushed >= SECONDS_AT_MOST
-        return late or rows >= ROWS_AT_ONCE or payload >= BYTES_AT_ONCE
+        return late or rows >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE
 
     def note(self, ledger: Ledger) -> None:
         """Take the account so far; what is not here since the last one becomes gaps."""
@@ -129,12 +128,6 @@ class Writer:
         self._stream.write_batch(to_record_batch(batch), custom_metadata=notes)
         self._file.flush()
         self._flushed = time.monotonic()
-
-
-def _rows_at_most(batch: Batch) -> int:
-    """Return how many events of a batch may be written at once."""
-    widths = [part.payload.shape[1] for part in batch.parts if part.payload is not None]
-    return max(1, min(ROWS_AT_ONCE, PAYLOAD_AT_MOST // max(widths, default=1)))
 
 
 def joined(parts: Iterable[Part]) -> Iterator[Part]:
