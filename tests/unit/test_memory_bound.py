@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from tcprism.cli.memory import bound
+from tcprism.errors import UsageError
 from tcprism.events import Batch
 from tcprism.events.ledger import Ledger
 from tcprism.features import memory
 from tcprism.fleet.outbox import Outbox, Spool
+from tcprism.sinks import Sink
+from tcprism.sinks.queued import Queued
 from tcprism.stages.memory_bound import Keeper, MemoryBound
 from tcprism.stages.requests import Requests
+from tcprism.stages.retransmits import Retransmits
 from tcprism.web.store import Store
 from tests.unit import records
+
+MB = 1 << 20
+
+
+class Kept(Sink):
+    """A sink."""
+
+    def write(self, batch: Batch) -> None:
+        """Nothing."""
 
 
 class Heap:
@@ -49,19 +66,19 @@ class Heap:
 def test_what_is_missed_least_goes_first_and_no_more_than_is_needed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    heap = Heap(monkeypatch, shown=20, followed=30)
+    heap = Heap(monkeypatch, shown=20, followed=25)
     assert heap.second() == []
     heap.kept["followed"] += 5
-    assert heap.second() == [("10 shown", 105)]
-    assert heap.kept == {"shown": 10, "followed": 35}
+    assert heap.second() == [("10 shown", 100)]
+    assert heap.kept == {"shown": 10, "followed": 30}
     assert heap.second() == []
-    heap.fixed = 80
-    assert heap.second() == [("5 shown", 125)]
-    assert heap.second() == [("3 shown", 120), ("18 followed", 117)]
+    heap.fixed = 75
+    assert heap.second() == [("5 shown", 115)]
+    assert heap.second() == [("3 shown", 110), ("15 followed", 107)]
     assert heap.second() == []
-    assert heap.kept == {"shown": 2, "followed": 17}
-    heap.fixed = 82
-    assert heap.second() == [("1 shown", 101)]
+    assert heap.kept == {"shown": 2, "followed": 15}
+    heap.fixed = 79
+    assert heap.second() == [("1 shown", 96)]
     assert heap.bound.account().counts == {"memory_releases": 5}
     assert "--max-memory" in heap.bound.account().remarks[0]
 
@@ -86,6 +103,27 @@ def test_a_look_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(heap.second()) == 1
     assert len(heap.bound(Batch(()))) == 0
     assert len(heap.bound.tick(0)) == 0
+
+
+def test_what_is_kept_shares_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In proportion to what it would take at most; where there is enough, nothing changes."""
+    tracing: Any = SimpleNamespace(
+        ring_bytes=100 * MB, room=128 * MB, keeps="bursts", let_go=lambda: 0, stages=()
+    )
+    monkeypatch.setattr(memory, "anonymous", lambda: 50 * MB)
+    stages, sinks = (Retransmits(lambda: True), Requests()), (Queued(Kept()),)
+    keep: list[Any] = [tracing, *stages, *sinks]
+    usual = [one.room for one in keep]
+    bound(2 << 30, tracing, sinks, stages)
+    assert [one.room for one in keep] == usual
+    with pytest.raises(UsageError, match="the rings take 100 MB") as raised:
+        bound(200 * MB, tracing, sinks, stages)
+    least = int(re.search(r"give (\d+)M", str(raised.value))[1]) * MB  # type: ignore[index]
+    bound(least, tracing, sinks, stages)
+    shared = [one.room for one in keep]
+    assert 30 * MB < sum(shared) < least - 150 * MB
+    shares = [now / before for now, before in zip(shared, usual, strict=True)]
+    assert max(shares) == pytest.approx(min(shares), rel=0.01)
 
 
 def test_own_memory_is_what_was_written_to() -> None:

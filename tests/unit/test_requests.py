@@ -260,12 +260,10 @@ def test_what_nobody_asks_for_is_not_remembered(said: bytes) -> None:
     assert max(kept) <= 130
 
 
-def test_what_is_not_whole_yet_is_bounded_over_all_connections(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_all_connections_together_have_a_bound() -> None:
     """The oldest go first, are counted, and are read again from their next message on."""
-    monkeypatch.setattr("tcprism.stages.requests.KEPT_MAX", 2_000)
     stage = Requests(alone=True)
+    stage.room = room = 500_000
     ports = range(10_000, 10_200)
     ends = [{**AT_CLIENT, "local_port": port} for port in ports]
     half = GET[:-2] + b"x: " + b"y" * 20
@@ -273,9 +271,9 @@ def test_what_is_not_whole_yet_is_bounded_over_all_connections(
         talk = Talk(client)
         talk.add(client, EventKind.SEND, FIRST, half)
         stage(talk.batch)
-        assert sum(one.kept for one in stage._connections.values()) <= 2_000
+        assert sum(one.size for one in stage._connections.values()) <= room
     kept = {connection.ends[0][-2:] for connection in stage._connections.values()}
-    assert len(kept) >= 2_000 // len(half) // 2
+    assert len(kept) >= room // next(iter(stage._connections.values())).size // 2 - 1
     assert kept == {np.uint16(port).tobytes() for port in ports[-len(kept) :]}
     account = stage.account()
     assert account.counts["connections_evicted"] == 200 - len(kept)

@@ -258,7 +258,7 @@ def test_what_waits_for_other_rings_has_a_bound(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is beyond it stays in its ring, and comes in order when the others are further."""
-    monkeypatch.setattr(rings, "_WAITING_AT_MOST", 20 * RECORDS["loss"].itemsize)
+    monkeypatch.setattr(machine.rings, "_waiting_at_most", 20 * RECORDS["loss"].itemsize)
     machine.write("segment", machine.now)
     machine.writing("segment", 1)
     expected, found = [machine.now], []
@@ -340,6 +340,19 @@ def test_memory_for_what_rings_cannot_hold_has_a_bound(
         machine.read()
     size = machine.fakes["segment"].layout.stride
     assert SIZE * 0.75 < len(expected) * size < SIZE * 1.5
+
+
+def test_memory_besides_the_rings_can_be_less(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rings, "_READ_AT_ONCE", 1 << 10)
+    machine.rings.room //= 8  # four rings' for what is held
+    expected: list[int] = []
+    while not machine.fakes["segment"].waiting():
+        expected += fill(machine, "segment", (len(expected) + 1) * MS)
+        machine.read()
+    size = machine.fakes["segment"].layout.stride
+    assert SIZE * 0.5 < len(expected) * size < SIZE
 
 
 def test_drain_gives_what_is_left_and_then_nothing(machine: Machine) -> None:

@@ -36,6 +36,7 @@ from tcprism.cli.watchdog import Notify, Watchdog
 from tcprism.errors import UsageError
 from tcprism.events.requests import NEEDS, PAYLOAD
 from tcprism.features import machine
+from tcprism.features import memory as own_memory
 from tcprism.metrics.aggregate import Metrics
 from tcprism.metrics.otlp import Otlp, Url
 from tcprism.metrics.owners import Listeners, Owners, Peers, Processes, ephemeral_ports
@@ -155,6 +156,7 @@ def command(**given: Any) -> None:
     web, memory = given.pop("web"), options.parse_memory(given.pop("web_memory"), "--web-memory")
     if not (address or url or record or web or given["clickhouse"]):
         raise UsageError("nothing would come of it: give --prometheus ADDRESS:PORT or --record DIR")
+    own_memory.one_allocator()
     bounds = Bounds(parse_overhead(given.pop("max_overhead")), parse_limit(given.pop("max_memory")))
     make = encrypting(given.pop("encrypt_to"))
     user = find_user(given.pop("user"), bool(record or given["spool"]))

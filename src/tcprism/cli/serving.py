@@ -195,6 +195,15 @@ class Page(Sink):
         """Take a batch."""
         self._store.write(self._without(batch))
 
+    @property
+    def room(self) -> int:
+        """How many bytes what it shows may take."""
+        return self._store.room
+
+    @room.setter
+    def room(self, size: int) -> None:
+        self._store.room = size
+
     def let_go(self) -> int:
         """Forget about half of what the page shows; return how many that is."""
         return self._store.let_go()

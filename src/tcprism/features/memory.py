@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import gc
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -47,11 +47,15 @@ def _limit(path: Path) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def give_back() -> None:
-    """Free objects that only refer to each other; give the kernel what is free (malloc_trim(3)).
+def one_allocator() -> None:
+    """Have Arrow take its memory from the C library, as all else does, if it is not imported yet.
 
-    Not all C libraries can.
+    Its own allocators keep what was freed, each thread some, and give_back() does not reach it.
     """
-    gc.collect()
+    os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
+
+
+def give_back() -> None:
+    """Give the kernel what is free (malloc_trim(3)). Not all C libraries can."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

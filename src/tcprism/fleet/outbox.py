@@ -116,7 +116,7 @@ class Outbox:
 
     def __init__(self, spool: Spool | None = None, room: int = IN_MEMORY) -> None:
         self._spool = spool
-        self._room = room
+        self.room = room
         self._memory: deque[Insert] = deque()
         self._size = 0
         self._number = 0
@@ -135,7 +135,7 @@ class Outbox:
             self._memory.append(Insert(token, table, rows, data))
             self._size += len(data)
             self.put_rows += rows
-            self._shrink(self._room)
+            self._shrink(self.room)
             self._changed.notify()
 
     def let_go(self) -> int:

@@ -77,6 +77,15 @@ class ClickHouse(Sink):
         if self._count >= ROWS_AT_ONCE or time.monotonic() - self._flushed >= EVERY:
             self._flush()
 
+    @property
+    def room(self) -> int:
+        """How many bytes of rows wait in memory at most."""
+        return self._outbox.room
+
+    @room.setter
+    def room(self, size: int) -> None:
+        self._outbox.room = size
+
     def let_go(self) -> int:
         """Let go of half of the rows that wait in memory; return how many that is."""
         return self._outbox.let_go()

@@ -234,6 +234,7 @@ class Rings:
         self._sources.sort(key=lambda source: not source.first)
         sizes = (layout.records * layout.stride for layout in layouts.values())
         self._held_at_most = _HELD_RINGS * max(sizes, default=0)
+        self._waiting_at_most = _WAITING_AT_MOST
         self._until_ns = 0  # what is no younger has been handed over
         self.received = 0
 
@@ -241,7 +242,7 @@ class Rings:
         """Return what is ready, oldest first between calls; nothing is ready twice."""
         self._hold()
         now = time.monotonic_ns()
-        room = _WAITING_AT_MOST - sum(source.waiting_bytes for source in self._sources)
+        room = self._waiting_at_most - sum(source.waiting_bytes for source in self._sources)
         for source in self._sources:
             if room > 0 or source.settled_ns <= self._until_ns:  # others wait for it
                 source.fill(now, room)
@@ -261,7 +262,17 @@ class Rings:
             source.ring.layout.records * source.ring.layout.stride for source in self._sources
         )
 
-    def hold_less(self) -> int:
+    @property
+    def room(self) -> int:
+        """How many bytes besides the rings are for what comes too fast, or waits for its turn."""
+        return self._held_at_most + self._waiting_at_most
+
+    @room.setter
+    def room(self, size: int) -> None:
+        held = self._held_at_most * size // self.room
+        self._held_at_most, self._waiting_at_most = held, size - held
+
+    def let_go(self) -> int:
         """From now on, have half the memory for what comes too fast; return the bytes of it."""
         half = self._held_at_most // 2
         self._held_at_most -= half

@@ -27,7 +27,7 @@ class Queued(Sink):
 
     def __init__(self, sink: Sink, room: int = ROOM, patience: float = PATIENCE) -> None:
         self._sink = sink
-        self._room = room
+        self.room = room  # bytes, about
         self._patience = patience
         self._queue: deque[Batch | Ledger] = deque()
         self._waiting = self._size = self._dropped = 0  # events, bytes, events
@@ -45,7 +45,7 @@ class Queued(Sink):
         """Queue a batch, or drop it where there is no room."""
         with self._changed:
             self._raise()
-            if self._size and self._size + size_of(batch) > self._room:
+            if self._size and self._size + size_of(batch) > self.room:
                 self._dropped += len(batch)
                 return
             self._put(batch)

@@ -53,6 +53,8 @@ class Tracing:
     Raises PermissionMissing, LibraryMissing or KernelRefused when entered.
     """
 
+    keeps = "bytes of the room for bursts"
+
     def __init__(self, request: Request) -> None:
         self.request = request
         self.ended = False
@@ -175,9 +177,18 @@ class Tracing:
         """How much memory the rings take, which the kernel has for them from the start."""
         return self._rings.size
 
-    def hold_less(self) -> int:
+    @property
+    def room(self) -> int:
+        """How many bytes besides the rings are for bursts, and for what waits for its turn."""
+        return self._rings.room
+
+    @room.setter
+    def room(self, size: int) -> None:
+        self._rings.room = size
+
+    def let_go(self) -> int:
         """From now on, have half the memory for bursts; return how many bytes less that is."""
-        return self._rings.hold_less()
+        return self._rings.let_go()
 
     def settle(self) -> None:
         """From now on, do without privileges: without new TLS libraries and names of containers."""

@@ -16,6 +16,11 @@ Flow = tuple["Connection", Conversation, int, Direction, Timeline, Marks]
 # An exchange, and where the moments of its request and of its response are.
 Placed = tuple[Exchange, Timeline, Timeline]
 
+# What they take of memory, about.
+CONNECTION_BYTES = 5_000
+MOMENT_BYTES = 160
+_EXCHANGE_BYTES = 600
+
 _NEAR = 1 << 26  # bytes: more than the buffers of both ends hold
 
 
@@ -84,9 +89,14 @@ class Connection:
         return self.conversation.unknown and not self.plaintext
 
     @property
-    def kept(self) -> int:
-        """How many bytes are kept until more of them come."""
-        return self.conversation.kept + (self.plaintext.kept if self.plaintext else 0)
+    def size(self) -> int:
+        """About how many bytes of memory it takes."""
+        talk = self.conversation
+        moments = sum(one.count for one in self.timelines) if self.plain else 0
+        waiting = len(talk.parser.waiting) if talk.parser else 0
+        size = CONNECTION_BYTES + talk.kept + MOMENT_BYTES * moments
+        size += _EXCHANGE_BYTES * (len(self.finished) + waiting)
+        return size + (self.plaintext.size if self.plaintext else 0)
 
     def pass_on(self) -> None:
         """Take what the conversation has found."""

@@ -13,6 +13,9 @@ from tcprism.events.ledger import Account
 from tcprism.stages import StatefulStage
 
 _EVERY = 0.25  # seconds between two looks
+# Shares of the bound: beyond one what is free is given back, if that has grown by another; beyond
+# the last something is let go of.
+_MUCH, _MORE, _NEAR = 0.8, 0.03, 0.95
 _PATIENCE = 60.0  # seconds beyond the bound, with nothing left to let go of, until all is not well
 
 
@@ -26,9 +29,9 @@ class Keeper(NamedTuple):
 class MemoryBound(StatefulStage):
     """A stage that passes all events, and adds one whenever something was let go of.
 
-    `used` returns the bytes in use, of which there are to be `limit`; `give_back` gives the kernel
-    what is free. `keepers` are asked in their order: at one look the first that has something, at
-    the next look two, and so on until it is enough, as some only let go in time.
+    `used` returns the bytes in use, of which there are to be at most `limit`; `give_back` gives the
+    kernel what is free. `keepers` are asked in their order: at one look the first that has
+    something, at the next look two, and so on until it is enough, as some only let go in time.
     """
 
     def __init__(
@@ -39,6 +42,8 @@ class MemoryBound(StatefulStage):
         keepers: Sequence[Keeper],
     ) -> None:
         self.limit = limit
+        self._near = _NEAR * limit
+        self._due = _MUCH * limit  # when to give back what is free
         self._used = used
         self._give_back = give_back
         self._keepers = keepers
@@ -60,19 +65,22 @@ class MemoryBound(StatefulStage):
         if now - self._looked < _EVERY:
             return Batch(())
         self._looked = now
-        if self._used() <= self.limit:
-            self._beyond_since, self._most = None, 0
-            return Batch(())
-        if self._beyond_since is None:
+        if (used := self._used()) > self._due:
+            self._give_back()
+            used = self._used()
+            self._due = min(max(_MUCH * self.limit, used + _MORE * self.limit), self._near)
+        if used <= self.limit:
+            self._beyond_since = None
+        elif self._beyond_since is None:
             self._beyond_since = now
-        self._most += 1
-        return Batch(list(self._let_go()))
+        self._most = 0 if used <= self._near else self._most + 1
+        return Batch(list(self._let_go()) if self._most else ())
 
     def _let_go(self) -> Iterator[Part]:
         """Let go of what is missed least; yield what is told of it."""
         releases = 0
         for what, let_go in self._keepers:
-            if (used := self._used()) <= self.limit or releases == self._most:
+            if (used := self._used()) <= self._near or releases == self._most:
                 return
             if count := let_go():
                 releases += 1

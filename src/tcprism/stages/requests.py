@@ -22,7 +22,7 @@ from tcprism.protocols.conversation import Conversation
 from tcprism.protocols.known import protocols as known_protocols
 from tcprism.stages import StatefulStage
 from tcprism.stages.answered import Answered, answered, answered_together
-from tcprism.stages.ends import Connection, Ends, View
+from tcprism.stages.ends import CONNECTION_BYTES, MOMENT_BYTES, Connection, Ends, View
 from tcprism.stages.happened import (
     ACKED,
     ARRIVED,
@@ -43,7 +43,8 @@ from tcprism.stages.sampling import ALL, is_sampled
 CONNECTIONS_MAX = 65_536
 FINISHED_MAX = 4_096  # responses of a connection that its client was not seen to read
 LET_GO_MAX = 4_096  # connections at once: events come meanwhile
-KEPT_MAX = 64 << 20  # bytes of all connections that are not whole frames yet
+ROOM = 512 << 20  # bytes that all connections may take, about
+_MESSAGE_BYTES = 2 * MOMENT_BYTES  # that it adds besides its own: one may be of what is missing
 _SEQ, _HALF, _MASK = 1 << 32, 1 << 31, (1 << 32) - 1
 
 
@@ -76,7 +77,8 @@ class Requests(StatefulStage):
         self._made = 0
         self._gaps = 0
         self._evicted = 0
-        self._room = KEPT_MAX  # for bytes, at least
+        self.room = ROOM
+        self._left = 0  # of the room, at least
         self._sampling = 0  # of the latest messages
         self._recorded = ALL  # which sample of the connections is
         # Connections with a response that was read, and not seen to be written: the server's call
@@ -97,8 +99,9 @@ class Requests(StatefulStage):
         if chosen:
             self._sampling = max(int(part.rows["sampling"].max()) for part in chosen)
             self._take(chosen, Batch(chosen).permutation)
-            self._room -= sum(int(part.payload_lengths().sum()) for part in chosen)
-            if self._room < 0:
+            for part in chosen:
+                self._left -= int(part.payload_lengths().sum()) + _MESSAGE_BYTES * len(part)
+            if self._left < 0:
                 self._make_room()
         ended, self._answered = self._answered, []
         return ended
@@ -147,7 +150,7 @@ class Requests(StatefulStage):
         if self._evicted:
             remarks.append(
                 f"{self._evicted:,} connections were forgotten, because more than"
-                f" {CONNECTIONS_MAX:,} were open, {KEPT_MAX >> 20} MB of them waited for more, or"
+                f" {CONNECTIONS_MAX:,} were open, or they took more than {self.room >> 20} MB, or"
                 " memory was short: use a filter"
             )
         return Account((Entry.of_stage("request", self._made),), counts, tuple(remarks))
@@ -337,6 +340,7 @@ class Requests(StatefulStage):
             connection = Connection(ends, Conversation(self._protocols, self._show_values))
             known.append(connection)
             self._connections[id(connection)] = connection
+            self._left -= CONNECTION_BYTES
             if len(self._connections) > CONNECTIONS_MAX:
                 self._evict(next(iter(self._connections.values())))
         view = View(connection, side, key)
@@ -346,15 +350,16 @@ class Requests(StatefulStage):
         return view
 
     def _make_room(self) -> None:
-        """Forget the oldest of the connections that keep bytes, if all keep too many."""
-        kept = [(connection, connection.kept) for connection in self._connections.values()]
+        """Forget the oldest connections, if all take too much."""
+        kept = [(connection, connection.size) for connection in self._connections.values()]
         total = sum(size for _, size in kept)
-        if total > KEPT_MAX * 3 // 4:  # so that the next look is far
+        if total > self.room * 3 // 4:  # so that the next look is far
             for connection, size in kept:
-                if size and total > KEPT_MAX // 2:
-                    self._evict(connection)
-                    total -= size
-        self._room = KEPT_MAX - total
+                if total <= self.room // 2:
+                    break
+                self._evict(connection)
+                total -= size
+        self._left = self.room - total
 
     def let_go(self) -> int:
         """Forget the older half of the connections, but not too many; return how many that is."""
@@ -396,9 +401,10 @@ class Requests(StatefulStage):
         known.remove(connection)
         if not known:
             del self._by_ends[connection.ends]
-        for view in connection.views:
+        for side, view in enumerate(connection.views):
             if view:
                 self._views.pop(view.key, None)
+                connection.views[side] = None  # else only the garbage collector would free them
 
 
 def requests_of(batches: Iterable[Batch]) -> Iterator[Batch]:

@@ -23,6 +23,7 @@ from tcprism.stages.sends import Sends
 # A send in short: what is needed when some of it is sent again.
 FIRST_BYTES = 32
 CONNECTIONS_MAX = 65_536
+_FEW = 10_000  # sends: to forget fewer is not worth a word
 REPETITIONS_MAX = 64  # of one connection: later ones push out the first
 
 WRITE = np.dtype(
@@ -72,6 +73,8 @@ class Retransmits(StatefulStage):
     bytes of none of them are those of a call that has not returned yet.
     """
 
+    keeps = "sends that may be sent again"
+
     def __init__(self, all_sends: Callable[[], bool]) -> None:
         self._all_sends = all_sends
         self._sends = Sends(WRITE)
@@ -79,6 +82,23 @@ class Retransmits(StatefulStage):
         self.unjoined = 0
         self._repeated: OrderedDict[int, deque[tuple[int, int, int]]] = OrderedDict()
         self._unplaced: OrderedDict[int, None] = OrderedDict()  # connections with sends without seq
+
+    @property
+    def room(self) -> int:
+        """How many bytes of sends are remembered at most."""
+        return self._sends.room
+
+    @room.setter
+    def room(self, size: int) -> None:
+        self._sends.shrink(max(1, self._sends.size * size // self.room))
+
+    def let_go(self) -> int:
+        """Forget the older half of the sends, unless there are few; return how many those were."""
+        count = len(self._sends)
+        if count < _FEW:
+            return 0
+        self._sends.shrink(count - count // 2)
+        return count // 2
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the batch with the columns filled."""

@@ -8,7 +8,7 @@ more, however rarely something is sent again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ class Sends:
     """Remembers the latest sends, each with what a record of `dtype` says of it."""
 
     def __init__(self, dtype: np.dtype[np.void], size: int = SENDS_MAX) -> None:
-        self._size = size
+        self.size = size  # how many are remembered at most
         self._added = 0
         # What is not written yet takes no memory.
         self._writes = np.zeros(size, dtype)
@@ -52,10 +52,30 @@ class Sends:
         self._seqs = np.zeros(size, np.uint32)
         self._sizes = np.zeros(size, np.uint32)
 
+    def __len__(self) -> int:
+        return min(self._added, self.size)
+
+    @property
+    def room(self) -> int:
+        """How many bytes the sends take, once it remembers all that it can."""
+        return sum(column.nbytes for column in self._columns())
+
+    def _columns(self) -> tuple[NDArray[Any], ...]:
+        return self._writes, self._marks, self._connections, self._seqs, self._sizes
+
+    def shrink(self, size: int) -> None:
+        """Remember at most so many from now on, which are no more than before."""
+        kept = np.arange(max(self.evicted, self._added - size), self._added)
+        columns = [np.zeros(size, column.dtype) for column in self._columns()]
+        for column, before in zip(columns, self._columns(), strict=True):
+            column[kept % size] = before[kept % self.size]
+        self._writes, self._marks, self._connections, self._seqs, self._sizes = columns
+        self.size = size
+
     @property
     def evicted(self) -> int:
         """How many had to go."""
-        return max(0, self._added - self._size)
+        return max(0, self._added - self.size)
 
     def add(
         self,
@@ -70,8 +90,8 @@ class Sends:
         table = self._writes.view(raw.dtype)
         done = 0
         while done < len(writes):
-            at = self._added % self._size
-            piece = slice(done, done + self._size - at)
+            at = self._added % self.size
+            piece = slice(done, done + self.size - at)
             end = at + len(raw[piece])
             self._connections[at:end] = connections[piece]
             self._marks[at:end] = marks[piece]
@@ -124,10 +144,10 @@ class Sends:
         end, oldest = self._added, self.evicted
         for look in looks:
             begin = max(oldest, end - look)
-            wrap = end - end % self._size  # the ring goes on at its start
+            wrap = end - end % self.size  # the ring goes on at its start
             for first, last in ((max(begin, wrap), end), (begin, min(end, wrap))):
                 if first < last:
-                    yield first % self._size, (last - 1) % self._size + 1
+                    yield first % self.size, (last - 1) % self.size + 1
             end = begin
 
 

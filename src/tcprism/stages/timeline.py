@@ -127,6 +127,12 @@ class Timeline:
         self.repeats: list[Repeat] = []
         self.many = _FEW  # marks that need not be forgotten
 
+    @property
+    def count(self) -> int:
+        """How many moments are remembered."""
+        marks = (self.written, self.read, self.left, self.arrived)
+        return len(self.repeats) + sum(len(each.ends) for each in marks)
+
     def repeat(self, begin: int, end: int, record: np.void) -> None:
         """Remember a retransmission."""
         if len(self.repeats) == REPEATS_MAX:

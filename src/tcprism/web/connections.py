@@ -34,7 +34,7 @@ class Connections:
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self.refused = 0
         self.forgotten = 0
         self.table = Growing(
@@ -87,7 +87,7 @@ class Connections:
         """Make a connection of a record; return its place."""
         if not _is_connection(part.rows[row]):
             return None
-        if len(self) >= self._limit:
+        if len(self) >= self.limit:
             self.refused += 1
             return None
         place = len(self)
@@ -109,9 +109,9 @@ class Connections:
 
         Returns the new place of each, -1 for those that are gone; last, -1 for what has none.
         """
-        if len(self) < _FULL_SHARE * self._limit:
+        if len(self) < _FULL_SHARE * self.limit:
             return None
-        count = len(self) - int(_KEPT_SHARE * self._limit)
+        count = len(self) - int(_KEPT_SHARE * self.limit)
         gone = np.zeros(len(self), np.bool_)
         gone[np.argsort(self.table["last_ns"], kind="stable")[:count]] = True
         moved = np.append(np.where(gone, -1, np.cumsum(~gone) - 1), -1)

@@ -54,7 +54,7 @@ class Requests:
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self.forgotten = 0
         self.table = Growing(dict.fromkeys(_COLUMNS, np.int64))
         self.whats: list[str] = []  # what is asked for, with its status: texts that come again
@@ -74,12 +74,12 @@ class Requests:
 
     def add(self, part: Part, connections: NDArray[np.intp]) -> None:
         """Add requests, with the number of each one's connection, -1 where it has none."""
-        if len(part) > self._limit:
-            self.forgotten += len(part) - self._limit + len(self)
+        if len(part) > self.limit:
+            self.forgotten += len(part) - self.limit + len(self)
             self._forget(len(self._parts))
-            part, connections = part.take(slice(-self._limit, None)), connections[-self._limit :]
-        elif len(self) + len(part) > self._limit:
-            wanted = int(self._limit * _KEPT_SHARE) - len(part)
+            part, connections = part.take(slice(-self.limit, None)), connections[-self.limit :]
+        elif len(self) + len(part) > self.limit:
+            wanted = int(self.limit * _KEPT_SHARE) - len(part)
             starts = [*self._starts[1:], len(self)]
             count = next(n for n, end in enumerate(starts, 1) if len(self) - end <= max(0, wanted))
             self.forgotten += starts[count - 1]

@@ -75,8 +75,8 @@ class Store(Sink):
 
     def __init__(self, memory: int) -> None:
         self.lock = threading.RLock()
-        self.connections = Connections(memory // 8 // _CONNECTION_BYTES)
-        self.requests = Requests(memory // 2 // _REQUEST_BYTES)
+        self.connections = Connections(0)  # how many there may be follows from the room
+        self.requests = Requests(0)
         self.overview = Overview()
         self.facts: Facts | None = None
         self.ledger = Ledger(())
@@ -90,9 +90,21 @@ class Store(Sink):
         self.clock_offset_ns = 0
         self.run_time: Callable[[], float | None] | None = None
         self.cost: Cost | None = None
-        self._memory = memory * 3 // 8
         self._size = 0
         self._kept: deque[Kept] = deque()
+        self.room = memory
+
+    @property
+    def room(self) -> int:
+        """How many bytes it may take; what is kept makes room as more comes."""
+        return self._room
+
+    @room.setter
+    def room(self, memory: int) -> None:
+        self._room = memory
+        self.connections.limit = memory // 8 // _CONNECTION_BYTES
+        self.requests.limit = memory // 2 // _REQUEST_BYTES
+        self._memory = memory * 3 // 8
 
     def open(self, facts: Facts) -> None:
         """Take what is known from the start."""
