@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * tls_send and tls_recv of rustls 0.20 to 0.22: what its MessageEncrypter encrypts, its MessageDecrypter decrypts, one
+ * tls_send and tls_recv of rustls 0.20 to 0.23: what its MessageEncrypter encrypts, its MessageDecrypter decrypts, one
  * record a call, through tables, so that no compiler merges them with others. Rust fixes neither the order of fields nor
  * that of versions, so all that is read here must agree with itself and with a record of a socket: else nothing is shown.
+ * The types of arguments and results are others since 0.23, and begin with Outbound and Inbound.
  */
 #include "tcprism/tls_waiting.h"
 
@@ -23,6 +24,26 @@ SEC("uprobe") int tls_rustls_encrypt(struct pt_regs *ctx)
 	}
 	call->buffer = words[0];
 	call->requested = words[1];
+	call->carried = true;
+	if (type == RUSTLS_DATA)
+		call->kind = KIND_TLS_SEND;
+	return 0;
+}
+
+/* fn encrypt(&mut self, OutboundPlainMessage, seq: u64) -> Result<OutboundOpaqueMessage, Error> */
+SEC("uprobe") int tls_rustls_encrypt_outbound(struct pt_regs *ctx)
+{
+	u64 words[RUSTLS_WORDS] = {};
+	struct thread thread;
+	struct tls_call *call = rustls_enter(ctx, &thread);
+	int type;
+
+	if (!call)
+		return 0;
+	if (bpf_probe_read_user(words, sizeof(words), (void *)ctx->dx) || !rustls_chunks(words, call, &type)) {
+		count_unproven(KIND_TLS_SEND);
+		return 0;
+	}
 	call->carried = true;
 	if (type == RUSTLS_DATA)
 		call->kind = KIND_TLS_SEND;
@@ -51,7 +72,7 @@ INLINE void rustls_sealed(const struct thread *thread, struct tls_call *call, co
 			return;
 		}
 		call->session = cipher->socket;
-		tls_record(thread, call, call->requested);
+		tls_record(thread, call, call->requested, call->segments);
 		return;
 	}
 	if (call->kind == KIND_TLS_SEND && kind_wanted(KIND_TLS_SEND))
@@ -62,19 +83,37 @@ INLINE void rustls_sealed(const struct thread *thread, struct tls_call *call, co
 	WRITE_ONCE(tls_sealed_ns, bpf_ktime_get_ns());
 }
 
-SEC("uretprobe") int tls_rustls_encrypted(struct pt_regs *ctx)
+INLINE int rustls_encrypted(struct pt_regs *ctx, bool outbound)
 {
+	struct gathering *gathering = NULL;
 	struct rustls_bytes sealed;
 	struct thread thread;
 	struct tls_call *call = tls_ending(&thread);
 
 	if (!call)
 		return 0;
-	if (call->carried && rustls_result(ctx->ax, &sealed) && sealed.length >= call->requested + TAG &&
-	    sealed.length <= call->requested + OVERHEAD_MAX)
+	if (call->carried && (outbound ? rustls_outbound(ctx->ax, &sealed) : rustls_result(ctx->ax, &sealed)) &&
+	    sealed.length >= call->requested + TAG && sealed.length <= call->requested + OVERHEAD_MAX) {
+		if (outbound && call->segments && call->kind == KIND_TLS_SEND && config.payload_limit)
+			gathering = rustls_gather(call);
 		rustls_sealed(&thread, call, &sealed);
+		if (gathering)
+			gathering_leave(gathering);
+	} else if (call->kind == KIND_TLS_SEND) {
+		count_unproven(KIND_TLS_SEND);
+	}
 	call->kind = TLS_NO_CALL;
 	return 0;
+}
+
+SEC("uretprobe") int tls_rustls_encrypted(struct pt_regs *ctx)
+{
+	return rustls_encrypted(ctx, false);
+}
+
+SEC("uretprobe") int tls_rustls_encrypted_outbound(struct pt_regs *ctx)
+{
+	return rustls_encrypted(ctx, true);
 }
 
 /* A cipher opens its next record: where a socket has received it, or behind the one before. */
@@ -95,8 +134,7 @@ INLINE void rustls_opens(const struct tls_session_key *key, struct tls_call *cal
 	cipher->next++;
 }
 
-/* fn decrypt(&self, OpaqueMessage, seq: u64) -> Result<PlainMessage, Error>, in place */
-SEC("uprobe") int tls_rustls_decrypt(struct pt_regs *ctx)
+INLINE int rustls_decrypt(struct pt_regs *ctx, bool inbound)
 {
 	struct tls_session_key key = { .session = ctx->si };
 	struct rustls_bytes sealed;
@@ -106,7 +144,8 @@ SEC("uprobe") int tls_rustls_decrypt(struct pt_regs *ctx)
 
 	if (!call)
 		return 0;
-	if (bpf_probe_read_user(words, sizeof(words), (void *)ctx->dx) || !rustls_owned(words, &sealed)) {
+	if (bpf_probe_read_user(words, sizeof(words), (void *)ctx->dx) ||
+	    !(inbound ? rustls_borrowed(words, &sealed) : rustls_owned(words, &sealed))) {
 		count_unproven(KIND_TLS_RECV);
 		return 0;
 	}
@@ -116,6 +155,18 @@ SEC("uprobe") int tls_rustls_decrypt(struct pt_regs *ctx)
 	call->kind = KIND_TLS_RECV;
 	rustls_opens(&key, call, &sealed);
 	return 0;
+}
+
+/* fn decrypt(&self, OpaqueMessage, seq: u64) -> Result<PlainMessage, Error>, in place */
+SEC("uprobe") int tls_rustls_decrypt(struct pt_regs *ctx)
+{
+	return rustls_decrypt(ctx, false);
+}
+
+/* fn decrypt(&mut self, InboundOpaqueMessage, seq: u64) -> Result<InboundPlainMessage, Error>, in place */
+SEC("uprobe") int tls_rustls_decrypt_inbound(struct pt_regs *ctx)
+{
+	return rustls_decrypt(ctx, true);
 }
 
 INLINE void rustls_opened(const struct thread *thread, struct tls_call *call, const struct rustls_bytes *plain)
@@ -131,7 +182,8 @@ INLINE void rustls_opened(const struct thread *thread, struct tls_call *call, co
 		return;
 	}
 	call->session = cipher->socket;
-	tls_record(thread, call, plain->length);
+	call->buffer = plain->at;
+	tls_record(thread, call, plain->length, false);
 }
 
 SEC("uretprobe") int tls_rustls_decrypted(struct pt_regs *ctx)
@@ -144,6 +196,20 @@ SEC("uretprobe") int tls_rustls_decrypted(struct pt_regs *ctx)
 		return 0;
 	if (call->carried && rustls_result(ctx->ax, &plain) && plain.at == call->buffer &&
 	    plain.length + TAG <= call->requested && kind_wanted(KIND_TLS_RECV))
+		rustls_opened(&thread, call, &plain);
+	call->kind = TLS_NO_CALL;
+	return 0;
+}
+
+SEC("uretprobe") int tls_rustls_decrypted_inbound(struct pt_regs *ctx)
+{
+	struct rustls_bytes plain;
+	struct thread thread;
+	struct tls_call *call = tls_ending(&thread);
+
+	if (!call)
+		return 0;
+	if (call->carried && rustls_inbound(ctx->ax, &plain) && rustls_in_place(call, &plain) && kind_wanted(KIND_TLS_RECV))
 		rustls_opened(&thread, call, &plain);
 	call->kind = TLS_NO_CALL;
 	return 0;

@@ -1,32 +1,37 @@
 """Plaintext of rustls: which bytes, of which socket and where in its stream, ciphertext must prove.
 
 The other end is OpenSSL. Both ends say what they have written and read, tcpdump has the records.
+rustls is 0.20, compiled here, and 0.23, as it is in two packages that have their symbols.
 """
 
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
-import socket
-import ssl
+import os
+import shutil
 import subprocess
-import threading
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.support import rustls_talk
 from tests.support.capture import capturing
 from tests.support.netns import Netns, namespace
 from tests.support.programs import built_by_cargo
 from tests.support.server import serving
 from tests.support.tls import DATA, Records, certificate, records_on_the_wire
 from tests.support.tls_seen import OVERHEAD, RECORD, records_of
+from tests.support.tls_servers import Echo, ObjectStore, echoing, keeping_objects
 from tests.support.tracer import PATIENCE, Event, parse_ledger, tracing
 from tests.unit.tls.test_doctor import report
+from tests.unit.tls.test_libraries import mapping
 
 pytestmark = pytest.mark.native
 
@@ -51,51 +56,6 @@ def told_in(lines: Iterable[str]) -> Told:
     return told
 
 
-@dataclass
-class Echo:
-    """A server with OpenSSL that sends back what it reads; `read` is what, by the client's port."""
-
-    context: ssl.SSLContext
-    listener: socket.socket
-    read: dict[int, bytes] = field(default_factory=lambda: defaultdict(bytes))
-
-    @property
-    def address(self) -> str:
-        return "{}:{}".format(*self.listener.getsockname())
-
-    def run(self) -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=self._serve, args=self.listener.accept()).start()
-
-    def _serve(self, plain: socket.socket, client: tuple[str, int]) -> None:
-        with self.context.wrap_socket(plain, server_side=True) as server:
-            while data := server.recv(RECORD):
-                self.read[client[1]] += data
-                server.sendall(data)
-
-
-@contextmanager
-def echoing(netns: Netns, files: tuple[str, str], ciphers: str | None = None) -> Iterator[Echo]:
-    """Run a server; with `ciphers` by TLS 1.2."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*files)
-    if ciphers:
-        context.maximum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers(ciphers)
-    with netns.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        server = Echo(context, listener)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            yield server
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
 @pytest.fixture(scope="module")
 def program() -> Path:
     return built_by_cargo(PACKAGE)
@@ -113,6 +73,30 @@ def talk(netns: Netns, program: Path, way: str, server: Echo, connections: int) 
     for (local, _, _), data in told.items():
         assert data == server.read[local]
     return told
+
+
+def extension(package: str) -> Path:
+    """Return the shared object of a package."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        pytest.skip(f"needs {package}")
+    (path,) = Path(spec.origin).parent.glob("*.so")
+    return path
+
+
+def talk_of_objects(netns: Netns, way: str, store: ObjectStore, trusted: str, *words: str) -> Told:
+    """Have a client of a package put and get objects; return what the server says."""
+    before = {*store.read}
+    command = sys.executable, rustls_talk.__file__, way, store.address, *words
+    environment = os.environ | {"SSL_CERT_FILE": trusted}
+    subprocess.run(netns.command(*command), env=environment, check=True)
+    port = store.server_address[1]
+    return {
+        (client, port, kind): data
+        for kind, told in (("tls_send", store.read), ("tls_recv", store.written))
+        for client, data in told.items()
+        if client not in before
+    }
 
 
 @dataclass
@@ -134,6 +118,14 @@ class Seen:
                 assert event["stream_offset"] == at
                 yield event, data[at : at + event["bytes"]]
                 at += event["bytes"]
+
+
+PACKAGES = ("obstore", "_polars_runtime_32")
+OBSTORE = {
+    "obstore": None,
+    "obstore, TLS 1.2": "ECDHE+AESGCM",
+    "obstore, ChaCha20": "ECDHE+CHACHA20",
+}
 
 
 def files_in_der(files: tuple[str, str], folder: Path) -> tuple[str, str]:
@@ -175,6 +167,14 @@ def seen(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
             "TLS 1.2": stack.enter_context(echoing(netns, files, "ECDHE+AESGCM")),
             "ChaCha20": stack.enter_context(echoing(netns, files, "ECDHE+CHACHA20")),
         }
+        end_entity = certificate(tmp_path_factory.mktemp("rustls"), "basicConstraints=CA:FALSE")
+        stores = {
+            way: stack.enter_context(keeping_objects(netns, end_entity, ciphers))
+            for way, ciphers in OBSTORE.items()
+        }
+        for store in stores.values():
+            store.objects["/table.csv"] = b"a,b\n" + b"1,2\n" * 50_000
+        stack.enter_context(mapping(*(extension(package) for package in PACKAGES)))
         options = ("--tls", "--netns", netns.path, "--payload", str(RECORD))
         with (
             capturing(netns, "lo", folder / "pcap", "127.0.0.1"),
@@ -186,6 +186,11 @@ def seen(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
             }
             told["TLS 1.3"] = talk(netns, program, "echo", modern, 3)
             told["crossed"] = talk(netns, program, "crossed", modern, 4)
+            sizes = [str(size) for size in SIZES]
+            for way, store in stores.items():
+                told[way] = talk_of_objects(netns, "obstore", store, end_entity[0], "2", *sizes)
+            store = stores["obstore"]
+            told["polars"] = talk_of_objects(netns, "polars", store, end_entity[0], "/table.csv")
     events = defaultdict(list)
     for event in tracer.events:
         if event["kind"].startswith("tls_"):
@@ -199,6 +204,10 @@ OVERHEADS = {
     "ChaCha20": OVERHEAD - TYPE,
     "TLS 1.3": OVERHEAD,
     "crossed": OVERHEAD,
+    "obstore": OVERHEAD,
+    "obstore, TLS 1.2": OVERHEAD - TYPE + NONCE,
+    "obstore, ChaCha20": OVERHEAD - TYPE,
+    "polars": OVERHEAD,
 }
 
 
@@ -209,7 +218,7 @@ def test_each_message_is_one_record(seen: Seen, way: str) -> None:
         assert records_of(event, seen.wire) == [DATA]
         assert event["encrypted_bytes"] == event["bytes"] + OVERHEADS[way]
         assert (event["socket_source"], event["missed_bytes"]) == ("ciphertext", 0)
-        assert event["comm"] == PACKAGE.name
+        assert event["comm"] == PACKAGE.name or way in {*OBSTORE, "polars"}
         assert event["session"] == event["socket"]
 
 
@@ -291,6 +300,31 @@ def test_functions_that_are_others(program: Path, netns: Netns, tmp_path: Path) 
     assert len(told_in(out.splitlines())) == 2
     assert str(copy) in "\n".join(tracer.stderr)
     assert [event for event in tracer.events if event["kind"].startswith("tls_")] == []
+    assert tracer.ledger["tls_send"]["map_full"]
+    assert tracer.ledger["tls_recv"]["map_full"]
+
+
+def test_functions_that_are_others_in_a_package(
+    netns: Netns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = extension("obstore")
+    shutil.copytree(library.parent, tmp_path / "obstore")
+    encrypt, decrypt = b"16MessageEncrypter7encrypt\0", b"16MessageDecrypter7decrypt\0"
+    copy = changed(library, tmp_path / "obstore", (encrypt, decrypt), (decrypt, encrypt))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    files = certificate(tmp_path)
+    options = ("--tls", "--netns", netns.path, "--payload", "100")
+    with (
+        mapping(copy),
+        keeping_objects(netns, files) as store,
+        tracing(tmp_path / "out", *options) as tracer,
+    ):
+        told = talk_of_objects(netns, "obstore", store, files[0], "1", "9", "20000")
+    assert len(told) == 2
+    clients = {client for client, *_ in told}
+    seen = [event for event in tracer.events if event["kind"].startswith("tls_")]
+    assert {event["remote_port"] for event in seen} == clients  # the server's are shown
+    assert not clients & {event["local_port"] for event in seen}
     assert tracer.ledger["tls_send"]["map_full"]
     assert tracer.ledger["tls_recv"]["map_full"]
 

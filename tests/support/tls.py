@@ -15,12 +15,14 @@ HEADER = 5
 DATA = 23
 
 
-def certificate(folder: Path) -> tuple[str, str]:
+def certificate(folder: Path, *extensions: str) -> tuple[str, str]:
     """Make a certificate for localhost and its key; return their files."""
+    more = [word for extension in extensions for word in ("-addext", extension)]
     files = str(folder / "certificate.pem"), str(folder / "key.pem")
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
                "-nodes", "-out", files[0], "-keyout", files[1], "-days", "2",
-               "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]  # fmt: skip
+               "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+               *more]  # fmt: skip
     try:
         subprocess.run(command, check=True, capture_output=True)
     except FileNotFoundError:

@@ -19,7 +19,7 @@ enum buffer_shape {
 struct buffer {
 	u64 base;
 	u32 segments;
-	u32 offset; /* into the buffer or its first segment */
+	u32 offset; /* into the buffer or its segments */
 	u32 shape;
 	u32 unavailable; /* payload_reason */
 };
@@ -68,7 +68,7 @@ struct gathering {
 	u32 index;     /* its own */
 	u32 bytes;     /* copied so far */
 	u32 requested; /* in all segments, or unknown */
-	u32 offset;    /* into the next segment */
+	u32 offset;    /* into the next segments */
 	u32 faulted;   /* nothing can be copied any more */
 	u8 payload[2 * PAYLOAD_MAX]; /* twice, so that the verifier sees that each copy ends inside */
 };
@@ -130,14 +130,15 @@ __noinline int gather_segment(u32 gathering, u64 base, u32 shape, u32 index, u32
 {
 	struct gathering *to = bpf_map_lookup_elem(&gatherings, &gathering);
 	struct iovec segment = {};
-	u32 done;
+	u32 done, skipped;
 	u64 size;
 
 	if (!to || read_segment(&segment, base, shape, index))
 		return 1;
-	segment.iov_base += to->offset;
-	segment.iov_len -= to->offset;
-	to->offset = 0;
+	skipped = MIN(to->offset, segment.iov_len);
+	segment.iov_base += skipped;
+	segment.iov_len -= skipped;
+	to->offset -= skipped;
 	to->requested += segment.iov_len;
 	done = to->bytes;
 	if (!config.payload_limit) /* the verifier takes out what follows, though it does not know `want` here */

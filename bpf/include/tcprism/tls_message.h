@@ -116,7 +116,7 @@ INLINE void tls_fill(struct tls_message *m, const struct tls_caller *caller, con
 	m->socket_source = caller->source;
 }
 
-/* Plaintext is in the process's memory, or has waited in ours. */
+/* Plaintext is in the process's memory, or has waited or been gathered in ours. */
 INLINE long read_plaintext(void *to, u32 size, u64 from, bool waited)
 {
 	return waited ? bpf_probe_read_kernel(to, size, (void *)from) : bpf_probe_read_user(to, size, (void *)from);
@@ -169,13 +169,13 @@ INLINE bool tls_wanted(struct tls_caller *caller, const struct thread *thread, c
 	return true;
 }
 
-INLINE void tls_record(const struct thread *thread, const struct tls_call *call, u32 bytes)
+INLINE void tls_record(const struct thread *thread, const struct tls_call *call, u32 bytes, bool waited)
 {
 	struct tls_caller caller = { .pid = thread->pid, .bytes = bytes };
 	struct counters *counters = counters_of(call->kind);
 
 	if (counters && tls_wanted(&caller, thread, call, counters))
-		tls_submit(&caller, call, counters, false);
+		tls_submit(&caller, call, counters, waited);
 }
 
 INLINE struct tls_call *tls_ending(struct thread *thread)
@@ -213,7 +213,7 @@ INLINE void tls_leave(const struct thread *thread, struct tls_call *call, s32 by
 	} else if (call->kind != TLS_OTHER && bytes > 0 && kind_wanted(call->kind)) {
 		if (call->kind == KIND_TLS_SEND && !call->carried) /* it is in the program's own memory */
 			tls_set(&tls_sent_unseen);
-		tls_record(thread, call, bytes);
+		tls_record(thread, call, bytes, false);
 	}
 	call->kind = TLS_NO_CALL;
 }

@@ -25,6 +25,8 @@ struct tls_call {
 	u32 carried; /* bytes that TCP has moved inside, or that memory took or gave */
 	u64 reading; /* a read from memory has not returned yet: to this address, from this BIO */
 	u64 reading_from;
+	u32 segments; /* of a buffer in pieces, an iovec */
+	u32 offset;   /* into them */
 };
 
 /* By thread. Uprobes can be preempted, and a call into TCP comes inside: neither a per-CPU buffer nor calls would do. */

@@ -75,7 +75,7 @@ INLINE void rustls_wait(const struct tls_session_key *key, struct tls_cipher *ci
 	barrier_var(length);
 	if (length > PAYLOAD_MAX)
 		length = PAYLOAD_MAX;
-	slot->call.buffer = bpf_probe_read_user(slot->payload, length, (void *)call->buffer) ? 0 : 1;
+	slot->call.buffer = read_plaintext(slot->payload, length, call->buffer, call->segments) ? 0 : 1;
 	waiting_leave(slot);
 }
 

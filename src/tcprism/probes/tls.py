@@ -34,6 +34,8 @@ _GO_HANDSHAKE = ("crypto/tls.(*Conn).handshakeContext",)
 
 _RUSTLS_ENCRYPT = ("MessageEncrypter>::encrypt",)
 _RUSTLS_DECRYPT = ("MessageDecrypter>::decrypt",)
+_RUSTLS_ENCRYPT_OUTBOUND = ("MessageEncrypter>::encrypt(OutboundPlainMessage)",)
+_RUSTLS_DECRYPT_INBOUND = ("MessageDecrypter>::decrypt(InboundOpaqueMessage)",)
 
 # Returns first: a call whose entry is seen is then seen to return.
 _PROGRAMS = (
@@ -77,6 +79,10 @@ _PROGRAMS = (
     Program("tls_rustls_decrypted", _KINDS, "uretprobe", symbols=_RUSTLS_DECRYPT),
     Program("tls_rustls_encrypt", _KINDS, "uprobe", symbols=_RUSTLS_ENCRYPT),
     Program("tls_rustls_decrypt", _KINDS, "uprobe", symbols=_RUSTLS_DECRYPT),
+    Program("tls_rustls_encrypted_outbound", _KINDS, "uretprobe", symbols=_RUSTLS_ENCRYPT_OUTBOUND),
+    Program("tls_rustls_decrypted_inbound", _KINDS, "uretprobe", symbols=_RUSTLS_DECRYPT_INBOUND),
+    Program("tls_rustls_encrypt_outbound", _KINDS, "uprobe", symbols=_RUSTLS_ENCRYPT_OUTBOUND),
+    Program("tls_rustls_decrypt_inbound", _KINDS, "uprobe", symbols=_RUSTLS_DECRYPT_INBOUND),
 )
 
 _CANNOT_TELL = (

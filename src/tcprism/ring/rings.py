@@ -112,8 +112,8 @@ def entries(layouts: dict[str, Layout]) -> dict[str, int]:
     used = {name: layout for name, layout in layouts.items() if layout.slots}
     records = {name: layout.records for name, layout in used.items()}
     lanes = {f"{name}_lanes": layout.lanes for name, layout in used.items()}
-    gatherings = {"gatherings": layouts["message_0"].lanes} if "message_0" in used else {}
-    return records | lanes | gatherings
+    gather = [used[name].lanes for name in ("message_0", "tls_0") if name in used]
+    return records | lanes | ({"gatherings": gather[0]} if gather else {})
 
 
 def lay_out(layouts: dict[str, Layout], descriptor: Callable[[str], int]) -> None:

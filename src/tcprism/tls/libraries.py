@@ -33,7 +33,7 @@ from tcprism.tls.rustls import rustls_program
 How = Literal["dynamic", "bundled", "static"]
 CANNOT_READ = "cannot read"
 MOST_REMEMBERED = 1 << 16  # files
-_METHOD = re.compile(r"\w+>::\w+\Z")
+_METHOD = re.compile(r"\w+>::\w+(?:\(\w+\))?\Z")
 _FOLDERS = (b"/lib", b"/usr/lib", b"/usr/local/lib")
 _PACKAGES = (b"/site-packages/", b"/dist-packages/")
 

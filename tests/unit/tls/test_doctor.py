@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -73,19 +74,37 @@ def test_static_openssl(static_program: Path, tmp_path: Path) -> None:
     assert (process["name"], status) == ("stripped", 1)
 
 
-def test_rustls() -> None:
-    """Polars reads files from clouds, by way of rustls."""
-    package = importlib.util.find_spec("_polars_runtime_32")
-    if not package or not package.submodule_search_locations:
-        pytest.skip("polars is missing")
-    (folder,) = package.submodule_search_locations
-    (library,) = Path(folder).glob("*.so")
-    with mapping(library) as pid:
+@pytest.mark.parametrize("package", ["_polars_runtime_32", "obstore"])
+def test_rustls(package: str) -> None:
+    """Both read files from clouds, by way of rustls."""
+    spec = importlib.util.find_spec(package)
+    if not spec or not spec.submodule_search_locations:
+        pytest.skip(f"{package} is missing")
+    (folder,) = spec.submodule_search_locations
+    (path,) = Path(folder).glob("*.so")
+    with mapping(path) as pid:
         process, status = report(pid)
+    (library,) = process["libraries"]
+    assert (library["path"], library["flavor"], status) == (str(path), "rustls", 0)
+    assert re.fullmatch(r"rustls 0\.23\.[0-9]+", library["version"])
+    methods = Counter(name.rpartition("::")[2] for name in library["functions"])
+    assert methods == {"decrypt(InboundOpaqueMessage)": 4, "encrypt(OutboundPlainMessage)": 4}
+
+
+def test_two_versions_of_rustls(tmp_path: Path) -> None:
+    """Of which one a function is, its name does not tell."""
+    spec = importlib.util.find_spec("obstore")
+    if not spec or not spec.submodule_search_locations:
+        pytest.skip("obstore is missing")
+    (library,) = Path(spec.submodule_search_locations[0]).glob("*.so")
+    both = tmp_path / "both.so"
+    both.write_bytes(library.read_bytes().replace(b"/rustls-0.23.", b"/rustls-0.21.", 1))
+    with mapping(both) as pid:
+        process, _ = report(pid)
     (missing,) = process["not_covered"]
-    assert missing["path"] == str(library)
-    assert re.fullmatch(r"rustls [0-9.]+, (no symbols|unsupported build)", missing["reason"])
-    assert status == 1
+    assert re.fullmatch(
+        r"rustls 0\.21\.[0-9]+ and 0\.23\.[0-9]+, unsupported build", missing["reason"]
+    )
 
 
 def test_java() -> None:
