@@ -143,7 +143,7 @@ COLUMNS = [
     wire_column("cgroup_id", ALL, "integer", missing=_no_owner),
     _owner_column("cgroup", "the owner's cgroup v2, as a path below its root"),
     _owner_column("container_id", "the owner's container, as its engine calls it"),
-    _owner_column("container", "the container's name, where the engine's local socket tells it"),
+    _owner_column("container", "the container's name, where its engine tells it"),
     _owner_column("pod_uid", "the owner's Kubernetes pod"),
     _owner_column("unit", "the owner's systemd unit"),
     wire_column("owner_source", ALL, "string", named("owner_source", names.owner_source_name)),

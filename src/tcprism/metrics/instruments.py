@@ -20,12 +20,13 @@ IDENTITY = (
 OWNER = (*IDENTITY, PORT, "tcprism.peer")
 ATTRIBUTES = {
     PROCESS: "the process' name (/proc/PID/comm)",
-    "container.name": "its container: the engine's name for it, else the first digits of its id",
+    "container.name": "its container: the engine's or the kubelet's name for it, else the first"
+    " digits of its id",
     "k8s.pod.uid": "its Kubernetes pod",
-    "k8s.namespace.name": "the Kubernetes namespace of the pod, if the container engine (Docker)"
-    " tells",
+    "k8s.namespace.name": "the Kubernetes namespace of the pod, if the container engine tells"
+    " (Docker, containerd, CRI-O)",
     "k8s.workload": "what the pod belongs to, as kubectl names it: `deployment/cart`; only if the"
-    " labels that the container engine (Docker) tells prove it",
+    " labels that the container engine tells (Docker, CRI-O) prove it",
     "systemd.unit": "its systemd unit",
     PORT: "the port that the server listens on; that of a server elsewhere only if it is not one"
     " of those that the kernel gives to clients (ip_local_port_range)",

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tcprism.events.escape import escape
 
-_NAME, _NAMESPACE, _UID = (f"io.kubernetes.pod.{each}" for each in ("name", "namespace", "uid"))
+NAME, NAMESPACE, UID = (f"io.kubernetes.pod.{each}" for each in ("name", "namespace", "uid"))
 _HASH = "pod-template-hash"  # of a Deployment's ReplicaSet
 _ORDINAL = "statefulset.kubernetes.io/pod-name"
 _DAEMON = ("controller-revision-hash", "pod-template-generation")
@@ -54,10 +54,10 @@ def pods(containers: Iterable[Mapping[str, Any]]) -> dict[str, Pod]:
     labels: dict[str, dict[str, str]] = {}
     for each in containers:
         its = {str(name): str(text) for name, text in (each.get("Labels") or {}).items()}
-        if uid := its.get(_UID):
+        if uid := its.get(UID):
             labels.setdefault(uid, {}).update(its)
     return {
-        uid: Pod(_shown(its.get(_NAMESPACE)), _shown(workload(its.get(_NAME, ""), its)))
+        uid: Pod(_shown(its.get(NAMESPACE)), _shown(workload(its.get(NAME, ""), its)))
         for uid, its in labels.items()
     }
 
