@@ -115,19 +115,19 @@ INLINE bool rustls_chunks(const u64 *words, struct tls_call *call, int *type)
 }
 
 /*
- * Whether what is there was decrypted there: in TLS 1.3, its type is behind it (RFC 8446, 5.2), before, only the tag. An
- * error may leave the Result of an earlier record behind it.
+ * Whether what is there was decrypted there: in TLS 1.3, its type is behind it (RFC 8446, 5.2); before, a record has
+ * beside it but the tag and perhaps a nonce, over which ring moves it. An error may leave the Result of an earlier record.
  */
 INLINE bool rustls_in_place(const struct tls_call *call, const struct rustls_bytes *plain)
 {
-	u64 before = plain->at - call->buffer;
+	u64 before = plain->at - call->buffer, added = (u64)call->requested - plain->length;
 	u8 type = 0;
 
-	if (before != 0 && before != NONCE)
-		return false;
-	if (before + plain->length + TAG == call->requested)
+	if (before)
+		return before == NONCE && added == NONCE + TAG;
+	if (added == TAG || added == NONCE + TAG)
 		return true;
-	return !before && plain->length + TAG < call->requested &&
+	return plain->length + TAG < call->requested &&
 	       !bpf_probe_read_user(&type, sizeof(type), (void *)(plain->at + plain->length)) && type == RECORD_DATA;
 }
 
