@@ -35,7 +35,8 @@ INLINE bool cgroup_chosen(const struct cgroup *cgroup)
 	return false;
 }
 
-#define FILTERS_BY_TASK() (config.by_pid || config.by_comm || config.cgroups)
+#define FILTERS_BY_THREAD() (config.by_comm || config.cgroups) /* of a process, some may pass */
+#define FILTERS_BY_TASK() (config.by_pid || FILTERS_BY_THREAD())
 
 /* The byte that says whether a process is chosen. */
 INLINE u8 *pid_chosen(u32 pid)

@@ -15,6 +15,20 @@ INLINE bool is_inside(const struct pt_regs *ctx, const struct tls_call *call)
 	return call->kind != TLS_NO_CALL && ctx->sp < call->sp;
 }
 
+/*
+ * The kind of a call whose thread does not pass the filters. In memory, nothing but the calls tells where in the stream
+ * of TCP a session is: if others of its threads pass, it has to be followed through this one.
+ */
+INLINE u32 tls_left_out_kind(u64 address, u32 pid, u32 kind)
+{
+	struct tls_session_key key = { .session = address, .pid = pid };
+	const struct tls_session *session = FILTERS_BY_THREAD() ? bpf_map_lookup_elem(&tls_sessions, &key) : NULL;
+
+	if (!session || session->source == SOCKET_CALL)
+		return TLS_NO_CALL;
+	return kind == KIND_TLS_SEND ? TLS_SEND_LEFT_OUT : kind == KIND_TLS_RECV ? TLS_RECV_LEFT_OUT : kind;
+}
+
 INLINE void tls_enter(const struct pt_regs *ctx, u32 kind, u64 buffer, u64 length, u64 moved_at)
 {
 	struct thread thread;
@@ -22,6 +36,8 @@ INLINE void tls_enter(const struct pt_regs *ctx, u32 kind, u64 buffer, u64 lengt
 
 	read_thread(&thread);
 	if (!task_passes(thread.pid))
+		kind = tls_left_out_kind(ctx->di, thread.pid, kind);
+	if (kind == TLS_NO_CALL)
 		return;
 	call = tls_call_create(&thread);
 	if (!call)
@@ -205,11 +221,28 @@ INLINE void tls_handshaken(const struct thread *thread, const struct tls_call *c
 		stream_handshaken(&session->streams[i], session->streams[0].is_client);
 }
 
+/* The records of a call whose plaintext is not shown. */
+INLINE void tls_missed(const struct thread *thread, const struct tls_call *call)
+{
+	struct tls_session_key key = { .session = call->session, .pid = thread->pid };
+	struct tls_session *session = bpf_map_lookup_elem(&tls_sessions, &key);
+	u32 direction = call->kind == TLS_RECV_LEFT_OUT, seq;
+	struct tls_stream *stream;
+
+	if (!session)
+		return;
+	stream = &session->streams[direction];
+	stream->missed += stream_take(stream, !direction, &seq);
+}
+
 INLINE void tls_leave(const struct thread *thread, struct tls_call *call, s32 bytes)
 {
 	if (call->kind == TLS_HANDSHAKE) {
 		if (bytes >= 0)
 			tls_handshaken(thread, call);
+	} else if (call->kind == TLS_SEND_LEFT_OUT || call->kind == TLS_RECV_LEFT_OUT) {
+		if (bytes > 0)
+			tls_missed(thread, call);
 	} else if (call->kind != TLS_OTHER && bytes > 0 && kind_wanted(call->kind)) {
 		if (call->kind == KIND_TLS_SEND && !call->carried) /* it is in the program's own memory */
 			tls_set(&tls_sent_unseen);

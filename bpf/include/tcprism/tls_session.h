@@ -11,6 +11,8 @@ enum tls_kind {
 	TLS_NO_CALL = 0,
 	TLS_HANDSHAKE = KIND_COUNT, /* else the event's kind */
 	TLS_OTHER,                  /* what else moves records, but no plaintext */
+	TLS_SEND_LEFT_OUT, /* of a thread that no filter lets through, in a session that is followed */
+	TLS_RECV_LEFT_OUT,
 };
 
 struct tls_call {
