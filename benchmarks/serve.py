@@ -85,7 +85,7 @@ def _turn(netns: Netns, load: tuple[str, ...]) -> Turn:
 
 
 def _watched(netns: Netns, load: tuple[str, ...], options: tuple[str, ...]) -> Turn:
-    with serving("--netns", netns.path, *options) as server:
+    with serving("--netns", netns.path, *options, usual_budget=True) as server:
         _settle(netns, load, server)
         turn = _turn(netns, load)
         used = server.sum("tcprism_budget_usage")

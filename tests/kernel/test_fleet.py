@@ -102,7 +102,7 @@ def run(engine: ClickHouse, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("fleet")
     upload = folder / "upload"
     upload.write_bytes(bytes(4000))
-    options = ("--requests", "--max-overhead", "100%", "--clickhouse", engine.url)
+    options = ("--requests", "--clickhouse", engine.url)
     with routed() as route, nginx(route.server, folder, address=SERVER):
         hosts = {"alpha": route.client, "beta": route.server}
         with (

@@ -93,7 +93,7 @@ def stalled(tmp_path_factory: pytest.TempPathFactory) -> Stalled:
         netns = enter(namespace())
         enter(nginx(netns, folder))
         options = [
-            *("--requests", "--max-overhead", "100%", "--netns", netns.path),
+            *("--requests", "--netns", netns.path),
             *("--otlp", f"http://127.0.0.1:{enter(hanging())}"),
             *("--clickhouse", f"http://127.0.0.1:{enter(hanging())}"),
             *("--record", str(enter(full_disk(folder / "disk"))), "--keep", "64M"),
@@ -199,7 +199,7 @@ def _watched(server: Server) -> Iterator[list[int]]:
 def test_memory_stays_below_its_bound(netns: Netns, tmp_path: Path) -> None:
     """Requests that never end are kept, as many as there is room for; the rest is counted."""
     place = tmp_path / "recordings"
-    options = ("--requests", "--ring-size", "16M", "--netns", netns.path, "--max-overhead", "100%")
+    options = ("--requests", "--ring-size", "16M", "--netns", netns.path)
     with pytest.raises(AssertionError, match="the rings take") as raised:
         Server(*options, "--max-memory", "10M")
     rings, _, least = (int(text) << 20 for text in re.findall(r"(\d+) ?M", str(raised.value)))

@@ -26,10 +26,15 @@ def samples(text: str) -> list[Sample]:
 
 
 class Server:
-    """One run of `tcprism serve`, with its hooks on; on a host of another name if one is given."""
+    """One run of `tcprism serve`, with its hooks on; on a host of another name if one is given.
 
-    def __init__(self, *arguments: str, host: str = "") -> None:
-        command = [TCPRISM, "serve", "--prometheus", "127.0.0.1:0", "-v", *arguments]
+    It records everything however busy the machine is, unless `arguments` or `usual_budget` want
+    something else.
+    """
+
+    def __init__(self, *arguments: str, host: str = "", usual_budget: bool = False) -> None:
+        budget = () if usual_budget else ("--max-overhead", "100%")
+        command = [TCPRISM, "serve", "--prometheus", "127.0.0.1:0", "-v", *budget, *arguments]
         if host:
             renamed = 'hostname "$0" && exec "$@"'
             command = ["unshare", "--uts", "sh", "-c", renamed, host, *command]
@@ -95,9 +100,9 @@ def await_equal(ask: Callable[[], float], expected: float) -> None:
 
 
 @contextmanager
-def serving(*arguments: str, host: str = "") -> Iterator[Server]:
+def serving(*arguments: str, host: str = "", usual_budget: bool = False) -> Iterator[Server]:
     """Serve while the body runs."""
-    server = Server(*arguments, host=host)
+    server = Server(*arguments, host=host, usual_budget=usual_budget)
     try:
         yield server
     finally:
