@@ -47,6 +47,25 @@ class StatefulStage(Protocol):
         return Account()
 
 
+class Watching(StatefulStage):
+    """A stage that passes all events, and adds its own when it has looked at something.
+
+    A subclass implements `_look`.
+    """
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Look if it is time; a flood must not put that off."""
+        return joined(batch, self._look())
+
+    def tick(self, now_ns: int) -> Batch:
+        """Look if it is time."""
+        return self._look()
+
+    def _look(self) -> Batch:
+        """Return what is to be told, if it is time to look."""
+        return Batch(())
+
+
 def through(stages: Iterable[Stage], batch: Batch) -> Batch:
     """Return what becomes of a batch in some stages, one after the other."""
     return reduce(lambda done, stage: stage(done), stages, batch)

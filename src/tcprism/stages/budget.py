@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tcprism.events import Batch
-from tcprism.events.batch import joined
 from tcprism.events.effort import effort_part
 from tcprism.events.ledger import Account
-from tcprism.stages import StatefulStage
+from tcprism.stages import Watching
 
 _EVERY = 1.0  # seconds between two measurements
 _ROOM = 0.5  # of the budget: below that there is room for more
@@ -33,7 +32,7 @@ class Step(Protocol):
         """The kinds whose hooks are off."""
 
 
-class Budget(StatefulStage):
+class Budget(Watching):
     """A stage that passes all events, and adds one whenever it changes how much is recorded.
 
     `limit` is the largest share of all CPUs. `cost` returns the CPU seconds so far. `steps` are in
@@ -59,14 +58,6 @@ class Budget(StatefulStage):
         self._changes = 0
         self.step = 0
         self.used = 0.0  # share of the budget in the latest second
-
-    def __call__(self, batch: Batch) -> Batch:
-        """Measure if it is time; a flood must not put that off."""
-        return joined(batch, self._look())
-
-    def tick(self, now_ns: int) -> Batch:
-        """Measure if it is time."""
-        return self._look()
 
     def _look(self) -> Batch:
         now = time.monotonic()

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from tcprism.events import Batch, Part
-from tcprism.events.batch import joined
 from tcprism.events.effort import memory_part
 from tcprism.events.ledger import Account
-from tcprism.stages import StatefulStage
+from tcprism.stages import Watching
 
 _EVERY = 0.25  # seconds between two looks
 # Shares of the bound: beyond one what is free is given back, if that has grown by another; beyond
@@ -26,7 +25,7 @@ class Keeper(NamedTuple):
     let_go: Callable[[], int]
 
 
-class MemoryBound(StatefulStage):
+class MemoryBound(Watching):
     """A stage that passes all events, and adds one whenever something was let go of.
 
     `used` returns the bytes in use, of which there are to be at most `limit`; `give_back` gives the
@@ -51,14 +50,6 @@ class MemoryBound(StatefulStage):
         self._beyond_since: float | None = None
         self._releases = 0
         self._most = 0  # keepers that let go of something at one look
-
-    def __call__(self, batch: Batch) -> Batch:
-        """Look if it is time; a flood must not put that off."""
-        return joined(batch, self._look())
-
-    def tick(self, now_ns: int) -> Batch:
-        """Look if it is time."""
-        return self._look()
 
     def _look(self) -> Batch:
         now = time.monotonic()
