@@ -59,7 +59,7 @@ def played(client: bool, server: bool) -> Connection:
     request, response = made.timelines
     if client:
         request.written.add(100, 2 * MS, 1 * MS)
-        request.left.add(100, 2000, 30_000)  # left at 4
+        request.leave(0, 100, 2000, 30_000)  # left at 4
         response.read.add(5050, 41 * MS, 3000)  # arrived at 38
         response.read.add(5100, 50 * MS, MICROSECONDS_UNKNOWN)
     if server:
@@ -171,7 +171,7 @@ def test_what_a_pending_request_waits_for(
     request = made.timelines[0]
     request.written.add(100, 2 * MS, 1 * MS)
     if left:
-        request.left.add(100, 0, 10)
+        request.leave(0, 100, 0, 10)
     if taken:
         request.read.add(100, 9 * MS, 0)
     part = row_of(made, Exchange("http", "GET", "/", 0, 100))
@@ -196,7 +196,7 @@ def test_a_wait_for_a_retransmission_ends_when_the_server_has_read() -> None:
     for moment, wait in ((10, 9), (20, 0)):
         record["ts_ns"] = moment * MS
         request = made.timelines[0]
-        request.repeats.clear()
+        request.repeats = ()
         request.repeat(0, 100, record)
         part = row_of(made, GET)
         assert part.rows["retransmission_wait_ns"][0] // MS == wait

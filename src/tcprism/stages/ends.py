@@ -18,7 +18,7 @@ Placed = tuple[Exchange, Timeline, Timeline]
 
 # What they take of memory, about.
 CONNECTION_BYTES = 5_000
-MOMENT_BYTES = 160
+MOMENT_BYTES = 32
 _EXCHANGE_BYTES = 600
 
 _NEAR = 1 << 26  # bytes: more than the buffers of both ends hold
@@ -44,19 +44,20 @@ class View:
         conversation = connection.conversation
         if conversation.client in (side, -1) and not connection.unseen:
             begin = conversation.offset(side, seq)
-            connection.timelines[side].left.add(begin + size, unsent_us, unacked_us, begin)
+            connection.timelines[side].leave(begin, size, unsent_us, unacked_us)
 
     def arrived(self, seq: int, size: int, ts_ns: int) -> None:
         """Take when bytes arrived that this end will read."""
         connection, side = self.connection, 1 - self.side
         if not connection.unseen:
             begin = connection.conversation.offset(side, seq)
-            connection.timelines[side].arrived.add(begin + size, ts_ns, begin)
+            connection.timelines[side].arrive(begin, size, ts_ns)
 
     def _flow(self, side: int, which: int) -> Flow:
         connection, conversation = self.connection, self.connection.conversation
         timeline, direction = connection.timelines[side], conversation.directions[side]
-        return connection, conversation, side, direction, timeline, timeline.marks[which]
+        marks = timeline.read if which else timeline.written
+        return connection, conversation, side, direction, timeline, marks
 
 
 class Connection:

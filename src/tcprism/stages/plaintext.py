@@ -172,7 +172,8 @@ class Plaintext(Connection):
         self.in_memory = True
         (begin, end), (began_ns, ts_ns) = moved, moments
         second = MICROSECONDS_UNKNOWN if what else began_ns
-        self._calls[side].marks[what].add(end, ts_ns, second, begin)
+        calls = self._calls[side]
+        (calls.read if what else calls.written).add(end, ts_ns, second, begin)
 
     def placed(self, exchange: Exchange) -> Placed:
         """Return an exchange with offsets of the timelines that its moments are in."""

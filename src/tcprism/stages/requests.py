@@ -43,8 +43,8 @@ from tcprism.stages.sampling import ALL, is_sampled
 CONNECTIONS_MAX = 65_536
 FINISHED_MAX = 4_096  # responses of a connection that its client was not seen to read
 LET_GO_MAX = 4_096  # connections at once: events come meanwhile
-ROOM = 512 << 20  # bytes that all connections may take, about
-_MESSAGE_BYTES = 2 * MOMENT_BYTES  # that it adds besides its own: one may be of what is missing
+ROOM = 448 << 20  # bytes that all connections may take, about
+_MESSAGE_BYTES = 2 * MOMENT_BYTES  # that it adds besides its own: one may be of bytes not seen
 _SEQ, _HALF, _MASK = 1 << 32, 1 << 31, (1 << 32) - 1
 
 

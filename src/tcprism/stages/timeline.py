@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,13 +23,16 @@ UNMARKED: Mark = (-1, -1)
 
 
 class Marks:
-    """Moments, each with the offset behind the bytes that it is about; in order of offsets."""
+    """Moments, each with the offset behind the bytes that it is about; in order of offsets.
 
-    __slots__ = ("_reached", "ends", "marks")
+    There are many of them. In arrays, one takes 24 bytes, where Python's objects would take 170.
+    """
+
+    __slots__ = ("_reached", "ends", "moments")
 
     def __init__(self) -> None:
-        self.ends: list[int] = []
-        self.marks: list[Mark] = []
+        self.ends = array("q")
+        self.moments = array("q")  # two of each end
         self._reached = -1
 
     def add(self, end: int, first: int, second: int, begin: int = 0) -> int:
@@ -35,27 +40,29 @@ class Marks:
 
         Of bytes before `begin` that have none so far, nothing was seen: they remain unmarked.
         """
-        ends = self.ends
+        ends, moments = self.ends, self.moments
         if begin > self._reached:
             ends.append(begin)
-            self.marks.append(UNMARKED)
+            moments.extend(UNMARKED)
         if not ends or end >= ends[-1]:
             self._reached = end
             ends.append(end)
-            self.marks.append((first, second))
+            moments.append(first)
+            moments.append(second)
         else:  # another thread's, which returned later
             place = bisect_left(ends, end)
             ends.insert(place, end)
-            self.marks.insert(place, (first, second))
+            moments[2 * place : 2 * place] = array("q", (first, second))
         if len(ends) > MARKS_MAX:
-            middle = slice(MARKS_MAX // 4, MARKS_MAX // 2)
-            del ends[middle], self.marks[middle]
+            del ends[MARKS_MAX // 4 : MARKS_MAX // 2], moments[MARKS_MAX // 2 : MARKS_MAX]
         return len(ends)
 
     def of(self, offset: int) -> Mark:
         """Return the mark of the byte at an offset; UNMARKED: there is none."""
         place = bisect_right(self.ends, offset)
-        return self.marks[place] if place < len(self.ends) else UNMARKED
+        if place == len(self.ends):
+            return UNMARKED
+        return self.moments[2 * place], self.moments[2 * place + 1]
 
     def span(self, first: int, last: int) -> tuple[Mark, Mark]:
         """Return the marks of two bytes, which mostly have the same one."""
@@ -63,7 +70,7 @@ class Marks:
         place = bisect_right(ends, first)
         if place == len(ends):
             return UNMARKED, UNMARKED
-        mark = self.marks[place]
+        mark = self.moments[2 * place], self.moments[2 * place + 1]
         return mark, mark if last < ends[place] else self.of(last)
 
     def around(self, offset: int) -> tuple[int, int]:
@@ -75,7 +82,7 @@ class Marks:
     def forget(self, offset: int) -> None:
         """Forget what is before an offset."""
         place = bisect_right(self.ends, offset)
-        del self.ends[:place], self.marks[:place]
+        del self.ends[:place], self.moments[: 2 * place]
 
 
 class Arrivals(Marks):
@@ -89,14 +96,19 @@ class Arrivals(Marks):
     def at(self, offset: int) -> int:
         """Return when the byte at an offset first arrived; -1: that was not seen."""
         place = bisect_right(self.ends, offset)
-        covering = self.marks[place : place + _OVERLAPPING]
-        return min((ts_ns for ts_ns, begin in covering if begin <= offset), default=-1)
+        covering = self.moments[2 * place : 2 * (place + _OVERLAPPING)]
+        came = zip(covering[::2], covering[1::2], strict=True)
+        return min((ts_ns for ts_ns, begin in came if begin <= offset), default=-1)
 
     def around(self, offset: int) -> tuple[int, int]:
         """Return between which offsets all bytes arrived with the one at an offset."""
         low, high = super().around(offset)
         place = bisect_right(self.ends, offset)
-        return max(low, self.marks[place][1]) if place < len(self.ends) else low, high
+        return max(low, self.moments[2 * place + 1]) if place < len(self.ends) else low, high
+
+
+# Of most directions nobody sees these.
+_NONE_LEFT, _NONE_ARRIVED = Marks(), Arrivals()
 
 
 class Repeat(NamedTuple):
@@ -116,15 +128,14 @@ class Timeline:
     unacknowledged); moments are of CLOCK_MONOTONIC in nanoseconds, durations microseconds.
     """
 
-    __slots__ = ("arrived", "left", "many", "marks", "read", "repeats", "written")
+    __slots__ = ("arrived", "left", "many", "read", "repeats", "written")
 
     def __init__(self) -> None:
         self.written = Marks()
         self.read = Marks()
-        self.marks = (self.written, self.read)
-        self.left = Marks()
-        self.arrived = Arrivals()
-        self.repeats: list[Repeat] = []
+        self.left = _NONE_LEFT
+        self.arrived = _NONE_ARRIVED
+        self.repeats: Sequence[Repeat] = ()
         self.many = _FEW  # marks that need not be forgotten
 
     @property
@@ -133,12 +144,23 @@ class Timeline:
         marks = (self.written, self.read, self.left, self.arrived)
         return len(self.repeats) + sum(len(each.ends) for each in marks)
 
+    def leave(self, begin: int, size: int, unsent_us: int, unacked_us: int) -> None:
+        """Remember when bytes left."""
+        if self.left is _NONE_LEFT:
+            self.left = Marks()
+        self.left.add(begin + size, unsent_us, unacked_us, begin)
+
+    def arrive(self, begin: int, size: int, ts_ns: int) -> None:
+        """Remember when bytes arrived."""
+        if self.arrived is _NONE_ARRIVED:
+            self.arrived = Arrivals()
+        self.arrived.add(begin + size, ts_ns, begin)
+
     def repeat(self, begin: int, end: int, record: np.void) -> None:
         """Remember a retransmission."""
-        if len(self.repeats) == REPEATS_MAX:
-            del self.repeats[0]
         cause = cause_name(int(record["cause"]))
-        self.repeats.append(Repeat(begin, end, int(record["ts_ns"]), cause, _bound(record, cause)))
+        latest = Repeat(begin, end, int(record["ts_ns"]), cause, _bound(record, cause))
+        self.repeats = (*self.repeats[1 - REPEATS_MAX :], latest)
 
     def around(self, offset: int) -> tuple[int, int]:
         """Return between which offsets all bytes have the marks of the one at an offset."""
@@ -151,7 +173,8 @@ class Timeline:
         """Forget what is before an offset, and set when it is worth doing again."""
         for marks in (self.written, self.read, self.left, self.arrived):
             marks.forget(offset)
-        self.repeats = [repeat for repeat in self.repeats if repeat.end > offset]
+        if self.repeats:
+            self.repeats = tuple(repeat for repeat in self.repeats if repeat.end > offset)
         # What is needed shall not be looked at each time.
         self.many = max(_FEW, 2 * len(self.written.ends), 2 * len(self.read.ends))
 
