@@ -1,5 +1,6 @@
 """The stage of requests: two ends made one, threads, losses, ends of connections, its account."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -282,6 +283,31 @@ def test_all_connections_together_have_a_bound() -> None:
     talk.exchange(10, "client")
     (part,) = stage(talk.batch).parts
     assert column(part, "request_state") == ["complete"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 30])
+def test_what_connections_are_said_to_take_is_what_they_take(count: int) -> None:
+    """Each with so many exchanges, and half a request."""
+    stage = Requests(alone=True)
+    batches = []
+    for port in range(10_000, 10_300):
+        client = {**AT_CLIENT, "local_port": port}
+        talk = Talk(client)
+        for number in range(count):
+            talk.exchange(number, "client")
+        talk.add(client, EventKind.SEND, FIRST + count * len(GET), GET[:-2])
+        batches.append(talk.batch)
+    for batch in batches[:100]:
+        stage(batch)
+    tracemalloc.start()
+    try:
+        for batch in batches[100:]:
+            stage(batch)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    said = sum(one.size for one in list(stage._connections.values())[100:])
+    assert 0.6 * said < taken < 1.1 * said
 
 
 @pytest.mark.parametrize("lost", [False, True])
