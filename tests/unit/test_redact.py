@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tcprism.errors import UsageError
@@ -44,6 +45,15 @@ def test_secrets(payload: bytes, secret: bytes) -> None:
     if payload.endswith(b"."):
         payload = payload[:-1]
     assert shown(payload) == [payload.replace(secret, b"*" * len(secret))]
+
+
+def test_what_was_overwritten_is_not_held_any_more() -> None:
+    """Records and payload are views of one block: with one of them the other would stay."""
+    batch = Batch([messages({"payload": b"password=hunter2"}, payload_class=256)])
+    (before,), (after,) = batch.parts, Redact()(batch).parts
+    assert b"hunter2" not in after.payloads()[0]
+    assert not np.shares_memory(before.rows, after.rows)
+    assert after.rows.tobytes() == before.rows.tobytes()
 
 
 @pytest.mark.parametrize(

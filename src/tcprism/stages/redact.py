@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tcprism import interrupts
 from tcprism.errors import UsageError
@@ -79,9 +78,7 @@ class Redact:
         told = [part for part in wanted if part.payload is not None or part.family == "segment"]
         found = self._find(told) if told else {}
         parts = [
-            replace(part, payload=_overwritten(part.payload, found[id(part)]))
-            if id(part) in found
-            else part
+            _overwritten(part, found[id(part)]) if id(part) in found else part
             for part in batch.parts
         ]
         return Batch(parts, batch.clock_offset_ns)
@@ -207,9 +204,10 @@ def _in_pieces(
         at += size
 
 
-def _overwritten(payload: NDArray[np.uint8] | None, found: Iterable[_Span]) -> NDArray[np.uint8]:
-    assert payload is not None
-    copy = payload.copy()
+def _overwritten(part: Part, found: Iterable[_Span]) -> Part:
+    """Return a copy of a part, also of the records: as views they would hold the old payload."""
+    copy = part.take(np.arange(len(part)))
+    assert copy.payload is not None
     for row, begin, end, fill in found:
-        copy[row, begin:end] = fill
+        copy.payload[row, begin:end] = fill
     return copy
