@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.support.tracer import PATIENCE, TCPRISM
 
@@ -26,18 +27,28 @@ def samples(text: str) -> list[Sample]:
 
 
 class Server:
-    """One run of `tcprism serve`, with its hooks on; on a host of another name if one is given.
+    """One run of `tcprism serve`, with its hooks on.
 
-    It records everything however busy the machine is, unless `arguments` or `usual_budget` want
-    something else.
+    On a host of another name if one is given, and with another folder as /run. It records
+    everything however busy the machine is, unless `arguments` or `usual_budget` want something
+    else.
     """
 
-    def __init__(self, *arguments: str, host: str = "", usual_budget: bool = False) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        host: str = "",
+        runs: Path | None = None,
+        usual_budget: bool = False,
+    ) -> None:
         budget = () if usual_budget else ("--max-overhead", "100%")
         command = [TCPRISM, "serve", "--prometheus", "127.0.0.1:0", "-v", *budget, *arguments]
         if host:
             renamed = 'hostname "$0" && exec "$@"'
             command = ["unshare", "--uts", "sh", "-c", renamed, host, *command]
+        if runs:
+            mounted = 'mount --bind "$0" /run && exec "$@"'
+            command = ["unshare", "--mount", "sh", "-c", mounted, str(runs), *command]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -100,9 +111,11 @@ def await_equal(ask: Callable[[], float], expected: float) -> None:
 
 
 @contextmanager
-def serving(*arguments: str, host: str = "", usual_budget: bool = False) -> Iterator[Server]:
+def serving(
+    *arguments: str, host: str = "", runs: Path | None = None, usual_budget: bool = False
+) -> Iterator[Server]:
     """Serve while the body runs."""
-    server = Server(*arguments, host=host, usual_budget=usual_budget)
+    server = Server(*arguments, host=host, runs=runs, usual_budget=usual_budget)
     try:
         yield server
     finally:

@@ -15,6 +15,7 @@ from tcprism.errors import UnknownTarget
 from tcprism.events.context import Owner
 from tcprism.names import bundles
 from tcprism.names.cgroups import Names, Owners, find_cgroups
+from tcprism.names.look_up import Machine
 
 APP, SANDBOX, OTHER = "0123456789abcdef" * 4, "fedcba9876543210" * 4, "a" * 64
 POD = "01234567-89ab-cdef-0123-456789abcdef"
@@ -66,9 +67,9 @@ def write(root: Path, place: bundles.Place, container: str, annotations: Any) ->
 
 
 def owner(root: Path, container: str = APP) -> Owner:
-    names = Names([], below(root))
+    names = Names(Machine([], below(root)))
     names.refresh([container])
-    return Owners(lambda _: f"/kubepods/pod{POD}/{container}", names, names.pod)(5)
+    return Owners(lambda _: f"/kubepods/pod{POD}/{container}", names)(5)
 
 
 def told(root: Path) -> tuple[str | None, str | None, str | None]:
@@ -106,7 +107,6 @@ def test_a_pod_cannot_pass_for_another(tmp_path: Path) -> None:
     sandbox = of_crio(OF_POD, "sandbox")
     write(tmp_path, CRIO, SANDBOX, {**sandbox, "io.kubernetes.cri-o.Labels": json.dumps(claimed)})
     assert told(tmp_path) == ("app", "shop", "deployment/cart")
-    assert bundles.tell(APP, below(tmp_path))[1].keys() == {POD}
     of_another = {**OF_POD, "io.kubernetes.pod.uid": "other"}
     write(tmp_path, CRIO, SANDBOX, of_crio(of_another, "sandbox"))
     assert told(tmp_path) == ("app", "shop", None)
@@ -123,13 +123,13 @@ def test_only_the_bundle_of_the_container_is_read(tmp_path: Path) -> None:
     write(tmp_path, CONTAINERD, APP, OF_CONTAINERD)
     other = write(tmp_path, CONTAINERD, OTHER, OF_CONTAINERD)
     for identity in ("..", f"../k8s.io/{APP}", APP.upper(), APP + "\n", ""):
-        assert bundles.tell(identity, below(tmp_path)) == ({}, {})
+        assert bundles.tell(identity, below(tmp_path)) is None
     other.unlink()
     other.symlink_to(other.parent.parent / APP / "config.json")
-    assert bundles.tell(OTHER, below(tmp_path)) == ({}, {})
+    assert bundles.tell(OTHER, below(tmp_path)) is None
     other.unlink()
     os.mkfifo(other)
-    assert bundles.tell(OTHER, below(tmp_path)) == ({}, {})
+    assert bundles.tell(OTHER, below(tmp_path)) is None
 
 
 def test_containers_are_found_by_the_kubelets_name(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_containers_are_found_by_the_kubelets_name(tmp_path: Path) -> None:
         path.mkdir()
     for each in (APP, OTHER):
         write(tmp_path, CONTAINERD, each, OF_CONTAINERD)
-    names = Names([], below(tmp_path))
+    names = Names(Machine([], below(tmp_path)))
     assert set(find_cgroups("app", [cgroups], names)) == set(paths[:2])
     assert find_cgroups(SANDBOX[:4], [cgroups], names) == (paths[2],)
     with pytest.raises(UnknownTarget, match="--container"):
@@ -163,8 +163,7 @@ bounded = settings(
 
 
 def shown(root: Path) -> list[str]:
-    names, pods = bundles.tell(APP, below(root))
-    return [*names.values(), *(part for pod in pods.values() for part in pod if part is not None)]
+    return [part for part in bundles.tell(APP, below(root)) or () if part is not None]
 
 
 @pytest.mark.parametrize("place", bundles.PLACES, ids=["containerd", "k3s", "crio"])

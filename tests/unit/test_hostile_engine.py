@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +10,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tcprism.names import container_engine
+from tests.support.engine import HEAD, Engine, body
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
 OF_PODS = [f"io.kubernetes.pod.{each}" for each in ("name", "namespace", "uid")]
 LABELS = ["pod-template-hash", "batch.kubernetes.io/job-name"]
 KEYS = st.sampled_from(["Id", "Names", "Labels", *OF_PODS, *LABELS])
@@ -31,31 +26,6 @@ NAMED = st.fixed_dictionaries(
 )
 
 
-class Engine:
-    """An engine that answers what it is told to."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.answer = path, b""
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(path))
-        self._listener.listen()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        with suppress(OSError):
-            while True:
-                asker, _ = self._listener.accept()
-                with asker, suppress(OSError):
-                    asker.recv(1 << 16)
-                    asker.sendall(self.answer)
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
-
-
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     made = Engine(tmp_path_factory.mktemp("engine") / "socket")
@@ -65,14 +35,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 def _shown(engine: Engine) -> list[str]:
     """Return all text that would be shown."""
-    names, pods = container_engine.ask(engine.path)
-    parts = [part for pod in pods.values() for part in pod if part is not None]
-    return [*names.values(), *parts]
-
-
-def _body(found: Any) -> bytes:
-    body = json.dumps(found).encode()
-    return HEAD % len(body) + body
+    told = container_engine.ask(engine.path).values()
+    return [part for each in told for part in each if part is not None]
 
 
 bounded = settings(
@@ -84,12 +48,12 @@ bounded = settings(
 @given(st.lists(NAMED | VALUES, max_size=4) | VALUES)
 @example([{"Id": "a", "Names": ["/\x1b[2J\n"]}])
 def test_any_json_is_names_that_can_be_shown(engine: Engine, found: Any) -> None:
-    engine.answer = _body(found)
+    engine.answer = body(found)
     assert all(text.isprintable() for text in _shown(engine))
 
 
 @bounded
-@given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda body: HEAD % len(body) + body))
+@given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda sent: HEAD % len(sent) + sent))
 @example(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n[")
 @example(HEAD % 10**18 + b"[]")
 @example(HEAD % 200_000 + b"[" * 200_000)
@@ -101,5 +65,5 @@ def test_any_bytes_are_no_error(engine: Engine, answer: bytes) -> None:
 def test_a_true_answer_is_told(engine: Engine) -> None:
     """What is tried above reaches the names."""
     labels = {"io.kubernetes.pod.uid": "u", "io.kubernetes.pod.namespace": "shop"}
-    engine.answer = _body([{"Id": "a", "Names": ["/cart"], "Labels": labels}])
+    engine.answer = body([{"Id": "a", "Names": ["/cart"], "Labels": labels}])
     assert _shown(engine) == ["cart", "shop"]

@@ -1,11 +1,12 @@
 """What a cgroup's path says, and names from a container engine's socket."""
 
 import json
+import queue
 import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 from tcprism.errors import UnknownTarget
 from tcprism.events.context import Owner
 from tcprism.names.cgroups import Names, Owners, describe, find_cgroups
-from tcprism.names.workloads import workload
+from tcprism.names.look_up import Machine
+from tcprism.names.workloads import Told, workload
 
 ID = "0123456789abcdef" * 4
 POD = "01234567-89ab-cdef-0123-456789abcdef"
@@ -87,9 +89,9 @@ def engine(path: Path, body: bytes) -> Iterator[Path]:
 def test_names_come_from_the_engine(tmp_path: Path) -> None:
     body = json.dumps([{"Id": ID, "Names": ["/web"]}, {"Id": "f" * 64}]).encode()
     with engine(tmp_path / "docker.sock", body) as path:
-        names = Names([path, tmp_path / "podman.sock"])
-        assert names.refresh() == {ID: "web"}
-    assert names(ID) == "web"
+        names = Names(Machine([path, tmp_path / "podman.sock"]))
+        assert names.refresh() == {ID: Told("web"), "f" * 64: Told()}
+    assert names(ID) == Told("web")
 
 
 KUBELET = {
@@ -108,9 +110,9 @@ def test_a_pods_workload_comes_from_the_engine(tmp_path: Path) -> None:
         {"Id": "e" * 64, "Names": ["/other"], "Labels": None},
     ]
     with engine(tmp_path / "docker.sock", json.dumps(told).encode()) as path:
-        names = Names([path])
+        names = Names(Machine([path]))
         names.refresh()
-    owners = Owners(lambda _: f"/kubepods/pod{POD}/{ID}", names, names.pod)
+    owners = Owners(lambda _: f"/kubepods/pod{POD}/{ID}", names)
     owner = owners(5)
     assert (owner.container, owner.namespace, owner.workload) == (
         "k8s_app",
@@ -157,7 +159,7 @@ def test_workloads_are_told_if_they_are_proven(
 )
 def test_an_engine_that_makes_no_sense(body: bytes, tmp_path: Path) -> None:
     with engine(tmp_path / "docker.sock", body) as path:
-        assert Names([path]).refresh() == {}
+        assert Names(Machine([path])).refresh() == {}
 
 
 @pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\n\r\n["])
@@ -178,7 +180,7 @@ def test_an_engine_that_drips(begun: bytes, tmp_path: Path) -> None:
         thread = threading.Thread(target=drip)
         thread.start()
         began = time.monotonic()
-        assert Names([path]).refresh() == {}
+        assert Names(Machine([path])).refresh() == {}
         assert time.monotonic() - began < 30
         thread.join(60)  # its client went away
     assert not thread.is_alive()
@@ -188,23 +190,41 @@ def test_a_name_never_waits_for_the_engine(tmp_path: Path) -> None:
     """It is asked for beside the stream, and not again at once."""
     body = json.dumps([{"Id": ID, "Names": ["/web"]}]).encode()
     with engine(tmp_path / "docker.sock", body) as path:
-        names = Names([path])
-        assert names(ID) in (None, "web")
+        names = Names(Machine([path]))
+        assert names(ID) in (None, Told("web"))
     assert names("f" * 64) is None
+
+
+def test_each_container_is_asked_for_at_once_and_not_again() -> None:
+    asked: queue.Queue[set[str]] = queue.Queue()
+
+    def look_up(wanted: Collection[str]) -> dict[str, Told]:
+        asked.put(set(wanted))
+        return {}
+
+    names = Names(look_up)
+    for number in range(3):
+        wanted = f"{number:064}"
+        seen: set[str] = set()
+        while wanted not in seen:  # the thread that asked before may not have ended yet
+            assert names(wanted) is None
+            with suppress(queue.Empty):
+                seen |= asked.get(timeout=0.01)
+        assert seen == {wanted}
 
 
 def test_containers_are_found_by_id_and_name(tmp_path: Path) -> None:
     cgroup = tmp_path / "system.slice" / f"docker-{ID}.scope"
     cgroup.mkdir(parents=True)
     for text in (ID, ID[:8]):
-        assert find_cgroups(text, [tmp_path], Names([])) == (cgroup,)
+        assert find_cgroups(text, [tmp_path], Names(Machine([]))) == (cgroup,)
     body = json.dumps([{"Id": ID, "Names": ["/web"]}]).encode()
     with engine(tmp_path / "docker.sock", body) as path:
-        assert find_cgroups("web", [tmp_path], Names([path])) == (cgroup,)
+        assert find_cgroups("web", [tmp_path], Names(Machine([path]))) == (cgroup,)
 
 
 @pytest.mark.parametrize("text", ["web", "012", "fff0"])
 def test_a_container_that_is_not_there(text: str, tmp_path: Path) -> None:
     (tmp_path / f"docker-{ID}.scope").mkdir()
     with pytest.raises(UnknownTarget, match="--container"):
-        find_cgroups(text, [tmp_path], Names([]))
+        find_cgroups(text, [tmp_path], Names(Machine([])))

@@ -10,12 +10,13 @@ import ctypes
 import os
 import platform
 import struct
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 _library = ctypes.CDLL(None, use_errno=True)
 
-CAP_SYS_ADMIN, CAP_BPF = 21, 39  # include/uapi/linux/capability.h
+CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN, CAP_BPF = 2, 21, 39  # include/uapi/linux/capability.h
 
 _PR_SET_KEEPCAPS, _PR_CAPBSET_DROP = 8, 24  # include/uapi/linux/prctl.h
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38
@@ -100,6 +101,13 @@ def _prctl(option: int, *arguments: int, what: str) -> None:
     _checked(_library.prctl(option, *values), what)
 
 
+def has(capability: int) -> bool:
+    """Tell whether this process may use a capability."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        held = next((line for line in status if line.startswith("CapPrm:")), "CapPrm: 0")
+    return bool(int(held.split()[1], 16) >> capability & 1)
+
+
 def drop_capabilities(user: tuple[int, int] | None, kept: Sequence[int] = ()) -> None:
     """Become a user (uid, gid), if one is given, and give up all capabilities but `kept`."""
     with suppress(OSError):  # without CAP_SETPCAP: there is nothing to gain by exec then, either
@@ -118,6 +126,13 @@ def drop_capabilities(user: tuple[int, int] | None, kept: Sequence[int] = ()) ->
     with suppress(OSError):  # before 4.3 there are none
         _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, what="PR_CAP_AMBIENT")
     _prctl(_PR_SET_NO_NEW_PRIVS, 1, what="PR_SET_NO_NEW_PRIVS")
+
+
+def own_places() -> Iterator[str]:
+    """Yield where modules are imported from."""
+    yield from (path for path in sys.path if path)
+    yield sys.prefix
+    yield sys.base_prefix
 
 
 def landlock_version() -> int:

@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tcprism.events.escape import escape
-from tcprism.names.workloads import NAME, NAMESPACE, UID, Pod, pods
+from tcprism.names.workloads import NAME, NAMESPACE, UID, Told, pods, shown
 
 _LONGEST = 1 << 22  # bytes of a config.json
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -75,12 +74,11 @@ def _of_crio(found: Annotations, of: Callable[[str], Annotations]) -> dict[str, 
     its = {key: str(found[key]) for key in (_CONTAINER, NAME, NAMESPACE, UID) if key in found}
     try:
         sandbox = of(found[_SANDBOX])
-        shared = json.loads(sandbox[_LABELS]) if sandbox[UID] == its[UID] else {}
+        # Whoever makes a pod may write over `Labels` by an annotation, but not over what the
+        # kubelet says of a container: that comes last.
+        return {**(json.loads(sandbox[_LABELS]) if sandbox[UID] == its[UID] else {}), **its}
     except _MAKES_NO_SENSE:
         return its
-    # Whoever makes a pod may write over `Labels` by an annotation, but not over what the kubelet
-    # says: that comes last.
-    return {**shared, **its}
 
 
 PLACES = (
@@ -92,13 +90,14 @@ PLACES = (
 )
 
 
-def tell(container_id: str, places: Iterable[Place]) -> tuple[dict[str, str], dict[str, Pod]]:
-    """Return the name of a container by its id and its pod by uid, as far as they are told."""
+def tell(container_id: str, places: Iterable[Place]) -> Told | None:
+    """Return what a container's bundle tells; None: nothing."""
     for place in places:
         try:
             labels = place.labels(place.annotations(container_id), place.annotations)
-            name = escape(labels.get(_CONTAINER, "").encode())
-            return {container_id: name} if name else {}, pods([{"Labels": labels}])
+            if labels:
+                pod = pods([labels]).get(labels.get(UID, ""), Told())
+                return pod._replace(name=shown(labels.get(_CONTAINER)))
         except _MAKES_NO_SENSE:
             continue
-    return {}, {}
+    return None

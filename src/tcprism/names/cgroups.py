@@ -5,117 +5,86 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from math import inf
 from pathlib import Path
 
 from tcprism.errors import UnknownTarget
 from tcprism.events.context import Owner
 from tcprism.events.escape import escape
-from tcprism.names import bundles
-from tcprism.names.workloads import Pod
+from tcprism.names.look_up import LookUp, Machine
+from tcprism.names.workloads import Told
 
 # Docker, Podman, containerd and CRI-O all name a container's cgroup after its 64 digits.
 _CONTAINER = re.compile(r"(?:^|[/:-])([0-9a-f]{64})(?=[./]|$)")
 _POD = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
 _UNIT = re.compile(r"/([^/]+\.(?:service|scope|socket|mount))(?=/|$)")
 
-_ENGINES = (Path("/run/docker.sock"), Path("/run/podman/podman.sock"))
-_REFRESH = 5.0  # seconds before an engine is asked again
-_WANTED = 1 << 10  # containers without a name that are asked for at once
+_REFRESH = 5.0  # seconds before what is not known is asked for again
 _REMEMBERED = 1 << 14  # cgroups; those of a long run are more than there are at once
 
 
-def describe(
-    path: str,
-    names: Callable[[str], str | None],
-    pods: Callable[[str], Pod | None] = lambda _uid: None,
-) -> Owner:
-    """Return what the path of a cgroup says; `names` takes a container's id, `pods` a pod's uid."""
-    container = _CONTAINER.findall(path)
+def describe(path: str, names: Callable[[str], Told | None]) -> Owner:
+    """Return what the path of a cgroup says, and what `names` tells of a container's id."""
+    ids = _CONTAINER.findall(path)
     found = _POD.search(path)
-    units = [] if container else _UNIT.findall(path)
-    uid = found[1].replace("_", "-") if found else None
-    name = names(container[-1]) if container else None
-    pod = pods(uid) if uid else None
+    units = [] if ids else _UNIT.findall(path)
+    # One may run in another: the innermost is the container, any may be a pod's.
+    told = [names(each) or Told() for each in ids]
+    pod = next((each for each in reversed(told) if each.namespace), Told())
     return Owner(
         cgroup=escape(path.encode(errors="surrogateescape")),
-        container_id=container[-1] if container else None,
-        pod_uid=uid,
+        container_id=ids[-1] if ids else None,
+        pod_uid=found[1].replace("_", "-") if found else None,
         unit=escape(units[-1].encode(errors="surrogateescape")) if units else None,
-        container=name,
-        namespace=pod.namespace if pod else None,
-        workload=pod.workload if pod else None,
+        container=told[-1].name if told else None,
+        namespace=pod.namespace,
+        workload=pod.workload,
     )
 
 
 class Names:
-    """Names of containers as their engines tell them, asked for beside the stream.
+    """What engines tell of containers, asked for beside the stream.
 
-    A name that is not known yet is None, and known a moment later if an engine knows it.
+    What is not known yet is None, and known a moment later if an engine knows it.
     """
 
-    def __init__(
-        self,
-        engines: Iterable[Path] = _ENGINES,
-        places: Iterable[bundles.Place] = bundles.PLACES,
-    ) -> None:
-        self._engines = tuple(engines)
-        self._places = tuple(places)
-        self._known: dict[str, str] = {}
-        self._pods: dict[str, Pod] = {}
+    def __init__(self, look_up: LookUp | None = None) -> None:
+        self._look_up: LookUp = look_up or Machine()
+        self._known: dict[str, Told] = {}
         self._wanted: set[str] = set()
-        self._asked_at = -_REFRESH
+        self._asked_at: dict[str, float] = {}
         self._thread: threading.Thread | None = None
 
-    def __call__(self, container_id: str) -> str | None:
-        """Return the name of a container, or None."""
-        name = self._known.get(container_id)
-        if name is None:
+    def __call__(self, container_id: str) -> Told | None:
+        """Return what is told of a container, or None."""
+        told = self._known.get(container_id)
+        if told is None:
             self._want(container_id)
-        return name
+        return told
 
     def _want(self, container_id: str) -> None:
-        if len(self._wanted) < _WANTED:
+        now = time.monotonic()
+        if now - self._asked_at.get(container_id, -inf) > _REFRESH:
+            if len(self._asked_at) >= _REMEMBERED:
+                self._asked_at.clear()
+            self._asked_at[container_id] = now
             self._wanted.add(container_id)
-        due = time.monotonic() - self._asked_at > _REFRESH
-        if due and (self._thread is None or not self._thread.is_alive()):
-            self._asked_at = time.monotonic()
+        if self._wanted and (self._thread is None or not self._thread.is_alive()):
             wanted, self._wanted = self._wanted, set()
             self._thread = threading.Thread(target=self.refresh, args=(wanted,), daemon=True)
             self._thread.start()
 
-    def refresh(self, wanted: Iterable[str] = ()) -> dict[str, str]:
-        """Ask now: read the bundles of containers that are `wanted`, and ask every engine.
-
-        No engine is asked if bundles tell all that is wanted. What makes no sense is left out.
-        """
-        names: dict[str, str] = {}
-        pods: dict[str, Pod] = {}
-        wanted = set(wanted)
-        for container_id in wanted:
-            told = bundles.tell(container_id, self._places)
-            names |= told[0]
-            pods |= told[1]
-        if not wanted or wanted - names.keys():
-            self._ask_engines(names, pods)
+    def refresh(self, wanted: Iterable[str] = ()) -> dict[str, Told]:
+        """Ask now for containers that are `wanted`, if any."""
+        told = self._look_up(set(wanted))
         # Those of containers that are gone are kept, for events of theirs may still come.
-        kept = len(self._known) < _REMEMBERED
-        self._pods = {**self._pods, **pods} if kept else pods
-        self._known = {**self._known, **names} if kept else names
+        self._known = {**self._known, **told} if len(self._known) < _REMEMBERED else told
         return self._known
 
-    def _ask_engines(self, names: dict[str, str], pods: dict[str, Pod]) -> None:
-        """Add what engines tell; one that does not answer is left out."""
-        from tcprism.names.container_engine import ask  # HTTP: not at the start of every trace
-
-        for engine in self._engines:
-            told = ask(engine)
-            names |= told[0]
-            pods |= told[1]
-
-    def pod(self, uid: str) -> Pod | None:
-        """Return what is known of a pod; what asks for the name of its container asks for it."""
-        return self._pods.get(uid)
+    def ask(self, look_up: LookUp) -> None:
+        """From now on, ask somebody else."""
+        self._look_up = look_up
 
 
 class Owners:
@@ -124,12 +93,10 @@ class Owners:
     def __init__(
         self,
         path_of: Callable[[int], str | None],
-        names: Callable[[str], str | None],
-        pods: Callable[[str], Pod | None] = lambda _uid: None,
-    ):
+        names: Callable[[str], Told | None],
+    ) -> None:
         self._path_of = path_of
         self._names = names
-        self._pods = pods
         self._paths: dict[int, str | None] = {}
 
     def __call__(self, cgroup_id: int) -> Owner:
@@ -142,7 +109,15 @@ class Owners:
             except BlockingIOError:  # it will be known another time
                 return Owner()
         path = self._paths[cgroup_id]
-        return Owner() if path is None else describe(path, self._names, self._pods)
+        return Owner() if path is None else describe(path, self._names)
+
+
+def containers(roots: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+    """Yield the cgroup and the id of each container that there is."""
+    for root in roots:
+        for path in root.rglob("*"):
+            if (found := _CONTAINER.findall(path.name)) and path.is_dir():
+                yield path, found[-1]
 
 
 def find_cgroups(text: str, roots: Iterable[Path], names: Names) -> tuple[Path, ...]:
@@ -151,15 +126,9 @@ def find_cgroups(text: str, roots: Iterable[Path], names: Names) -> tuple[Path, 
     Kubernetes has one name for containers of several pods: those of all are returned. Raises
     UnknownTarget.
     """
-    there = [
-        (path, identity)
-        for root in roots
-        for path in root.rglob("*")
-        if path.is_dir()
-        for identity in _CONTAINER.findall(path.name)
-    ]
+    there = list(containers(roots))
     known = names.refresh(identity for _, identity in there)
-    found = [path for path, identity in there if known.get(identity) == text]
+    found = [path for path, identity in there if known.get(identity, Told()).name == text]
     if not found and len(text) >= 4:
         found = [path for path, identity in there if identity.startswith(text)]
     if not found:

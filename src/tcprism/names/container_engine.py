@@ -13,8 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tcprism.events.escape import escape
-from tcprism.names.workloads import Pod, pods
+from tcprism.names.workloads import UID, Told, pods, shown
 
 _PATIENCE = 1.0  # seconds that an answer may take, all of it
 _LONGEST = 1 << 24  # bytes of an answer
@@ -59,22 +58,25 @@ class _UnixConnection(http.client.HTTPConnection):
         engine.connect(str(self._path))
 
 
-def ask(engine: Path) -> tuple[dict[str, str], dict[str, Pod]]:
-    """Return the names of an engine's containers by id, and its pods by uid.
+def ask(engine: Path) -> dict[str, Told]:
+    """Return what an engine tells of its containers by id.
 
-    There are none if it does not answer as it should.
+    There is nothing if it does not answer as it should.
     """
     if not engine.is_socket():
-        return {}, {}
+        return {}
     try:
         with closing(_UnixConnection(engine)) as connection:
             connection.request("GET", "/containers/json")
             found = json.loads(connection.getresponse().read(_LONGEST))
-        names = {
-            str(each["Id"]): escape(str(each["Names"][0]).lstrip("/").encode())
-            for each in found
-            if each.get("Names")
-        }
-        return names, pods(found)
+        known = pods(each.get("Labels") or {} for each in found)
+        return {str(each["Id"]): _told(each, known) for each in found}
     except _MAKES_NO_SENSE:
-        return {}, {}
+        return {}
+
+
+def _told(container: dict[str, Any], known: dict[str, Told]) -> Told:
+    names = container.get("Names")
+    name = shown(str(names[0]).lstrip("/")) if names else None
+    pod = known.get(str((container.get("Labels") or {}).get(UID)), Told())
+    return pod._replace(name=name)

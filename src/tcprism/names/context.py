@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from tcprism.events.context import Context
 from tcprism.kernel.cgroup import Paths, open_cgroup_root
 from tcprism.kernel.types import kernel_types
-from tcprism.names.cgroups import Names, Owners
+from tcprism.mounts import cgroup_roots
+from tcprism.names.cgroups import Names, Owners, containers
+from tcprism.names.helper import Helper
 from tcprism.names.interfaces import Interfaces
+from tcprism.names.look_up import Machine
 
 # One for all sources of a process: an engine is asked once.
 _names = Names()
 
 
-def ask_engines() -> None:
-    """Ask the container engines for all names now, while their sockets may be opened."""
-    _names.refresh()
+def ask_helper() -> Helper:
+    """From now on, have a child ask that needs no privileges of this process. Raises OSError."""
+    helper = Helper(Machine())
+    _names.ask(helper)
+    with suppress(OSError):  # cgroups come and go
+        _names.refresh(identity for _, identity in containers(cgroup_roots()))
+    return helper
 
 
 def cgroup_root() -> int:
@@ -30,5 +39,5 @@ def machine_context(root: int) -> Context:
     drops = kernel_types().enum("skb_drop_reason", "SKB_DROP_REASON_")
     drops |= kernel_types().enum("qdisc_drop_reason")
     resets = kernel_types().enum("sk_rst_reason", "SK_RST_REASON_")
-    owners = Owners(Paths(root), _names, _names.pod)
+    owners = Owners(Paths(root), _names)
     return Context(owners, drops.get, resets.get, Interfaces().name)

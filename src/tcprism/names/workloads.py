@@ -1,4 +1,4 @@
-"""Which Kubernetes workload a pod belongs to, where its name and labels prove it.
+"""What engines tell of containers, and the Kubernetes workload that a pod's labels prove.
 
 A pod's name alone proves nothing: `cart-5d4f8c7b9-x2k4z` may be a pod of the DaemonSet
 `cart-5d4f8c7b9`. Each controller sets labels of its own, though
@@ -21,11 +21,12 @@ _JOB = "batch.kubernetes.io/job-name"
 _RANDOM = r"-[a-z0-9]{5}"  # what the API server adds to a name that it generates
 
 
-class Pod(NamedTuple):
-    """What a container engine tells of a pod: its namespace, and its workload if that is proven."""
+class Told(NamedTuple):
+    """What an engine tells of a container: its name, its pod's namespace and proven workload."""
 
-    namespace: str | None
-    workload: str | None
+    name: str | None = None
+    namespace: str | None = None
+    workload: str | None = None
 
 
 def workload(name: str, labels: Mapping[str, str]) -> str | None:
@@ -46,21 +47,26 @@ def _named(kind: str, end: str, name: str) -> str | None:
     return f"{kind}/{found[1]}" if found else None
 
 
-def pods(containers: Iterable[Mapping[str, Any]]) -> dict[str, Pod]:
-    """Return the pods of containers by their uid, from the labels that the kubelet gives these.
+def pods(labels: Iterable[Mapping[str, Any]]) -> dict[str, Told]:
+    """Return what the labels of containers tell of their pods by uid: all but a name.
 
-    The container that only holds a pod's namespaces has the labels of the pod.
+    They are those that the kubelet gives to containers; the one that only holds a pod's namespaces
+    has the labels of the pod.
     """
-    labels: dict[str, dict[str, str]] = {}
-    for each in containers:
-        its = {str(name): str(text) for name, text in (each.get("Labels") or {}).items()}
+    merged: dict[str, dict[str, str]] = {}
+    for each in labels:
+        its = {str(name): str(text) for name, text in each.items()}
         if uid := its.get(UID):
-            labels.setdefault(uid, {}).update(its)
-    return {
-        uid: Pod(_shown(its.get(NAMESPACE)), _shown(workload(its.get(NAME, ""), its)))
-        for uid, its in labels.items()
-    }
+            merged.setdefault(uid, {}).update(its)
+    return {uid: _told(its) for uid, its in merged.items()}
 
 
-def _shown(text: str | None) -> str | None:
+def _told(its: Mapping[str, str]) -> Told:
+    return Told(
+        namespace=shown(its.get(NAMESPACE)), workload=shown(workload(its.get(NAME, ""), its))
+    )
+
+
+def shown(text: str | None) -> str | None:
+    """Return a text as it may be shown, None if there is none. Raises ValueError."""
     return escape(text.encode()) if text else None

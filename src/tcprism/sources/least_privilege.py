@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import pwd
-import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,7 +132,7 @@ def _works(needs: Needs, kept: Sequence[int], trial: Callable[[], object]) -> bo
 def _confine(needs: Needs, kept: Sequence[int]) -> list[str]:
     user = (needs.user.uid, needs.user.gid) if needs.user else None
     confinement.drop_capabilities(user, kept)
-    readable = (*_SYSTEM, *_own_places(), *map(str, cgroup_roots()))
+    readable = (*_SYSTEM, *confinement.own_places(), *map(str, cgroup_roots()))
     if needs.connects:
         told = (os.environ[name] for name in _CERTIFICATES if name in os.environ)
         readable = (*readable, *_NAMES, *told, *map(str, needs.readable))
@@ -155,10 +154,3 @@ def pwd_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
-
-
-def _own_places() -> Iterable[str]:
-    """Yield where modules are imported from."""
-    yield from (path for path in sys.path if path)
-    yield sys.prefix
-    yield sys.base_prefix

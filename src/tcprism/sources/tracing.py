@@ -21,7 +21,7 @@ from tcprism.events.tcp_options import with_options
 from tcprism.features import Choice, machine
 from tcprism.filters import Criteria
 from tcprism.kernel.run_time import RunTime
-from tcprism.names.context import ask_engines, cgroup_root, machine_context
+from tcprism.names.context import ask_helper, cgroup_root, machine_context
 from tcprism.probes import Probe
 from tcprism.ring import rings
 from tcprism.sources.effort import Effort
@@ -191,8 +191,12 @@ class Tracing:
         return self._rings.let_go()
 
     def settle(self) -> None:
-        """From now on, do without privileges: without new TLS libraries and names of containers."""
-        ask_engines()
+        """From now on, do without privileges: without new TLS libraries.
+
+        A child looks up names of containers. To be called without threads.
+        """
+        with suppress(OSError):  # they go by their ids then
+            self._stack.callback(ask_helper().close)
         self._hooks.settle()
 
     def measure_run_time(self) -> None:
