@@ -208,8 +208,12 @@ INLINE void tls_stream_moves(const struct tls_session_key *key, struct tls_sessi
 
 	seq = stream_moves(stream, bytes, seq, how & MOVED_RECV, how & MOVED_SEQ_UNKNOWN);
 	if (bytes && !(how & MOVED_SCATTERED)) {
-		/* Mostly it is one record, or a part of one: no need to look the session up again. */
+		/* Mostly it is one record, or a part of one: a header and what follows. No need to look the session up again. */
 		taken = at = stream_step(stream, bytes, length, seq);
+		if (taken && at < length) {
+			taken = stream_step(stream, bytes + at, length - at, seq + at);
+			at += taken;
+		}
 		for (u32 i = 0; taken && at < length && i < STEPS_MAX; i++) {
 			taken = tls_step(key->session, (u64)key->pid << 32 | (how & MOVED_RECV), bytes + at,
 					 length - at, seq + at);
