@@ -90,6 +90,9 @@ def test_the_places_are_the_engines_own() -> None:
 def test_containerd_tells_names_without_labels(place: bundles.Place, tmp_path: Path) -> None:
     write(tmp_path, place, APP, OF_CONTAINERD)
     assert told(tmp_path) == ("app", "shop", None)
+    older = {key: text for key, text in OF_CONTAINERD.items() if not key.endswith("-uid")}
+    write(tmp_path, place, APP, older)  # before 1.6.11
+    assert told(tmp_path) == ("app", "shop", None)
 
 
 def test_crio_tells_the_labels_of_the_pod_with_its_sandbox(tmp_path: Path) -> None:

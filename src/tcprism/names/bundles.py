@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tcprism.names.workloads import NAME, NAMESPACE, UID, Told, pods, shown
+from tcprism.names.workloads import NAME, NAMESPACE, UID, Told, of_labels, shown
 
 _LONGEST = 1 << 22  # bytes of a config.json
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -25,7 +25,6 @@ _CONTAINERD = {
     "io.kubernetes.cri.container-name": _CONTAINER,  # not of the one that holds the namespaces
     "io.kubernetes.cri.sandbox-name": NAME,
     "io.kubernetes.cri.sandbox-namespace": NAMESPACE,
-    "io.kubernetes.cri.sandbox-uid": UID,
 }
 _MANAGER, _SANDBOX = "io.container.manager", "io.kubernetes.cri-o.SandboxID"
 _LABELS = "io.kubernetes.cri-o.Labels"  # JSON; the sandbox's are those of the pod
@@ -96,8 +95,7 @@ def tell(container_id: str, places: Iterable[Place]) -> Told | None:
         try:
             labels = place.labels(place.annotations(container_id), place.annotations)
             if labels:
-                pod = pods([labels]).get(labels.get(UID, ""), Told())
-                return pod._replace(name=shown(labels.get(_CONTAINER)))
+                return of_labels(labels)._replace(name=shown(labels.get(_CONTAINER)))
         except _MAKES_NO_SENSE:
             continue
     return None

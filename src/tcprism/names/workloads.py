@@ -53,15 +53,16 @@ def pods(labels: Iterable[Mapping[str, Any]]) -> dict[str, Told]:
     They are those that the kubelet gives to containers; the one that only holds a pod's namespaces
     has the labels of the pod.
     """
-    merged: dict[str, dict[str, str]] = {}
+    merged: dict[str, dict[str, Any]] = {}
     for each in labels:
-        its = {str(name): str(text) for name, text in each.items()}
-        if uid := its.get(UID):
-            merged.setdefault(uid, {}).update(its)
-    return {uid: _told(its) for uid, its in merged.items()}
+        if uid := each.get(UID):
+            merged.setdefault(str(uid), {}).update(each)
+    return {uid: of_labels(its) for uid, its in merged.items()}
 
 
-def _told(its: Mapping[str, str]) -> Told:
+def of_labels(labels: Mapping[str, Any]) -> Told:
+    """Return what the labels of a pod tell of it: all but a name. Raises ValueError."""
+    its = {str(name): str(text) for name, text in labels.items()}
     return Told(
         namespace=shown(its.get(NAMESPACE)), workload=shown(workload(its.get(NAME, ""), its))
     )
