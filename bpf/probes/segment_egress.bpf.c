@@ -62,11 +62,7 @@ INLINE void remember_sent_again(struct __sk_buff *skb, const struct packet *pack
 	bpf_map_update_elem(&sent_again, &key, &again, 0);
 }
 
-/*
- * Returns whether NAT has rewritten the packet's ends. A global function: its stack and that of tell_translation() together
- * would be too large.
- */
-__noinline int egress(struct __sk_buff *skb)
+INLINE void egress(struct __sk_buff *skb)
 {
 	struct sock *sk = skb->sk; /* for helpers only */
 	const struct sock *readable;
@@ -75,26 +71,25 @@ __noinline int egress(struct __sk_buff *skb)
 	u32 kind = KIND_TRANSMIT;
 	struct counters *counters;
 	struct connection c;
-	bool rewritten = false;
 	struct packet packet;
 	u32 sampling;
 
 	if ((!config.options && segments_rest()) || !read_packet(&packet, skb))
-		return false;
+		return;
 	if (tp ? !leaves_first(tp, &packet, skb) : (packet.tcp->flags & TCPHDR_SYN) && is_repeated_synack(skb, &packet)) {
 		if (config.options && kind_wanted(KIND_RETRANSMIT))
 			remember_sent_again(skb, &packet);
-		return false;
+		return;
 	}
 	if (tp)
 		kind = kind_of_segment(tp, packet.seq, packet.end_seq, READS_BTF);
 	if (tp && kind_wanted(KIND_ACKED))
 		delivery_left(sk, packet.end_seq, READS_BTF);
-	if (tp && kind_wanted(KIND_TRANSLATE))
-		rewritten = is_translated(&packet, skb, tp);
+	if (tp && kind_wanted(KIND_TRANSLATE) && is_translated(&packet, skb, tp))
+		tell_translation(&packet, skb, sk, tp);
 	counters = counters_of(kind);
 	if (!counters || !kind_wanted(kind))
-		return rewritten;
+		return;
 	COUNT(counters->seen, 1);
 	if (tp) {
 		readable = (void *)tp;
@@ -107,17 +102,15 @@ __noinline int egress(struct __sk_buff *skb)
 		if (sampling != LEFT_OUT)
 			SUBMIT_PACKET(counters, skb, &packet,
 				      egress_fill(record, kind, skb, &packet, &c, tp, owner, sampling));
-		return rewritten;
+		return;
 	}
 filtered:
 	COUNT(counters->filtered, 1);
-	return rewritten;
 }
 
 SEC("cgroup_skb/egress") int cgroup_transmit(struct __sk_buff *skb)
 {
-	if (egress(skb))
-		tell_translation(skb);
+	egress(skb);
 	return 1; /* let the packet pass */
 }
 

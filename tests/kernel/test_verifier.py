@@ -46,10 +46,11 @@ def test_programs_that_read_packets_have_room() -> None:
     request = Request(
         CAPTURE_KINDS, options=True, segment_payload=PAYLOAD_MAX, ring_size=rings.SMALLEST
     )
-    assert load_with_room(request)["segment"] == "tracepoint"
+    # 6.1 takes 196 thousand instructions for what 6.18 takes 36: translations double its paths.
+    assert load_with_room(request, LIMIT // 4)["segment"] == "tracepoint"
 
 
-def load_with_room(request: Request) -> dict[str, object]:
+def load_with_room(request: Request, most: int = LIMIT // 10) -> dict[str, object]:
     """Load what a request needs; return the mechanism of each probe."""
     with Tracing(request) as tracing:
         chosen: dict[str, object] = {
@@ -59,5 +60,5 @@ def load_with_room(request: Request) -> dict[str, object]:
         taken = {name: verified_instructions(bpf.program_fd(name)) for name in bpf.loaded}
     assert None not in chosen.values()
     assert taken
-    assert max(taken.values()) < LIMIT // 10, taken
+    assert max(taken.values()) < most, taken
     return chosen

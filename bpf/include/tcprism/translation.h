@@ -53,38 +53,28 @@ INLINE void translation_fill(struct translation *t, u64 cookie, const struct con
 	t->translated_remote_port = rewritten->remote_port;
 }
 
-/*
- * Tells of each connection once. A global function, which the verifier checks apart from what comes before. It reads the
- * packet again: in 5.10 such functions take only the context and numbers.
- */
-__noinline int tell_translation(struct __sk_buff *skb)
+/* Tells of each connection once. */
+INLINE void tell_translation(const struct packet *packet, struct __sk_buff *skb, struct sock *sk, struct tcp_sock *tp)
 {
 	struct counters *counters = counters_of(KIND_TRANSLATE);
-	struct sock *sk = skb->sk; /* for helpers only */
-	struct tcp_sock *tp = sk ? connection_of(sk) : NULL;
 	const struct sock *readable = (void *)tp;
+	u64 cookie = cookie_of_packet(skb, tp);
 	struct connection c, rewritten;
-	struct packet packet;
 	struct owner *owner;
 	u8 told = 1;
-	u64 cookie;
 
-	if (!counters || !tp)
-		return 0;
-	cookie = cookie_of_packet(skb, tp);
-	if (bpf_map_lookup_elem(&translated, &cookie) || !read_packet(&packet, skb) ||
-	    !read_packet_connection(&rewritten, &packet, skb, true))
-		return 0;
-	owner = segment_owner(sk, tp, packet.tcp->flags, READS_BTF);
+	if (!counters || bpf_map_lookup_elem(&translated, &cookie) ||
+	    !read_packet_connection(&rewritten, packet, skb, true))
+		return;
+	owner = segment_owner(sk, tp, packet->tcp->flags, READS_BTF);
 	read_connection(&c, &readable->__sk_common, READS_BTF);
 	COUNT(counters->seen, 1);
 	if (!ports_pass(c.local_port, c.remote_port) || !owner_passes(owner) || !connection_passes(&c)) {
 		COUNT(counters->filtered, 1);
-		return 0;
+		return;
 	}
 	bpf_map_update_elem(&translated, &cookie, &told, 0);
 	SUBMIT(translation, struct translation, counters, translation_fill(record, cookie, &c, &rewritten, owner));
-	return 0;
 }
 
 #endif
