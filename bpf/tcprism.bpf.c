@@ -21,7 +21,8 @@
 #include "probes/tls_memory.bpf.c"
 #include "probes/tls_go.bpf.c"
 #include "probes/tls_nss.bpf.c"
-#include "probes/tls_rustls.bpf.c"
+#include "probes/tls_rustls_encrypt.bpf.c"
+#include "probes/tls_rustls_decrypt.bpf.c"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 

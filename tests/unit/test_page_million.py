@@ -25,6 +25,9 @@ COUNT = 1_000_000
 ROWS = """() => [...document.querySelectorAll('.body .row')].map((row) =>
     [Number(row.getAttribute('aria-rowindex')), row.innerText])"""
 
+ALL_THERE = """() => [...document.querySelectorAll('.body .row')].every(
+    (row) => row.querySelector('.split span'))"""
+
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
@@ -60,6 +63,7 @@ def test_rows_are_right_wherever_one_scrolls(page: Any) -> None:
         first = int((COUNT - 30) * share)
         page.evaluate("(top) => { document.querySelector('.grid').scrollTop = top }", first * 28)
         page.wait_for_selector(f".body .row[aria-rowindex='{first + 12}'] .split span")
+        page.wait_for_function(ALL_THERE)  # others may be of another block, which comes later
         rows = page.evaluate(ROWS)
         assert len(rows) > 10
         for index, text in rows:

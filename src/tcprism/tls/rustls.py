@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from tcprism.tls.elf import ElfFile
 
-# Versions in which these functions take and return what bpf/probes/tls_rustls.bpf.c reads, and how
-# they are told apart: by what they take.
+# Versions in which these functions take and return what bpf/probes/tls_rustls_*.bpf.c reads, and
+# how they are told apart: by what they take.
 _KNOWN = (
     (re.compile(r"0\.2[012]\."), {"encrypt": "encrypt", "decrypt": "decrypt"}),
     (
