@@ -338,6 +338,24 @@ def test_a_response_waits_for_the_write_that_returns_after_its_read(lost: bool) 
     assert not stage._held
 
 
+def test_a_client_whose_write_returns_after_the_server_has_closed_is_seen() -> None:
+    """The server's socket is closed as soon as the client's kernel acknowledges its FIN."""
+    talk, late = Talk(), Talk()
+    talk.add(AT_SERVER, EventKind.RECV, FIRST, GET)
+    talk.add(AT_SERVER, EventKind.SEND, ANSWERS, OK)
+    late.add(AT_CLIENT, EventKind.SEND, FIRST, GET)
+    late.add(AT_CLIENT, EventKind.RECV, ANSWERS, OK)
+    stage = Requests(alone=True)
+    assert not stage(talk.batch).parts
+    end = {**AT_SERVER, "kind": EventKind.CLOSE, "ts_ns": 2_000_000}
+    assert not stage(Batch([connections(end)])).parts
+    (part,) = stage(late.batch).parts
+    assert column(part, "view") == ["both"]
+    stage(Batch([connections({**AT_CLIENT, "kind": EventKind.CLOSE, "ts_ns": 3_000_000})]))
+    assert not stage._connections
+    assert not made(stage)
+
+
 @pytest.mark.parametrize("here", [False, True])
 def test_a_client_whose_write_returns_after_the_response_is_seen(here: bool) -> None:
     """The first request of a connection waits for its client, which may be on another host."""

@@ -85,6 +85,11 @@ class Connection:
         return self.conversation.unknown and not (self.finished or self.plaintext)
 
     @property
+    def closed(self) -> bool:
+        """Whether all ends that were seen are closed."""
+        return all(view is None or view.closed for view in self.views)
+
+    @property
     def unseen(self) -> bool:
         """Whether nothing of it is read, nor will be."""
         return self.conversation.unknown and not self.plaintext

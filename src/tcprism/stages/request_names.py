@@ -65,6 +65,7 @@ class RequestNames(StatefulStage):
 
     def tick(self, now_ns: int) -> Batch:
         """Return the events that have been held for long enough."""
+        self._ended += self._stage.release()
         many = 0
         while many < len(self._held) and _newest(self._held[many]) + HOLD_NS <= now_ns:
             many += 1

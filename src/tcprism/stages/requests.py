@@ -109,17 +109,23 @@ class Requests(StatefulStage):
     def close(self) -> Batch:
         """Return the requests that nobody has answered or read to the end."""
         for connection in list(self._connections.values()):
-            self._over(connection, ended=False)
+            self._over(connection, ended=connection.closed)
         return self._with_requests(Batch((), self._clock_offset_ns), self.follow(Batch(())))
 
     def tick(self, now_ns: int) -> Batch:
         """Take note of the time, from which ages follow; return what has been held long enough."""
         self._now_ns = now_ns
+        return self._with_requests(Batch((), self._clock_offset_ns), self.release())
+
+    def release(self) -> list[Answered]:
+        """Return the requests that were held at the last call but one, and wait no longer."""
         for key, connection in self._due.items():
             if key in self._connections:
                 self._let_go(connection, hold=False)
+                if connection.closed:
+                    self._over(connection)
         self._due, self._held = self._held, {}
-        return self._with_requests(Batch((), self._clock_offset_ns), self.follow(Batch(())))
+        return self.follow(Batch(()))
 
     def pending(self, most: int) -> Batch:
         """Return requests without a response so far, at most `most`; they remain pending.
@@ -276,7 +282,11 @@ class Requests(StatefulStage):
                 connection.timelines[side].repeat(offset, offset + size, rows[row])
         elif self._views.pop(view.key, None):
             view.closed = True
-            if all(other is None or other.closed for other in connection.views):
+            client = conversation.client
+            alone = client >= 0 and not connection.views[client] and not connection.waited
+            if connection.closed and alone:  # the client's first call may return yet
+                self._held[id(connection)] = connection
+            elif connection.closed:
                 self._over(connection)
 
     def _let_go(self, connection: Connection, hold: bool = True) -> None:
