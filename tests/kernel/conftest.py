@@ -27,6 +27,11 @@ def pytest_sessionstart() -> None:
     forked.prepare()
 
 
+def pytest_sessionfinish() -> None:
+    for watch in _module:  # of a module that was not finished
+        watch.close()
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out modules that are all native where such tests are not wanted.
 
