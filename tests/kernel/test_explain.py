@@ -203,6 +203,9 @@ def explained() -> Iterator[list[dict[str, Any]]]:
         for pair in (shaped, other):
             pair.client.run("tc", "qdisc", "add", "dev", "veth0", "root", "tbf", "rate", "1mbit",
                             "burst", "3000", "latency", "800ms")  # fmt: skip
+        # Else a flow with losses has tens of thousands a second, which takes both CPUs.
+        lossy.client.run("tc", "qdisc", "add", "dev", "veth0", "root", "tbf", "rate", "20mbit",
+                         "burst", "30000", "latency", "50ms")  # fmt: skip
         for pair, scenarios in (
             (plain, SCENARIOS),
             (shaped, SHAPED),

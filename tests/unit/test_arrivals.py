@@ -2,11 +2,15 @@
 
 from typing import Any, Self
 
+import numpy as np
 import pytest
 
 from tcprism.diagnosis import arrivals
 from tcprism.errors import KernelRefused
+from tcprism.events import Batch, Part
+from tcprism.events.kinds import RECORDS
 from tcprism.sources.request import Request
+from tcprism.sources.tracing import Tracing
 
 
 class Refusing:
@@ -17,14 +21,7 @@ class Refusing:
     def __init__(self, request: Request) -> None:
         self.request = request
 
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def stop(self) -> None:
-        self.stopped += 1
-
     def __enter__(self) -> Self:
-        self.stopped = 0
         if set(self.request.kinds) & set(self.refuses):
             raise KernelRefused("no")
         return self
@@ -51,18 +48,21 @@ def test_what_is_refused_for_another_reason(kernel: Any, monkeypatch: pytest.Mon
             arrivals.entered(request)
 
 
-def test_segments_are_given_up_where_they_are_too_many(kernel: Any) -> None:
-    with arrivals.Arrivals(Request(("transmit",)), 100) as segments:
-        source: Any = segments.sources[0]
-        segments.count(100)
-        assert not segments.given_up
-        segments.count(10_000)  # in much less than a minute
-        segments.count(1)
-        assert segments.given_up
-        assert source.stopped == 1
+def test_segments_are_given_up_where_they_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    coming = [segments(100), segments(10_000), segments(1)]  # in much less than a minute
+    left = [segments(7), segments(7), Batch(())]
+    stopped: list[Tracing] = []
+    monkeypatch.setattr(Tracing, "read", lambda *_: coming.pop(0))
+    monkeypatch.setattr(Tracing, "drain", lambda *_: left.pop(0))
+    monkeypatch.setattr(Tracing, "stop", lambda tracing: stopped.append(tracing))
+    tracing = arrivals.Arrivals(ALL, 100)
+    assert len(tracing.read()) == 100
+    assert not tracing.given_up
+    assert len(tracing.read()) == len(tracing.read()) == len(tracing.drain()) == 0
+    assert tracing.given_up
+    assert stopped == [tracing]
+    assert not left
 
 
-def test_nothing_is_given_up_where_nothing_is_shown(kernel: Any) -> None:
-    with arrivals.Arrivals(ALL, 100) as segments:
-        assert segments.sources == []
-        assert not segments.given_up
+def segments(count: int) -> Batch:
+    return Batch([Part(np.zeros(count, RECORDS["segment"]))])

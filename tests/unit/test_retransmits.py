@@ -116,6 +116,24 @@ def test_a_send_that_was_not_traced_or_got_lost_is_not_said_to_go_on() -> None:
     assert explained(stage, again(110, 10)) == [(2, 7, 1, 10, 50)]
 
 
+def test_whether_all_sends_came_is_asked_once_for_many_retransmissions() -> None:
+    """The answer is in the kernel's counters, which cost more to read than all else here."""
+    asked = []
+
+    def all_sends() -> bool:
+        asked.append(0)
+        return True
+
+    stage = Retransmits(all_sends)
+    stage(Batch([messages(send(1, 100, b"x" * 50))]))
+    repeated = [again(seq, 10) for seq in range(150, 500, 10)]
+    found = explained(stage, *repeated)
+    assert found == [(2, 7, None, offset, None) for offset in range(0, 350, 10)]
+    assert len(asked) == 1
+    explained(stage, *repeated)
+    assert len(asked) == 2
+
+
 def test_a_send_without_a_number_may_be_the_one() -> None:
     """What lies behind the last known write, or after the first byte, is then not told."""
     nowhere = send(2, 0, b"y" * 50, flags=MessageFlag.SEQ_UNKNOWN)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, suppress
 from dataclasses import replace
-from types import TracebackType
-from typing import Self
 
 from tcprism.errors import KernelRefused
+from tcprism.events import Batch
 from tcprism.sources.request import Request
 from tcprism.sources.tracing import Tracing
 
@@ -29,40 +27,35 @@ def entered(request: Request) -> Tracing:
     return Tracing(replace(request, kinds=kinds, options=False)).__enter__()
 
 
-class Arrivals:
-    """Segments, traced from `with` to its end, as long as they are not too many.
+class Arrivals(Tracing):
+    """Traces segments as long as they are not too many.
 
-    More than `most` a second, on average, end it: `given_up` says so. `sources` is empty where the
-    kernel refuses.
+    More than `most` a second, on average, end it, and are not handed over: `given_up` says so.
     """
 
     def __init__(self, request: Request, most: int) -> None:
-        self._request, self._most = request, most
-        self.sources: list[Tracing] = []
+        super().__init__(request)
+        self._most = most
         self.given_up = False
-        self._began = 0.0
-        self._count = 0
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        with suppress(KernelRefused):
-            self.sources = [self._stack.enter_context(Tracing(self._request))]
         self._began = time.monotonic()
-        return self
+        self._count = 0
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
+    def read(self) -> Batch:
+        """Return the segments that are ready, none once they are given up. Never blocks."""
+        return self._few(super().read())
 
-    def count(self, segments: int) -> None:
-        """Take how many came, and take the hooks off if they are too many."""
-        self._count += segments
+    def drain(self) -> Batch:
+        """Return what is left after `stop()`."""
+        batch = self._few(super().drain())
+        while self.given_up and len(super().drain()):
+            pass
+        return batch
+
+    def _few(self, segments: Batch) -> Batch:
+        """Take the hooks off if they are too many."""
+        self._count += len(segments)
         seconds = time.monotonic() - self._began + 1
         if self._count > self._most * seconds and not self.given_up:
             self.given_up = True
-            for source in self.sources:
-                source.stop()
+            self.stop()
+        return Batch(()) if self.given_up else segments

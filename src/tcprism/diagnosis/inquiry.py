@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
@@ -18,11 +18,13 @@ from tcprism.diagnosis.request_facts import pending_of
 from tcprism.diagnosis.segments import KINDS as SEGMENT_KINDS
 from tcprism.diagnosis.segments import are_whole
 from tcprism.diagnosis.survey import Survey
+from tcprism.errors import KernelRefused
 from tcprism.events import Batch, Part
 from tcprism.events.kinds import TLS_KINDS
 from tcprism.filters import Criteria
 from tcprism.pipeline import Stop, run
 from tcprism.sinks import Sink
+from tcprism.sources import Source
 from tcprism.sources.request import Request
 from tcprism.sources.snapshots import Snapshots
 from tcprism.sources.together import Together
@@ -52,6 +54,7 @@ class Inquiry(Sink):
         self._kinds = (*KINDS, *TLS_KINDS) if tls else KINDS
         self.lines: list[str] = []
         self._survey, self._evidence = Survey(), Evidence(REQUESTS_SHARE)
+        self._segments: Arrivals | None = None
         self._cpu_before: dict[int, int] = {}
         self._stack = ExitStack()
 
@@ -66,19 +69,18 @@ class Inquiry(Sink):
                 Tracing(Request(self._kinds, self._chosen, PAYLOAD, skip_bodies=True))
             )
             others = stack.enter_context(Tracing(Request(LOSSES, payload=0)))
-            segments = stack.enter_context(
-                Arrivals(
-                    Request(SEGMENT_KINDS, self._chosen, 0, SEGMENTS_RING, options=True),
-                    SEGMENTS_A_SECOND,
-                )
-            )
+            segments = Request(SEGMENT_KINDS, self._chosen, 0, SEGMENTS_RING, options=True)
+            with suppress(KernelRefused):
+                self._segments = stack.enter_context(Arrivals(segments, SEGMENTS_A_SECOND))
             if libraries := chosen.libraries:
                 self.lines = [*libraries.lines]
-            if not segments.sources:
+            sources: list[Source] = [self._snapshots, others, chosen]
+            if self._segments:
+                sources.append(self._segments)
+            else:
                 self.lines.append(_UNSEEN)
-            self._segments = segments
             # Losses are read first, so that what caused them has come by then.
-            self._source = Together(self._snapshots, others, chosen, *segments.sources)
+            self._source = Together(*sources)
             self._stack = stack.pop_all()
         return self
 
@@ -100,7 +102,6 @@ class Inquiry(Sink):
             if part.family == "snapshot":
                 self._look(part)
         events = [part for part in batch.parts if part.family != "snapshot"]
-        self._segments.count(sum(len(part) for part in events if part.family == "segment"))
         self._evidence.add(Batch(events, batch.clock_offset_ns))
 
     def _look(self, part: Part) -> None:
@@ -116,10 +117,11 @@ class Inquiry(Sink):
         cpu_us = {pid: us - self._cpu_before[pid] for pid, us in ran.items()}
         (machine,) = self._machine.take().parts
         ledger = self._source.ledger()
-        lost = ledger.lost
+        given_up = self._segments is not None and self._segments.given_up
+        lost = sum(e.lost for e in ledger.entries if not (given_up and e.kind in SEGMENT_KINDS))
         lost += self._evidence.refused + self._evidence.forgotten + self._survey.forgotten
         pending = pending_of(self._evidence.requests, part, not lost)
-        whole = are_whole(ledger) and not self._segments.given_up
+        whole = are_whole(ledger) and not given_up
         facts = with_facts(change, self._evidence, machine, cpu_us, pending, whole)
         connections = tuple(explained(part, facts))
         return Explanation(
@@ -131,7 +133,7 @@ class Inquiry(Sink):
             lost,
             servers=asked_by(connections, self._evidence.requests, pending),
             skipped=self._evidence.requests.skipped,
-            segments=not self._segments.given_up,
+            segments=not given_up,
         )
 
 

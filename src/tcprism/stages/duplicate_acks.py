@@ -25,7 +25,6 @@ _UNREAD = (
 )
 _ACK = np.dtype(
     [
-        ("connection", np.uint64),
         ("ts_ns", np.uint64),
         ("ack", np.uint32),
         ("duplicate", np.bool_),  # RFC 5681, whether or not it has SACK blocks
@@ -43,7 +42,9 @@ class DuplicateAcks:
 
     def __init__(self, size: int = ACKS_MAX) -> None:
         self._acks = np.zeros(size, _ACK)
+        self._connections = np.zeros(size, np.uint64)  # by itself, as it is looked through
         self._added = 0
+        self._found: dict[int, _Connection] = {}
         self.forgotten = 0
 
     def add(self, segments: Part) -> None:
@@ -57,7 +58,6 @@ class DuplicateAcks:
         if not len(places):
             return
         acks = np.zeros(len(places), _ACK)
-        acks["connection"] = connection_keys(rows[places])
         for name in ("ts_ns", "ack"):
             acks[name] = rows[name][places]
         acks["duplicate"] = duplicate[places]
@@ -65,8 +65,10 @@ class DuplicateAcks:
             for place, text in enumerate(sacks[places].filled("").tolist()):
                 for number, block in enumerate(_blocks(text)):
                     acks["blocks"][place, number] = block
-        self._acks[(self._added + np.arange(len(acks))) % len(self._acks)] = acks
+        at = (self._added + np.arange(len(acks))) % len(self._acks)
+        self._acks[at], self._connections[at] = acks, connection_keys(rows[places])
         self._added += len(acks)
+        self._found.clear()
 
     def cause_of(self, row: np.void, connection: np.uint64, since_ns: int) -> Found:
         """Return the columns of a fast retransmission; those of none where no ACK is found.
@@ -78,9 +80,9 @@ class DuplicateAcks:
         if self._added > len(self._acks) and self._is_gone(row, since_ns):
             self.forgotten += 1
             return {}
-        acks = self._acks[self._acks["connection"] == connection]
-        acks = acks[(acks["ts_ns"] > since_ns) & (acks["ts_ns"] <= row["ts_ns"])]
-        acks, ranges = _showing(acks, int(row["seq"]), int(row["end_seq"]))
+        seq, end_seq = int(row["seq"]), int(row["end_seq"])
+        acks = self._of(connection).between(since_ns, int(row["ts_ns"]), seq)
+        acks, ranges = _showing(acks, seq, end_seq)
         if not len(acks):
             return {}
         moments = acks["ts_ns"]
@@ -93,11 +95,47 @@ class DuplicateAcks:
             found["sack_blocks"] = ", ".join(f"{a}:{b}" for a, b in ranges[:RANGES_MAX])
         return found
 
+    def _of(self, connection: np.uint64) -> _Connection:
+        """Return the ACKs of a connection: many of its segments may be asked about at once."""
+        key = int(connection)
+        if key not in self._found:
+            self._found[key] = _Connection(self._acks[self._connections == connection])
+        return self._found[key]
+
     def _is_gone(self, row: np.void, since_ns: int) -> bool:
         """Tell whether an ACK may have come so early that it had to go: no timer expired since."""
         rto = int(row["rto_us"])
         longest = 0 if rto == MICROSECONDS_UNKNOWN else int(row["ts_ns"]) - rto * 1000
         return int(self._acks["ts_ns"][self._added % len(self._acks)]) > max(since_ns, longest)
+
+
+class _Connection:
+    """The ACKs of a connection in order of time, with the highest byte that each knew to be there.
+
+    At hundreds of thousands of ACKs a second, few are looked at for each segment.
+    """
+
+    def __init__(self, acks: NDArray[np.void]) -> None:
+        self._acks = acks[np.argsort(acks["ts_ns"], kind="stable")]
+        self._moments = self._acks["ts_ns"].copy()
+        self._latest = self._acks["ack"][-1:].copy()
+        told = np.column_stack([self._acks["ack"], self._acks["blocks"][:, :, 1]])
+        known = np.column_stack([np.ones(len(acks), np.bool_), told[:, 1:] != 0])
+        highest = np.where(known, _distance(told, self._latest), np.iinfo(np.int32).min).max(axis=1)
+        self._highest = np.maximum.accumulate(highest)
+
+    def between(self, since_ns: int, until_ns: int, seq: int) -> NDArray[np.void]:
+        """Return the ACKs later than `since_ns`, up to `until_ns`, that may tell `seq` to be lost.
+
+        Those before the first that knew `seq` or a later byte cannot.
+        """
+        if not len(self._acks):
+            return self._acks
+        first, last = np.searchsorted(
+            self._moments, np.array([since_ns, until_ns], np.uint64), "right"
+        )
+        told = np.searchsorted(self._highest, _distance(seq, self._latest)[0])
+        return self._acks[max(first, told) : last]
 
 
 def _blocks(text: str) -> Iterator[tuple[int, int]]:

@@ -77,6 +77,7 @@ class Retransmits(StatefulStage):
 
     def __init__(self, all_sends: Callable[[], bool]) -> None:
         self._all_sends = all_sends
+        self._all_came: bool | None = None  # of the batch: None if nobody has asked
         self._sends = Sends(WRITE)
         self._acks = DuplicateAcks()
         self.unjoined = 0
@@ -109,6 +110,7 @@ class Retransmits(StatefulStage):
                 self._acks.add(part)
         if not any(part.family == "loss" for part in batch.parts):
             return batch
+        self._all_came = None
         found = self._explain([part for part in batch.parts if part.family == "loss"])
         parts = [next(found) if part.family == "loss" else part for part in batch.parts]
         return Batch(parts, batch.clock_offset_ns)
@@ -182,7 +184,11 @@ class Retransmits(StatefulStage):
 
         The send began at `start`.
         """
-        if not row["pid"] or not self._all_sends():
+        if not row["pid"]:
+            return {}
+        if self._all_came is None:
+            self._all_came = self._all_sends()  # reads the kernel's counters: once a batch
+        if not self._all_came:
             return {}
         return {
             "message_pid": int(row["pid"]),
