@@ -1,8 +1,9 @@
 """Servers at their full rate under `tcprism serve`, which keeps its default budget.
 
-Turns with it lie between turns without, and make a pair with each of them. Before it counts, a turn
+Blocks of short turns with it lie between blocks without, and each block is compared with those
+beside it by its median: machines change their speed from minute to minute. Before they count, serve
 has had the load for as long as it takes until nothing changes any more. The CPU time is that of the
-load's own process, in which hooks run too: it does not depend on what else the machine does.
+load's own process, in which hooks run too. After them, one turn more counts how often hooks ran.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import resource
 import shutil
 import time
 from collections.abc import Iterator
-from itertools import pairwise
-from statistics import median
+from pathlib import Path
+from statistics import median, quantiles
 from typing import NamedTuple
 
+from benchmarks.bpf import statistics
 from benchmarks.rounds import Rounds
 from benchmarks.servers import LOADS, PROGRAMS, RATE, servers
 from benchmarks.table import Table, at_least
@@ -22,18 +24,26 @@ from tests.support.netns import Netns
 from tests.support.serving import Server, serving
 
 KEPT = at_least(0.97, "{:.2f}")
+_REQUESTS = 100_000  # of a turn
 _SETTLED = 6.0  # seconds without a change
 _PATIENCE = 40.0
 _EFFORT = "tcprism_effort_reduction"
 
 
 class Turn(NamedTuple):
-    """One run of a load: requests a second, its CPU seconds, and the budget's state at the end."""
+    """One run of a load, or the median of some: requests a second, and its CPU seconds."""
 
     rate: float
     cpu: float
-    used: float = 0.0
-    step: float = 0.0
+
+
+class Block(NamedTuple):
+    """Turns under serve: their median, and the budget's state and the hooks' runs at the end."""
+
+    turn: Turn
+    used: float
+    step: float
+    runs: int
 
 
 def run(rounds: Rounds) -> None:
@@ -41,38 +51,52 @@ def run(rounds: Rounds) -> None:
     if missing := [program for program in PROGRAMS if not shutil.which(program)]:
         print(f"\nserve: not measured, this needs {', '.join(missing)}")
         return
-    repeats, count = rounds.pick(1, 3, 6), rounds.pick(50_000, 100_000, 300_000)
+    repeats, turns = rounds.pick(1, 3, 10), rounds.pick(3, 5, 5)
     table = Table(
         f"traffic kept with serve and its default budget, median of {2 * repeats} pairs",
-        ("load", "serve", "requests/s", "kept", "target", "", "CPU", "budget used", "steps down"),
-    )
+        ("load", "serve", "requests/s", "kept", "target", "", "quartiles", "CPU", "budget used",
+         "steps down", "hooks run a request"),
+    )  # fmt: skip
     with servers() as netns:
         for name in ("ab -k -c 200", "redis-benchmark"):
-            load = tuple(word.format(count) for word in LOADS[name][0])
+            load = tuple(word.format(_REQUESTS) for word in LOADS[name][0])
             for options in ((), ("--requests",)):
                 shown = " ".join(options) or "defaults"
-                table.add(name, shown, *_measured(netns, load, repeats, options))
+                table.add(name, shown, *_measured(netns, load, (repeats, turns), options))
     table.print()
 
 
 def _measured(
-    netns: Netns, load: tuple[str, ...], repeats: int, options: tuple[str, ...]
+    netns: Netns, load: tuple[str, ...], size: tuple[int, int], options: tuple[str, ...]
 ) -> Iterator[str]:
-    turns = [_turn(netns, load)]
+    repeats, turns = size
+    with_it: list[Block] = []
+    without = [_turns(netns, load, turns)]
     for _ in range(repeats):
-        turns += [_watched(netns, load, options), _turn(netns, load)]
-    ours = turns[1::2]
-    yield f"{median(one.rate for one in ours):,.0f}"
-    yield from KEPT.cells(median(_shares([one.rate for one in turns])))
-    yield f"{1 / median(_shares([one.cpu for one in turns])):.2f}"
-    yield f"{median(one.used for one in ours):.2f}"
-    yield f"{median(one.step for one in ours):.0f}"
+        with_it.append(_watched(netns, load, turns, options))
+        without.append(_turns(netns, load, turns))
+    pairs = list(_pairs(without, [block.turn for block in with_it]))
+    kept = [one.rate / other.rate for one, other in pairs]
+    yield f"{median(block.turn.rate for block in with_it):,.0f}"
+    yield from KEPT.cells(median(kept))
+    low, _, high = quantiles(kept, method="inclusive")
+    yield f"{low:.2f} to {high:.2f}"
+    yield f"{median(other.cpu / one.cpu for one, other in pairs):.2f}"
+    yield f"{median(block.used for block in with_it):.2f}"
+    yield f"{median(block.step for block in with_it):.0f}"
+    yield f"{median(block.runs for block in with_it) / _REQUESTS:.3f}"
 
 
-def _shares(values: list[float]) -> list[float]:
-    """Return what each value of a turn with serve is of those before and after it."""
-    pairs = enumerate(pairwise(values))
-    return [b / a if number % 2 == 0 else a / b for number, (a, b) in pairs]
+def _pairs(without: list[Turn], with_it: list[Turn]) -> Iterator[tuple[Turn, Turn]]:
+    """Yield each block under serve with those before and after it."""
+    for one, before, after in zip(with_it, without, without[1:], strict=False):
+        yield one, before
+        yield one, after
+
+
+def _turns(netns: Netns, load: tuple[str, ...], count: int) -> Turn:
+    turns = [_turn(netns, load) for _ in range(count)]
+    return Turn(median(one.rate for one in turns), median(one.cpu for one in turns))
 
 
 def _turn(netns: Netns, load: tuple[str, ...]) -> Turn:
@@ -84,14 +108,31 @@ def _turn(netns: Netns, load: tuple[str, ...]) -> Turn:
     return Turn(float(rate), cpu)
 
 
-def _watched(netns: Netns, load: tuple[str, ...], options: tuple[str, ...]) -> Turn:
+def _watched(netns: Netns, load: tuple[str, ...], count: int, options: tuple[str, ...]) -> Block:
     with serving("--netns", netns.path, *options, usual_budget=True) as server:
         _settle(netns, load, server)
-        turn = _turn(netns, load)
-        used = server.sum("tcprism_budget_usage")
-        step = server.sum(_EFFORT)
+        turn = _turns(netns, load, count)
+        used, step = server.sum("tcprism_budget_usage"), server.sum(_EFFORT)
+        with statistics():
+            before = _runs(server)
+            _turn(netns, load)
+            runs = _runs(server) - before
         server.stop()
-    return turn._replace(used=used, step=step)
+    return Block(turn, used, step, runs)
+
+
+def _runs(server: Server) -> int:
+    """Return how often the programs of a serve have run, each counted once."""
+    runs: dict[str, int] = {}
+    for info in Path(f"/proc/{server.process.pid}/fdinfo").iterdir():
+        try:
+            lines = info.read_text().splitlines()
+        except FileNotFoundError:  # it was closed meanwhile
+            continue
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+        if "run_cnt" in fields:
+            runs[fields["prog_id"]] = int(fields["run_cnt"])
+    return sum(runs.values())
 
 
 def _settle(netns: Netns, load: tuple[str, ...], server: Server) -> None:
