@@ -203,8 +203,8 @@ def test_a_closed_connection_is_forgotten_and_its_port_may_come_again() -> None:
         ]
         count += len(stage(Batch([connections(*ends)])))
         assert not stage._connections
-        assert not stage._views
-        assert not stage._by_ends
+        assert not stage._connections.views
+        assert not stage._connections._by_ends
     assert count == 3
 
 
@@ -256,7 +256,7 @@ def test_what_nobody_asks_for_is_not_remembered(said: bytes) -> None:
             talk.add(AT_CLIENT, EventKind.SEND, FIRST + number * len(said), said)
             talk.add(AT_CLIENT, EventKind.RECV, ANSWERS + number * len(said), said)
     assert len(stage(talk.batch)) == (3000 if said == GET else 0)
-    (connection,) = stage._connections.values()
+    (connection,) = stage._connections
     kept = [len(m.ends) for line in connection.timelines for m in (line.written, line.read)]
     assert max(kept) <= 130
 
@@ -272,9 +272,9 @@ def test_all_connections_together_have_a_bound() -> None:
         talk = Talk(client)
         talk.add(client, EventKind.SEND, FIRST, half)
         stage(talk.batch)
-        assert sum(one.size for one in stage._connections.values()) <= room
-    kept = {connection.ends[0][-2:] for connection in stage._connections.values()}
-    assert len(kept) >= room // next(iter(stage._connections.values())).size // 2 - 1
+        assert sum(one.size for one in stage._connections) <= room
+    kept = {connection.ends[0][-2:] for connection in stage._connections}
+    assert len(kept) >= room // next(iter(stage._connections)).size // 2 - 1
     assert kept == {np.uint16(port).tobytes() for port in ports[-len(kept) :]}
     account = stage.account()
     assert account.counts["connections_evicted"] == 200 - len(kept)
@@ -306,7 +306,7 @@ def test_what_connections_are_said_to_take_is_what_they_take(count: int) -> None
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    said = sum(one.size for one in list(stage._connections.values())[100:])
+    said = sum(one.size for one in list(stage._connections)[100:])
     assert 0.6 * said < taken < 1.1 * said
 
 

@@ -349,10 +349,7 @@ COLUMNS = [
     ),
     wire_column("min_rtt_us", TOTALS, "integer", missing=equal("min_rtt_us", *_no_time)),
     wire_column(
-        "delivery_rate",
-        TOTALS,
-        "integer",
-        missing=equal("delivery_rate", _wire.RATE_UNKNOWN),
+        "delivery_rate", TOTALS, "integer", missing=equal("delivery_rate", _wire.RATE_UNKNOWN)
     ),
     wire_column("congestion", TOTALS, "string", _text("congestion"), _empty("congestion")),
     *(

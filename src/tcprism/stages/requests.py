@@ -6,15 +6,15 @@ When bytes were written, left, were acknowledged, sent again and read follows fr
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
-from tcprism.events._wire import EVENT, SocketSource
+from tcprism.events._wire import SocketSource
 from tcprism.events.ledger import Account, Entry
 from tcprism.events.part import Rows
 from tcprism.protocols import Protocol
@@ -22,7 +22,7 @@ from tcprism.protocols.conversation import Conversation
 from tcprism.protocols.known import protocols as known_protocols
 from tcprism.stages import StatefulStage
 from tcprism.stages.answered import Answered, answered, answered_together
-from tcprism.stages.ends import CONNECTION_BYTES, MOMENT_BYTES, Connection, Ends, View
+from tcprism.stages.ends import CONNECTION_BYTES, MOMENT_BYTES, Connection, View
 from tcprism.stages.happened import (
     ACKED,
     ARRIVED,
@@ -36,6 +36,7 @@ from tcprism.stages.happened import (
     payloads,
     relevant,
 )
+from tcprism.stages.open_connections import OpenConnections
 from tcprism.stages.plaintext import Call, Plaintext
 from tcprism.stages.request_rows import request_part
 from tcprism.stages.sampling import ALL, is_sampled
@@ -65,12 +66,10 @@ class Requests(StatefulStage):
         show_values: bool = False,
         alone: bool = False,
     ) -> None:
-        self._protocols = known_protocols() if protocols is None else tuple(protocols)
-        self._show_values = show_values
+        known = known_protocols() if protocols is None else tuple(protocols)
+        self._begin = partial(Conversation, known, show_values)
         self._alone = alone
-        self._views: dict[int, View] = {}
-        self._connections: OrderedDict[int, Connection] = OrderedDict()  # by id(), oldest first
-        self._by_ends: dict[Ends, list[Connection]] = {}
+        self._connections = OpenConnections(self._begin)
         self._answered: list[Answered] = []
         self._now_ns = 0
         self._clock_offset_ns = 0
@@ -98,9 +97,13 @@ class Requests(StatefulStage):
         chosen = [part for part in chosen if len(part)]
         if chosen:
             self._sampling = max(int(part.rows["sampling"].max()) for part in chosen)
+            followed = len(self._connections)
             self._take(chosen, Batch(chosen).permutation)
+            self._left -= CONNECTION_BYTES * max(0, len(self._connections) - followed)
             for part in chosen:
                 self._left -= int(part.payload_lengths().sum()) + _MESSAGE_BYTES * len(part)
+            if (excess := len(self._connections) - CONNECTIONS_MAX) > 0:
+                self._evict_oldest(excess)
             if self._left < 0:
                 self._make_room()
         ended, self._answered = self._answered, []
@@ -108,7 +111,7 @@ class Requests(StatefulStage):
 
     def close(self) -> Batch:
         """Return the requests that nobody has answered or read to the end."""
-        for connection in list(self._connections.values()):
+        for connection in list(self._connections):
             self._over(connection, ended=connection.closed)
         return self._with_requests(Batch((), self._clock_offset_ns), self.follow(Batch(())))
 
@@ -119,8 +122,8 @@ class Requests(StatefulStage):
 
     def release(self) -> list[Answered]:
         """Return the requests that were held at the last call but one, and wait no longer."""
-        for key, connection in self._due.items():
-            if key in self._connections:
+        for connection in self._due.values():
+            if connection in self._connections:
                 self._let_go(connection, hold=False)
                 if connection.closed:
                     self._over(connection)
@@ -133,7 +136,7 @@ class Requests(StatefulStage):
         Those of connections that were seen first come first.
         """
         found: list[Answered] = []
-        for connection in self._streams():
+        for connection in self._connections.streams():
             found += [
                 answered(connection, exchange)
                 for exchange in connection.conversation.pending()
@@ -145,7 +148,7 @@ class Requests(StatefulStage):
 
     def account(self) -> Account:
         """Return how many requests were made, and what was not understood."""
-        missing = self._gaps + sum(one.conversation.gaps for one in self._streams())
+        missing = self._gaps + sum(one.conversation.gaps for one in self._connections.streams())
         counts = {"request_gaps": missing, "connections_evicted": self._evicted}
         remarks = []
         if missing:
@@ -161,16 +164,9 @@ class Requests(StatefulStage):
             )
         return Account((Entry.of_stage("request", self._made),), counts, tuple(remarks))
 
-    def _streams(self) -> Iterator[Connection]:
-        """Yield connections, and the plaintext of those with TLS."""
-        for connection in self._connections.values():
-            yield connection
-            if connection.plaintext:
-                yield connection.plaintext
-
     def under_way(self) -> Iterator[Answered]:
         """Yield the requests that have not ended."""
-        for connection in self._streams():
+        for connection in self._connections.streams():
             talk = connection.conversation
             for exchange in (*connection.finished, *talk.done, *talk.pending()):
                 yield answered(connection, exchange)
@@ -187,14 +183,14 @@ class Requests(StatefulStage):
     def _take(self, parts: Sequence[Part], order: NDArray[np.intp]) -> None:
         """Follow what happened, in its order. What each event costs counts here."""
         said = [payloads(part) for part in parts]
-        find = self._views.get
+        find = self._connections.views.get
         for what, key, seq, size, ts_ns, second, pid, length, place, row in happened(parts, order):
             view = find(key)
             if what > READ:
                 self._besides(what, view, key, (seq, size, second, length), parts[place], row)
                 continue
             if view is None or view.pid != pid:
-                view = self._used(view or key, parts[place].rows[row], pid)
+                view = self._connections.used(view or key, parts[place].rows[row], pid)
             connection, conversation, side, direction, timeline, marks = view.flows[what]
             if conversation.unknown and connection.is_over:
                 continue
@@ -231,7 +227,7 @@ class Requests(StatefulStage):
             if view is not None:
                 view.arrived(seq, size, second)
         elif what in (ENCRYPTED, DECRYPTED):
-            view = view or self._view(part.rows[row], key)
+            view = view or self._connections.view(part.rows[row], key)
             self._take_plaintext(view, what - ENCRYPTED, told, part, row)
         elif view is not None:
             self._more(view, what, (seq, size), part.rows, row)
@@ -243,8 +239,7 @@ class Requests(StatefulStage):
         carrier = view.connection
         plaintext = carrier.plaintext
         if not isinstance(plaintext, Plaintext):
-            begin = partial(Conversation, self._protocols, self._show_values)
-            carrier.plaintext = plaintext = Plaintext(carrier, begin)
+            carrier.plaintext = plaintext = Plaintext(carrier, self._begin)
         for call in plaintext.taken(Call(view.side, bool(what), told, part, row)):
             self._read_plaintext(carrier, plaintext, call)
 
@@ -280,7 +275,7 @@ class Requests(StatefulStage):
             if not connection.unseen:
                 offset = conversation.offset(side, seq)
                 connection.timelines[side].repeat(offset, offset + size, rows[row])
-        elif self._views.pop(view.key, None):
+        elif self._connections.views.pop(view.key, None):
             view.closed = True
             client = conversation.client
             alone = client >= 0 and not connection.views[client] and not connection.waited
@@ -329,39 +324,9 @@ class Requests(StatefulStage):
         read = timeline.read.ends[-1] if timeline.read.ends else -1
         return read, read if written < 0 else min(read, written)
 
-    def _used(self, end: View | int, record: np.void, pid: int) -> View:
-        """Return an end, which may be known by its key only, as one that a process uses."""
-        view = self._view(record, end) if isinstance(end, int) else end
-        view.pid = pid
-        view.head = record.tobytes()[: EVENT.itemsize]
-        return view
-
-    def _view(self, record: np.void, key: int) -> View:
-        """Find the connection that an end belongs to, which the other end may have begun."""
-        local = record["local_ip"].tobytes() + record["local_port"].tobytes()
-        remote = record["remote_ip"].tobytes() + record["remote_port"].tobytes()
-        side = int(local > remote)
-        ends = (remote, local) if side else (local, remote)
-        known = self._by_ends.setdefault(ends, [])
-        for connection in known:
-            if connection.views[side] is None and connection.is_near(record, side):
-                break
-        else:
-            connection = Connection(ends, Conversation(self._protocols, self._show_values))
-            known.append(connection)
-            self._connections[id(connection)] = connection
-            self._left -= CONNECTION_BYTES
-            if len(self._connections) > CONNECTIONS_MAX:
-                self._evict(next(iter(self._connections.values())))
-        view = View(connection, side, key)
-        view.head = record.tobytes()[: EVENT.itemsize]
-        connection.views[side] = view
-        self._views[key] = view
-        return view
-
     def _make_room(self) -> None:
         """Forget the oldest connections, if all take too much."""
-        kept = [(connection, connection.size) for connection in self._connections.values()]
+        kept = [(connection, connection.size) for connection in self._connections]
         total = sum(size for _, size in kept)
         if total > self.room * 3 // 4:  # so that the next look is far
             for connection, size in kept:
@@ -374,9 +339,12 @@ class Requests(StatefulStage):
     def let_go(self) -> int:
         """Forget the older half of the connections, but not too many; return how many that is."""
         count = min((len(self._connections) + 1) // 2, LET_GO_MAX)
-        for connection in list(self._connections.values())[:count]:
-            self._evict(connection)
+        self._evict_oldest(count)
         return count
+
+    def _evict_oldest(self, count: int) -> None:
+        for connection in [*islice(self._connections, count)]:
+            self._evict(connection)
 
     def _evict(self, connection: Connection) -> None:
         """Forget a connection that goes on: it is joined again at its next message."""
@@ -390,7 +358,7 @@ class Requests(StatefulStage):
         What is under way in others has a gap: the rest of it will not come.
         """
         self._recorded = sampling
-        for connection in list(self._connections.values()):
+        for connection in list(self._connections):
             if not is_sampled(*connection.ends, sampling):
                 self._over(connection, ended=False)
 
@@ -405,16 +373,8 @@ class Requests(StatefulStage):
             for exchange in (*stream.finished, *conversation.done, *conversation.pending()):
                 self._answered.append(answered(stream, exchange, ended))
             self._gaps += conversation.gaps
-        self._connections.pop(id(connection), None)
         self._held.pop(id(connection), None)
-        known = self._by_ends[connection.ends]
-        known.remove(connection)
-        if not known:
-            del self._by_ends[connection.ends]
-        for side, view in enumerate(connection.views):
-            if view:
-                self._views.pop(view.key, None)
-                connection.views[side] = None  # else only the garbage collector would free them
+        self._connections.remove(connection)
 
 
 def requests_of(batches: Iterable[Batch]) -> Iterator[Batch]:
