@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import hooks, workload
-from tests.support.netns import Netns, run
+from tests.support.netns import Netns
 from tests.support.tracer import PATIENCE, Tracer, bpf_of, tracing
 
 pytestmark = pytest.mark.native  # of the machines' kernels only the newest has that hook
@@ -50,9 +50,13 @@ def somebody_uses_io_uring() -> Iterator[None]:
 
 def is_on(tracepoint: str, tracer: Tracer) -> bool:
     """Tell whether a tracer has a program at a tracepoint."""
-    links = json.loads(run("bpftool", "-j", "link", "list"))
-    at_it = {link["id"] for link in links if link.get("tp_name") == tracepoint}
-    return bool(at_it & bpf_of(tracer.process.pid)["link"])
+    for link in bpf_of(tracer.process.pid)["link"]:  # one by one: other programs' come and go
+        told = subprocess.run(
+            ["bpftool", "-j", "link", "show", "id", str(link)], capture_output=True, text=True
+        )
+        if not told.returncode and json.loads(told.stdout).get("tp_name") == tracepoint:
+            return True
+    return False
 
 
 def check(tracer: Tracer, calls: list[workload.Call]) -> None:
