@@ -98,6 +98,10 @@ def run(*arguments: str) -> int:
         (("trace", "--kinds", "x"), "tcprism: --kinds: 'x' is not a kind"),
         (("trace", "--payload", "99999"), "tcprism: --payload: 99999 is not between"),
         (("trace", "--ring-size", "3"), "tcprism: --ring-size: '3' is not a size from 64K to 1G"),
+        (
+            ("serve", "--kinds", "close", "--redact-also", "("),
+            "tcprism: --redact-also: '(' is no regular expression: missing )",
+        ),
         (("trace", "--follow"), "tcprism: --follow needs the processes"),
         (("trace", "--netns", "nowhere"), "tcprism: --netns: nowhere is no network namespace"),
         (("connections", "--duration", "0"), "--duration"),

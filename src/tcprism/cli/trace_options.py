@@ -20,6 +20,7 @@ from tcprism.events._wire import PAYLOAD_MAX
 from tcprism.probes import MECHANISMS
 from tcprism.ring import rings
 from tcprism.sources.request import DEFAULT_MAX_CONNECTIONS, payload_of_segments
+from tcprism.stages.redact import compiled
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -105,6 +106,8 @@ def serving_options(command: Decorated) -> Decorated:
 def parse_tracing(given: dict[str, Any]) -> dict[str, Any]:
     """Take the values of the options that say how to trace, except --verbose, out of `given`."""
     redact, also = given.pop("redact"), given.pop("redact_also")
+    for text in also:  # also where there is no payload to overwrite
+        compiled(text)
     return {
         "redact": also if redact or also else None,
         "ring_size": parse_ring_size(given.pop("ring_size")),

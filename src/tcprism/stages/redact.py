@@ -68,7 +68,7 @@ class Redact:
     """
 
     def __init__(self, more: Iterable[str] = (), segments: bool = False) -> None:
-        self._own = [_compiled(text) for text in more]
+        self._own = [compiled(text) for text in more]
         self._streams: OrderedDict[tuple[int, ...], _Stream] = OrderedDict()
         self._families = ("message", "tls", *(("segment",) if segments else ()))
 
@@ -179,7 +179,8 @@ def _columns(part: Part) -> Iterator[list[Any]]:
         yield syn.tolist()
 
 
-def _compiled(text: str) -> re.Pattern[bytes]:
+def compiled(text: str) -> re.Pattern[bytes]:
+    """Return the regular expression of a user. Raises UsageError."""
     try:
         return re.compile(text.encode())
     except re.error as error:
