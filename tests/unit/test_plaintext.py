@@ -381,3 +381,17 @@ def test_a_call_whose_message_was_lost_does_not_have_the_moment_of_a_later_one()
         *("200", None, "partial"),
     )
     assert [one["request_ns"] for one in others] == [5 * MS] * 2
+
+
+def test_numbers_that_no_kernel_gives() -> None:
+    """A recording may claim any."""
+    most = {"ts_ns": 2**64 - 1, "stream_offset": 2**64 - 1, "duration_ns": 2**64 - 1}
+    in_memory = {"socket_source": wire.SocketSource.CIPHERTEXT}
+    stage = Requests(alone=True)
+    for wrong in (*({name: value} for name, value in most.items()), most, most):
+        calls = [
+            {**plain(kind, MS, REQUEST, None), **in_memory, **wrong}
+            for kind in (TLS_SEND, TLS_RECV)
+        ]
+        stage(Batch([tls_messages(*calls)]))
+    assert {one["protocol"] for one in stage.close()} <= {"http"}

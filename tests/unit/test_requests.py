@@ -333,9 +333,30 @@ def test_a_response_waits_for_the_write_that_returns_after_its_read(lost: bool) 
     else:
         found += stage(Batch([messages(*late, payload_class=64)])).parts
     assert column(found[1], "request_state") == ["complete"]
-    assert (column(found[1], "server_ns")[0] is None) == lost
+    assert column(found[1], "server_source") == ["client" if lost else "server"]
     assert not made(stage)
     assert not stage._held
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_first_response_waits_for_its_write_too(lost: bool) -> None:
+    """Without it, nobody knows which part of the time the server took and which the network."""
+    talk = Talk()
+    talk.add(AT_CLIENT, EventKind.SEND, FIRST, GET)
+    talk.add(AT_SERVER, EventKind.RECV, FIRST, GET)
+    talk.add(AT_CLIENT, EventKind.RECV, ANSWERS, OK)
+    talk.add(AT_SERVER, EventKind.SEND, ANSWERS, OK)
+    stage = Requests(alone=True)
+    assert not stage(Batch([messages(*talk.events[:3], payload_class=64)])).parts
+    if lost:
+        assert not stage.tick(1).parts
+        (found,) = stage.tick(2).parts
+    else:
+        (found,) = stage(Batch([messages(*talk.events[3:], payload_class=64)])).parts
+    assert column(found, "view") == ["both"]
+    assert column(found, "server_source") == ["client" if lost else "server"]
+    assert (column(found, "network_back_ns") == [None]) == lost
+    assert column(found, "server_ns") != [None]
 
 
 def test_a_client_whose_write_returns_after_the_server_has_closed_is_seen() -> None:

@@ -62,7 +62,7 @@ class Places:
         self.begun = self.begun or stream_offset == 0
         if self._base + stream_offset < self.at:
             self._base = self.at - stream_offset
-        self.at = self._base + stream_offset
+        self.at = min(self._base + stream_offset, _NOWHERE)  # a recording may claim anything
 
     def add(self, size: int, begin: int, encrypted: int) -> None:
         """Take `size` bytes of plaintext from so many of TCP; 0: from those of the call before."""

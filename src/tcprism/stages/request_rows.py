@@ -84,7 +84,7 @@ def _in_order(at: Table) -> Table:
 def split(at: Table, client: Mask, server: Mask) -> dict[str, Times]:
     """Return the parts of requests' time, nanoseconds, -1: unknown; they add up to the whole.
 
-    `client` and `server` tell whether that end was seen.
+    `client` tells whether that end was seen, and `server` whether that end was seen to answer.
     """
     spans = _Split(at["begun"], at["done"])
     arrives, returns = at["arrived"] != NEVER, at["back"] != NEVER
@@ -117,8 +117,9 @@ def request_part(found: Sequence[Answered], parts: Iterable[Part], now_ns: int =
     _fill_ends(rows, clients, servers, client)
     flat = np.fromiter(chain.from_iterable(moments), np.int64, len(MOMENTS) * len(found))
     at = _in_order(dict(zip(MOMENTS, flat.reshape(-1, len(MOMENTS)).T, strict=True)))
-    _fill_times(rows, at, client, server)
     said = dict(zip(_SAID, zip(*map(_ALL_SAID, exchanges), strict=True), strict=True))
+    unasked = np.array([begin is None for begin in said["begin"]])
+    _fill_times(rows, at, client, server & (unasked | (at["responded"] != NEVER)))
     _fill_exchanges(rows, said)
     wait_ns, repeats, causes = zip(*waits, strict=True)
     rows["retransmission_wait_ns"] = wait_ns
@@ -165,6 +166,7 @@ def _fill_ends(
 
 
 def _fill_times(rows: Rows, at: Table, client: Mask, server: Mask) -> None:
+    """Fill in the parts of the time, with those of the server where it was seen to answer."""
     begun, done = at["begun"], at["done"]
     latest = np.max(list(at.values()), axis=0)
     rows["ts_ns"] = np.where(done == NEVER, np.maximum(latest, 0), done)

@@ -21,7 +21,7 @@ from tcprism.protocols import Protocol
 from tcprism.protocols.conversation import Conversation
 from tcprism.protocols.known import protocols as known_protocols
 from tcprism.stages import StatefulStage
-from tcprism.stages.answered import Answered, answered, answered_together
+from tcprism.stages.answered import NEVER, Answered, answered, answered_together
 from tcprism.stages.ends import CONNECTION_BYTES, MOMENT_BYTES, Connection, View
 from tcprism.stages.happened import (
     ACKED,
@@ -247,13 +247,13 @@ class Requests(StatefulStage):
         what, side = int(call.received), call.end ^ call.received
         seq, size, encrypted, length = call.told
         record = call.part.rows[call.row]
-        ts_ns = int(record["ts_ns"])
+        ts_ns = int(record["ts_ns"].astype(np.int64))  # of a recording that may claim anything
         places = plaintext.places[side]
         places.go_on(int(record["stream_offset"]))
         begin = places.at
         places.add(size, carrier.conversation.offset(side, seq), encrypted)
         if record["socket_source"] == SocketSource.CIPHERTEXT:
-            began_ns = ts_ns - int(record["duration_ns"])
+            began_ns = max(ts_ns - int(record["duration_ns"]), NEVER)
             plaintext.mark(side, what, (begin, places.at), (began_ns, ts_ns))
         data = payload(call.part, call.row, length)
         plaintext.feed(side, begin, size, data, ts_ns)
@@ -313,8 +313,9 @@ class Requests(StatefulStage):
     def _reached(self, connection: Connection) -> tuple[int, int]:
         """Return how far responses must have come, and how far it is worth waiting for them.
 
-        Who reads them says when they are over, or who writes them if only that is seen: the
-        client's call that sends the first request may return after the server has answered.
+        Who reads them says when they are over, or who writes them if only that is seen. On a busy
+        machine the client's call that sends the first request may return after the server has
+        answered, and the server's that sends the first response after the client has read it.
         """
         client = connection.conversation.client
         timeline = connection.timelines[1 - client]
@@ -322,7 +323,8 @@ class Requests(StatefulStage):
         if not connection.views[client]:
             return written, written if connection.waited else -1
         read = timeline.read.ends[-1] if timeline.read.ends else -1
-        return read, read if written < 0 else min(read, written)
+        unseen = written < 0 and (connection.waited or not connection.views[1 - client])
+        return read, read if unseen else min(read, written)
 
     def _make_room(self) -> None:
         """Forget the oldest connections, if all take too much."""
