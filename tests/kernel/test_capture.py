@@ -38,6 +38,10 @@ ANALYSIS = (
     *("tcp.analysis.lost_segment", "tcp.analysis.duplicate_ack", "tcp.analysis.window_update"),
     *("tcp.analysis.zero_window", "tcp.analysis.duplicate_ack_num", "tcp.completeness"),
 )
+SENT_AGAIN = (
+    *("tcp.analysis.retransmission", "tcp.analysis.fast_retransmission"),
+    "tcp.analysis.out_of_order",
+)
 TELLING = ("retransmission", "duplicate_ack", "zero_window", "window_update")
 OPTIONS = (
     *("tcp.options.mss_val", "tcp.options.wscale.shift", "tcp.options.timestamp.tsval"),
@@ -134,6 +138,23 @@ def counted(packets: Iterable[Fields], *names: str) -> Counter[tuple[str, ...]]:
     return Counter(tuple(packet[name] for name in names) for packet in packets)
 
 
+def blurred(found: Counter[tuple[str, ...]]) -> Counter[tuple[str, ...]]:
+    """Say of what was found only whether a segment was sent again.
+
+    Wireshark takes it for one that is out of order if it left less than a round trip after the one
+    before. A fast retransmission leaves after just that, so microseconds decide.
+    """
+    places = [len(PACKET) + ANALYSIS.index(name) for name in SENT_AGAIN] + [-1]
+    blurry: Counter[tuple[str, ...]] = Counter()
+    for key, count in found.items():
+        values = list(key)
+        again = any(values[place] for place in places[:-1])
+        for place in places if again else ():
+            values[place] = "again"
+        blurry[tuple(values)] += count
+    return blurry
+
+
 def test_the_same_packets(run: Run) -> None:
     """Headers and options of both directions are as on the wire."""
     ours, theirs = (counted(packets, *PACKET) for packets in (run.ours, run.theirs))
@@ -183,7 +204,7 @@ def test_wireshark_finds_the_same(run: Run) -> None:
         )
         for packets in (run.ours, run.theirs)
     )
-    assert ours == theirs
+    assert blurred(ours - theirs) == blurred(theirs - ours)
     assert any("suspected" in packet["_ws.expert.message"] for packet in run.theirs)
     for name in TELLING:
         assert any(packet[f"tcp.analysis.{name}"] for packet in run.theirs), name
