@@ -20,6 +20,7 @@ import pytest
 from tests.support.netns import Netns
 from tests.support.server import serving
 from tests.support.tls import certificate
+from tests.support.tls_seen import in_short
 from tests.support.tracer import Event, tracing
 
 pytestmark = pytest.mark.native
@@ -120,7 +121,8 @@ def check(events: list[Event], told: Told) -> None:
     for event in sorted(events, key=lambda event: event["stream_offset"] or 0):
         payload = base64.b64decode(event["payload"]).decode()
         seen[event["remote_port"]][event["kind"]] += payload
-    assert {port: (each["tls_recv"], each["tls_send"]) for port, each in seen.items()} == told
+    found = {port: (each["tls_recv"], each["tls_send"]) for port, each in seen.items()}
+    assert found == told, in_short(events)
     assert {event["socket_source"] for event in events} <= {"call", "session"}
     carried = [event for event in events if event["encrypted_bytes"]]
     assert all(event["encrypted_bytes"] > event["bytes"] for event in carried)

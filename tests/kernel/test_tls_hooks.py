@@ -22,7 +22,7 @@ from tests.support.forked import look_for_tls_in_processes_alone
 from tests.support.netns import Netns
 from tests.support.nginx import nginx
 from tests.support.tls import certificate, records_on_the_wire
-from tests.support.tls_seen import Seen, check_records, payloads, plaintext, talk
+from tests.support.tls_seen import Seen, check_records, in_short, payloads, plaintext, talk
 from tests.support.tracer import Event, tracing
 
 WAYS = ("forked", "in_memory")
@@ -100,4 +100,4 @@ def check_asked(events: list[Event], answers: dict[str, bytes]) -> None:
         **{(name, "tls_recv"): answer for name, answer in answers.items()},
         ("nginx", "tls_recv"): b"".join(asked),
         ("nginx", "tls_send"): b"".join(answers.values()),
-    }
+    }, in_short(events)

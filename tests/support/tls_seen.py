@@ -36,6 +36,14 @@ def plaintext(events: list[Event]) -> list[Event]:
     return [event for event in events if event["kind"].startswith("tls_")]
 
 
+def in_short(events: list[Event]) -> str:
+    """Return what a failed comparison of payloads needs besides."""
+    names = ("ts_ns", "kind", "pid", "tid", "local_port", "remote_port", "session", "bytes",
+             "stream_offset", "missed_bytes", "socket_source", "payload_unavailable")  # fmt: skip
+    rows = (" ".join(str(event[name]) for name in names) for event in events)
+    return "\n".join([" ".join(names), *rows])
+
+
 def payloads(events: list[Event]) -> Told:
     """Return what events say was moved."""
     found: Told = defaultdict(list)
