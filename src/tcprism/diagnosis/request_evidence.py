@@ -121,7 +121,8 @@ class RequestEvidence:
         took = _took(part)
         view = part.rows["view"]
         keys = (ends_keys(part.rows), other_end_keys(part.rows))
-        for side, seen in ((ASKED, (view == _BOTH) | (view == _CLIENT)), (SERVED, view != _CLIENT)):
+        seen_there = part.rows["server_source"] != _SEEN_AT_CLIENT  # else the network took some
+        for side, seen in ((ASKED, (view == _BOTH) | (view == _CLIENT)), (SERVED, seen_there)):
             numbers = np.where(seen, self.numbers.of(keys[side]), -1)
             self._add_side(side, part, numbers, took)
         self._add_servers(part, took)
