@@ -55,15 +55,15 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     hidden = 0
     for _ in range(REPEATS):
         lines = _module[0].lines()
-        if not (len(lines) > hidden and any(report.failed for report in reports)):
+        failed = any(report.failed for report in reports) and isinstance(item, pytest.Function)
+        if not failed or len(lines) <= hidden:
             break
         hidden = len(lines)
         terminal = item.config.pluginmanager.get_plugin("terminalreporter")
         assert terminal
         terminal.write_line(f"{item.nodeid} is repeated: no BPF program saw {lines[-1].strip()}")
         item.session._setupstate.teardown_exact(None)
-        assert isinstance(item, pytest.Function)
-        item._initrequest()
+        item._initrequest()  # type: ignore[attr-defined]
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)

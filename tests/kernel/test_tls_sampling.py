@@ -27,9 +27,7 @@ from tests.support.nginx import nginx
 from tests.support.tls import certificate
 from tests.support.tracer import PATIENCE
 
-pytestmark = (
-    pytest.mark.native
-)  # the hooks are the same everywhere, and what samples is tested there
+pytestmark = pytest.mark.native
 
 CONNECTIONS, EACH, PORT = 24, 3, 8080
 PHASES = (0, 2, 0, 1, 3, 0)  # of 2^n connections one is recorded

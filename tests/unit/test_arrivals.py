@@ -55,7 +55,8 @@ def test_segments_are_given_up_where_they_are_too_many(monkeypatch: pytest.Monke
     monkeypatch.setattr(Tracing, "read", lambda *_: coming.pop(0))
     monkeypatch.setattr(Tracing, "drain", lambda *_: left.pop(0))
     monkeypatch.setattr(Tracing, "stop", lambda tracing: stopped.append(tracing))
-    tracing = arrivals.Arrivals(ALL, 100)
+    monkeypatch.setattr(Tracing, "__enter__", lambda tracing: tracing)
+    tracing = arrivals.Arrivals(ALL, 100).__enter__()
     assert len(tracing.read()) == 100
     assert not tracing.given_up
     assert len(tracing.read()) == len(tracing.read()) == len(tracing.drain()) == 0

@@ -11,7 +11,7 @@ from tcprism.events import Batch, Part
 from tcprism.events._wire import Cause, EventKind, MessageFlag, SegmentArrival
 from tcprism.events.column import texts
 from tcprism.events.columns import BY_NAME
-from tcprism.stages import sends
+from tcprism.stages import duplicate_acks, sends
 from tcprism.stages.duplicate_acks import DuplicateAcks
 from tcprism.stages.retransmits import WRITE, Retransmits
 from tcprism.stages.sends import Sends
@@ -252,6 +252,41 @@ def test_those_with_sack() -> None:
     assert caused(told, losses(fast(low, 100))) == [(3, "50:250, 350:450", 2, 4)]
     assert caused(told, losses(fast(250, 100))) == [(1, "350:450", 4, 4)]
     assert caused(told, losses(fast(50, 100))) == [(NONE)]  # it has arrived
+
+
+def test_a_connection_without_duplicate_acks_beside_one_that_has_some() -> None:
+    told = acks(ack(1, 1000))
+    assert caused(told, losses(fast(1000, 100, local_port=1), fast(1000, 100))) == [
+        NONE,
+        (1, None, 1, 1),
+    ]
+
+
+def test_a_block_up_to_the_wrap() -> None:
+    told = acks(ack(1, WRAP - 3000), sack=(f"{WRAP - 1000}:0",))
+    assert caused(told, losses(fast(WRAP - 2000, 1000))) == [(1, f"{WRAP - 1000}:0", 1, 1)]
+
+
+@given(st.data())
+@settings(max_examples=100)
+def test_no_ack_is_left_out(data: st.DataObject) -> None:
+    """All ACKs of a connection at once show what those do that are looked at."""
+    numbers = st.integers(WRAP - 40, WRAP + 40).map(lambda number: number % WRAP)
+    blocks = st.lists(st.tuples(numbers, numbers), max_size=4)
+    texts_of = blocks.map(lambda some: ", ".join(f"{begin}:{end}" for begin, end in some))
+    drawn = data.draw(st.lists(st.tuples(numbers, texts_of, st.integers(1, 50)), min_size=1))
+    events = [ack(ts_ns, number) for number, _, ts_ns in drawn]
+    found = DuplicateAcks(1000)
+    found.add(acks(*events, sack=tuple(text for _, text, _ in drawn)))
+    since, until = sorted(data.draw(st.tuples(st.integers(0, 50), st.integers(0, 50))))
+    segment = losses(fast(data.draw(numbers), data.draw(st.integers(1, 20)), ts_ns=until)).rows[0]
+    all_acks = found._acks[: len(drawn)]
+    all_acks = all_acks[np.argsort(all_acks["ts_ns"], kind="stable")]
+    all_acks = all_acks[(all_acks["ts_ns"] > since) & (all_acks["ts_ns"] <= until)]
+    showing, _ = duplicate_acks._showing(all_acks, int(segment["seq"]), int(segment["end_seq"]))
+    connection = found._connections[0]
+    told = found.cause_of(segment, connection, since).get("duplicate_acks", 0)
+    assert told == len(showing)
 
 
 def test_only_what_came_since_the_bytes_were_last_sent_and_before_now() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Self
 
 from tcprism.errors import KernelRefused
 from tcprism.events import Batch
@@ -37,8 +38,13 @@ class Arrivals(Tracing):
         super().__init__(request)
         self._most = most
         self.given_up = False
-        self._began = time.monotonic()
+        self._began = 0.0
         self._count = 0
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._began = time.monotonic()
+        return self
 
     def read(self) -> Batch:
         """Return the segments that are ready, none once they are given up. Never blocks."""

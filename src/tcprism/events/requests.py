@@ -280,8 +280,9 @@ _COLUMNS = (
     *(_time_column(f"{name}_ns", doc) for name, doc in SPLIT.items()),
     _name_column(
         "server_source",
-        "how `server_ns` is known: server: seen there; client: it is all the time between the"
-        " request's leaving and the response's arrival, the network's included",
+        "how `server_ns` is known: server: seen there; client: it lasts until the response's"
+        " arrival, the network's time included, from when the server reads the request, or from"
+        " when that leaves if the server is not seen",
         SERVER_SOURCES,
     ),
     _name_column(

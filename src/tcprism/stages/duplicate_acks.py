@@ -13,6 +13,7 @@ from tcprism.events._wire import MICROSECONDS_UNKNOWN, EventKind, SegmentArrival
 from tcprism.events.connection import connection_keys
 
 ACKS_MAX = 65_536
+_FOUND_MAX = 4_096  # connections whose ACKs are sorted out at once
 RANGES_MAX = 16  # that a retransmission shows
 _BLOCKS = 4  # of an option: its 40 bytes have no room for more (RFC 2018, section 3)
 _SEQ = 1 << 32
@@ -99,6 +100,8 @@ class DuplicateAcks:
         """Return the ACKs of a connection: many of its segments may be asked about at once."""
         key = int(connection)
         if key not in self._found:
+            if len(self._found) >= _FOUND_MAX:
+                self._found.clear()
             self._found[key] = _Connection(self._acks[self._connections == connection])
         return self._found[key]
 
@@ -110,7 +113,7 @@ class DuplicateAcks:
 
 
 class _Connection:
-    """The ACKs of a connection in order of time, with the highest byte that each knew to be there.
+    """The ACKs of a connection in order of time, with the furthest byte that each tells of.
 
     At hundreds of thousands of ACKs a second, few are looked at for each segment.
     """
@@ -118,23 +121,27 @@ class _Connection:
     def __init__(self, acks: NDArray[np.void]) -> None:
         self._acks = acks[np.argsort(acks["ts_ns"], kind="stable")]
         self._moments = self._acks["ts_ns"].copy()
-        self._latest = self._acks["ack"][-1:].copy()
-        told = np.column_stack([self._acks["ack"], self._acks["blocks"][:, :, 1]])
-        known = np.column_stack([np.ones(len(acks), np.bool_), told[:, 1:] != 0])
-        highest = np.where(known, _distance(told, self._latest), np.iinfo(np.int32).min).max(axis=1)
-        self._highest = np.maximum.accumulate(highest)
+        if not len(acks):
+            return
+        ack, blocks = self._acks["ack"].copy(), self._acks["blocks"]
+        places = np.cumsum(np.r_[0, _distance(ack[1:], ack[:-1])], dtype=np.int64)
+        begins = places[:, None] + _distance(blocks[:, :, 0], ack[:, None])
+        begins = np.where(blocks[:, :, 0] != blocks[:, :, 1], begins, places[:, None])
+        furthest = np.maximum(places, begins.max(axis=1))
+        self._furthest = np.maximum.accumulate(furthest)
+        self._latest = int(places[-1]), ack[-1]
 
     def between(self, since_ns: int, until_ns: int, seq: int) -> NDArray[np.void]:
         """Return the ACKs later than `since_ns`, up to `until_ns`, that may tell `seq` to be lost.
 
-        Those before the first that knew `seq` or a later byte cannot.
+        Those before the first that told of `seq` or of a later byte cannot.
         """
         if not len(self._acks):
             return self._acks
-        first, last = np.searchsorted(
-            self._moments, np.array([since_ns, until_ns], np.uint64), "right"
-        )
-        told = np.searchsorted(self._highest, _distance(seq, self._latest)[0])
+        moments = np.array([since_ns, until_ns], np.uint64)
+        first, last = np.searchsorted(self._moments, moments, "right")
+        place, ack = self._latest
+        told = np.searchsorted(self._furthest, place + int(_distance(seq, ack)))
         return self._acks[max(first, told) : last]
 
 

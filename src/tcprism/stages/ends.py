@@ -77,7 +77,7 @@ class Connection:
         self._ends = [0, 0]  # of the latest exchange's request and response
         self.finished: list[Exchange] = []  # that the client has not read to the end, if it is seen
         self.plaintext: Connection | None = None  # of TLS, if it is seen
-        self.waited = False  # for an end that was not seen to write so far
+        self.waited = False  # in vain for an end to write first
 
     @property
     def is_over(self) -> bool:

@@ -15,7 +15,7 @@ from tcprism.stages.ends import Connection, Ends, View
 class OpenConnections:
     """Connections, oldest first; `begin` makes the conversation of a new one.
 
-    `views` are the ends of them that were seen, by their keys.
+    `views` holds the ends that were seen, by key.
     """
 
     def __init__(self, begin: Callable[[], Conversation]) -> None:

@@ -183,7 +183,7 @@ def compiled(text: str) -> re.Pattern[bytes]:
     """Return the regular expression of a user. Raises UsageError."""
     try:
         return re.compile(text.encode())
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError, UnicodeEncodeError) as error:
         raise UsageError(f"--redact-also: {text!r} is no regular expression: {error}") from error
 
 

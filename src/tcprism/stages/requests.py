@@ -322,6 +322,7 @@ class Requests(StatefulStage):
         written = timeline.written.ends[-1] if timeline.written.ends else -1
         if not connection.views[client]:
             return written, written if connection.waited else -1
+        connection.waited = connection.waited and written < 0
         read = timeline.read.ends[-1] if timeline.read.ends else -1
         unseen = written < 0 and (connection.waited or not connection.views[1 - client])
         return read, read if unseen else min(read, written)
