@@ -114,11 +114,15 @@ def refused(pair: Pair, family: int) -> None:
 
 
 def timed_out(pair: Pair) -> int:
-    """Connect to nobody; return how many SYNs were seen."""
+    """Connect to nobody; return how many SYNs were seen.
+
+    Blocking: else SO_ERROR may take the error away before the kernel ends the attempt.
+    """
     pair.server.run("nft", "add table inet loss; add counter inet loss syns;"
                     "add chain inet loss in { type filter hook input priority 0; };"
                     "add rule inet loss in tcp dport 5320 counter name syns drop")  # fmt: skip
     with closing(pair.client.socket()) as client:
+        client.settimeout(None)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, 1)
         with pytest.raises(TimeoutError):
             client.connect((pair.server_addresses[4], 5320))
