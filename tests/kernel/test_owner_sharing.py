@@ -7,12 +7,16 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from tcprism.kernel.object import BpfObject
+from tcprism.probes.owner import FIND_OWNERS
 from tests.support import hooks
 from tests.support.forked import Script
 from tests.support.netns import Netns, Pair
@@ -91,38 +95,71 @@ def test_servers_that_share_a_port(pair: Pair, tmp_path: Path) -> None:
     assert {event["remote_port"]: event["pid"] for event in by_client.events} == truth
 
 
+LISTENERS = range(5404, 5444)
+
+
 @pytest.mark.native
-def test_a_listener_that_several_have(pair: Pair, tmp_path: Path) -> None:
+def test_listeners_that_several_have(pair: Pair, tmp_path: Path) -> None:
     """What one of them accepts is not shown as another's, though --pid is about that one.
 
     Where the hooks do not tell who accepts, the accept is the listener's owner's: of holders older
-    than the trace, one of them.
+    than the trace the first, in each of two traces that look for owners at the same time.
     """
-    with pair.server.socket() as listener, pair.client.socket() as client:
-        listener.bind((pair.server_addresses[4], 5404))
-        listener.listen()
-        listener.set_inheritable(True)
-        with subprocess.Popen(["cat"], stdin=subprocess.PIPE, close_fds=False) as idle:
-            there = ("--netns", pair.server.path, "--kinds", "accept,transmit,close")
-            runs = {
-                tmp_path / "idle": [*there, "--pid", str(idle.pid)],
-                tmp_path / "own": [*there, "--pid", str(os.getpid())],
-            }
-            with tracing_all(runs) as (of_idle, own):
-                client.connect((pair.server_addresses[4], 5404))
-                server, _ = listener.accept()
-                server.close()
-                assert client.recv(1) == b""
-                client.close()
-                pair.await_closed()
-    told = [(e["kind"], e["pid"], e["owner_source"]) for e in (*of_idle.events, *own.events)]
-    which = f"{os.getpid()} and {idle.pid}: {told}"
-    idles, owns = ({event["kind"] for event in run.events} for run in (of_idle, own))
-    if hooks.has_fentry() or hooks.has_kprobes():
-        assert idles == set(), which
-    assert idles <= {"accept"}, which
-    assert owns - {"accept"} == {"transmit", "close"}, which
-    assert "accept" in idles | owns, which
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(pair.server.socket()) for _ in LISTENERS]
+        for listener, port in zip(listeners, LISTENERS, strict=True):
+            listener.bind((pair.server_addresses[4], port))
+            listener.listen()
+            listener.set_inheritable(True)
+        idle = stack.enter_context(
+            subprocess.Popen(["cat"], stdin=subprocess.PIPE, close_fds=False)
+        )
+        there = ("--netns", pair.server.path, "--kinds", "accept,transmit,close")
+        runs = {
+            tmp_path / "idle": [*there, "--pid", str(idle.pid)],
+            tmp_path / "own": [*there, "--pid", str(os.getpid())],
+        }
+        with tracing_all(runs) as (of_idle, own):
+            for listener, port in zip(listeners, LISTENERS, strict=True):
+                with pair.client.socket() as client:
+                    client.connect((pair.server_addresses[4], port))
+                    server, _ = listener.accept()
+                    server.close()
+                    assert client.recv(1) == b""
+            pair.await_closed()
+    is_first = os.getpid() < idle.pid or hooks.has_fentry() or hooks.has_kprobes()
+    accepts = [("accept", port) for port in LISTENERS]
+    seen = [
+        sorted((event["kind"], event["local_port"]) for event in run.events if event["local_port"])
+        for run in (of_idle, own)
+    ]
+    assert seen[0] == ([] if is_first else accepts)
+    assert [event for event in seen[1] if event[0] == "accept"] == (accepts if is_first else [])
+    assert {kind for kind, _ in seen[1]} >= {"transmit", "close"}
+    assert not [line for run in (of_idle, own) for line in run.stderr if "not remembered" in line]
+
+
+def look_for_owners(bpf: BpfObject, together: threading.Barrier) -> None:
+    together.wait()
+    bpf.iterate(FIND_OWNERS.name)
+
+
+@pytest.mark.native
+def test_two_that_look_for_owners_at_once(netns: Netns) -> None:
+    """Both remember those of all sockets, though both are the first to store something with one."""
+    with ExitStack() as stack:
+        tracers = [stack.enter_context(BpfObject()) for _ in range(2)]
+        for bpf in tracers:
+            bpf.select((FIND_OWNERS.name,))
+            bpf.configure({"local_storage": True}, {})
+            bpf.load()
+        together = threading.Barrier(len(tracers))
+        for _ in range(100):
+            with ExitStack() as held, ThreadPoolExecutor() as threads:
+                for _ in range(20):
+                    held.enter_context(netns.socket())
+                list(threads.map(look_for_owners, tracers, [together] * len(tracers)))
+        assert [bpf.count("unremembered") for bpf in tracers] == [0, 0]
 
 
 # Leaves a connection to an io_uring, whose file table a thread of the kernel closes.

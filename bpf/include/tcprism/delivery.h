@@ -74,7 +74,7 @@ INLINE struct deliveries *deliveries_create(struct sock *sk, enum reads reads)
 	u64 key;
 
 	if (has_storage(reads))
-		return bpf_sk_storage_get(&deliveries, sk, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		return storage_create(&deliveries, sk, NULL);
 	d = deliveries_of(sk, reads);
 	none = bpf_map_lookup_elem(&no_deliveries, &zero);
 	if (d || !none)

@@ -107,12 +107,23 @@ INLINE void read_owner(struct owner *to, struct sock *sk, enum reads reads)
 	*to = owner ? *owner : unknown;
 }
 
+/*
+ * Of two programs that create the first storage of one socket at the same moment, one gets none
+ * (bpf_local_storage_alloc() returns -EAGAIN): tracers that are started together meet at their iterators.
+ */
+INLINE void *storage_create(void *map, struct sock *sk, void *value)
+{
+	void *storage = bpf_sk_storage_get(map, sk, value, BPF_LOCAL_STORAGE_GET_F_CREATE);
+
+	return storage ? storage : bpf_sk_storage_get(map, sk, value, BPF_LOCAL_STORAGE_GET_F_CREATE);
+}
+
 INLINE struct note *note_insert(struct sock *sk, struct note *empty, enum reads reads)
 {
 	u64 key;
 
 	if (has_storage(reads))
-		return bpf_sk_storage_get(&notes, sk, empty, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		return storage_create(&notes, sk, empty);
 	key = (u64)sk;
 	bpf_map_update_elem(&notes_by_address, &key, empty, 0);
 	return bpf_map_lookup_elem(&notes_by_address, &key);

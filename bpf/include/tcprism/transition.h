@@ -130,15 +130,28 @@ INLINE struct note *note_transition(struct sock *sk, struct moment *m)
 	return note;
 }
 
+/* The retransmission timer ends the attempt: it is not pending while it runs, as it is while a SYN waits for an answer. */
+INLINE bool is_given_up(struct sock *sk)
+{
+	struct tcp_sock *tp = is_held(sk, READS_BTF) ? NULL : tcp_sock_of(sk, READS_BTF);
+
+	return tp && !tp->inet_conn.icsk_pending;
+}
+
 /*
  * Why an attempt to connect came to nothing. Its process may have taken the error away by now (SO_ERROR), which leaves
- * what was noted; before 5.17 an ICMP error that came during a system call is only kept for the end.
+ * what was noted, and since 6.10 cannot (853c3bd7b791); before 5.17 an ICMP error that came during a system call is
+ * only kept for the end.
  */
-INLINE s32 error_of_attempt(const struct sock *sk, const struct note *note, const struct moment *m)
+INLINE s32 error_of_attempt(struct sock *sk, const struct note *note, const struct moment *m)
 {
 	if (sk->sk_err || m->old_state != TCP_SYN_SENT || m->new_state != TCP_CLOSE)
 		return sk->sk_err;
-	return note && note->error ? note->error : sk->sk_err_soft;
+	if (note && note->error)
+		return note->error;
+	if (sk->sk_err_soft)
+		return sk->sk_err_soft;
+	return is_given_up(sk) ? ETIMEDOUT : 0;
 }
 
 #endif
