@@ -244,6 +244,89 @@ def test_bytes_that_were_not_captured_are_accounted_for() -> None:
     assert account.entries[0].received == 2  # the second is known to have a gap
 
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\n\r\n"
+PIECE = b"5\r\nhello\r\n"
+
+
+def piecemeal(talk: Talk, response: list[bytes]) -> None:
+    """Ask, and answer in messages of their own, a millisecond apart."""
+    talk.add(AT_CLIENT, EventKind.SEND, FIRST, GET)
+    talk.add(AT_SERVER, EventKind.RECV, FIRST, GET)
+    seq = ANSWERS
+    for data in response:
+        talk._ts += 1_000_000
+        talk.add(AT_SERVER, EventKind.SEND, seq, data)
+        talk.add(AT_CLIENT, EventKind.RECV, seq, data)
+        seq += len(data)
+
+
+@pytest.mark.parametrize("head", [CHUNKED, UNTIL_CLOSE])
+def test_a_response_in_many_pieces_has_its_times(head: bytes) -> None:
+    """Whose end only its last bytes tell, or the connection's end."""
+    talk = Talk()
+    end = b"0\r\n\r\n" if head == CHUNKED else b""
+    piecemeal(talk, [head, *[PIECE] * 300, end])
+    begun, first, last = (talk.events[place]["ts_ns"] for place in (0, 3, -1))
+    if head == UNTIL_CLOSE:  # the end of the connection is no byte of the response
+        last = talk.events[-3]["ts_ns"]
+    (part,) = made(Requests(alone=True), talk.batch)
+    assert column(part, "request_state") == ["complete"]
+    assert column(part, "request_ns") == [last - begun]
+    assert column(part, "transfer_ns") == [last - first]
+    assert column(part, "response_bytes") == [len(head) + 300 * len(PIECE) + len(end)]
+
+
+REST = {
+    "the head of the request": (GET[:-2], []),
+    "a response in chunks": (GET, [CHUNKED, PIECE]),
+    "a response until the connection ends": (GET, [UNTIL_CLOSE, PIECE]),
+    "a response of a known length": (GET, [OK[:-1]]),
+}
+
+
+@pytest.mark.parametrize("why", ["sample", "memory", "end", "close"])
+@pytest.mark.parametrize("rest", REST)
+def test_what_was_under_way_is_told_when_no_more_of_it_is_seen(rest: str, why: str) -> None:
+    talk = Talk()
+    request, response = REST[rest]
+    talk.exchange(0)
+    asked, answers = FIRST + len(GET), ANSWERS + len(OK)
+    talk.add(AT_CLIENT, EventKind.SEND, asked, request)
+    talk.add(AT_SERVER, EventKind.RECV, asked, request)
+    for data in response:
+        talk.add(AT_SERVER, EventKind.SEND, answers, data)
+        talk.add(AT_CLIENT, EventKind.RECV, answers, data)
+        answers += len(data)
+    stage = Requests(alone=True)
+    parts = list(stage(talk.batch).parts)
+    if why == "sample":
+        stage.sample(31)
+    elif why == "memory":
+        stage.let_go()
+    elif why == "close":
+        over = {"kind": EventKind.CLOSE, "ts_ns": talk._ts + 1000}
+        parts += stage(Batch([connections(AT_CLIENT | over, AT_SERVER | over)])).parts
+    parts += stage.close().parts
+    found = [state for part in parts for state in column(part, "request_state")]
+    state = {"sample": "gap", "memory": "gap"}.get(why, "partial" if response else "pending")
+    if why == "close":
+        state = "complete" if UNTIL_CLOSE in response else "partial"
+    assert found == ["complete", state]
+    assert [one for part in parts for one in column(part, "resource")] == ["/a", "/a"]
+
+
+def test_less_than_a_requests_line_is_counted_when_its_connection_leaves_the_sample() -> None:
+    talk = Talk()
+    talk.exchange(0)
+    talk.add(AT_CLIENT, EventKind.SEND, FIRST + len(GET), GET[:9])
+    stage = Requests(alone=True)
+    assert len(stage(talk.batch)) == 1
+    stage.sample(31)
+    assert len(stage.close()) == 0
+    assert stage.account().counts["request_gaps"] == 9
+
+
 @pytest.mark.parametrize("said", [b"\x00\x01 nothing known here", GET])
 def test_what_nobody_asks_for_is_not_remembered(said: bytes) -> None:
     """Neither of a connection that speaks something unknown, nor of requests that are over."""

@@ -110,7 +110,7 @@ class Parser(ABC):
         return
 
     def pending(self) -> Iterator[Exchange]:
-        """Yield the requests that have no response yet."""
+        """Yield the requests that have no response yet, or only a part of it."""
         return iter(self.waiting)
 
 

@@ -122,10 +122,10 @@ class Conversation:
                 break
         return None
 
-    def end(self, side: int) -> None:
-        """Take note that a direction has ended."""
+    def end(self, side: int, closed: bool = True) -> None:
+        """Take note that nothing more comes of a direction, as it was `closed` or not recorded."""
         self._release(1 << 63)
-        if self.parser:
+        if self.parser and closed:
             self.parser.ended(side ^ self.client, self.directions[side].at)
             self.done.extend(self.parser.done)
             self.parser.done.clear()
@@ -138,8 +138,16 @@ class Conversation:
             kept += len(direction.rest) + sum(len(data) for _, _, data, _ in direction.held)
         return kept
 
+    def leave(self) -> None:
+        """Say of what is under way that not all of it was seen, and count what tells nothing."""
+        under_way = self.pending()
+        for exchange in under_way:
+            exchange.gap = True
+        if self.parser and all(exchange.end is not None for exchange in under_way):
+            self.gaps += len(self.directions[self.client].rest)
+
     def pending(self) -> list[Exchange]:
-        """Return the requests without a response."""
+        """Return the requests without a whole response."""
         if self.parser:
             return list(self.parser.pending())
         alone = self._opening.alone() if self._opening else None

@@ -47,6 +47,7 @@ class Http1(Parser):
         self._chunked: list[Exchange | None] = [None, None]  # whose body comes in chunks
         self._trailers = [False, False]
         self._until_close: Exchange | None = None
+        self._begun: Exchange | None = None  # a request whose head is not whole yet
 
     def parse(self, side: int, data: bytes, at: int) -> int:
         """Read heads and the lines of chunks."""
@@ -76,12 +77,24 @@ class Http1(Parser):
             self.done.append(self._until_close)
             self._until_close = None
 
+    def pending(self) -> Iterator[Exchange]:
+        """Yield the requests that have no response yet, or only a part of it."""
+        for exchange in (self._chunked[1], self._until_close):
+            if exchange and exchange.protocol:
+                yield exchange
+        yield from self.waiting
+        if self._begun:
+            yield self._begun
+
     def _head(self, side: int, data: bytes, place: int, at: int) -> int:
         end = _end_of_head(data, place)
         if end < 0:
             line = (_request_match, _response_match)[side](data[place : place + HEAD_MAX])
             if line is Match.NO or len(data) - place > HEAD_MAX:
                 raise NotThisProtocol
+            if side == REQUEST and (found := _REQUEST_LINE.match(data, place)):
+                target = resource(found[2], self.show_values)
+                self._begun = Exchange("http", found[1].decode(), target, at + place)
             return place
         head = (_short_head if end - place <= _CACHED else _any_head)(side, data[place:end])
         begin, end_at = at + place, at + end
@@ -90,6 +103,7 @@ class Http1(Parser):
         return end + self._response(head, begin, end_at)
 
     def _request(self, head: Head, begin: int, end: int) -> int:
+        self._begun = None
         exchange = Exchange("http", head.method, resource(head.target, self.show_values), begin)
         if len(self.waiting) == self.waiting.maxlen:
             raise NotThisProtocol
@@ -189,7 +203,7 @@ class Http1(Parser):
                 exchange.gap = True
                 self.done.append(exchange)
         self._chunked, self._trailers = [None, None], [False, False]
-        self._until_close = None
+        self._until_close = self._begun = None
         super().lost(side, begin, end)
 
 

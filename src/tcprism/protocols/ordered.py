@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tcprism.protocols import REQUEST, Exchange, NotThisProtocol, Parser
 
 
@@ -74,6 +76,12 @@ class Ordered(Parser):
         """Let go what was waiting for the end of its response."""
         if side != REQUEST:
             self._over()
+
+    def pending(self) -> Iterator[Exchange]:
+        """Yield the requests that have no response yet, or only a part of it."""
+        if self._open:
+            yield self._open
+        yield from self.waiting
 
     def _over(self) -> None:
         if self._open:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from tcprism.protocols import REQUEST, Exchange, NotThisProtocol, Parser
@@ -74,6 +75,10 @@ class WebSocket(Parser):
         if message := self._begun[side]:
             self.done.append(message)
             self._begun[side] = None
+
+    def pending(self) -> Iterator[Exchange]:
+        """Yield the messages that have not been sent to their end."""
+        return (message for message in self._begun if message)
 
     def _take(self, side: int, frame: Frame, begin: int, end: int) -> None:
         message = self._begun[side]

@@ -111,11 +111,11 @@ class Connection:
             self._ends = [found[-1].end or 0, found[-1].response_end or 0]
             found.clear()
 
-    def end(self, side: int) -> None:
-        """Take note that a direction has ended."""
-        self.conversation.end(side)
+    def end(self, side: int, closed: bool = True) -> None:
+        """Take note that nothing more comes of a direction, as it was `closed` or not recorded."""
+        self.conversation.end(side, closed)
         if self.plaintext:
-            self.plaintext.end(side)
+            self.plaintext.end(side, closed)
 
     def placed(self, exchange: Exchange) -> Placed:
         """Return an exchange with offsets of the timelines that its moments are in."""
@@ -140,12 +140,6 @@ class Connection:
         if at < 0 or record["flags"] & MessageFlag.SEQ_UNKNOWN:
             return True
         return abs(self.conversation.offset(direction, int(record["seq"])) - at) < _NEAR
-
-    def leave_gaps(self) -> None:
-        """Say of what is under way that not all of it was seen."""
-        for stream in filter(None, (self, self.plaintext)):
-            for exchange in stream.conversation.pending():
-                exchange.gap = True
 
     def over(self, reached: int, least: int) -> int:
         """Return how many responses have come to their ends, at least so many, in TCP."""

@@ -21,7 +21,7 @@ from tcprism.protocols import Protocol
 from tcprism.protocols.conversation import Conversation
 from tcprism.protocols.known import protocols as known_protocols
 from tcprism.stages import StatefulStage
-from tcprism.stages.answered import NEVER, Answered, answered, answered_together
+from tcprism.stages.answered import MOMENTS, NEVER, Answered, answered, answered_together
 from tcprism.stages.ends import CONNECTION_BYTES, MOMENT_BYTES, Connection, View
 from tcprism.stages.happened import (
     ACKED,
@@ -46,6 +46,7 @@ FINISHED_MAX = 4_096  # responses of a connection that its client was not seen t
 LET_GO_MAX = 4_096  # connections at once: events come meanwhile
 ROOM = 448 << 20  # bytes that all connections may take, about
 _MESSAGE_BYTES = 2 * MOMENT_BYTES  # that it adds besides its own: one may be of bytes not seen
+_DONE = MOMENTS.index("done")
 _SEQ, _HALF, _MASK = 1 << 32, 1 << 31, (1 << 32) - 1
 
 
@@ -352,8 +353,7 @@ class Requests(StatefulStage):
     def _evict(self, connection: Connection) -> None:
         """Forget a connection that goes on: it is joined again at its next message."""
         self._evicted += 1
-        connection.leave_gaps()
-        self._over(connection, ended=False)
+        self._over(connection, ended=False, cut=True)
 
     def sample(self, sampling: int) -> None:
         """Take note that messages are recorded of one in 2^`sampling` connections from now on.
@@ -365,16 +365,22 @@ class Requests(StatefulStage):
             if not is_sampled(*connection.ends, sampling):
                 self._over(connection, ended=False)
 
-    def _over(self, connection: Connection, ended: bool = True) -> None:
-        """Let go what is left of a connection, and forget it; `ended`: there is no more of it."""
-        if not is_sampled(*connection.ends, self._recorded):
-            connection.leave_gaps()
+    def _over(self, connection: Connection, ended: bool = True, cut: bool = False) -> None:
+        """Let go what is left of a connection, and forget it.
+
+        `ended`: there is no more of it; `cut`: there is, and it will not be seen.
+        """
+        cut |= not is_sampled(*connection.ends, self._recorded)
         for side in (0, 1):
-            connection.end(side)
+            connection.end(side, ended and not cut)
         for stream in filter(None, (connection, connection.plaintext)):
             conversation = stream.conversation
+            if cut:
+                conversation.leave()
             for exchange in (*stream.finished, *conversation.done, *conversation.pending()):
-                self._answered.append(answered(stream, exchange, ended))
+                one = answered(stream, exchange, ended)
+                one.exchange.gap |= cut and one.at[_DONE] == NEVER
+                self._answered.append(one)
             self._gaps += conversation.gaps
         self._held.pop(id(connection), None)
         self._connections.remove(connection)
