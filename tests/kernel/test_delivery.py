@@ -1,6 +1,10 @@
 """How long messages wait, against the time that the test itself makes them wait."""
 
+import fcntl
+import os
 import socket
+import struct
+import termios
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,12 +14,12 @@ import pytest
 
 from tests.support import hooks
 from tests.support.conversation import drain, fill, hang_up, receive
-from tests.support.netns import Pair
+from tests.support.netns import Netns, Pair
 from tests.support.tracer import Event, Tracer, tracing
 from tests.support.wire import Wire, deliver, hold_answers, wired
 
 KINDS = ("--kinds", "send,recv,acked", "--payload", "0")
-LATE_ANSWERS, SHUT_WINDOW, LATE_READER = 5400, 5401, 5402
+LATE_ANSWERS, SHUT_WINDOW, LATE_READER, AT_ONCE = 5400, 5401, 5402, 5404
 
 
 @dataclass
@@ -82,6 +86,31 @@ def late_reader(wire: Wire) -> dict[str, float]:
     return {"unread at least": (woke - arrived) * 1e6, "unread at most": (after - before) * 1e6}
 
 
+def unacknowledged(end: socket.socket) -> int:
+    """Return how many bytes the kernel still keeps to send again: tcp(7), SIOCOUTQ."""
+    (waiting,) = struct.unpack("i", fcntl.ioctl(end, termios.TIOCOUTQ, b"    "))
+    return int(waiting)
+
+
+def at_once(netns: Netns) -> dict[str, float]:
+    """Send over loopback, where the acknowledgement may come during the call; then be silent."""
+    with closing(netns.socket()) as listener, closing(netns.socket()) as client:
+        listener.bind(("127.0.0.1", AT_ONCE))
+        listener.listen()
+        client.connect(listener.getsockname())
+        server, _ = listener.accept()
+        with closing(server):
+            called = time.monotonic()
+            client.sendall(b"x" * 300)
+            while unacknowledged(client):
+                os.sched_yield()
+            acknowledged = time.monotonic()
+            time.sleep(0.3)  # until the next segment
+            receive(server, 300)
+            hang_up(client, server)
+    return {"acknowledged": (acknowledged - called) * 1e6}
+
+
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     """All conversations under one trace."""
@@ -90,6 +119,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
         arguments = (*KINDS, "--netns", wire.client.path, "--netns", wire.server.path)
         with tracing(output, *arguments) as tracer:
             took = late_answers(wire) | shut_window(wire) | late_reader(wire)
+            took |= at_once(wire.client)
             wire.await_closed()
     return Played(took, tracer)
 
@@ -107,6 +137,14 @@ def test_until_it_is_acknowledged(played: Played) -> None:
         fastest = 50_000 - played.took["slowest call"]
         assert fastest <= event["unacked_us"] <= played.took["answered"]
         assert event["ts_ns"] - event["send_ts_ns"] >= event["unacked_us"] * 1000
+
+
+def test_acknowledged_during_the_call(played: Played) -> None:
+    """It does not count until the next segment comes, which may be much later."""
+    (send,), (acked,) = played.of("send", AT_ONCE), played.of("acked", AT_ONCE)
+    assert (acked["send_ts_ns"], acked["seq"]) == (send["ts_ns"], send["seq"])
+    assert acked["unsent_us"] == 0
+    assert acked["unacked_us"] <= played.took["acknowledged"]
 
 
 def test_in_the_send_queue(played: Played) -> None:

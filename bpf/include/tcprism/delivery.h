@@ -104,14 +104,42 @@ struct moved {
 	u32 payload_limit; /* how much payload is wanted */
 };
 
-/* A send has returned; its bytes are in the send queue or have left. */
+INLINE u32 elapsed_us(u64 from, u64 to)
+{
+	u64 us = from < to ? (to - from) / 1000 : 0;
+
+	return MIN(us, MICROSECONDS_UNKNOWN - 1);
+}
+
+INLINE void delivery_fill(struct delivery *to, const struct outstanding *o, struct sock *sk, enum reads reads)
+{
+	struct connection c;
+	bool known;
+
+	read_connection(&c, &sk->__sk_common, reads);
+	event_begin(&to->event, KIND_ACKED, &c, owner_of(sk, reads));
+	to->event.socket = cookie_of(sk, reads);
+	to->event.flags = 0;
+	to->event.error = 0;
+	to->event.seq = o->seq;
+	to->event.bytes = o->end_seq - o->seq;
+	to->send_ts_ns = o->send_ts_ns;
+	known = o->left_ts_ns && o->send_ts_ns >= on_since();
+	to->unsent_us = known ? elapsed_us(o->send_ts_ns, o->left_ts_ns) : MICROSECONDS_UNKNOWN;
+	to->unacked_us = known ? elapsed_us(o->left_ts_ns, to->event.ts_ns) : MICROSECONDS_UNKNOWN;
+}
+
+/*
+ * A send has returned; its bytes are in the send queue, or have left, or have even been acknowledged: over loopback
+ * that comes during the call, and no later segment would tell when.
+ */
 INLINE void delivery_sent(struct sock *sk, const struct moved *send, enum reads reads)
 {
+	struct outstanding o = { .send_ts_ns = send->ts_ns, .seq = send->seq, .end_seq = send->seq + send->bytes };
 	struct counters *counters = counters_of(KIND_ACKED);
 	struct deliveries *d = deliveries_create(sk, reads);
 	struct tcp_sock *tp = tcp_sock_of(sk, reads);
-	struct outstanding *o;
-	u32 snd_nxt = 0;
+	u32 snd_nxt = 0, snd_una = 0;
 
 	if (!counters || !tp)
 		return;
@@ -121,12 +149,15 @@ INLINE void delivery_sent(struct sock *sk, const struct moved *send, enum reads 
 		return;
 	}
 	READ(reads, snd_nxt, tp->snd_nxt);
-	o = &d->outstanding[AT(d->sent)];
-	o->send_ts_ns = send->ts_ns;
-	o->seq = send->seq;
-	o->end_seq = send->seq + send->bytes;
-	o->left_ts_ns = after(o->end_seq, snd_nxt) ? 0 : send->ts_ns;
-	if (o->left_ts_ns && d->left == d->sent)
+	READ(reads, snd_una, tp->snd_una);
+	o.left_ts_ns = after(o.end_seq, snd_nxt) ? 0 : send->ts_ns;
+	if (!after(o.end_seq, snd_una)) {
+		COUNT(counters->seen, 1);
+		SUBMIT(delivery, struct delivery, counters, delivery_fill(record, &o, sk, reads));
+		return;
+	}
+	d->outstanding[AT(d->sent)] = o;
+	if (o.left_ts_ns && d->left == d->sent)
 		d->left++;
 	d->sent++;
 }
@@ -148,13 +179,6 @@ INLINE void delivery_left(struct sock *sk, u32 end_seq, enum reads reads)
 		o->left_ts_ns = now;
 		d->left++;
 	}
-}
-
-INLINE u32 elapsed_us(u64 from, u64 to)
-{
-	u64 us = from < to ? (to - from) / 1000 : 0;
-
-	return MIN(us, MICROSECONDS_UNKNOWN - 1);
 }
 
 /* A segment arrived that TCP will put into the receive queue. */
