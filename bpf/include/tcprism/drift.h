@@ -231,6 +231,15 @@ INLINE bool is_kernel_thread(const struct thread *thread)
 	return flags & PF_KTHREAD;
 }
 
+INLINE u64 thread_began_ns(const struct thread *thread)
+{
+	const struct task_struct *task = HAS_TASK_BTF() ? thread->task : (void *)bpf_get_current_task();
+	u64 began_ns = 0;
+
+	READ(HAS_TASK_BTF() ? READS_BTF : READS_PROBED, began_ns, task->start_time);
+	return began_ns;
+}
+
 /* Whether a thread uses io_uring: then its registers may not describe the request being served. */
 INLINE bool uses_io_uring(const struct task_struct *task)
 {

@@ -105,6 +105,7 @@ struct task_struct {
 	void *stack;
 	int pid;
 	int tgid;
+	u64 start_time; /* as bpf_ktime_get_ns() */
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
 	struct signal_struct *signal;

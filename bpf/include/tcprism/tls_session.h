@@ -97,17 +97,21 @@ INLINE void tls_set(void *map)
 		WRITE_ONCE(*value, true);
 }
 
+/* A thread that was killed inside a library has left its call behind: to whom the kernel gives its number next. */
 INLINE struct tls_call *tls_call_of(const struct thread *thread)
 {
 	u64 key = (u64)thread->pid << 32 | thread->tid;
+	struct tls_call *call = bpf_map_lookup_elem(&tls_calls, &key);
 
-	return bpf_map_lookup_elem(&tls_calls, &key);
+	if (call && call->kind != TLS_NO_CALL && call->start_ns < thread_began_ns(thread))
+		call->kind = TLS_NO_CALL;
+	return call;
 }
 
 INLINE struct tls_call *tls_call_create(const struct thread *thread)
 {
 	u64 key = (u64)thread->pid << 32 | thread->tid;
-	struct tls_call empty = {}, *call = bpf_map_lookup_elem(&tls_calls, &key);
+	struct tls_call empty = {}, *call = tls_call_of(thread);
 
 	if (call)
 		return call;
