@@ -140,6 +140,31 @@ def test_privileges_are_gone_and_events_go_on(netns: Netns, open_place: Path, us
 
 
 @pytest.mark.native
+def test_root_without_privileges_connects_to_the_collectors_port_alone(tmp_path: Path) -> None:
+    """Root's own Unix sockets, such as Docker's, would give all privileges back."""
+    with closing(socket.socket(socket.AF_UNIX)) as roots, closing(socket.socket()) as collector:
+        roots.bind(str(tmp_path / "socket"))
+        collector.bind(("127.0.0.1", 0))
+        for listener in (roots, collector):
+            listener.listen()
+        port = collector.getsockname()[1]
+
+        def work() -> None:
+            give_up(Needs(ROOT, (tmp_path,), (port,)), lambda: None)
+            socket.create_connection(("localhost", port)).close()
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()  # as for DNS
+            with _must_fail(PermissionError):
+                socket.socket(socket.AF_UNIX).connect(str(tmp_path / "socket"))
+            with _must_fail(PermissionError):  # which Landlock lets connect to any port
+                socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
+            if confinement.landlock_version() >= 4:
+                with _must_fail(PermissionError):
+                    socket.create_connection(("127.0.0.1", port ^ 1))
+
+        assert _in_child(work) == ""
+
+
+@pytest.mark.native
 def test_no_thread_of_the_command_has_kept_anything() -> None:
     with serving() as server:
         server.get()  # the threads that answer, too

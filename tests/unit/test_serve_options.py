@@ -25,7 +25,8 @@ def test_the_file_gives_what_the_command_line_does_not(tmp_path: Path) -> None:
     file = tmp_path / "serve.toml"
     file.write_text(
         'requests = true\nkeep = "3G"\npayload = 100\nport = [443, "8000-8999"]\n'
-        'ring-size = "1M"\nkinds = ["close", "reset"]\ncomm = "nginx"\n'
+        'ring-size = "1M"\nverbose = true\nlocal_port = 80\npids = 1\n'
+        'kinds = ["close", "reset"]\ncomm = "nginx"\n'
         '[peers]\noffice = ["192.0.2.0/24"]\nvpn = "2001:db8::/32"\n'
     )
     found = given("--config", str(file), "--keep", "5G")
@@ -34,6 +35,7 @@ def test_the_file_gives_what_the_command_line_does_not(tmp_path: Path) -> None:
     assert found["payload"] == 100
     assert found["port"] == ("443", "8000-8999")
     assert found["ring_size"] == "1M"
+    assert (found["verbose"], found["local_port"], found["pid"]) == (1, ("80",), ("1",))
     assert found["kinds"] == "close,reset"
     assert found["comm"] == ("nginx",)
     assert found["config"] == {"office": ["192.0.2.0/24"], "vpn": ["2001:db8::/32"]}

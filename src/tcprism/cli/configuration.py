@@ -24,11 +24,12 @@ def read_config(context: click.Context, _: click.Parameter, path: str | None) ->
         return {}
     found = _read(path)
     peers = _peers(found.pop(_PEERS, {}))
-    known = {p.name: p for p in context.command.params if isinstance(p, click.Option) and p.name}
+    options = [p for p in context.command.params if isinstance(p, click.Option) and p.name]
+    known = {name.lstrip("-").replace("-", "_"): p for p in options for name in (p.name, *p.opts)}
     values: dict[str, Any] = {}
     for key, value in found.items():
         option = known.get(key.replace("-", "_"))
-        if option is None or key == "config":
+        if option is None or option.name == "config":
             raise UsageError(
                 f"--config: {path} has {key!r}, which is not an option of this command"
             )
@@ -69,6 +70,8 @@ def _value(path: str, key: str, option: click.Option, value: Any) -> Any:
         return ",".join(map(str, value))
     if isinstance(value, bool) and isinstance(option.flag_value, str):  # its value may be left out
         return option.flag_value if value else None
+    if isinstance(value, bool) and option.count:
+        return int(value)
     if option.is_flag and not isinstance(value, bool):
         raise UsageError(f"--config: {key} in {path} must be true or false")
     return value if option.is_flag else str(value)

@@ -84,9 +84,14 @@ _BPF_ALLOWED = {
 # include/uapi/linux/filter.h, seccomp.h, audit.h
 _LOAD, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _RETURN = 0x20, 0x15, 0x35, 0x06
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050001  # SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO with EPERM
-_NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENT_AT = 0, 4, 16
+_NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENT_AT, _THIRD_ARGUMENT_AT = 0, 4, 16, 32
 _AUDIT_ARCH_X86_64 = 0xC000003E
 _X32 = 0x40000000
+_IPPROTO_MPTCP = 262  # include/uapi/linux/in.h
+
+# An instruction, its value, and where it goes on if it holds and if not: "" next, a verdict, or
+# over so many.
+_Test = tuple[int, int, str, str | int]
 
 
 def _checked(result: int, what: str) -> int:
@@ -191,16 +196,17 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
         os.close(descriptor)
 
 
-def refuse_system_calls(sockets: bool) -> bool:
+def refuse_system_calls(families: Sequence[int] = ()) -> bool:
     """Refuse system calls that nobody here makes: new programs, traces, mounts, BPF loads.
 
-    What bpf(2) does with programs that are loaded goes on. `sockets`: new ones are allowed. Returns
-    False on an architecture whose numbers are not known here. Needs no_new_privs.
+    What bpf(2) does with programs that are loaded goes on. New sockets are of some `families` only
+    (socket.AF_INET), and none of MPTCP, whose ports Landlock does not look at. Returns False on an
+    architecture whose numbers are not known here. Needs no_new_privs.
     """
     if platform.machine() != "x86_64":
         return False
-    refused = (*_REFUSED.values(), *(() if sockets else (_SOCKET,)))
-    _install(_filter(refused, "refuse", list(_BPF_ALLOWED.values()), "allow"))
+    refused, commands = tuple(_REFUSED.values()), list(_BPF_ALLOWED.values())
+    _install(_filter(refused, "refuse", commands, "allow", families))
     return True
 
 
@@ -225,19 +231,35 @@ def _install(program: Sequence[bytes]) -> None:
 
 
 def _filter(
-    numbers: Sequence[int], verdict: str, commands: Sequence[int], others: str
+    numbers: Sequence[int],
+    verdict: str,
+    commands: Sequence[int],
+    others: str,
+    families: Sequence[int] = (),
 ) -> list[bytes]:
     """Return the instructions (struct sock_filter) that decide on a system call.
 
     There is one verdict on some numbers and one on all `others`; of bpf(2) some commands are
-    allowed. Each test goes to the next one, or to one of the two verdicts at the end.
+    allowed, of socket(2) some families. Each test goes to the next one, to one of the two verdicts
+    at the end, or over some tests.
     """
-    tests = [
+    sockets: list[_Test] = []
+    if families:
+        sockets = [
+            (_LOAD, _THIRD_ARGUMENT_AT, "", ""),
+            (_JUMP_EQUAL, _IPPROTO_MPTCP, "refuse", ""),
+            (_LOAD, _ARGUMENT_AT, "", ""),
+            *((_JUMP_EQUAL, family, "allow", "") for family in families[:-1]),
+            (_JUMP_EQUAL, families[-1], "allow", "refuse"),
+        ]
+    tests: list[_Test] = [
         (_LOAD, _ARCHITECTURE_AT, "", ""),
         (_JUMP_EQUAL, _AUDIT_ARCH_X86_64, "", "refuse"),
         (_LOAD, _NUMBER_AT, "", ""),
         (_JUMP_GREATER_EQUAL, _X32, "refuse", ""),
         *((_JUMP_EQUAL, number, verdict, "") for number in numbers),
+        (_JUMP_EQUAL, _SOCKET, "" if sockets else "refuse", len(sockets)),
+        *sockets,
         (_JUMP_EQUAL, _BPF, "", others),
         (_LOAD, _ARGUMENT_AT, "", ""),
         *((_JUMP_EQUAL, command, "allow", "") for command in commands[:-1]),
@@ -245,8 +267,10 @@ def _filter(
     ]
     verdicts = {"allow": len(tests), "refuse": len(tests) + 1}
 
-    def distance(place: int, verdict: str) -> int:
-        return verdicts[verdict] - place - 1 if verdict else 0
+    def distance(place: int, to: str | int) -> int:
+        if isinstance(to, int):
+            return to
+        return verdicts[to] - place - 1 if to else 0
 
     made = [
         struct.pack("HBBI", code, distance(place, yes), distance(place, no), value)

@@ -100,7 +100,7 @@ def _confine(asker: socket.socket) -> None:
     reads = (confinement.CAP_DAC_READ_SEARCH,)
     confinement.drop_capabilities(None, reads if os.geteuid() and confinement.has(*reads) else ())
     confinement.restrict_files(map(str, (*_folders(), *confinement.own_places())), (), ())
-    confinement.refuse_system_calls(sockets=True)
+    confinement.refuse_system_calls((socket.AF_UNIX,))
 
 
 def _folders() -> Iterable[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ _CERTIFICATES = (
     "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
     "OTEL_EXPORTER_OTLP_CLIENT_KEY",
 )
+# Of sockets: for TCP, for DNS, and how getaddrinfo() asks for this host's addresses. Not AF_UNIX:
+# root may connect to many of those, without privileges, too, and some have root do anything.
+_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 _PATIENCE = 5.0  # seconds for threads that are about to end
 
 # Before 5.19 (c8644cd0efe7) all of bpf(2) may need CAP_BPF: unprivileged_bpf_disabled.
@@ -137,7 +141,7 @@ def _confine(needs: Needs, kept: Sequence[int]) -> list[str]:
         told = (os.environ[name] for name in _CERTIFICATES if name in os.environ)
         readable = (*readable, *_NAMES, *told, *map(str, needs.readable))
     files = confinement.restrict_files(readable, map(str, needs.writable), needs.connects)
-    calls = confinement.refuse_system_calls(sockets=bool(needs.connects))
+    calls = confinement.refuse_system_calls(_FAMILIES if needs.connects else ())
     name = needs.user.name if needs.user else pwd_name(os.geteuid())
     without = "with CAP_BPF alone" if kept else "without privileges"
     lines = [f"going on as {name}, {without}"]
