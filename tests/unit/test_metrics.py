@@ -22,7 +22,7 @@ from tcprism.events.context import Owner as ContextOwner
 from tcprism.events.ledger import Ledger
 from tcprism.events.names import STATES
 from tcprism.events.requests import STATES as STATES_OF_REQUESTS
-from tcprism.events.requests import VIEWS
+from tcprism.events.requests import UNKNOWN_NS, VIEWS
 from tcprism.metrics import instruments as i
 from tcprism.metrics.aggregate import Metrics
 from tcprism.metrics.instruments import IDENTITY, INSTRUMENTS, Instrument
@@ -272,3 +272,29 @@ def test_calls_of_a_sample_count_for_all() -> None:
     assert row.value == pytest.approx(8 * 0.020)
     assert sum(values(metrics, i.REQUEST_COUNT).values()) == 8
     assert not values(metrics, i.RPC_SERVER)
+
+
+def test_requests_of_which_not_all_was_seen_are_counted_apart() -> None:
+    """One of 2 connections is recorded; nobody has answered what is pending."""
+    calls = [
+        CLIENT | {
+            "protocol": b"http", "view": VIEWS.index("both"), "sampling": 1,
+            "request_state": STATES_OF_REQUESTS.index(state), "request_ns": took,
+        }
+        for state, took in (
+            ("complete", 5_000_000), ("complete", UNKNOWN_NS), ("gap", UNKNOWN_NS),
+            ("gap", UNKNOWN_NS), ("partial", UNKNOWN_NS), ("pending", 7), ("no response", 7),
+        )
+    ]  # fmt: skip
+    made_of = np.ma.MaskedArray(np.array(["x"] * len(calls), object))
+    derived = dict.fromkeys(("method", "resource", "status"), made_of)
+    metrics = made()
+    metrics.write(Batch([part("request", *calls).derive(**derived)]))
+    for role in ("client", "server"):
+        found = {
+            key[-1]: value
+            for key, value in values(metrics, i.REQUESTS_INCOMPLETE).items()
+            if key[-3:-1] == (role, "http")
+        }
+        assert found == {"complete": 2, "gap": 4, "partial": 2}
+    assert sum(values(metrics, i.REQUEST_COUNT).values()) == 2 * 2

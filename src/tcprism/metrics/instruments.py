@@ -51,6 +51,7 @@ ATTRIBUTES = {
     "db.operation.name": "the statement's or command's name",
     "tcprism.request.protocol": "the protocol that the bytes follow",
     "tcprism.request.part": "the part of the time, as in docs/requests.md",
+    "tcprism.request.state": "how much of it was seen, as in docs/requests.md",
     "tcprism.event.kind": "the kind of event",
     "tcprism.event.outcome": "what became of them, a column of the ledger (docs/ledger.md)",
     "tcprism.ledger.count": "a counter of the ledger's remarks",
@@ -139,6 +140,11 @@ REQUEST_TIME = Instrument(
 REQUEST_COUNT = Instrument(
     "tcprism.requests", "counter", "{request}", "Requests of all protocols that were answered.",
     (*OWNER, _ROLE, "tcprism.request.protocol", "error.type"), needs=_REQUESTS,
+)  # fmt: skip
+REQUESTS_INCOMPLETE = Instrument(
+    "tcprism.requests.incomplete", "counter", "{request}",
+    "Requests that are in no other metric, as not all of them was seen, or they had no end.",
+    (*OWNER, _ROLE, "tcprism.request.protocol", "tcprism.request.state"), needs=_REQUESTS,
 )  # fmt: skip
 RTT = Instrument(
     "system.network.tcp.rtt", "histogram", "s",
@@ -246,6 +252,7 @@ UNKNOWN_BEFORE = Instrument(
 
 INSTRUMENTS = (
     HTTP_SERVER, HTTP_CLIENT, DATABASE, RPC_SERVER, RPC_CLIENT, REQUEST_COUNT, REQUEST_TIME,
+    REQUESTS_INCOMPLETE,
     RTT, RETRANSMITS, RESETS, FAILURES, SUCCESSES, LIFE, HANDSHAKE, FLOW_CONTROL,
     DROPS, IO, LIMITED, OPEN,
     EVENTS, LOST, COUNTS, CPU, MEMORY, MEMORY_LIMIT, BPF, BUDGET, EFFORT, OTHER_SERIES,

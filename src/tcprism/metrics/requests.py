@@ -23,17 +23,25 @@ _METHODS = (
 )  # fmt: skip
 _PROTOCOLS = {each.name: each.protocols for each in ATTRIBUTES}
 _COMPLETE = STATES.index("complete")
+_ENDED = [STATES.index(state) for state in ("complete", "partial", "gap")]
 
 
 def add_requests(add: Add, owners: Owners, part: Part) -> None:
-    """Add the requests that were answered, as `add` of Metrics takes them."""
-    rows = part.rows
-    part = part.take((rows["request_state"] == _COMPLETE) & (rows["request_ns"] != UNKNOWN_NS))
-    views = part.rows["view"]
-    for role, other in (("client", "server"), ("server", "client")):
-        seen = part.take(views != VIEWS.index(other))
-        if len(seen):
-            _add_at(add, seen, owners.of(seen, role == "server"), role)
+    """Add requests, as `add` of Metrics takes them: those that were answered, and how many more."""
+    states = part.rows["request_state"]
+    whole = (states == _COMPLETE) & (part.rows["request_ns"] != UNKNOWN_NS)
+    for which, add_at in ((whole, _add_at), (~whole & np.isin(states, _ENDED), _add_incomplete)):
+        some = part.take(which)
+        views = some.rows["view"]
+        for role, other in (("client", "server"), ("server", "client")):
+            seen = some.take(views != VIEWS.index(other))
+            if len(seen):
+                add_at(add, seen, owners.of(seen, role == "server"), role)
+
+
+def _add_incomplete(add: Add, part: Part, owned: Owned, role: str) -> None:
+    columns = (np.full(len(part), role), _texts(part, "protocol"), _texts(part, "request_state"))
+    add(i.REQUESTS_INCOMPLETE, part, np.ones(len(part)), columns, owned)
 
 
 def _add_at(add: Add, part: Part, owned: Owned, role: str) -> None:
