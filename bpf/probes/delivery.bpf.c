@@ -2,6 +2,24 @@
 /* ACKs and data as they arrive: which sends are acknowledged, and since when there is data to read. */
 #include "tcprism/delivery.h"
 
+INLINE void delivery_fill(struct delivery *to, const struct outstanding *o, struct sock *sk)
+{
+	struct connection c;
+	bool known;
+
+	read_connection(&c, &sk->__sk_common, READS_BTF);
+	event_begin(&to->event, KIND_ACKED, &c, owner_of(sk, READS_BTF));
+	to->event.socket = cookie_of(sk, READS_BTF);
+	to->event.flags = 0;
+	to->event.error = 0;
+	to->event.seq = o->seq;
+	to->event.bytes = o->end_seq - o->seq;
+	to->send_ts_ns = o->send_ts_ns;
+	known = o->left_ts_ns && o->send_ts_ns >= on_since();
+	to->unsent_us = known ? elapsed_us(o->send_ts_ns, o->left_ts_ns) : MICROSECONDS_UNKNOWN;
+	to->unacked_us = known ? elapsed_us(o->left_ts_ns, to->event.ts_ns) : MICROSECONDS_UNKNOWN;
+}
+
 /* The oldest waiting send has been acknowledged. It passed the filters when it was queued. */
 static __noinline int delivery_submit(struct sock *sk, struct deliveries *d)
 {
@@ -11,7 +29,7 @@ static __noinline int delivery_submit(struct sock *sk, struct deliveries *d)
 	if (!counters)
 		return 0;
 	COUNT(counters->seen, 1);
-	SUBMIT(delivery, struct delivery, counters, delivery_fill(record, o, sk, READS_BTF));
+	SUBMIT(delivery, struct delivery, counters, delivery_fill(record, o, sk));
 	if (d->left == d->acked)
 		d->left++;
 	d->acked++;

@@ -111,35 +111,33 @@ INLINE u32 elapsed_us(u64 from, u64 to)
 	return MIN(us, MICROSECONDS_UNKNOWN - 1);
 }
 
-INLINE void delivery_fill(struct delivery *to, const struct outstanding *o, struct sock *sk, enum reads reads)
+/* An acknowledgement that came before the call returned. */
+INLINE void delivery_at_once(struct delivery *to, const struct moved *send, const struct connection *c,
+			     const struct owner *owner)
 {
-	struct connection c;
-	bool known;
-
-	read_connection(&c, &sk->__sk_common, reads);
-	event_begin(&to->event, KIND_ACKED, &c, owner_of(sk, reads));
-	to->event.socket = cookie_of(sk, reads);
+	event_begin(&to->event, KIND_ACKED, c, owner);
+	to->event.socket = send->socket;
 	to->event.flags = 0;
 	to->event.error = 0;
-	to->event.seq = o->seq;
-	to->event.bytes = o->end_seq - o->seq;
-	to->send_ts_ns = o->send_ts_ns;
-	known = o->left_ts_ns && o->send_ts_ns >= on_since();
-	to->unsent_us = known ? elapsed_us(o->send_ts_ns, o->left_ts_ns) : MICROSECONDS_UNKNOWN;
-	to->unacked_us = known ? elapsed_us(o->left_ts_ns, to->event.ts_ns) : MICROSECONDS_UNKNOWN;
+	to->event.seq = send->seq;
+	to->event.bytes = send->bytes;
+	to->send_ts_ns = send->ts_ns;
+	to->unsent_us = 0;
+	to->unacked_us = 0;
 }
 
 /*
  * A send has returned; its bytes are in the send queue, or have left, or have even been acknowledged: over loopback
  * that comes during the call, and no later segment would tell when.
  */
-INLINE void delivery_sent(struct sock *sk, const struct moved *send, enum reads reads)
+INLINE void delivery_sent(struct sock *sk, const struct moved *send, const struct connection *c,
+			  const struct owner *owner, enum reads reads)
 {
-	struct outstanding o = { .send_ts_ns = send->ts_ns, .seq = send->seq, .end_seq = send->seq + send->bytes };
 	struct counters *counters = counters_of(KIND_ACKED);
 	struct deliveries *d = deliveries_create(sk, reads);
 	struct tcp_sock *tp = tcp_sock_of(sk, reads);
-	u32 snd_nxt = 0, snd_una = 0;
+	u32 snd_nxt = 0, snd_una = 0, end_seq = send->seq + send->bytes;
+	struct outstanding *o;
 
 	if (!counters || !tp)
 		return;
@@ -150,14 +148,17 @@ INLINE void delivery_sent(struct sock *sk, const struct moved *send, enum reads 
 	}
 	READ(reads, snd_nxt, tp->snd_nxt);
 	READ(reads, snd_una, tp->snd_una);
-	o.left_ts_ns = after(o.end_seq, snd_nxt) ? 0 : send->ts_ns;
-	if (!after(o.end_seq, snd_una)) {
+	if (!after(end_seq, snd_una)) {
 		COUNT(counters->seen, 1);
-		SUBMIT(delivery, struct delivery, counters, delivery_fill(record, &o, sk, reads));
+		SUBMIT(delivery, struct delivery, counters, delivery_at_once(record, send, c, owner));
 		return;
 	}
-	d->outstanding[AT(d->sent)] = o;
-	if (o.left_ts_ns && d->left == d->sent)
+	o = &d->outstanding[AT(d->sent)];
+	o->send_ts_ns = send->ts_ns;
+	o->seq = send->seq;
+	o->end_seq = end_seq;
+	o->left_ts_ns = after(end_seq, snd_nxt) ? 0 : send->ts_ns;
+	if (o->left_ts_ns && d->left == d->sent)
 		d->left++;
 	d->sent++;
 }

@@ -290,10 +290,10 @@ INLINE void read_moved(struct moved *to, const struct call *call, struct sock *s
 	set_sequence(to, call, sk, kind, reads);
 }
 
-INLINE void follow_bytes(struct moved *moved, struct sock *sk, u32 kind, enum reads reads)
+INLINE void follow_bytes(struct moved *moved, struct sock *sk, const struct caller *caller, u32 kind, enum reads reads)
 {
 	if (kind == KIND_SEND)
-		delivery_sent(sk, moved, reads);
+		delivery_sent(sk, moved, &caller->connection, &caller->current, reads);
 	else if (!(moved->flags & (MESSAGE_SEQ_UNKNOWN | MESSAGE_PEEK)))
 		moved->unread_us = delivery_unread(sk, moved->seq + moved->bytes, moved->ts_ns, reads);
 }
@@ -395,7 +395,7 @@ INLINE void message_returned(struct caller *caller, struct call *call, struct so
 	if (config.skip_bodies)
 		moved.payload_limit = payload_needed(moved.socket, kind, moved.seq, moved.bytes, moved.flags);
 	if (kind_wanted(KIND_ACKED) && moved.bytes)
-		follow_bytes(&moved, sk, kind, reads);
+		follow_bytes(&moved, sk, caller, kind, reads);
 	message_record(caller, &moved, call, kind);
 }
 
