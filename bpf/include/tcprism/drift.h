@@ -231,13 +231,15 @@ INLINE bool is_kernel_thread(const struct thread *thread)
 	return flags & PF_KTHREAD;
 }
 
-INLINE u64 thread_began_ns(const struct thread *thread)
+/* What no two programs of a thread's number have in common: when the thread began, in ns, and how many came by exec(). */
+INLINE u64 program_of(const struct thread *thread)
 {
 	const struct task_struct *task = HAS_TASK_BTF() ? thread->task : (void *)bpf_get_current_task();
-	u64 began_ns = 0;
+	u64 began_ns = 0, execs = 0;
 
 	READ(HAS_TASK_BTF() ? READS_BTF : READS_PROBED, began_ns, task->start_time);
-	return began_ns;
+	READ(HAS_TASK_BTF() ? READS_BTF : READS_PROBED, execs, task->self_exec_id);
+	return began_ns + execs;
 }
 
 /* Whether a thread uses io_uring: then its registers may not describe the request being served. */

@@ -105,13 +105,14 @@ struct task_struct {
 	void *stack;
 	int pid;
 	int tgid;
-	u64 start_time; /* as bpf_ktime_get_ns() */
+	u64 start_time;
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
 	struct signal_struct *signal;
 	const struct cred *cred;
 	struct css_set *cgroups;
 	struct io_uring_task *io_uring; /* of a task that has ever used it */
+	u64 self_exec_id;
 	char comm[COMM_LENGTH];
 } CORE;
 

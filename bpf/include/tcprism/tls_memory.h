@@ -58,12 +58,26 @@ INLINE u64 fingerprint(u64 bytes)
 	return hash;
 }
 
-/* The session of a call that moves bytes to or from memory, NULL where it has a socket. */
-INLINE struct tls_session *tls_session_in_memory(const struct tls_session_key *key)
+/*
+ * Whether a session begins with these bytes: a hello, with a version of its own (RFC 8446, 4.1.2). Encrypted, as in TLS
+ * 1.2's renegotiation, it looks otherwise. At the object's address there may have been another session: SSL_clear() ended
+ * it, or its process did, whose pid is used again.
+ */
+INLINE bool is_begin(u64 bytes)
+{
+	u8 hello[RECORD_HEADER + 6] = {};
+
+	return !bpf_probe_read_user(hello, sizeof(hello), (void *)bytes) && is_header(hello) &&
+	       hello[0] == RECORD_HANDSHAKE && (hello[5] == CLIENT_HELLO || hello[5] == SERVER_HELLO) && !hello[6] &&
+	       hello[9] == 3 && hello[10] <= 3;
+}
+
+/* The session of a call that moves bytes to or from memory, NULL where it has a socket. `begins`: a new one does. */
+INLINE struct tls_session *tls_session_in_memory(const struct tls_session_key *key, bool begins)
 {
 	struct tls_session *session = bpf_map_lookup_elem(&tls_sessions, key);
 
-	if (session)
+	if (session && !(begins && session->source != SOCKET_NONE))
 		return session->source == SOCKET_CALL ? NULL : session;
 	bpf_map_update_elem(&tls_sessions, key, &tls_session_new, 0);
 	session = bpf_map_lookup_elem(&tls_sessions, key);
@@ -111,7 +125,7 @@ INLINE bool tls_write_counts(struct tls_session *session, u64 bio, u64 bytes, bo
 /* A session has written records into memory, as is seen at BIO_write() or `behind` it. */
 INLINE void tls_wrote(const struct tls_session_key *key, u64 bio, u64 bytes, u32 length, bool behind)
 {
-	struct tls_session *session = tls_session_in_memory(key);
+	struct tls_session *session = tls_session_in_memory(key, is_begin(bytes));
 	struct tls_ciphertext ciphertext = { .key = *key };
 	u64 hash;
 
@@ -215,7 +229,7 @@ INLINE void tls_received_elsewhere(u64 sk, u64 bytes, u32 length, u32 seq, u64 h
 /* A session has read bytes from memory. */
 INLINE void tls_took(const struct tls_session_key *key, u64 bio, u64 bytes, u32 length)
 {
-	struct tls_session *session = tls_session_in_memory(key);
+	struct tls_session *session = tls_session_in_memory(key, false);
 	struct tls_stream *stream;
 
 	if (!session || !tls_bio_counts(session, 1, bio, bytes))

@@ -31,11 +31,20 @@ struct tls_call {
 	u32 offset;   /* into them */
 };
 
+/*
+ * A thread and the program that it runs. Killed inside a library, or by another's exec(), it leaves its call behind: to
+ * whom the kernel gives its number next.
+ */
+struct tls_thread {
+	u64 ids;
+	u64 program;
+};
+
 /* By thread. Uprobes can be preempted, and a call into TCP comes inside: neither a per-CPU buffer nor calls would do. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1); /* user space says how many, if it traces TLS */
-	__type(key, u64);
+	__type(key, struct tls_thread);
 	__type(value, struct tls_call);
 } tls_calls SEC(".maps");
 
@@ -97,21 +106,22 @@ INLINE void tls_set(void *map)
 		WRITE_ONCE(*value, true);
 }
 
-/* A thread that was killed inside a library has left its call behind: to whom the kernel gives its number next. */
+INLINE struct tls_thread tls_thread_of(const struct thread *thread)
+{
+	return (struct tls_thread){ .ids = (u64)thread->pid << 32 | thread->tid, .program = program_of(thread) };
+}
+
 INLINE struct tls_call *tls_call_of(const struct thread *thread)
 {
-	u64 key = (u64)thread->pid << 32 | thread->tid;
-	struct tls_call *call = bpf_map_lookup_elem(&tls_calls, &key);
+	struct tls_thread key = tls_thread_of(thread);
 
-	if (call && call->kind != TLS_NO_CALL && call->start_ns < thread_began_ns(thread))
-		call->kind = TLS_NO_CALL;
-	return call;
+	return bpf_map_lookup_elem(&tls_calls, &key);
 }
 
 INLINE struct tls_call *tls_call_create(const struct thread *thread)
 {
-	u64 key = (u64)thread->pid << 32 | thread->tid;
-	struct tls_call empty = {}, *call = tls_call_of(thread);
+	struct tls_thread key = tls_thread_of(thread);
+	struct tls_call empty = {}, *call = bpf_map_lookup_elem(&tls_calls, &key);
 
 	if (call)
 		return call;
