@@ -93,6 +93,25 @@ def test_a_series_ends_some_time_after_its_process(monkeypatch: pytest.MonkeyPat
     assert [row.value for row in series.rows()] == [2, 1]
 
 
+def test_a_process_that_becomes_another_program_has_its_name() -> None:
+    shell = subprocess.Popen(
+        ["sh", "-c", "echo; read _; exec cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert shell.stdin
+    assert shell.stdout
+    with shell:
+        shell.stdout.readline()
+        processes = Processes(proc=True)
+        assert processes.name(shell.pid, b"of a thread") == "sh"
+        processes.look()
+        assert processes.name(shell.pid, b"cat") == "sh"
+        shell.stdin.write(b"\nmeow\n")
+        shell.stdin.flush()
+        shell.stdout.readline()  # by cat
+        processes.look()
+        assert processes.name(shell.pid, b"cat") == "cat"
+
+
 def test_a_series_does_not_outlive_its_pod_though_others_have_the_same_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

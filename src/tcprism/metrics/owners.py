@@ -154,10 +154,15 @@ class Processes:
         self._lose(self._identities.pop(pid, None))
 
     def look(self) -> None:
-        """Forget the processes that have ended: their ids will be those of others."""
+        """Forget the processes that have ended, for their ids will be those of others, or renamed.
+
+        A shell that waits for a database may become the program that uses it.
+        """
         if self._proc:
-            for pid in [pid for pid in self._known if not os.path.exists(f"/proc/{pid}")]:
-                self._forget(pid)
+            for pid, name in [*self._known.items()]:
+                now = self._read(pid)
+                if escape(now) != name if now else not os.path.exists(f"/proc/{pid}"):
+                    self._forget(pid)
         else:
             self._known.clear()
             self._identities.clear()
