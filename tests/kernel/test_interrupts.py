@@ -21,7 +21,6 @@ COUNT = int(os.environ.get("TCPRISM_SIGNALS", "24"))  # in all
 SEED = int(os.environ.get("TCPRISM_SEED", "0")) or time.time_ns() % 10**9
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MOMENTS = 3.0  # seconds: the signal comes somewhere in them
-SOON = 1.0
 SAMPLE = str(files("tcprism").joinpath("sample.tcpr"))
 OURS = ("--port", "9")
 COMMANDS = {
@@ -39,14 +38,6 @@ COMMANDS = {
     "export": ("export", SAMPLE, "--to", "parquet", "-o", "run.parquet"),
     "replay": ("replay", SAMPLE, "--speed", "1"),
 }
-
-
-@pytest.fixture(scope="module")
-def soon() -> float:
-    """A second, and more on a machine that is busy: what two starts take now."""
-    began = time.monotonic()
-    subprocess.run([TCPRISM, "trace", *OURS, "--duration", "0.01"], check=True, capture_output=True)
-    return SOON + 2 * (time.monotonic() - began)
 
 
 def notes_signals(pid: int) -> bool:

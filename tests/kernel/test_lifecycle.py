@@ -16,12 +16,12 @@ from tcprism.errors import KernelRefused
 from tcprism.sources.request import Request
 from tcprism.sources.tracing import Tracing
 from tests.support import workload
-from tests.support.netns import Netns, run
+from tests.support.bpf import has_object
+from tests.support.netns import Netns
 from tests.support.tracer import PATIENCE, TCPRISM, Tracer, bpf_of, tracing
 
 pytestmark = pytest.mark.native
 
-SOON = 1.0  # seconds from the reason to stop to the end
 ONE_SEND = "import socket, sys; socket.create_connection(('127.0.0.1', 5000)).sendall(b'hello')"
 
 
@@ -62,13 +62,13 @@ def tracer(netns: Netns, tmp_path: Path) -> Iterator[Tracer]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_stops(number: signal.Signals, tracer: Tracer, netns: Netns) -> None:
+def test_a_signal_stops(number: signal.Signals, tracer: Tracer, netns: Netns, soon: float) -> None:
     """What was sent before the signal is in the output, and the ledger on stderr."""
     with listening(netns):
         send(netns, b"the last words")
         began = time.monotonic()
         assert tracer.stop(number) == 0
-    assert time.monotonic() - began < SOON
+    assert time.monotonic() - began < soon
     assert [event["payload_text"] for event in tracer.events] == ["the last words"]
     assert tracer.ledger["send"]["received"] == 1
 
@@ -80,13 +80,13 @@ def test_quiet_says_nothing() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_events_arrive_while_it_runs(tracer: Tracer, netns: Netns) -> None:
+def test_events_arrive_while_it_runs(tracer: Tracer, netns: Netns, soon: float) -> None:
     """An event is in the output without any reason to stop, within a fraction of a second."""
     with listening(netns):
         send(netns, b"now")
         sent = time.monotonic()
         await_events(tracer, 1)
-    assert time.monotonic() - sent < SOON
+    assert time.monotonic() - sent < soon
     assert tracer.stop() == 0
 
 
@@ -101,13 +101,13 @@ def test_count(netns: Netns, tmp_path: Path) -> None:
     assert tracer.ledger
 
 
-def test_duration(netns: Netns, tmp_path: Path) -> None:
+def test_duration(netns: Netns, tmp_path: Path, soon: float) -> None:
     """--duration stops by itself, not before its time."""
     tracer = Tracer(tmp_path / "events.json", "--netns", netns.path, "--duration", "0.5")
     tracer.await_attached()
     began = time.monotonic()
     assert tracer.wait() == 0
-    assert 0.3 < time.monotonic() - began < 0.5 + SOON
+    assert 0.3 < time.monotonic() - began < 0.5 + soon
 
 
 @pytest.mark.parametrize("status", [0, 7])
@@ -142,7 +142,7 @@ def test_interrupting_a_command(netns: Netns, tmp_path: Path) -> None:
     assert not Path("/proc", pid_file.read_text().strip()).exists()
 
 
-def test_a_closed_pipe_stops(netns: Netns) -> None:
+def test_a_closed_pipe_stops(netns: Netns, soon: float) -> None:
     """`tcprism trace | head -1` ends as soon as head does, with status 0."""
     command = [TCPRISM, "trace", "--format", "json", "--kinds", "send", "--netns", netns.path]
     with (
@@ -160,16 +160,16 @@ def test_a_closed_pipe_stops(netns: Netns) -> None:
             process.stdout.close()
             began = time.monotonic()
             assert process.wait(PATIENCE) == 0
-            assert time.monotonic() - began < SOON
+            assert time.monotonic() - began < soon
             assert "Traceback" not in process.stderr.read()
         finally:
             process.kill()
     assert first["payload_text"] == "the first line"
 
 
-def ids(kind: str) -> set[int]:
-    """Return the ids of all BPF objects of a kind in the kernel."""
-    return {entry["id"] for entry in json.loads(run("bpftool", "-j", kind, "list"))}
+def there(objects: dict[str, set[int]]) -> dict[str, set[int]]:
+    """Return those BPF objects that the kernel has."""
+    return {kind: {each for each in ids if has_object(kind, each)} for kind, ids in objects.items()}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -179,15 +179,14 @@ def test_nothing_is_left_behind(number: signal.Signals, netns: Netns, tmp_path: 
     tracer = Tracer(tmp_path / "events.json", "--kinds", "all", "--netns", netns.path)
     tracer.await_attached()
     ours = bpf_of(tracer.process.pid)
-    assert ours["prog"] <= ids("prog")
     assert ours["prog"]
-    assert ours["map"] <= ids("map")
     assert ours["map"]
+    assert there(ours) == ours
     tracer.stop(number)
-    deadline = time.monotonic() + 10  # the kernel frees them after a grace period
-    while any(ours[kind] & ids(kind) for kind in ours) and time.monotonic() < deadline:
-        os.sched_yield()
-    assert {kind: ours[kind] & ids(kind) for kind in ours} == {kind: set() for kind in ours}
+    deadline = time.monotonic() + PATIENCE  # the kernel frees them after a grace period
+    while any((left := there(ours)).values()):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)
     assert netns.run("tc", "qdisc", "show") == disciplines
 
 

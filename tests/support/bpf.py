@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from ctypes import byref, c_uint32
 
 from tcprism.kernel import libbpf
@@ -56,6 +57,17 @@ def verified_instructions(descriptor: int) -> int:
     libbpf.load().checked("bpf_obj_get_info_by_fd", descriptor, info, byref(size))
     told = size.value > _VERIFIED_INSNS
     return int.from_bytes(info.raw[_VERIFIED_INSNS : _VERIFIED_INSNS + 4], "little") if told else 0
+
+
+def has_object(kind: str, identifier: int) -> bool:
+    """Tell whether the kernel has a "prog", "map" or "link" with an id."""
+    try:
+        name = f"bpf_{kind}_get_fd_by_id"
+        descriptor = libbpf.load().checked(name, c_uint32(identifier))
+    except FileNotFoundError:
+        return False
+    os.close(descriptor)
+    return True
 
 
 def _run(descriptor: int, context: bytes) -> tuple[int, bytes]:

@@ -17,6 +17,7 @@ from typing import ClassVar
 CLONE_NEWNET = 0x40000000
 SIOCETHTOOL = 0x8946
 ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO = 0x1F, 0x24, 0x2C
+PATIENCE = 300.0  # seconds: databases start slowly where CPUs are slow
 FIN_WAIT2, TIME_WAIT, CLOSE, LISTEN = "05", "06", "07", "0A"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -122,7 +123,7 @@ class Netns:
         self._await(lambda states: state in states)
 
     def _await(self, condition: Callable[[set[str]], bool]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while not condition(states := self._states()):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"connections in {self.name} stay in states {states}")

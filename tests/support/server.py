@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.netns import LISTEN, Netns
-
-PATIENCE = 60  # seconds
+from tests.support.netns import LISTEN, PATIENCE, Netns
 
 
 @contextmanager
