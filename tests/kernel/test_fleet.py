@@ -128,7 +128,11 @@ def run(engine: ClickHouse, tmp_path_factory: pytest.TempPathFactory) -> Run:
                 for name, netns in hosts.items()
             }
             assert alpha.stop() == beta.stop() == 0
-            hidden = {"retransmits": len(again), "drops": len(lost)}
+            hidden = {
+                "alpha": sum(f"daddr={SERVER} " in line for line in again),
+                "beta": sum(f"saddr={SERVER} " in line for line in again),
+                "drops": len(lost),
+            }
             return Run(engine, counters, dropped | more, alpha.said + beta.said, hidden)
 
 
@@ -143,11 +147,10 @@ def test_rows_are_as_many_as_there_were(run: Run) -> None:
         "SELECT argMax(count, time) FROM ledger"
         " WHERE host = 'alpha' AND kind = 'retransmit' AND counter = 'submitted'"
     )
-    segments = run.one("SELECT sum(segs) FROM retransmits WHERE host = 'alpha'")
     assert again["alpha"] == recorded > 0
-    assert segments + run.unseen["retransmits"] == run.counters["alpha"]["RetransSegs"]
-    assert "beta" not in again
-    assert run.counters["beta"]["RetransSegs"] == 0
+    for host in ("alpha", "beta"):  # beta, too, where a machine is so slow that probes are sent
+        segments = run.one(f"SELECT sum(segs) FROM retransmits WHERE host = '{host}'")
+        assert segments + run.unseen[host] == run.counters[host]["RetransSegs"]
     opened = "SELECT count() FROM connection_events WHERE error IS NULL AND kind = "
     assert run.one(opened + "'connect'") == run.counters["alpha"]["ActiveOpens"]
     assert run.one(opened + "'accept'") == run.counters["beta"]["PassiveOpens"]
