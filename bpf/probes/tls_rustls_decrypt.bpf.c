@@ -12,7 +12,8 @@ INLINE void rustls_opens(const struct tls_session_key *key, struct tls_call *cal
 
 	if (!cipher)
 		return;
-	if (found && found->socket && found->size == size && tls_session_of_socket(found->socket, key->pid, found->sk, &found->connection))
+	if (found && found->socket && found->size == size && found->pid == key->pid &&
+	    tls_session_of_socket(found->socket, key->pid, found->sk, &found->connection))
 		tls_cipher_placed(cipher, found->socket, cipher->at, found->seq, true);
 	call->reading_from = cipher->at;
 	call->carried = size;

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import os
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +22,9 @@ from tests.support.nginx import nginx
 from tests.support.server import serving
 from tests.support.tls import certificate
 from tests.support.tracer import Event, tracing
+from tests.unit.tls.test_libraries import mapping
+
+from .test_tls_rustls import extension
 
 pytestmark = pytest.mark.native
 
@@ -131,3 +137,70 @@ def test_tls_inside_tls(netns: Netns, tmp_path: Path) -> None:
     ]
     assert answered.count(b"HTTP/1.1 200 OK\r\n") == 2
     assert answered.endswith(b"\r\n\r\nhello")
+
+
+# A process that passes TLS on, as it is.
+PASS_ON = """
+import socket, sys, threading
+port, target = map(int, sys.argv[1:])
+
+def pump(source, target):
+    while data := source.recv(65536):
+        target.sendall(data)
+    target.shutdown(socket.SHUT_WR)
+
+with socket.create_server(("127.0.0.1", port)) as listener:
+    print("listening", flush=True)
+    while True:
+        ends = listener.accept()[0], socket.create_connection(("127.0.0.1", target))
+        for both in (ends, ends[::-1]):
+            threading.Thread(target=pump, args=both).start()
+"""
+
+# Clients: one that encrypts into memory, and rustls.
+ASK = {
+    "memory": """
+import asyncio, ssl, sys
+
+async def ask():
+    context = ssl._create_unverified_context()
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(sys.argv[1]), ssl=context)
+    writer.write(b"GET /hello HTTP/1.0\\r\\n\\r\\n")
+    assert (await reader.read()).endswith(b"hello")
+
+asyncio.run(ask())
+""",
+    "rustls": """
+import os, sys
+import obstore
+
+store = obstore.store.HTTPStore.from_url(
+    f"https://127.0.0.1:{sys.argv[1]}/", client_options={"allow_invalid_certificates": True}
+)
+assert bytes(obstore.get(store, "hello").bytes()) == b"hello"
+os._exit(0)  # where Python ends before a thread of Rust that still waits for it, it aborts
+""",
+}
+
+
+@pytest.mark.parametrize("client", ASK)
+def test_records_that_a_proxy_passes_on_are_not_of_its_connection(
+    netns: Netns, tmp_path: Path, client: str
+) -> None:
+    """The filter leaves out the client's own connection, which ends at the proxy."""
+    if client == "rustls":
+        pytest.importorskip("obstore")
+    files = certificate(tmp_path)
+    environment = os.environ | {"SSL_CERT_FILE": files[0]}
+    command = netns.command(sys.executable, "-c", ASK[client], str(PROXY))
+    proxy = (sys.executable, "-c", PASS_ON, str(PROXY), str(NGINX))
+    with (
+        nginx(netns, tmp_path, tls=files) as log,
+        serving(netns, tmp_path / "proxy", *proxy, ready="listening"),
+        mapping(*([extension("obstore")] if client == "rustls" else [])),
+        tracing(tmp_path / "out", "--tls", "--netns", netns.path, "--port", str(NGINX)) as tracer,
+    ):
+        subprocess.run(command, env=environment, check=True)
+    assert len(log.read_text().splitlines()) == 1
+    plain = [event for event in tracer.events if event["kind"].startswith("tls_")]
+    assert {(event["comm"], event["local_port"]) for event in plain} == {("nginx", NGINX)}

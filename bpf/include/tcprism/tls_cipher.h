@@ -49,12 +49,14 @@ struct {
 	__type(value, struct tls_sealed);
 } tls_sealed SEC(".maps");
 
-/* By the hash of its ciphertext: a record that a socket has received, and that a cipher will open. */
+/* By the hash of its ciphertext: a record that a socket has received, and that a cipher of the process will open. */
 struct tls_received {
 	u64 sk;
 	u64 socket;
 	struct connection connection;
 	u32 seq, size;
+	u32 pid;
+	u32 reserved;
 };
 
 struct {
@@ -141,6 +143,7 @@ __noinline int tls_cipher_sent(u64 address, u64 bytes, u32 length, u32 seq, u64 
 	struct tls_session_key key = {};
 	struct tls_cipher *cipher;
 	struct tls_sealed *found;
+	struct thread thread;
 	u32 size;
 	u64 hash;
 
@@ -150,6 +153,9 @@ __noinline int tls_cipher_sent(u64 address, u64 bytes, u32 length, u32 seq, u64 
 	hash = size ? record_fingerprint(bytes + RECORD_HEADER, size) : 0;
 	found = hash ? bpf_map_lookup_elem(&tls_sealed, &hash) : NULL;
 	if (!found || found->size != size + RECORD_HEADER)
+		return 0;
+	read_thread(&thread);
+	if (found->key.pid != thread.pid) /* as in tls_sent_elsewhere() */
 		return 0;
 	cipher = bpf_map_lookup_elem(&tls_ciphers, &found->key);
 	key.session = cookie_of(sk, READS_PROBED);
@@ -168,6 +174,7 @@ __noinline int tls_cipher_receives_one(u64 address, u64 bytes, u32 length, u32 s
 {
 	struct sock *sk = (struct sock *)address;
 	struct tls_received *received;
+	struct thread thread;
 	u64 hash;
 
 	if (room < RECORD_HEADER + MIN(length, FINGERPRINT_WORDS * 8))
@@ -182,6 +189,8 @@ __noinline int tls_cipher_receives_one(u64 address, u64 bytes, u32 length, u32 s
 	received->sk = address;
 	received->socket = cookie_of(sk, READS_PROBED);
 	received->seq = seq;
+	read_thread(&thread);
+	received->pid = thread.pid;
 	read_connection(&received->connection, &sk->__sk_common, READS_PROBED);
 	barrier();
 	received->size = RECORD_HEADER + length;

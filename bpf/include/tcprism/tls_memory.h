@@ -165,10 +165,14 @@ INLINE void tls_session_joins(const struct tls_ciphertext *found, struct sock *s
 	tls_set(&tls_in_memory);
 }
 
-/* Something is sent outside of a TLS library: perhaps what one has encrypted into memory. Returns whether it is. */
+/*
+ * Something is sent outside of a TLS library: perhaps what one has encrypted into memory. Returns whether it is. Another
+ * process passes on what it has received: the connection on which this one sent it is left out by a filter.
+ */
 INLINE bool tls_sent_elsewhere(struct sock *sk, u64 bytes, u32 length, u32 seq, u64 how)
 {
 	struct tls_ciphertext *found, ciphertext;
+	struct thread thread;
 	u64 hash;
 
 	if (length < FINGERPRINT_END || bpf_ktime_get_ns() - READ_ONCE(tls_ciphertext_ns) > CIPHERTEXT_NS)
@@ -176,6 +180,9 @@ INLINE bool tls_sent_elsewhere(struct sock *sk, u64 bytes, u32 length, u32 seq, 
 	hash = fingerprint(bytes);
 	found = hash ? bpf_map_lookup_elem(&tls_ciphertexts, &hash) : NULL;
 	if (!found)
+		return false;
+	read_thread(&thread);
+	if (found->key.pid != thread.pid)
 		return false;
 	ciphertext = *found;
 	bpf_map_delete_elem(&tls_ciphertexts, &hash);
