@@ -23,7 +23,8 @@ INLINE void transmit_enter(struct sock *sk, struct sk_buff *skb, u32 rcv_nxt, u6
 		return;
 	read_control_block(&pending, skb, reads);
 	READ(reads, snd_nxt, tp->snd_nxt);
-	if (!is_first_transmission(pending.seq, pending.end_seq, snd_nxt))
+	if (!is_first_transmission(pending.seq, pending.end_seq, snd_nxt) &&
+	    !answers_crossed_syn(tp, pending.flags, reads))
 		return;
 	pending.ack = pending.flags & TCPHDR_ACK ? rcv_nxt : 0;
 	pending.sk = (u64)sk;

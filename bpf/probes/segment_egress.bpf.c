@@ -48,7 +48,8 @@ INLINE bool leaves_first(struct tcp_sock *tp, const struct packet *packet, const
 {
 	const struct tcp_request_sock *request = (void *)tp->fastopen_rsk;
 
-	if (is_first_transmission(packet->seq, packet->end_seq, tp->snd_nxt))
+	if (is_first_transmission(packet->seq, packet->end_seq, tp->snd_nxt) ||
+	    answers_crossed_syn(tp, packet->tcp->flags, READS_BTF))
 		return true;
 	return packet->tcp->flags & TCPHDR_SYN && is_there(request) && !is_later_than_first(request, skb->tstamp);
 }

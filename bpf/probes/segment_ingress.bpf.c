@@ -89,13 +89,14 @@ INLINE u32 arrival_without_socket(const struct sk_buff *skb, const struct seen_p
 	return ARRIVAL_UNKNOWN;
 }
 
-INLINE u32 segs_of(const struct sk_buff *skb)
+INLINE void read_segs(struct segment *to, const struct sk_buff *skb)
 {
 	const struct skb_shared_info *shared = (void *)(untyped(skb->head) + skb->end);
 	u16 segs = 0;
 
 	READ(READS_PROBED, segs, shared->gso_segs);
-	return segs ? segs : 1;
+	READ(READS_PROBED, to->gso_size, shared->gso_size);
+	to->segs = segs_of(segs, to->gso_size, to->event.bytes);
 }
 
 INLINE void receive_of_packet(const struct sk_buff *skb, const struct seen_packet *packet, const struct sock *sk,
@@ -121,7 +122,7 @@ INLINE void receive_of_packet(const struct sk_buff *skb, const struct seen_packe
 		return;
 	seen_into(&s, packet);
 	no_congestion(&s);
-	s.segs = segs_of(skb);
+	read_segs(&s, skb);
 	s.arrival = arrival;
 	if (!config.options) {
 		SUBMIT(segment, struct segment, counters, *record = s);

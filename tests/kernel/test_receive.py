@@ -1,7 +1,10 @@
 """Segments that arrive, against the kernel's counters, a capture, and segments made by hand."""
 
+import fcntl
 import itertools
 import os
+import sys
+import termios
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -24,7 +27,7 @@ from tests.support.conversation import (
     refused,
 )
 from tests.support.netns import Netns, Pair, joined
-from tests.support.segments import ACK, FIN, PSH, numbers, raw_socket, segment
+from tests.support.segments import ACK, FIN, PSH, SYN, numbers, raw_socket, segment
 from tests.support.tracer import Event, tracing
 
 FAMILIES = (4, 6)
@@ -43,7 +46,10 @@ PHASES: dict[str, Callable[[Pair, int, int], None]] = {
 }
 BY_HAND = 5411
 OFFLOADED = 5412
+BEYOND = 5413
 SMALL = 1000  # bytes of a segment
+SHORT = 50  # bytes of a segment whose checksum is looked at before its socket is
+SMALL_BUFFER = 4096
 FIRST_WINDOW = 1000  # of a segment made by hand; the kernel's are far from these
 
 
@@ -68,6 +74,7 @@ class Run:
     expected: list[str | None]
     counted_by_hand: Counters
     counted_offloaded: Counters
+    fates: dict[int, str]
 
     def received(self, port: int, side: str) -> list[Event]:
         """Return what arrived at one end of a connection."""
@@ -162,9 +169,38 @@ def send_by_hand(pair: Pair) -> tuple[list[str | None], Counters]:
         hand.send("in_order", 35)
         hand.send("duplicate_ack", 35, repeated=1)
         hand.send("old_ack", 35, ack=-5)
+        hand.send(None, 35, ack=1000)  # of what was never sent
+        hand.send(None, 35, b"x", PSH | ACK, ack=1000)
+        hand.send(None, 35, b"x", PSH | ACK, ack=-(1 << 30))  # long ago
+        hand.send(None, 35, b"x", PSH)  # no ACK at all
+        hand.send(None, 35, flags=SYN)
         hand.send("in_order", 35, flags=FIN | ACK)
         after = pair.server.extended_counters() | pair.server.tcp_counters()
     return hand.expected, growth(before, after)
+
+
+def send_beyond_window(pair: Pair) -> dict[int, str]:
+    """Fill the window of a reader that does not read, and go beyond its end.
+
+    Tell of each segment, by its window, what became of it.
+    """
+    client, server = pair.connection(4, BEYOND, SMALL_BUFFER)
+    pair.client.run("nft", f"add rule inet deaf in tcp sport {BEYOND} drop")
+    fates: dict[int, str] = {}
+    with closing(client), closing(server), raw_socket(pair.client) as raw:
+        hand = ByHand(pair, raw, client, server)
+        while list(fates.values())[-2:].count("taken") or len(fates) < 2:
+            waiting, without = unread(server), pair.server.extended_counters()["TCPRcvQDrop"]
+            hand.send(None, waiting, b"w" * SHORT, PSH | ACK)
+            no_memory = pair.server.extended_counters()["TCPRcvQDrop"] > without
+            fate = "taken" if unread(server) > waiting else "no memory" if no_memory else "refused"
+            fates[FIRST_WINDOW + len(fates)] = fate
+    return fates
+
+
+def unread(end: socket) -> int:
+    """Return how many bytes have arrived that nobody has read."""
+    return int.from_bytes(fcntl.ioctl(end, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def send_offloaded(netns: Netns) -> Counters:
@@ -199,8 +235,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
                     for phase in PHASES
                 }
             expected, by_hand = send_by_hand(pair)
+            fates = send_beyond_window(pair)
     packets = read_packets(directory / "pcap")
-    return Run(tracer.events, netns, counted, packets, expected, by_hand, offloaded)
+    return Run(tracer.events, netns, counted, packets, expected, by_hand, offloaded, fates)
 
 
 all_phases = pytest.mark.parametrize("phase", PHASES)
@@ -270,6 +307,16 @@ def test_arrival(run: Run) -> None:
     assert counted["TCPOFOQueue"] == 1
     assert counted["InCsumErrors"] == 1 + ("checksum_error" in run.expected)
     assert counted["TCPDSACKOldSent"] >= 1
+
+
+def test_arrival_beyond_the_window(run: Run) -> None:
+    """Kernels differ in whether a segment is taken in that ends behind the window."""
+    events = {e["window"]: e["arrival"] for e in run.received(BEYOND, "server") if e["bytes"]}
+    assert events.keys() == run.fates.keys()
+    told = Counter((fate, events[window]) for window, fate in run.fates.items())
+    assert not told["refused", "in_order"]
+    assert not told["taken", "outside_window"]
+    assert told["taken", "in_order"] > 10
 
 
 def test_arrival_of_what_the_kernel_sent(run: Run) -> None:

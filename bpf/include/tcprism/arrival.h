@@ -47,6 +47,23 @@ INLINE bool is_duplicate_ack(const struct tcp_sock *tp, const struct packet *pac
 	return bpf_ntohl(packet->tcp->ack) == tp->snd_una && tp->snd_una != tp->snd_nxt && window == tp->snd_wnd;
 }
 
+/*
+ * Whether TCP would look at more than the sequence numbers (tcp_validate_incoming(), tcp_ack()): it discards what
+ * acknowledges bytes that were never sent, or some of too long ago, or nothing, and a SYN.
+ */
+INLINE bool is_read_on(const struct tcp_sock *tp, const struct packet *packet)
+{
+	u32 flags = packet->tcp->flags, ack = bpf_ntohl(packet->tcp->ack), old = tp->snd_una - ack;
+
+	if (flags & TCPHDR_SYN)
+		return false;
+	if (!(flags & TCPHDR_ACK) || flags & TCPHDR_RST)
+		return flags & TCPHDR_RST;
+	if (after(ack, tp->snd_una))
+		return !after(ack, tp->snd_nxt);
+	return packet->seq == packet->end_seq || (old <= tp->max_window && old <= tp->bytes_acked);
+}
+
 INLINE u32 arrival_of_ack(const struct tcp_sock *tp, const struct packet *packet)
 {
 	if (is_duplicate_ack(tp, packet))
@@ -72,6 +89,8 @@ INLINE u32 arrival_of(struct __sk_buff *skb, struct tcp_sock *tp, const struct p
 	u32 state = sk->__sk_common.skc_state, seq = packet->seq, end_seq = packet->end_seq;
 	u32 rcv_nxt = tp->rcv_nxt, end = window_end(tp);
 
+	if (state == TCP_SYN_RECV && packet->tcp->flags & TCPHDR_SYN) /* the other end knows of both SYNs now */
+		return ARRIVAL_UNKNOWN;
 	if (state == TCP_SYN_SENT || state == TCP_CLOSE || !is_settled(tp) || !is_checksum_valid(skb))
 		return ARRIVAL_UNKNOWN;
 	if (seq == end_seq && after(rcv_nxt, seq))
@@ -82,6 +101,8 @@ INLINE u32 arrival_of(struct __sk_buff *skb, struct tcp_sock *tp, const struct p
 		return ARRIVAL_OUTSIDE_WINDOW;
 	if (seq == end && seq != end_seq) /* kernels differ in whether a FIN needs room */
 		return packet->payload ? ARRIVAL_OUTSIDE_WINDOW : ARRIVAL_UNKNOWN;
+	if (!is_read_on(tp, packet) || (packet->payload && after(seq + packet->payload, end)))
+		return ARRIVAL_UNKNOWN;
 	if (after(seq, rcv_nxt))
 		return ARRIVAL_OUT_OF_ORDER;
 	return seq == end_seq ? arrival_of_ack(tp, packet) : ARRIVAL_IN_ORDER;

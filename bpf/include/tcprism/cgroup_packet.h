@@ -24,11 +24,6 @@ INLINE u32 tcp_at_ipv4(const struct packet *packet)
 	return (packet->start[0] & 15) * 4;
 }
 
-#define EXTENSIONS_MAX 4
-#define NEXT_HOP_BY_HOP 0
-#define NEXT_ROUTING 43
-#define NEXT_DESTINATION 60
-
 INLINE u32 tcp_at_ipv6(const struct packet *packet, struct __sk_buff *skb)
 {
 	u32 at = IPV6_LENGTH;
@@ -38,9 +33,7 @@ INLINE u32 tcp_at_ipv6(const struct packet *packet, struct __sk_buff *skb)
 	if (packet->start + IPV6_LENGTH > packet->end)
 		return 0;
 	next = packet->start[6];
-	for (u32 i = 0; i < EXTENSIONS_MAX; i++) {
-		if (next != NEXT_HOP_BY_HOP && next != NEXT_ROUTING && next != NEXT_DESTINATION)
-			break;
+	for (u32 i = 0; i < EXTENSIONS_MAX && is_extension(next); i++) {
 		if (bpf_skb_load_bytes(skb, at, extension, sizeof(extension)))
 			return 0;
 		next = extension[0];

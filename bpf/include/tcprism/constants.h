@@ -52,7 +52,8 @@
 #define TCP_CA_LOSS 4
 
 #define TCP_WRITE_TIMER_DEFERRED 3 /* enum tsq_enum, include/linux/tcp.h */
-#define ICSK_TIME_LOSS_PROBE 5 /* include/net/inet_connection_sock.h */
+#define ICSK_TIME_RETRANS 1 /* include/net/inet_connection_sock.h */
+#define ICSK_TIME_LOSS_PROBE 5
 
 #define SO_EE_ORIGIN_LOCAL 1 /* include/uapi/linux/errqueue.h */
 #define SO_EE_ORIGIN_ICMP6 3

@@ -174,6 +174,7 @@ struct tcp_sock {
 	u32 rcv_wup;
 	u32 rcv_mwnd_seq; /* 7.x: the end of the largest window offered */
 	u32 snd_una;
+	u32 max_window;
 	u32 snd_nxt;
 	u32 snd_wnd;
 	u8 nonagle : 4;
@@ -274,9 +275,11 @@ struct sk_buff {
 	u32 len;
 	u32 end; /* of the linear part, from head: there skb_shared_info begins */
 	unsigned char *head;
+	unsigned char *data;
 } CORE;
 
 struct skb_shared_info {
+	u16 gso_size;
 	u16 gso_segs;
 } CORE;
 

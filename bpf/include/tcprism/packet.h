@@ -41,8 +41,14 @@ struct seen_packet {
 	u8 family;
 };
 
+/* Of what begins at `at`. A packet that is longer than its IP header can tell (BIG TCP) has 0 there. */
+INLINE u32 length_from(const struct sk_buff *skb, u64 at, u32 told)
+{
+	return told ? told : skb->len + (u32)(untyped(skb->data) - at);
+}
+
 /* Returns the address of the TCP header, or 0 if it is not TCP. */
-INLINE u64 read_ipv4(struct seen_packet *to, u64 at)
+INLINE u64 read_ipv4(struct seen_packet *to, const struct sk_buff *skb, u64 at)
 {
 	struct ipv4_header ip;
 
@@ -53,22 +59,42 @@ INLINE u64 read_ipv4(struct seen_packet *to, u64 at)
 	map_ipv4(&to->source, ip.source);
 	map_ipv4(&to->destination, ip.destination);
 	to->family = 4;
-	to->length = bpf_ntohs(ip.total_length) - (ip.version_and_length & 15) * 4;
+	to->length = length_from(skb, at, bpf_ntohs(ip.total_length)) - (ip.version_and_length & 15) * 4;
 	return at + (ip.version_and_length & 15) * 4;
 }
 
-/* Extension headers are not followed: segments that have any are not reported. */
-INLINE u64 read_ipv6(struct seen_packet *to, u64 at)
+#define EXTENSIONS_MAX 4
+#define NEXT_HOP_BY_HOP 0
+#define NEXT_ROUTING 43
+#define NEXT_DESTINATION 60
+
+INLINE bool is_extension(u8 next)
+{
+	return next == NEXT_HOP_BY_HOP || next == NEXT_ROUTING || next == NEXT_DESTINATION;
+}
+
+INLINE u64 read_ipv6(struct seen_packet *to, const struct sk_buff *skb, u64 at)
 {
 	struct ipv6_header ip;
+	u32 extensions = 0;
+	u8 extension[2];
 
-	if (bpf_probe_read_kernel(&ip, sizeof(ip), (void *)at) || ip.next != IPPROTO_TCP)
+	if (bpf_probe_read_kernel(&ip, sizeof(ip), (void *)at))
+		return 0;
+	at += sizeof(ip);
+	for (u32 i = 0; i < EXTENSIONS_MAX && is_extension(ip.next); i++) {
+		if (bpf_probe_read_kernel(extension, sizeof(extension), (void *)(at + extensions)))
+			return 0;
+		ip.next = extension[0];
+		extensions += (extension[1] + 1) * 8;
+	}
+	if (ip.next != IPPROTO_TCP)
 		return 0;
 	to->source = ip.source;
 	to->destination = ip.destination;
 	to->family = 6;
-	to->length = bpf_ntohs(ip.payload_length);
-	return at + sizeof(ip);
+	to->length = length_from(skb, at, bpf_ntohs(ip.payload_length)) - extensions;
+	return at + extensions;
 }
 
 INLINE bool read_seen_packet(struct seen_packet *to, const struct sk_buff *skb)
@@ -76,9 +102,9 @@ INLINE bool read_seen_packet(struct seen_packet *to, const struct sk_buff *skb)
 	u64 at = untyped(skb->head) + skb->network_header;
 
 	if (skb->protocol == ETH_P_IP)
-		at = read_ipv4(to, at);
+		at = read_ipv4(to, skb, at);
 	else if (skb->protocol == ETH_P_IPV6)
-		at = read_ipv6(to, at);
+		at = read_ipv6(to, skb, at);
 	else
 		return false;
 	to->tcp_at = at;
@@ -106,6 +132,14 @@ INLINE u32 read_options(u8 *to, const struct seen_packet *packet)
 	if (!length)
 		return 0;
 	return bpf_probe_read_kernel(to, length, (void *)(packet->tcp_at + TCP_HEADER_LENGTH)) ? 0 : length;
+}
+
+/* A device that puts segments together, as virtio's may, tells their size but not always how many there are. */
+INLINE u32 segs_of(u32 segs, u32 size, u32 payload)
+{
+	if (segs)
+		return segs;
+	return size && payload > size ? (payload + size - 1) / size : 1;
 }
 
 INLINE void seen_into(struct segment *to, const struct seen_packet *packet)

@@ -20,6 +20,22 @@ INLINE bool is_first_transmission(u32 seq, u32 end_seq, u32 snd_nxt)
 }
 
 /*
+ * Where both ends connect at once, tcp_send_synack() answers the other's SYN. OutSegs does not count that, nor does
+ * RetransSegs. When its timer has it sent again, that is no longer pending.
+ */
+INLINE bool answers_crossed_syn(struct tcp_sock *tp, u32 flags, enum reads reads)
+{
+	struct request_sock *request = NULL;
+	u8 pending = 0;
+
+	if ((flags & (TCPHDR_SYN | TCPHDR_ACK)) != (TCPHDR_SYN | TCPHDR_ACK))
+		return false;
+	READ(reads, request, tp->fastopen_rsk);
+	READ(reads, pending, tp->inet_conn.icsk_pending);
+	return !request && pending == ICSK_TIME_RETRANS;
+}
+
+/*
  * tcp_xmit_probe_skb() sends an empty segment with the last acknowledged sequence number. With nothing left to send
  * it is a keepalive; with data that may not be sent it is a window probe.
  */

@@ -56,7 +56,6 @@ DROP = Probe(
                 "before 6.11, segments that TCP rejected, unless the reason alone proves them new",
                 "SYNs that find a listener's queue full (ListenDrops counts them)",
                 "segments dropped by the device or on the network",
-                "segments with IPv6 extension headers",
             ),
         ),
     ),
