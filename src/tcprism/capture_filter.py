@@ -138,10 +138,14 @@ class CaptureFilter:
         them are known, `lengths` how long the packet was on the wire. As in the kernel, a packet
         that ends before a byte that the filter looks at does not match.
         """
+        return self.judge(packets, captured, lengths)[0]
+
+    def judge(self, packets: Packets, captured: Numbers, lengths: Numbers) -> tuple[Mask, Mask]:
+        """Tell which packets match, and which do not only for a byte that is not known."""
         machine = _Machine(packets, captured, lengths)
         for instruction in self._instructions:
             machine.step(instruction)
-        return machine.matched
+        return machine.matched, machine.unknown
 
 
 # The parts of an instruction's code, linux/bpf_common.h and linux/filter.h.
@@ -187,6 +191,7 @@ class _Machine:
         self._waiting: dict[int, list[NDArray[np.intp]]] = {0: [np.arange(count)]}
         self._at = 0
         self.matched = np.zeros(count, np.bool_)
+        self.unknown = np.zeros(count, np.bool_)
 
     def step(self, one: Instruction) -> None:
         """Run the next instruction on those packets that have reached it."""
@@ -229,6 +234,7 @@ class _Machine:
     def _fetch(self, those: NDArray[np.intp], offsets: Numbers, size: int) -> NDArray[np.intp]:
         """Load `size` bytes in network order; return the packets that have them."""
         inside = offsets + size <= self._captured[those]
+        self.unknown[those[~inside & (offsets + size <= self._lengths[those])]] = True
         those, offsets = those[inside], offsets[inside]
         value = np.zeros(len(those), np.uint32)
         for index in range(size):

@@ -38,7 +38,7 @@ IPV6_DSTOPTS = 59  # linux/in6.h
 NO_OPTIONS = bytes([0, 0, 1, 4, 0, 0, 0, 0])  # an extension header of padding alone
 IFLA_MAX_SIZES = (58, 63, 64)  # GRO, GSO by IPv4, GRO by IPv4: linux/if_link.h
 
-Header = tuple[object, ...]
+Header = tuple[str, int, int, str]
 
 
 def hold_syns(packet: Packet, _to_server: bool) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import struct
@@ -138,6 +139,32 @@ def test_without_libpcap_the_error_says_how_to_install_it(monkeypatch: pytest.Mo
     capture_filter._libpcap.cache_clear()
 
 
+def test_what_is_not_known_is_told_apart(packets: list[bytes], capture: Path) -> None:
+    """Without payload: what tcpdump chooses by that of the whole packets, and more."""
+    expression = "tcp[tcp[12] / 4 : 4] > 0x80000000"
+    headers = [20 if packet[0] >> 4 == 4 else 40 for packet in packets]
+    known = np.array([at + (p[at + 12] >> 4) * 4 for at, p in zip(headers, packets, strict=True)])
+    lengths = np.array([len(packet) for packet in packets])
+    table = np.zeros((len(packets), lengths.max()), np.uint8)
+    for row, packet, size in zip(table, packets, known, strict=True):
+        row[:size] = np.frombuffer(packet[:size], np.uint8)
+    matched, unknown = compiled(expression).judge(table, known, lengths)
+    assert not matched.any()
+    assert set(chosen_by_tcpdump(capture, expression)) < set(np.flatnonzero(unknown).tolist())
+    ipv4 = np.array([packet[0] >> 4 == 4 for packet in packets])  # tcp[] is only of that
+    assert (unknown == ipv4 & (lengths - known >= 4)).all()
+
+
+@pytest.mark.parametrize(
+    "view", [("replay", str(SAMPLE)), ("export", str(SAMPLE), "--to", "pcapng", "-o", os.devnull)]
+)
+def test_what_was_left_out_for_missing_payload_is_said(view: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "tcprism", *view, "--capture-filter"]
+    for expression, said in (("tcp[tcp[12] / 4 : 4] = 0x47455420", True), ("tcp port 8080", False)):
+        run = subprocess.run([*command, expression], capture_output=True, check=True)
+        assert (b"segments for payload that was not recorded" in run.stderr) == said
+
+
 RECORDED = "tcp[tcpflags] & (tcp-syn|tcp-fin) != 0 or src portrange 1-9999 and ip[2:2] < 60"
 
 
@@ -165,6 +192,7 @@ def test_an_export_has_the_packets_that_tcpdump_chooses(tmp_path: Path) -> None:
     [
         (("--capture-filter", "port 80 and"), "syntax error"),
         (("--capture-filter", "ip[8] < 5"), "the time to live is not recorded"),
+        (("--capture-filter", "inbound and port 80"), "--kinds receive what arrives"),
         (("--capture-filter", "port 80", "--kinds", "send"), "send is none"),
     ],
 )

@@ -43,7 +43,15 @@ _UNKNOWN = {
 }
 
 
+_BESIDE_PACKET = 0x8000_0000  # there Linux has what it knows of a packet: SKF_AD_OFF
+
+
 def _refuse_unknown(chosen: CaptureFilter) -> None:
+    if any(load.offset >= _BESIDE_PACKET for load in chosen.loads):
+        raise UsageError(
+            "--capture-filter: inbound, outbound and what else is not in a packet cannot be chosen"
+            " by; --kinds transmit,probe,retransmit is what leaves, --kinds receive what arrives"
+        )
     if name := next((_UNKNOWN[load] for load in chosen.loads if load in _UNKNOWN), None):
         raise UsageError(
             f"--capture-filter: {name} is not recorded, so nothing can be chosen by it;"

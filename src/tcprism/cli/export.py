@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ from tcprism.cli.capture_options import capture_option, parse_capture_filter
 from tcprism.cli.output import format_sink, naming, opened
 from tcprism.cli.recordings import open_recording, parse_output, play, print_trouble
 from tcprism.cli.session import Limits, Stop
+from tcprism.stages import accounts
 
 EPILOG = """\b
 Examples:
@@ -51,4 +53,6 @@ def command(**given: Any) -> None:
         play(
             recording, 0, (*stages, *naming(given["form"]), wanted, *captured), [sink], output, stop
         )
+    for remark in accounts(captured).remarks:
+        print(remark, file=sys.stderr)
     print_trouble(recording)

@@ -153,14 +153,19 @@ def _senders_of(part: Part) -> list[bytes]:
     return [there if received else here for received, there, here in pairs]
 
 
-def matching(part: Part, chosen: CaptureFilter) -> NDArray[np.bool_]:
-    """Tell which records are segments of which a packet on the wire matches a filter."""
-    matches = np.zeros(len(part), np.bool_)
+def matching(part: Part, chosen: CaptureFilter) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tell which records are segments of which a packet on the wire matches a filter.
+
+    Also tell of which none does only because not all of its payload was recorded.
+    """
+    matches, unknown = np.zeros((2, len(part)), np.bool_)
     places = np.flatnonzero(_chosen(part))
     packets = _packets(part.take(places), np.full(len(places), "", object))
     of_record = places[np.cumsum(packets.piece == 1) - 1]
-    matches[of_record[chosen.matches(*ip_packets(packets))]] = True
-    return matches
+    matched, cut = chosen.judge(*ip_packets(packets))
+    matches[of_record[matched]] = True
+    unknown[of_record[cut]] = True
+    return matches, unknown & ~matches
 
 
 def _received(part: Part) -> NDArray[np.bool_]:
