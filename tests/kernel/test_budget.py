@@ -8,6 +8,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,7 @@ def test_serve_keeps_its_budget_under_a_load(netns: Netns, tmp_path: Path) -> No
     place = tmp_path / "recordings"
     options = ("--requests", "--max-overhead", "0.5%", "--record", str(place), "--user", "root")
     load = ("ab", "-q", "-k", "-c", "20", "-n", "2000", "http://127.0.0.1:8080/hello")
+    begun = datetime.now(UTC)
     with nginx(netns, tmp_path), serving(*options, "--netns", netns.path) as server:
         descriptors = []
         while not server.sum("tcprism_effort_reduction"):
@@ -165,5 +167,7 @@ def test_serve_keeps_its_budget_under_a_load(netns: Netns, tmp_path: Path) -> No
         assert row["seen"] == row["filtered"] + row["sampled_out"] + row["submitted"] + losses
         assert row["received"] == row["submitted"]
     (folder,) = place.iterdir()
-    efforts = [event.effort for event in tcprism.open(folder) if event.kind == "effort"]
-    assert efforts
+    events = list(tcprism.open(folder))
+    assert [event.effort for event in events if event.kind == "effort"]
+    times = [datetime.fromisoformat(event.time[:26] + "+00:00") for event in events]
+    assert begun < min(times) <= max(times) < datetime.now(UTC)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tcprism.events import COLUMNS, Batch, Part
 from tcprism.events._wire import MESSAGE
+from tcprism.events.batch import joined
 from tcprism.events.columns import columns_of
 
 from .records import MAKERS, losses, messages, segments
@@ -84,6 +85,14 @@ def test_column_is_masked_where_an_event_lacks_it() -> None:
     assert batch["requested"].tolist() == [None, 10]
     assert batch["ack"].tolist() == [7, None]
     assert batch["ack"].sum() == 7
+
+
+def test_what_a_stage_adds_without_a_clock_changes_no_times() -> None:
+    batch = in_order([1, 2])
+    added = Batch([messages({"ts_ns": 3})])
+    both = joined(batch, added)
+    assert both["time"][:2].tolist() == batch["time"].tolist()
+    assert len(both) == 3
 
 
 def test_time_is_the_wall_clock() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -43,6 +44,8 @@ class Machine:
 
     def _tell(self, batch: Batch) -> None:
         for part in batch.parts:
+            told_ns = int(part.rows["ts_ns"][0]) + batch.clock_offset_ns
+            assert abs(time.time_ns() - told_ns) < 60e9
             self.told += part.derived["effort"].tolist()
 
 

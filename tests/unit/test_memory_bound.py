@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -58,7 +59,11 @@ class Heap:
     def second(self) -> list[tuple[str | None, int | None]]:
         """Let a second pass; return what was told."""
         self.now += 1.0
-        told = [*self.bound(Batch(())), *self.bound.tick(0)]
+        batches = self.bound(Batch(())), self.bound.tick(0)
+        for batch in filter(len, batches):
+            told_ns = int(batch.parts[0].rows["ts_ns"][0]) + batch.clock_offset_ns
+            assert abs(time.time_ns() - told_ns) < 60e9
+        told = [*batches[0], *batches[1]]
         assert {event.kind for event in told} <= {"memory"}
         return [(event.let_go, event.of_budget) for event in told]
 

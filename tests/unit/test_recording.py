@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import tcprism
 from tcprism.cli.output import create
+from tcprism.cli.recordings import print_account
 from tcprism.errors import OutputError, RecordingError
 from tcprism.events import FAMILIES, Batch
 from tcprism.events.kinds import RECORDS
@@ -123,6 +124,24 @@ def test_facts_ledger_and_gaps(tmp_path: Path) -> None:
     (gap,) = recording.gaps
     assert (gap.kind, gap.lost) == ("send", 3)
     assert gap.since_ns < gap.until_ns
+
+
+@pytest.mark.parametrize(
+    ("sampled_out", "lost", "said"),
+    [(0, 3, "3 send lost"), (3, 0, "3 send not in"), (1, 2, "3 send lost or not in the sample")],
+)
+def test_what_a_sample_leaves_out_is_not_called_lost(
+    tmp_path: Path, sampled_out: int, lost: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (tmp_path / "run.tcpr").open("wb") as file:
+        writer = Writer(file, FACTS)
+        writer.write(some()[0])
+        writer.note(Ledger((Entry("send", 9, 0, sampled_out, 6, lost, 0, 0, 0, 6, 100, 0),)))
+        writer.close()
+    recording = Recording(tmp_path / "run.tcpr")
+    assert sum(map(len, recording.batches()))
+    print_account(recording, {"quiet": False, "verbose": 0}, ())
+    assert f"gap: {said}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("lost", [8, 100, 5_000, 20_000])

@@ -79,7 +79,7 @@ def print_account(recording: Recording, given: dict[str, Any], stages: Sequence[
     is missing because it is damaged.
     """
     for gap in () if given["quiet"] else recording.gaps:
-        print(_gap_text(gap, recording.clock_offset_ns), file=sys.stderr)
+        print(_gap_text(gap, recording), file=sys.stderr)
     if recording.ledger.entries:
         print_ledger(recording.ledger.with_account(accounts(stages)), given)
     print_trouble(recording)
@@ -106,9 +106,13 @@ def print_trouble(read: Readable) -> None:
         raise RecordingError(last)
 
 
-def _gap_text(gap: Gap, clock_offset_ns: int) -> str:
+def _gap_text(gap: Gap, recording: Recording) -> str:
     since, until = (
-        datetime.fromtimestamp((moment + clock_offset_ns) / 1e9).strftime("%H:%M:%S.%f")
+        datetime.fromtimestamp((moment + recording.clock_offset_ns) / 1e9).strftime("%H:%M:%S.%f")
         for moment in (gap.since_ns, gap.until_ns)
     )
-    return f"gap: {gap.lost} {gap.kind} lost between {since} and {until}"
+    entry = next((each for each in recording.ledger.entries if each.kind == gap.kind), None)
+    what = "lost"
+    if entry and entry.sampled_out:
+        what = "lost or not in the sample" if entry.lost else "not in the sample"
+    return f"gap: {gap.lost} {gap.kind} {what} between {since} and {until}"

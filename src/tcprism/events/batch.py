@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -153,12 +154,21 @@ class Batch:
 
 
 def joined(*batches: Batch) -> Batch:
-    """Return the events of several batches as one; the clock is that of the last with events."""
+    """Return the events of several batches as one.
+
+    The clock is that of the last with events that has one: a stage's own may come without.
+    """
     filled = [batch for batch in batches if len(batch)]
     if len(filled) < 2:
         return filled[0] if filled else batches[0]
     parts = [part for batch in filled for part in batch.parts]
-    return Batch(parts, filled[-1].clock_offset_ns)
+    clocks = (batch.clock_offset_ns for batch in reversed(filled) if batch.clock_offset_ns)
+    return Batch(parts, next(clocks, 0))
+
+
+def current_clock_offset_ns() -> int:
+    """Return CLOCK_REALTIME less CLOCK_MONOTONIC now, nanoseconds."""
+    return time.time_ns() - time.monotonic_ns()
 
 
 def size_of(batch: Batch) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from tcprism.errors import KernelRefused
 from tcprism.events import Batch, Part
 from tcprism.events._wire import SNAPSHOT
+from tcprism.events.batch import current_clock_offset_ns
 from tcprism.events.facts import Facts
 from tcprism.events.ledger import Ledger
 from tcprism.events.scopes import without_other_scopes
@@ -137,7 +138,7 @@ class Snapshots:
         """Return the sockets as they are now."""
         self._follow_descendants()
         rows = without_other_scopes(np.frombuffer(self._object.iterate(_PROGRAM), SNAPSHOT))
-        return Batch([Part(rows, context=self._context)], time.time_ns() - time.monotonic_ns())
+        return Batch([Part(rows, context=self._context)], current_clock_offset_ns())
 
     def _follow_descendants(self) -> None:
         if self._filter.follow:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from tcprism.errors import KernelRefused
 from tcprism.events import Batch, Part
+from tcprism.events.batch import current_clock_offset_ns
 from tcprism.events.facts import Facts
 from tcprism.events.ledger import Ledger, Received, close_accounts
 from tcprism.events.scopes import without_other_scopes
@@ -63,7 +64,7 @@ class Tracing:
             self.stages = (Redact(request.redact, segments=request.segment_payload > 0),)
         self._received = Received()
         self._latest = 0
-        self._clock_offset_ns = _clock_offset_ns()
+        self._clock_offset_ns = current_clock_offset_ns()
         self._measured: RunTime | None = None
 
     def __enter__(self) -> Self:
@@ -155,7 +156,7 @@ class Tracing:
         return self._batch(self._rings.drain())
 
     def _batch(self, parts: list[Part]) -> Batch:
-        now = _clock_offset_ns()
+        now = current_clock_offset_ns()
         if abs(now - self._clock_offset_ns) > _CLOCK_STEP_NS:  # somebody set the clock
             self._clock_offset_ns = now
         parts = [
@@ -269,7 +270,3 @@ def pause(events: int, fill_level: float) -> float:
     if fill_level > _BUSY_LEVEL:
         return 0.0
     return _BUSY_PAUSE if events else _IDLE_PAUSE
-
-
-def _clock_offset_ns() -> int:
-    return time.time_ns() - time.monotonic_ns()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tcprism.events import Batch
+from tcprism.events.batch import current_clock_offset_ns
 from tcprism.events.effort import effort_part
 from tcprism.events.ledger import Account
 from tcprism.stages import Watching
@@ -106,7 +107,8 @@ class Budget(Watching):
         self._changes += 1
         self._take(step)
         of_budget = round(100 * self.used)
-        return Batch([effort_part(time.monotonic_ns(), self._steps[step].name, of_budget)])
+        part = effort_part(time.monotonic_ns(), self._steps[step].name, of_budget)
+        return Batch([part], current_clock_offset_ns())
 
     def account(self) -> Account:
         """Say how often there was a change, and for how long less was recorded."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from tcprism.events import Batch, Part
+from tcprism.events.batch import current_clock_offset_ns
 from tcprism.events.effort import memory_part
 from tcprism.events.ledger import Account
 from tcprism.stages import Watching
@@ -65,7 +66,7 @@ class MemoryBound(Watching):
         elif self._beyond_since is None:
             self._beyond_since = now
         self._most = 0 if used <= self._near else self._most + 1
-        return Batch(list(self._let_go()) if self._most else ())
+        return Batch(list(self._let_go()) if self._most else (), current_clock_offset_ns())
 
     def _let_go(self) -> Iterator[Part]:
         """Let go of what is missed least; yield what is told of it."""
