@@ -199,6 +199,39 @@ def test_a_scale_is_noted_on_the_first_packet_alone(tmp_path: Path) -> None:
     assert ["scale 7" in comment for comment in noted] == [False, False, True, False]
 
 
+def test_a_refusal_has_no_scale(tmp_path: Path) -> None:
+    """Its sender never had a connection."""
+    refusal = segment(2, CLIENT, 0x2000 | RST | ACK, 0, 0, 100, kind=EventKind.RECEIVE)
+    asked = Batch([segments(segment(1, CLIENT, SYN, 99, 0, 0), refusal)])
+    path = packets(tmp_path / "run.pcapng", asked, "segments")
+    read = fields(path, "tcp.flags.reset", "frame.comment")
+    assert [reset for reset, _ in read] == ["0", "1"]
+    assert not any("scale" in comment for _, comment in read)
+
+
+@pytest.mark.parametrize("sees_it_leave", [False, True])
+def test_a_handshake_between_ends_that_are_both_traced(tmp_path: Path, sees_it_leave: bool) -> None:
+    """Its SYN-ACK has no connection's socket yet; fentry sees it only as it arrives."""
+    came = {"kind": EventKind.RECEIVE}
+    answer = segment(2, SERVER, SYN | ACK, 8_000, 0, 100)
+    told = [
+        segment(0, CLIENT, SYN, 99, 0, 0),
+        segment(1, SERVER, SYN, 99, 0, 0, **came),
+        *([answer] if sees_it_leave else []),
+        segment(3, CLIENT, SYN | ACK, 8_000, 0, 100, **came),
+        segment(4, CLIENT, ACK, 100, 0, 8_001),
+        segment(5, SERVER, ACK, 100, 0, 8_001, **came),
+        segment(6, SERVER, PSH | ACK, 8_001, 5, 100),
+        segment(7, CLIENT, PSH | ACK, 8_001, 5, 100, **came),
+    ]
+    path = packets(tmp_path / "run.pcapng", Batch([segments(*told)]), "segments")
+    read = fields(path, "tcp.srcport", "tcp.seq_raw", "tcp.flags")
+    assert [(port, int(seq), int(flags, 16)) for port, seq, flags in read] == [
+        ("40000", 99, SYN), ("80", 8_000, SYN | ACK), ("40000", 100, ACK),
+        ("80", 8_001, PSH | ACK),
+    ]  # fmt: skip
+
+
 def test_the_true_retransmission_is_marked_and_nothing_else(tmp_path: Path) -> None:
     path = packets(tmp_path / "run.pcapng", conversation(), "segments")
     assert marked(path) == ["10"]

@@ -19,7 +19,7 @@ NAMED_MAX = 3  # requests in one packet
 
 WINDOW_UNKNOWN = 65_535  # 0 would say that the window is closed
 
-FIN, SYN, PSH, ACK, CWR = 0x01, 0x02, 0x08, 0x10, 0x80
+FIN, SYN, RST, PSH, ACK, CWR = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
 
 _HEAD = [
     "ts_ns",

@@ -21,10 +21,12 @@ from tcprism.events.columns import BY_NAME
 from tcprism.events.names import arrival_name
 from tcprism.sinks.pcapng.blocks import ip_packets
 from tcprism.sinks.pcapng.packets import (
+    ACK,
     CWR,
     FIN,
     LARGEST,
     PSH,
+    RST,
     SYN,
     WINDOW_UNKNOWN,
     Numbers,
@@ -50,8 +52,9 @@ class Segments:
 
     A segment that was to be cut by the network card (GSO), or has been put together (GRO), becomes
     the packets that were on the wire. Where the kernel does not tell the borders between them, they
-    are worked out. A packet whose sender is traced, too, is there once: as it was sent. What the
-    kernel answers for no socket, an ACK in TIME_WAIT or a reset, is not seen as it is sent.
+    are worked out. A packet whose sender is traced, too, is there once: as it was sent. What is
+    sent without a connection's socket, a SYN-ACK, an ACK in TIME_WAIT or a reset, may be seen only
+    as it arrives.
     """
 
     def __init__(self) -> None:
@@ -106,7 +109,7 @@ class Segments:
             self._scaled.clear()
         senders = list(map(_senders_of, parts))
         flags = [part.rows["flags"] for part in parts]
-        told = [flags & (SYN | WSCALE_KNOWN) != 0 for flags in flags]
+        told = [(flags & (SYN | WSCALE_KNOWN) != 0) & (flags & RST == 0) for flags in flags]
         for number, place in zip(
             *(column.tolist() for column in Batch(parts).order()), strict=True
         ):
@@ -188,7 +191,8 @@ def _ends(part: Part, source: str, destination: str) -> list[bytes]:
 def _bare(part: Part, source: str, destination: str) -> dict[int, bytes]:
     """Return what tells packets apart that only acknowledge or reset, by their place."""
     rows = part.rows
-    places = np.flatnonzero((rows["bytes"] == 0) & (rows["flags"] & (SYN | FIN) == 0))
+    others = np.isin(rows["flags"] & (SYN | FIN | ACK), (SYN, FIN, FIN | ACK))
+    places = np.flatnonzero((rows["bytes"] == 0) & ~others)
     numbers = np.stack([rows[name][places] for name in ("seq", "ack")], axis=1)
     told = zip(_ends(part.take(places), source, destination), numbers, strict=True)
     return {
