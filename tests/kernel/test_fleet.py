@@ -192,7 +192,7 @@ def test_what_is_lost_is_what_nft_dropped(run: Run) -> None:
     assert min(forward, prerouting) > 0
     ((missing, here, there, between, unknown),) = lost
     assert (missing, here, unknown) == (forward + prerouting, 0, 0)
-    told = "SELECT sum(segs) FROM losses WHERE kind = 'drop' AND bytes > 0 AND host = "
+    told = "SELECT sum(segs) FROM losses WHERE reason = 'NETFILTER_DROP' AND bytes > 0 AND host = "
     assert run.one(f"{told}'beta'") + run.unseen["drops"] == prerouting
     assert there + run.unseen["drops"] == prerouting
     assert between == missing - there
@@ -216,6 +216,20 @@ def test_a_drop_before_the_socket_is_established_is_found_by_its_seq(run: Run, s
     there = "SELECT sum(dropped_there) FROM lost_on_the_way WHERE host = 'alpha'"
     ((found,),) = run.engine.rows(there, database)
     assert found == (0 if shift else run.dropped["prerouting"] - run.unseen["drops"])
+
+
+def test_what_tcp_throws_away_has_arrived(run: Run) -> None:
+    """Its counter data_segs_in has it, so it is not among what is missing."""
+    url = f"{run.engine.url}/again"
+    subprocess.run([TCPRISM, "fleet", "init", "--clickhouse", url], check=True)
+    for table in ("hosts", "ledger", "connection_events", "losses"):
+        run.engine.rows(f"INSERT INTO again.{table} SELECT * FROM tcprism.{table}")
+    run.engine.rows(
+        "INSERT INTO again.losses SELECT * REPLACE ('TCP_OLD_DATA' AS reason)"
+        " FROM tcprism.losses WHERE kind = 'drop'"
+    )
+    lost = "SELECT sum(dropped_there), sum(lost_between) FROM lost_on_the_way"
+    assert run.engine.rows(lost, "again") == run.engine.rows(lost)
 
 
 def test_clocks_are_compared(run: Run) -> None:

@@ -100,7 +100,8 @@ INNER JOIN connection_events AS b
 WHERE a.kind = 'close' AND b.kind = 'close' AND a.ending = 'fin' AND b.ending = 'fin';
 
 -- The same, with where segments with payload were dropped: by `host` on their way out, by `other` on their way in
--- (`drop` events), or in between. Null where one of them did not look at drops all the while, or lost some.
+-- (`drop` events), or in between. What TCP itself throws away has arrived: data_segs_in counts it before
+-- (tcp_segs_in()), such as bytes that were sent again for nothing. Null where one of them did not look at drops all the while, or lost some.
 -- A segment may come before the socket is established: on another CPU it overtakes the ACK that ends the handshake.
 -- Its sequence number says that it is not of an earlier connection.
 CREATE OR REPLACE VIEW lost_on_the_way AS
@@ -116,7 +117,9 @@ WITH
             host, local_ip, local_port, remote_ip, remote_port, outgoing,
             groupArray(time) AS times, groupArray(segs) AS counts, groupArray(ifNull(seq, 0)) AS seqs
         FROM losses
-        WHERE kind = 'drop' AND bytes > 0
+        WHERE kind = 'drop' AND bytes > 0 AND NOT (
+            match(ifNull(reason, ''), '^(TCP_|SOCKET_BACKLOG|SOCKET_RCVBUFF|PROTO_MEM)')
+            AND NOT match(ifNull(reason, ''), '^TCP_(CSUM|MD5|AO|AUTH|MINTTL|RFC7323_TW_PAWS)'))
         GROUP BY host, local_ip, local_port, remote_ip, remote_port, outgoing)
 SELECT
     e.time AS time, e.other_time AS other_time, e.host AS host, e.other AS other,
