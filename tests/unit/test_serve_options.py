@@ -116,8 +116,11 @@ def test_urls_of_collectors() -> None:
     for wrong in ("host:4318", "ftp://host", "http://", "http://host:x", ""):
         with pytest.raises(UsageError, match="is not an address"):
             Url(wrong)
-    with pytest.raises(UsageError, match="credentials into the environment"):
-        Url("https://user:secret@host")
+    for secret in ("https://user:secret@host", "https://token@host", "https://:secret@host"):
+        with pytest.raises(UsageError, match="credentials into the environment"):
+            Url(secret)
+    assert Url("https://host/otlp?key=secret").text == "https://host/otlp?key=secret"
+    assert Url("https://host/otlp?key=secret").shown == "https://host/otlp"
 
 
 @pytest.mark.parametrize(

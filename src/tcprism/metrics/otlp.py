@@ -31,7 +31,10 @@ _PATIENCE = 5  # seconds for a push with its repetitions
 
 
 class Url:
-    """Where to push to; `port` is what must be connected to. Raises UsageError."""
+    """Where to push to; `port` is what must be connected to, `shown` has no secrets.
+
+    Raises UsageError.
+    """
 
     def __init__(self, text: str) -> None:
         try:
@@ -44,12 +47,13 @@ class Url:
                 f"--otlp: {text!r} is not an address; write for example --otlp"
                 " http://127.0.0.1:4318"
             )
-        if parts.password:
+        if "@" in parts.netloc:  # a name alone may be a token
             raise UsageError(
                 "--otlp: others see what a command line has: put credentials into the environment,"
                 " as OTEL_EXPORTER_OTLP_HEADERS"
             )
         self.text = text if parts.path.strip("/") else text.rstrip("/") + _PATH
+        self.shown = escape_text(self.text.partition("?")[0].partition("#")[0])
 
 
 class Otlp(Sink):
@@ -66,7 +70,7 @@ class Otlp(Sink):
         self._resource = need("opentelemetry.sdk.resources", "serve").Resource
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # we say it, once
         self._exporter = exporter.OTLPMetricExporter(endpoint=url.text, timeout=_PATIENCE)
-        self._url = url.text
+        self._url = url.shown
         self._families = families
         self._over = threading.Event()
         self._failed = 0
@@ -103,7 +107,7 @@ class Otlp(Sink):
         self._failed += not reached
         if reached != self._reached:
             said = "reached again" if reached else "not reached: metrics will come when it is"
-            print(f"{escape_text(self._url)} is {said}", file=sys.stderr, flush=True)
+            print(f"{self._url} is {said}", file=sys.stderr, flush=True)
         self._reached = reached
 
     def _data(self) -> Any:
