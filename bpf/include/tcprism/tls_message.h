@@ -7,8 +7,8 @@
 #include "tls.h"
 
 /*
- * A call inside another is the library's own, or that of a session whose records the other's records travel in: the
- * outermost has what the program wrote. One that was left without a return, as by longjmp(), is none.
+ * A call inside another is mostly the library's own, or that of a session whose records the other's records travel in:
+ * the outermost has what the program wrote. One that was left without a return, as by longjmp(), is none.
  */
 INLINE bool is_inside(const struct pt_regs *ctx, const struct tls_call *call)
 {
@@ -29,6 +29,49 @@ INLINE u32 tls_left_out_kind(u64 address, u32 pid, u32 kind)
 	return kind == KIND_TLS_SEND ? TLS_SEND_LEFT_OUT : kind == KIND_TLS_RECV ? TLS_RECV_LEFT_OUT : kind;
 }
 
+/* Whether a session that is called inside another's call has a connection of its own. */
+INLINE bool tls_is_apart(u64 address, const struct tls_call *call, u32 pid, u32 kind)
+{
+	struct tls_session_key key = { .session = address, .pid = pid };
+	const struct tls_session *inner, *outer;
+
+	if (address == call->session)
+		return false;
+	if (kind == TLS_HANDSHAKE)
+		return true;
+	inner = bpf_map_lookup_elem(&tls_sessions, &key);
+	key.session = call->session;
+	outer = bpf_map_lookup_elem(&tls_sessions, &key);
+	return inner && outer && inner->sk && outer->sk && inner->sk != outer->sk;
+}
+
+/*
+ * A call inside another. A callback, as for the name that a client asks for, may talk to a third party: that is a call of
+ * its own, which this returns. NULL: it belongs to the other.
+ */
+INLINE struct tls_call *tls_call_inside(const struct pt_regs *ctx, const struct thread *thread, struct tls_call *call, u32 kind)
+{
+	struct tls_thread key = tls_thread_of(thread);
+	struct tls_call empty = {}, *inner;
+
+	key.ids |= TLS_INNER;
+	inner = call->has_inner ? bpf_map_lookup_elem(&tls_calls, &key) : NULL;
+	if (inner && is_inside(ctx, inner)) {
+		inner->depth++;
+		return NULL;
+	}
+	if (tls_is_apart(ctx->di, call, thread->pid, kind)) {
+		bpf_map_update_elem(&tls_calls, &key, &empty, 0);
+		inner = bpf_map_lookup_elem(&tls_calls, &key);
+		if (inner) {
+			call->has_inner = true;
+			return inner;
+		}
+	}
+	call->depth++;
+	return NULL;
+}
+
 INLINE void tls_enter(const struct pt_regs *ctx, u32 kind, u64 buffer, u64 length, u64 moved_at)
 {
 	struct thread thread;
@@ -40,12 +83,10 @@ INLINE void tls_enter(const struct pt_regs *ctx, u32 kind, u64 buffer, u64 lengt
 	if (kind == TLS_NO_CALL)
 		return;
 	call = tls_call_create(&thread);
+	if (call && is_inside(ctx, call))
+		call = tls_call_inside(ctx, &thread, call, kind);
 	if (!call)
 		return;
-	if (is_inside(ctx, call)) {
-		call->depth++;
-		return;
-	}
 	call->session = ctx->di;
 	call->sp = ctx->sp;
 	call->buffer = buffer;
@@ -54,6 +95,7 @@ INLINE void tls_enter(const struct pt_regs *ctx, u32 kind, u64 buffer, u64 lengt
 	call->depth = 0;
 	call->carried = 0;
 	call->reading = 0;
+	call->has_inner = false;
 	call->start_ns = bpf_ktime_get_ns();
 	call->kind = kind;
 }

@@ -166,6 +166,7 @@ INLINE struct tls_call *rustls_enter(const struct pt_regs *ctx, struct thread *t
 	call->depth = 0;
 	call->carried = 0;
 	call->segments = 0;
+	call->has_inner = false;
 	call->start_ns = bpf_ktime_get_ns();
 	return call;
 }

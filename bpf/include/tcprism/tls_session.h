@@ -29,6 +29,8 @@ struct tls_call {
 	u64 reading_from;
 	u32 segments; /* of a buffer in pieces, an iovec */
 	u32 offset;   /* into them */
+	u32 has_inner; /* a call of another connection, by a callback, perhaps ended */
+	u32 reserved;
 };
 
 /*
@@ -36,9 +38,11 @@ struct tls_call {
  * whom the kernel gives its number next.
  */
 struct tls_thread {
-	u64 ids;
+	u64 ids; /* with TLS_INNER: its call inside another */
 	u64 program;
 };
+
+#define TLS_INNER (1ULL << 63)
 
 /* By thread. Uprobes can be preempted, and a call into TCP comes inside: neither a per-CPU buffer nor calls would do. */
 struct {
@@ -114,8 +118,16 @@ INLINE struct tls_thread tls_thread_of(const struct thread *thread)
 INLINE struct tls_call *tls_call_of(const struct thread *thread)
 {
 	struct tls_thread key = tls_thread_of(thread);
+	struct tls_call *call = bpf_map_lookup_elem(&tls_calls, &key), *inner;
 
-	return bpf_map_lookup_elem(&tls_calls, &key);
+	if (!call || !call->has_inner)
+		return call;
+	key.ids |= TLS_INNER;
+	inner = bpf_map_lookup_elem(&tls_calls, &key);
+	if (inner && inner->kind != TLS_NO_CALL)
+		return inner;
+	call->has_inner = false;
+	return call;
 }
 
 INLINE struct tls_call *tls_call_create(const struct thread *thread)
