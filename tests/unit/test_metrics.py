@@ -317,3 +317,29 @@ def test_requests_of_which_not_all_was_seen_are_counted_apart() -> None:
         }
         assert found == {"complete": 2, "gap": 4, "partial": 2}
     assert sum(values(metrics, i.REQUEST_COUNT).values()) == 2 * 2
+
+
+def test_words_that_no_server_knows_are_no_operations() -> None:
+    """A client may send any, and a password by mistake."""
+    words = [("redis", f"WORD{n}", True) for n in range(2_000)]
+    words += [("redis", "GET", False), ("redis", "GET", True), ("postgresql", "INSERT", True)]
+    calls = [
+        CLIENT | {
+            "protocol": protocol.encode(), "view": VIEWS.index("client"), "failed": failed,
+            "request_state": STATES_OF_REQUESTS.index("complete"), "request_ns": 1_000_000,
+        }
+        for protocol, _, failed in words
+    ]  # fmt: skip
+    said = {"method": [word for _, word, _ in words], "status": ["x"] * len(words)}
+    said["resource"] = said["status"]
+    derived = {name: np.ma.MaskedArray(np.array(texts, object)) for name, texts in said.items()}
+    metrics = made()
+    metrics.write(Batch([part("request", *calls).derive(**derived)]))
+    rows = dict(metrics.families())[i.DATABASE]
+    found = {(*row.key[-3:-1], bool(row.key[-1])): sum(row.buckets) for row in rows}
+    assert found == {
+        ("redis", "_OTHER", True): 2_000,
+        ("redis", "GET", False): 1,
+        ("redis", "GET", True): 1,
+        ("postgresql", "INSERT", True): 1,
+    }

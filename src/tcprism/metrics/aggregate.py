@@ -18,7 +18,7 @@ from tcprism.events.names import STATES, errno_name
 from tcprism.metrics import instruments as i
 from tcprism.metrics.instruments import INSTRUMENTS, Instrument
 from tcprism.metrics.owners import ROLES, Owned, Owners
-from tcprism.metrics.requests import add_requests
+from tcprism.metrics.requests import SQL, add_requests
 from tcprism.metrics.series import Key, Row, Series
 from tcprism.metrics.totals import Change, Totals
 from tcprism.sinks import Sink
@@ -55,6 +55,7 @@ class Metrics(Sink):
     def __init__(self, owners: Owners) -> None:
         self._owners = owners
         self._totals = Totals()
+        self._done = {*SQL}  # operations of databases and calls
         self._series = {each: Series(each) for each in INSTRUMENTS}
         self._lock = threading.Lock()
         self._looked = time.monotonic()
@@ -212,7 +213,7 @@ class Metrics(Sink):
         self.add(i.FLOW_CONTROL, probes, np.ones(len(probes)))
 
     def _add_requests(self, part: Part) -> None:
-        add_requests(self.add, self._owners, part)
+        add_requests(self.add, self._owners, part, self._done)
 
 
 _ADDERS: dict[str, Any] = {

@@ -45,10 +45,12 @@ ATTRIBUTES = {
     "http.request.method": "the method, `_OTHER` for one that HTTP does not define",
     "http.response.status_code": "the status",
     "rpc.system.name": "`grpc`",
-    "rpc.method": "the service and its method, as in `shop.Cart/Add`",
+    "rpc.method": "the service and its method, as in `shop.Cart/Add`; `_OTHER` if no server has"
+    " such a one",
     "rpc.response.status_code": "the status: OK, NOT_FOUND, ...",
     "db.system.name": "the protocol: postgresql, mysql, redis, ...",
-    "db.operation.name": "the statement's or command's name",
+    "db.operation.name": "the statement's or command's name; `_OTHER` for one that failed and was"
+    " never done",
     "tcprism.request.protocol": "the protocol that the bytes follow",
     "tcprism.request.part": "the part of the time, as in docs/requests.md",
     "tcprism.request.state": "how much of it was seen, as in docs/requests.md",

@@ -21,13 +21,24 @@ Add = Callable[..., None]
 _METHODS = (
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
 )  # fmt: skip
+_OTHER, _UNIMPLEMENTED = "_OTHER", "UNIMPLEMENTED"
+# Operations that need not be done once to be known.
+SQL = (
+    "SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "CALL", "EXECUTE", "PREPARE",
+    "COPY", "CREATE", "ALTER", "DROP", "TRUNCATE", "BEGIN", "COMMIT", "ROLLBACK", "SET", "STARTUP",
+)  # fmt: skip
+_DONE_MAX = 4_096
 _PROTOCOLS = {each.name: each.protocols for each in ATTRIBUTES}
 _COMPLETE = STATES.index("complete")
 _ENDED = [STATES.index(state) for state in ("complete", "partial", "gap")]
 
 
-def add_requests(add: Add, owners: Owners, part: Part) -> None:
-    """Add requests, as `add` of Metrics takes them: those that were answered, and how many more."""
+def add_requests(add: Add, owners: Owners, part: Part, done: set[str]) -> None:
+    """Add requests, as `add` of Metrics takes them: those that were answered, and how many more.
+
+    `done` are the operations that a server has done once, which is noted here.
+    """
+    part = _without_strange(part, done)
     states = part.rows["request_state"]
     whole = (states == _COMPLETE) & (part.rows["request_ns"] != UNKNOWN_NS)
     for which, add_at in ((whole, _add_at), (~whole & np.isin(states, _ENDED), _add_incomplete)):
@@ -37,6 +48,28 @@ def add_requests(add: Add, owners: Owners, part: Part) -> None:
             seen = some.take(views != VIEWS.index(other))
             if len(seen):
                 add_at(add, seen, owners.of(seen, role == "server"), role)
+
+
+def _without_strange(part: Part, done: set[str]) -> Part:
+    """Return requests with `_OTHER` for operations that failed and that no server has ever done.
+
+    Anybody can send any word, such as a password, and fill all series with words.
+    """
+    rows = part.rows
+    for attribute, column in (("db.system.name", "method"), ("rpc.method", "resource")):
+        mine = _of(rows["protocol"], attribute)
+        failed = mine & (rows["failed"] != 0)
+        if not mine.any():
+            continue
+        names = _texts(part, column)
+        if attribute == "rpc.method":
+            failed &= _texts(part, "status") == _UNIMPLEMENTED
+        if len(done) < _DONE_MAX:
+            done.update(names[mine & (rows["failed"] == 0)].tolist())
+        if failed.any() and (failed := failed & ~np.isin(names.astype(str), [*done])).any():
+            shown = np.where(failed, _OTHER, names)
+            part = part.derive(**{column: np.ma.MaskedArray(shown, names == "")})
+    return part
 
 
 def _add_incomplete(add: Add, part: Part, owned: Owned, role: str) -> None:
@@ -70,7 +103,7 @@ def _add_split(add: Add, part: Part, owned: Owned) -> None:
 
 def _add_http(add: Add, part: Part, owned: Owned, role: str, errors: NDArray[Any]) -> None:
     methods = _texts(part, "method")
-    methods = np.where(np.isin(methods.astype(str), _METHODS), methods, "_OTHER")
+    methods = np.where(np.isin(methods.astype(str), _METHODS), methods, _OTHER)
     columns = (methods, _texts(part, "status"), errors)
     instrument = i.HTTP_SERVER if role == "server" else i.HTTP_CLIENT
     add(instrument, part, part.rows["request_ns"] / 1e9, columns, owned)
