@@ -56,7 +56,11 @@ INLINE bool leaves_first(struct tcp_sock *tp, const struct packet *packet, const
 
 INLINE void remember_sent_again(struct __sk_buff *skb, const struct packet *packet)
 {
-	struct sent_again again = { .seq = packet->seq, .flags = packet_flags(packet, skb->protocol) };
+	struct sent_again again = {
+		.seq = packet->seq,
+		.flags = packet_flags(packet, skb->protocol),
+		.window = bpf_ntohs(packet->tcp->window),
+	};
 	u64 key = (u64)skb->sk;
 
 	again.length = load_options(again.options, packet, skb);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * The header of a retransmission, its flags and options: the tracepoint fires when the packet has left, with its header gone, but while the
+ * The header of a retransmission, its flags, window and options: the tracepoint fires when the packet has left, with its header gone, but while the
  * socket is still locked. So what the packet's hook saw last of the socket is the same packet.
  */
 #ifndef TCPRISM_SENT_AGAIN_H
@@ -12,6 +12,7 @@ struct sent_again {
 	u32 seq;
 	u16 flags; /* as a segment has them */
 	u16 length;
+	u16 window;
 	u8 options[OPTIONS_MAX];
 };
 
@@ -32,6 +33,7 @@ INLINE void sent_again_into(struct loss_40 *to, const struct sock *sk)
 	if (!found || found->seq != s->event.seq)
 		return;
 	s->event.flags = found->flags;
+	s->window = found->window;
 	s->options_length = found->length;
 	__builtin_memcpy(to->options, found->options, OPTIONS_MAX);
 }
