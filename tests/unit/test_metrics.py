@@ -322,7 +322,8 @@ def test_requests_of_which_not_all_was_seen_are_counted_apart() -> None:
 def test_words_that_no_server_knows_are_no_operations() -> None:
     """A client may send any, and a password by mistake."""
     words = [("redis", f"WORD{n}", True) for n in range(2_000)]
-    words += [("redis", "GET", False), ("redis", "GET", True), ("postgresql", "INSERT", True)]
+    words += [("redis", "GET", False), ("redis", "GET", True), ("redis", "AUTH", True)]
+    words += [("postgresql", "INSERT", True)]
     calls = [
         CLIENT | {
             "protocol": protocol.encode(), "view": VIEWS.index("client"), "failed": failed,
@@ -341,5 +342,6 @@ def test_words_that_no_server_knows_are_no_operations() -> None:
         ("redis", "_OTHER", True): 2_000,
         ("redis", "GET", False): 1,
         ("redis", "GET", True): 1,
+        ("redis", "AUTH", True): 1,
         ("postgresql", "INSERT", True): 1,
     }

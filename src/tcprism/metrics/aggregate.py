@@ -18,7 +18,7 @@ from tcprism.events.names import STATES, errno_name
 from tcprism.metrics import instruments as i
 from tcprism.metrics.instruments import INSTRUMENTS, Instrument
 from tcprism.metrics.owners import ROLES, Owned, Owners
-from tcprism.metrics.requests import SQL, add_requests
+from tcprism.metrics.requests import KNOWN, add_requests
 from tcprism.metrics.series import Key, Row, Series
 from tcprism.metrics.totals import Change, Totals
 from tcprism.sinks import Sink
@@ -55,7 +55,7 @@ class Metrics(Sink):
     def __init__(self, owners: Owners) -> None:
         self._owners = owners
         self._totals = Totals()
-        self._done = {*SQL}  # operations of databases and calls
+        self._done = {*KNOWN}  # operations of databases and calls
         self._series = {each: Series(each) for each in INSTRUMENTS}
         self._lock = threading.Lock()
         self._looked = time.monotonic()

@@ -23,9 +23,10 @@ _METHODS = (
 )  # fmt: skip
 _OTHER, _UNIMPLEMENTED = "_OTHER", "UNIMPLEMENTED"
 # Operations that need not be done once to be known.
-SQL = (
+KNOWN = (
     "SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "CALL", "EXECUTE", "PREPARE",
     "COPY", "CREATE", "ALTER", "DROP", "TRUNCATE", "BEGIN", "COMMIT", "ROLLBACK", "SET", "STARTUP",
+    "GET", "PING", "AUTH", "HELLO",
 )  # fmt: skip
 _DONE_MAX = 4_096
 _PROTOCOLS = {each.name: each.protocols for each in ATTRIBUTES}
