@@ -15,12 +15,8 @@
 INLINE bool is_settled(struct tcp_sock *tp)
 {
 	const struct sock *sk = (void *)tp;
-	const struct sock *lock = sk;
 
-	if (sk->sk_lock.owned || sk->sk_backlog.len)
-		return false;
-	barrier_var(lock);
-	return !*(const u32 *)((const u8 *)lock + bpf_core_field_offset(sk->sk_lock.slock));
+	return !sk->sk_lock.owned && !sk->sk_backlog.len && !spinlock_of(sk, READS_BTF);
 }
 
 /* Before the socket's own check, as of long segments that no device has checked, they may still prove corrupt. */

@@ -124,6 +124,31 @@ INLINE bool is_still(const struct owner *owner, const struct thread *thread)
 	       owner->comm.word[0] == now.comm.word[0] && owner->comm.word[1] == now.comm.word[1];
 }
 
+/* The socket's spinlock, 0 if nobody has it: its type is a matter of the kernel's configuration. */
+INLINE u32 spinlock_of(const struct sock *sk, enum reads reads)
+{
+	const struct sock *lock = sk;
+	u32 value = 0;
+
+	barrier_var(lock);
+	READ(reads, value, *(const u32 *)((const u8 *)lock + bpf_core_field_offset(sk->sk_lock.slock)));
+	return value;
+}
+
+/*
+ * Whether the process that holds the socket is in the midst of a call. As it lets go (release_sock()), it does what
+ * interrupts have put off meanwhile, whoever it is: one that only looks at the socket holds it, too, as `ss -i`
+ * (tcp_get_info()) and a reader of the kernel's iterator of sockets do.
+ */
+INLINE bool is_at_work(const struct sock *sk, enum reads reads)
+{
+	int put_off = 0;
+
+	READ(reads, put_off, sk->sk_backlog.len);
+	put_off |= spinlock_of(sk, reads); /* one comparison: each doubles what the verifier follows */
+	return is_held(sk, reads) && !put_off;
+}
+
 /*
  * While a process holds the socket, a segment that leaves is its own: interrupts defer what they have to send
  * (sock_owned_by_user()). A closed socket has already been forgotten, and a process that resets an open one need not
@@ -137,7 +162,7 @@ INLINE struct owner *segment_owner(struct sock *sk, struct tcp_sock *tp, u32 fla
 	struct note *note;
 	u8 state = 0;
 
-	if (!config.owners_from_segments || flags & TCPHDR_RST || !is_held(readable, reads))
+	if (!config.owners_from_segments || flags & TCPHDR_RST || !is_at_work(readable, reads))
 		return owner;
 	READ(reads, state, readable->__sk_common.skc_state);
 	if (state == TCP_CLOSE)
