@@ -28,6 +28,7 @@ INLINE void transmit_enter(struct sock *sk, struct sk_buff *skb, u32 rcv_nxt, u6
 		return;
 	pending.ack = pending.flags & TCPHDR_ACK ? rcv_nxt : 0;
 	pending.sk = (u64)sk;
+	pending.at_work = config.owners_from_segments && is_at_work(sk, reads);
 	if (bpf_map_update_elem(&transmissions, &key, &pending, 0)) {
 		struct counters *counters = counters_of(KIND_TRANSMIT);
 
@@ -65,7 +66,7 @@ INLINE void transmit_event(const struct pending *pending, struct sock *sk, int e
 		delivery_left(sk, pending->end_seq, reads);
 	if (!kind_wanted(kind))
 		return;
-	owner = socket_ports_pass(&sk->__sk_common, reads) ? segment_owner(sk, tp, pending->flags, reads) : NULL;
+	owner = socket_ports_pass(&sk->__sk_common, reads) ? segment_owner(sk, tp, pending->flags, pending->at_work, reads) : NULL;
 	if (!segment_passes(counters, &c, &sk->__sk_common, owner, reads))
 		return;
 	sampling = sample(counters, &c, true);

@@ -100,7 +100,7 @@ INLINE void egress(struct __sk_buff *skb)
 		readable = (void *)tp;
 		if (!socket_ports_pass(&readable->__sk_common, READS_BTF))
 			goto filtered;
-		owner = segment_owner(sk, tp, packet.tcp->flags, READS_BTF);
+		owner = segment_owner(sk, tp, packet.tcp->flags, is_at_work(readable, READS_BTF), READS_BTF);
 	}
 	if (owner_passes(owner) && read_egress_connection(&c, &packet, skb, tp) && connection_passes(&c)) {
 		sampling = sample(counters, &c, true);

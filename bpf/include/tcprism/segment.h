@@ -11,6 +11,7 @@ struct pending {
 	u32 seq, end_seq, ack;
 	u16 segs, flags;
 	u16 gso_size;
+	u16 at_work; /* is_at_work(): as it returns, the answer may have come and been put off */
 };
 
 /* As __tcp_transmit_skb() counts OutSegs: new data, or no sequence number consumed. */
@@ -154,7 +155,7 @@ INLINE bool is_at_work(const struct sock *sk, enum reads reads)
  * (sock_owned_by_user()). A closed socket has already been forgotten, and a process that resets an open one need not
  * own it: `ss -K` (tcp_abort()). `tp` is the same socket, for reading.
  */
-INLINE struct owner *segment_owner(struct sock *sk, struct tcp_sock *tp, u32 flags, enum reads reads)
+INLINE struct owner *segment_owner(struct sock *sk, struct tcp_sock *tp, u32 flags, bool at_work, enum reads reads)
 {
 	struct owner *owner = owner_of(sk, reads);
 	struct sock *readable = (void *)tp;
@@ -162,7 +163,7 @@ INLINE struct owner *segment_owner(struct sock *sk, struct tcp_sock *tp, u32 fla
 	struct note *note;
 	u8 state = 0;
 
-	if (!config.owners_from_segments || flags & TCPHDR_RST || !is_at_work(readable, reads))
+	if (!config.owners_from_segments || flags & TCPHDR_RST || !at_work)
 		return owner;
 	READ(reads, state, readable->__sk_common.skc_state);
 	if (state == TCP_CLOSE)

@@ -66,7 +66,7 @@ INLINE void tell_translation(const struct packet *packet, struct __sk_buff *skb,
 	if (!counters || bpf_map_lookup_elem(&translated, &cookie) ||
 	    !read_packet_connection(&rewritten, packet, skb, true))
 		return;
-	owner = segment_owner(sk, tp, packet->tcp->flags, READS_BTF);
+	owner = segment_owner(sk, tp, packet->tcp->flags, is_at_work(readable, READS_BTF), READS_BTF);
 	read_connection(&c, &readable->__sk_common, READS_BTF);
 	COUNT(counters->seen, 1);
 	if (!ports_pass(c.local_port, c.remote_port) || !owner_passes(owner) || !connection_passes(&c)) {
