@@ -41,17 +41,27 @@ INLINE bool read_egress_connection(struct connection *to, const struct packet *p
 }
 
 /*
- * As OutSegs counts. The SYN-ACK of Fast Open leaves by a socket whose numbers are past it already; the first was made
- * at the time that its request has noted.
+ * A SYN-ACK by a connection's socket, whose numbers are past it already. That of Fast Open was made at the time that its
+ * request has noted; where both ends connect at once, see answers_crossed_syn(). Apart, for the verifier follows all
+ * paths from here to the end of egress().
  */
+__noinline u32 syn_ack_leaves_first(u64 socket, u64 packet_ns, u32 flags)
+{
+	struct tcp_sock *tp = (void *)socket;
+	struct request_sock *request = NULL;
+
+	READ(READS_PROBED, request, tp->fastopen_rsk);
+	if (request)
+		return !is_later_than_first((void *)request, packet_ns);
+	return answers_crossed_syn(tp, flags, READS_PROBED);
+}
+
+/* As OutSegs counts, and a SYN-ACK that it does not count. */
 INLINE bool leaves_first(struct tcp_sock *tp, const struct packet *packet, const struct __sk_buff *skb)
 {
-	const struct tcp_request_sock *request = (void *)tp->fastopen_rsk;
-
-	if (is_first_transmission(packet->seq, packet->end_seq, tp->snd_nxt) ||
-	    answers_crossed_syn(tp, packet->tcp->flags, READS_BTF))
+	if (is_first_transmission(packet->seq, packet->end_seq, tp->snd_nxt))
 		return true;
-	return packet->tcp->flags & TCPHDR_SYN && is_there(request) && !is_later_than_first(request, skb->tstamp);
+	return packet->tcp->flags & TCPHDR_SYN && syn_ack_leaves_first(untyped(tp), skb->tstamp, packet->tcp->flags);
 }
 
 INLINE void remember_sent_again(struct __sk_buff *skb, const struct packet *packet)

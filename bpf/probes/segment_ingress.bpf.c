@@ -11,6 +11,7 @@ INLINE void receive_fill(struct segment *s, struct __sk_buff *skb, const struct 
 	s->event.socket = cookie_of_packet(skb, tp);
 	s->event.error = 0;
 	packet_into(s, packet, skb);
+	s->segs = segs_of(skb->gso_segs, skb->gso_size, packet->payload);
 	s->cause = CAUSE_NONE;
 	if (tp) {
 		read_congestion(s, tp, READS_BTF);

@@ -33,7 +33,9 @@ INLINE u32 tcp_at_ipv6(const struct packet *packet, struct __sk_buff *skb)
 	if (packet->start + IPV6_LENGTH > packet->end)
 		return 0;
 	next = packet->start[6];
-	for (u32 i = 0; i < EXTENSIONS_MAX && is_extension(next); i++) {
+	for (u32 i = 0; i < EXTENSIONS_MAX; i++) {
+		if (next != NEXT_HOP_BY_HOP && next != NEXT_ROUTING && next != NEXT_DESTINATION)
+			break;
 		if (bpf_skb_load_bytes(skb, at, extension, sizeof(extension)))
 			return 0;
 		next = extension[0];

@@ -31,7 +31,7 @@ INLINE void packet_into(struct segment *to, const struct packet *from, const str
 	to->ack = from->tcp->flags & TCPHDR_ACK ? bpf_ntohl(from->tcp->ack) : 0;
 	to->window = bpf_ntohs(from->tcp->window);
 	to->gso_size = skb->gso_size;
-	to->segs = segs_of(skb->gso_segs, skb->gso_size, from->payload);
+	to->segs = skb->gso_segs ? skb->gso_segs : 1;
 	to->options_length = 0;
 	to->payload_length = 0;
 }
