@@ -99,7 +99,8 @@ def test_crossed_syns(crossed: tuple[dict[str, list[Event]], set[Header]], hook:
     assert Counter("ACK" in flags for *_, flags in carried) == {True: 4, False: 4}
     came = [event["arrival"] for event in asked if event["kind"] == "receive"]
     assert len(came) >= len(carried)
-    assert set(came) <= {None, "duplicate"}  # the ACK of a slow machine's end may come sooner
+    # A slow machine sends some again, which come when all is done.
+    assert set(came) <= {None, "duplicate", "no_socket"}
 
 
 def _allow_longer(netns: Netns) -> None:
