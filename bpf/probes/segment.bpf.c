@@ -28,7 +28,7 @@ INLINE void transmit_enter(struct sock *sk, struct sk_buff *skb, u32 rcv_nxt, u6
 		return;
 	pending.ack = pending.flags & TCPHDR_ACK ? rcv_nxt : 0;
 	pending.sk = (u64)sk;
-	pending.at_work = config.owners_from_segments && is_at_work(sk, reads);
+	pending.at_work = is_at_work(sk, reads);
 	if (bpf_map_update_elem(&transmissions, &key, &pending, 0)) {
 		struct counters *counters = counters_of(KIND_TRANSMIT);
 

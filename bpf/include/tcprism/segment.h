@@ -145,6 +145,8 @@ INLINE bool is_at_work(const struct sock *sk, enum reads reads)
 {
 	int put_off = 0;
 
+	if (!config.owners_from_segments) /* nobody asks, and the verifier need not follow the answers */
+		return false;
 	READ(reads, put_off, sk->sk_backlog.len);
 	put_off |= spinlock_of(sk, reads); /* one comparison: each doubles what the verifier follows */
 	return is_held(sk, reads) && !put_off;
@@ -163,7 +165,7 @@ INLINE struct owner *segment_owner(struct sock *sk, struct tcp_sock *tp, u32 fla
 	struct note *note;
 	u8 state = 0;
 
-	if (!config.owners_from_segments || flags & TCPHDR_RST || !at_work)
+	if (!at_work || flags & TCPHDR_RST)
 		return owner;
 	READ(reads, state, readable->__sk_common.skc_state);
 	if (state == TCP_CLOSE)
