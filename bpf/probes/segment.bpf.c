@@ -66,7 +66,8 @@ INLINE void transmit_event(const struct pending *pending, struct sock *sk, int e
 		delivery_left(sk, pending->end_seq, reads);
 	if (!kind_wanted(kind))
 		return;
-	owner = socket_ports_pass(&sk->__sk_common, reads) ? segment_owner(sk, tp, pending->flags, pending->at_work, reads) : NULL;
+	owner = !socket_ports_pass(&sk->__sk_common, reads) ? NULL :
+		segment_owner(sk, tp, pending->flags, pending->at_work, reads);
 	if (!segment_passes(counters, &c, &sk->__sk_common, owner, reads))
 		return;
 	sampling = sample(counters, &c, true);

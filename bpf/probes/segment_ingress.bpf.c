@@ -90,16 +90,6 @@ INLINE u32 arrival_without_socket(const struct sk_buff *skb, const struct seen_p
 	return ARRIVAL_UNKNOWN;
 }
 
-INLINE void read_segs(struct segment *to, const struct sk_buff *skb)
-{
-	const struct skb_shared_info *shared = (void *)(untyped(skb->head) + skb->end);
-	u16 segs = 0;
-
-	READ(READS_PROBED, segs, shared->gso_segs);
-	READ(READS_PROBED, to->gso_size, shared->gso_size);
-	to->segs = segs_of(segs, to->gso_size, to->event.bytes);
-}
-
 INLINE void receive_of_packet(const struct sk_buff *skb, const struct seen_packet *packet, const struct sock *sk,
 			      u32 arrival)
 {

@@ -117,7 +117,7 @@ def refused(pair: Pair, family: int) -> None:
 def timed_out(pair: Pair) -> int:
     """Connect to nobody; return how many SYNs were seen.
 
-    SO_ERROR takes the error away, before 6.10 maybe before the kernel has ended the attempt.
+    SO_ERROR takes the error away, before 6.11 maybe before the kernel has ended the attempt.
     """
     pair.server.run("nft", "add table inet loss; add counter inet loss syns;"
                     "add chain inet loss in { type filter hook input priority 0; };"

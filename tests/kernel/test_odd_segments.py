@@ -254,3 +254,34 @@ def test_segments_that_a_device_has_put_together(tmp_path: Path) -> None:
                 receive(server, size * count - 1)
     told = [(event["bytes"], event["segs"]) for event in tracer.events]
     assert told == [(0, 1), (0, 1), (size * count - 1, count)]
+
+
+def send_ipv6(raw: socket.socket, port: int, extension: int, length: int, more: int = 0) -> None:
+    """Send a SYN by IPv6 behind an extension header of 8 bytes that claims `length` times 8 more.
+
+    IPv6's own header claims `more` bytes than there are.
+    """
+    options = bytes([socket.IPPROTO_TCP, length, *NO_OPTIONS[2:]])
+    syn = struct.pack(">HHIIBBHHH", port, REFUSED, 1, 0, 5 << 4, SYN, 1000, 0, 0)
+    header = struct.pack(">IHBB", 6 << 28, len(options + syn) + more, extension, 64)
+    loopback = socket.inet_pton(socket.AF_INET6, "::1")
+    raw.sendto(header + 2 * loopback + options + syn, ("::1", 0))
+
+
+@pytest.mark.native
+def test_packets_that_claim_more_than_they_have(netns: Netns, tmp_path: Path) -> None:
+    """The kernel drops them; what lies behind them in its memory is no segment."""
+    netns.run("nft", "add table inet deaf; add chain inet deaf in { type filter hook input priority"
+              f" 0; }}; add rule inet deaf in tcp dport {REFUSED} drop")  # fmt: skip
+    chosen = ("--netns", netns.path, "--kinds", "drop,receive")
+    with netns.entered():
+        raw = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    with raw, tracing(tmp_path / "events", *chosen) as tracer:
+        for extension in (socket.IPPROTO_HOPOPTS, socket.IPPROTO_DSTOPTS):
+            for more in (0, 3000):
+                send_ipv6(raw, 1, extension, 255, more)
+                send_ipv6(raw, 2, extension, 4, more)
+        send_ipv6(raw, 3, socket.IPPROTO_DSTOPTS, 0)
+    (event,) = tracer.events
+    assert (event["kind"], event["reason"], event["bytes"]) == ("drop", "NETFILTER_DROP", 0)
+    assert {event["local_port"], event["remote_port"]} == {REFUSED, 3}

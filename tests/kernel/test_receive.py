@@ -191,7 +191,10 @@ def send_beyond_window(pair: Pair) -> dict[int, str]:
         hand = ByHand(pair, raw, client, server)
         while list(fates.values())[-2:].count("taken") or len(fates) < 2:
             waiting, without = unread(server), pair.server.extended_counters()["TCPRcvQDrop"]
+            answered = pair.server.tcp_counters()["OutSegs"]
             hand.send(None, waiting, b"w" * SHORT, PSH | ACK)
+            while unread(server) == waiting and pair.server.tcp_counters()["OutSegs"] == answered:
+                pass  # it is counted before TCP looks at it
             no_memory = pair.server.extended_counters()["TCPRcvQDrop"] > without
             fate = "taken" if unread(server) > waiting else "no memory" if no_memory else "refused"
             fates[FIRST_WINDOW + len(fates)] = fate

@@ -268,14 +268,22 @@ def test_memory_that_is_not_the_librarys(netns: Netns, tmp_path: Path) -> None:
                 seen()
         client.communicate("\n")
         of_asyncio = talk(netns, "in_memory", certificate(tmp_path))
+        of_sockets = talk(netns, "blocking", certificate(tmp_path))
         tracing.stop()
         events: list[Event] = []
+        missed: set[int | None] = set()
         while len(batch := tracing.drain()):
             events += [
                 event
                 for event in batch
                 if (event.local_port, event.remote_port, "tls_send") in of_asyncio
             ]
+            missed |= {
+                event["missed_bytes"]
+                for event in batch
+                if (event.local_port, event.remote_port, event.kind) in {**of_asyncio, **of_sockets}
+            }
+    assert missed == {0}
     calls = {(e.local_port, e["seq"], e.bytes) for e in events if e.kind == "send"}
     written = [event for event in events if event.kind == "tls_send"]
     assert len(written) == sum(

@@ -321,17 +321,18 @@ def test_requests_of_which_not_all_was_seen_are_counted_apart() -> None:
 
 def test_words_that_no_server_knows_are_no_operations() -> None:
     """A client may send any, and a password by mistake."""
-    words = [("redis", f"WORD{n}", True) for n in range(2_000)]
-    words += [("redis", "GET", False), ("redis", "GET", True), ("redis", "AUTH", True)]
-    words += [("postgresql", "INSERT", True)]
+    words = [("redis", "SECRET", False, state) for state in ("no response", "gap", "partial")]
+    words += [("redis", word, True, "complete") for word in ("SECRET", "AUTH", "GET")]
+    words += [("redis", f"WORD{n}", True, "complete") for n in range(2_000)]
+    words += [("redis", "GET", False, "complete"), ("postgresql", "INSERT", True, "complete")]
     calls = [
         CLIENT | {
             "protocol": protocol.encode(), "view": VIEWS.index("client"), "failed": failed,
-            "request_state": STATES_OF_REQUESTS.index("complete"), "request_ns": 1_000_000,
+            "request_state": STATES_OF_REQUESTS.index(state), "request_ns": 1_000_000,
         }
-        for protocol, _, failed in words
+        for protocol, _, failed, state in words
     ]  # fmt: skip
-    said = {"method": [word for _, word, _ in words], "status": ["x"] * len(words)}
+    said = {"method": [word for _, word, _, _ in words], "status": ["x"] * len(words)}
     said["resource"] = said["status"]
     derived = {name: np.ma.MaskedArray(np.array(texts, object)) for name, texts in said.items()}
     metrics = made()
@@ -339,7 +340,7 @@ def test_words_that_no_server_knows_are_no_operations() -> None:
     rows = dict(metrics.families())[i.DATABASE]
     found = {(*row.key[-3:-1], bool(row.key[-1])): sum(row.buckets) for row in rows}
     assert found == {
-        ("redis", "_OTHER", True): 2_000,
+        ("redis", "_OTHER", True): 2_001,
         ("redis", "GET", False): 1,
         ("redis", "GET", True): 1,
         ("redis", "AUTH", True): 1,

@@ -16,7 +16,6 @@
 #define PACKET_OUTGOING 4
 #define EPIPE 32
 #define ECONNABORTED 103
-#define ETIMEDOUT 110
 #define ECONNRESET 104
 #define ETIMEDOUT 110
 

@@ -195,7 +195,7 @@ struct delivery {
 	struct event event;
 	u64 send_ts_ns DOC("ts_ns of the send");
 	u32 unsent_us DOC("how long its last byte waited in the send queue after the send returned, microseconds; 0: it left before that; null when unknown");
-	u32 unacked_us DOC("time from when its last byte first left until its acknowledgement, microseconds; null when unknown");
+	u32 unacked_us DOC("time from when its last byte first left until its acknowledgement, microseconds; 0: that came before the send returned; null when unknown");
 };
 
 /* Why a segment was retransmitted, or sent early as a probe. */

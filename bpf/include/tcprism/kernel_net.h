@@ -273,6 +273,7 @@ struct sk_buff {
 	u16 protocol;
 	u16 network_header;
 	u32 len;
+	u32 tail; /* of what the linear part holds, from head */
 	u32 end; /* of the linear part, from head: there skb_shared_info begins */
 	unsigned char *head;
 	unsigned char *data;

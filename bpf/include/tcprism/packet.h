@@ -108,7 +108,10 @@ INLINE bool read_seen_packet(struct seen_packet *to, const struct sk_buff *skb)
 	else
 		return false;
 	to->tcp_at = at;
-	return at && !bpf_probe_read_kernel(&to->tcp, sizeof(to->tcp), (void *)at);
+	/* What was dropped for its lengths claims more than there is, or less. */
+	if (!at || (s32)to->length < TCP_HEADER_LENGTH || at + TCP_HEADER_LENGTH > untyped(skb->head) + skb->tail)
+		return false;
+	return !bpf_probe_read_kernel(&to->tcp, sizeof(to->tcp), (void *)at);
 }
 
 /* The barrier keeps the comparisons, by which old verifiers see that it is 0, or from 1 to OPTIONS_MAX. */
@@ -140,6 +143,16 @@ INLINE u32 segs_of(u32 segs, u32 size, u32 payload)
 	if (segs)
 		return segs;
 	return size && payload > size ? (payload + size - 1) / size : 1;
+}
+
+INLINE void read_segs(struct segment *to, const struct sk_buff *skb)
+{
+	const struct skb_shared_info *shared = (void *)(untyped(skb->head) + skb->end);
+	u16 segs = 0;
+
+	READ(READS_PROBED, segs, shared->gso_segs);
+	READ(READS_PROBED, to->gso_size, shared->gso_size);
+	to->segs = segs_of(segs, to->gso_size, to->event.bytes);
 }
 
 INLINE void seen_into(struct segment *to, const struct seen_packet *packet)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * The header of a retransmission, its flags, window and options: the tracepoint fires when the packet has left, with its header gone, but while the
- * socket is still locked. So what the packet's hook saw last of the socket is the same packet.
+ * The header of a retransmission, its flags, window and options: the tracepoint fires when the packet has left, with
+ * its header gone, but while the socket is still locked. So what the packet's hook saw last of the socket is the same
+ * packet.
  */
 #ifndef TCPRISM_SENT_AGAIN_H
 #define TCPRISM_SENT_AGAIN_H

@@ -77,7 +77,7 @@ INLINE struct tls_session *tls_session_in_memory(const struct tls_session_key *k
 {
 	struct tls_session *session = bpf_map_lookup_elem(&tls_sessions, key);
 
-	if (session && !(begins && session->source != SOCKET_NONE))
+	if (session && !(begins && session->messages))
 		return session->source == SOCKET_CALL ? NULL : session;
 	bpf_map_update_elem(&tls_sessions, key, &tls_session_new, 0);
 	session = bpf_map_lookup_elem(&tls_sessions, key);

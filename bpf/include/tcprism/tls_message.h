@@ -49,7 +49,8 @@ INLINE bool tls_is_apart(u64 address, const struct tls_call *call, u32 pid, u32 
  * A call inside another. A callback, as for the name that a client asks for, may talk to a third party: that is a call of
  * its own, which this returns. NULL: it belongs to the other.
  */
-INLINE struct tls_call *tls_call_inside(const struct pt_regs *ctx, const struct thread *thread, struct tls_call *call, u32 kind)
+INLINE struct tls_call *tls_call_inside(const struct pt_regs *ctx, const struct thread *thread, struct tls_call *call,
+					u32 kind)
 {
 	struct tls_thread key = tls_thread_of(thread);
 	struct tls_call empty = {}, *inner;

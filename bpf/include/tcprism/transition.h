@@ -130,7 +130,7 @@ INLINE struct note *note_transition(struct sock *sk, struct moment *m)
 	return note;
 }
 
-/* The retransmission timer ends the attempt: it is not pending while it runs, as it is while a SYN waits for an answer. */
+/* The retransmission timer ends the attempt: it is not pending while it runs, as it is while a SYN may be answered. */
 INLINE bool is_given_up(struct sock *sk)
 {
 	struct tcp_sock *tp = is_held(sk, READS_BTF) ? NULL : tcp_sock_of(sk, READS_BTF);
@@ -140,7 +140,7 @@ INLINE bool is_given_up(struct sock *sk)
 
 /*
  * Why an attempt to connect came to nothing. Its process may have taken the error away by now (SO_ERROR), which leaves
- * what was noted, and since 6.10 cannot (853c3bd7b791); before 5.17 an ICMP error that came during a system call is
+ * what was noted, and since 6.11 cannot (853c3bd7b791); before 5.17 an ICMP error that came during a system call is
  * only kept for the end.
  */
 INLINE s32 error_of_attempt(struct sock *sk, const struct note *note, const struct moment *m)

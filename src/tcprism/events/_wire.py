@@ -439,7 +439,7 @@ DOCS = {
     "message.payload_unavailable": "why there is no payload (spliced, kernel, io_uring, fault, discarded, syscall, encrypted, body), or null",
     "delivery.send_ts_ns": "ts_ns of the send",
     "delivery.unsent_us": "how long its last byte waited in the send queue after the send returned, microseconds; 0: it left before that; null when unknown",
-    "delivery.unacked_us": "time from when its last byte first left until its acknowledgement, microseconds; null when unknown",
+    "delivery.unacked_us": "time from when its last byte first left until its acknowledgement, microseconds; 0: that came before the send returned; null when unknown",
     "segment.end_seq": "sequence number after the last byte, including SYN and FIN",
     "segment.ack": "acknowledgement number",
     "segment.window": "window as in the TCP header, unscaled; null when the hook cannot tell",

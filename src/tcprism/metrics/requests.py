@@ -66,7 +66,8 @@ def _without_strange(part: Part, done: set[str]) -> Part:
         if attribute == "rpc.method":
             failed &= _texts(part, "status") == _UNIMPLEMENTED
         if len(done) < _DONE_MAX:
-            done.update(names[mine & (rows["failed"] == 0)].tolist())
+            succeeded = mine & (rows["failed"] == 0) & (rows["request_state"] == _COMPLETE)
+            done.update(names[succeeded].tolist())
         if failed.any() and (failed := failed & ~np.isin(names.astype(str), [*done])).any():
             shown = np.where(failed, _OTHER, names)
             part = part.derive(**{column: np.ma.MaskedArray(shown, names == "")})

@@ -56,6 +56,7 @@ DROP = Probe(
                 "before 6.11, segments that TCP rejected, unless the reason alone proves them new",
                 "SYNs that find a listener's queue full (ListenDrops counts them)",
                 "segments dropped by the device or on the network",
+                "segments behind IPv6 extension headers other than options and routing",
             ),
         ),
     ),

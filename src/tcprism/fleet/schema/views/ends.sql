@@ -101,7 +101,8 @@ WHERE a.kind = 'close' AND b.kind = 'close' AND a.ending = 'fin' AND b.ending = 
 
 -- The same, with where segments with payload were dropped: by `host` on their way out, by `other` on their way in
 -- (`drop` events), or in between. What TCP itself throws away has arrived: data_segs_in counts it before
--- (tcp_segs_in()), such as bytes that were sent again for nothing. Null where one of them did not look at drops all the while, or lost some.
+-- (tcp_segs_in()), such as bytes that were sent again for nothing. Null where one of them did not look at drops all
+-- the while, or lost some.
 -- A segment may come before the socket is established: on another CPU it overtakes the ACK that ends the handshake.
 -- Its sequence number says that it is not of an earlier connection.
 CREATE OR REPLACE VIEW lost_on_the_way AS
