@@ -20,7 +20,7 @@ _SHARE = 0.9  # of what the cgroup may have: the kernel's structures and files c
 # Bytes besides the rings and what the process has at the start, for what has bounds of its own: the
 # batch that is worked on and what stages and sinks make of it, snapshots, what secrets may begin
 # with (Redact), metrics, libraries that are imported when they are needed.
-_WORK = 64 << 20
+_WORK = 72 << 20
 _FEWEST = 48 << 20  # bytes of what is kept, in all: with less, hardly anything would be followed
 _FILLED = 0.75  # of its room: the rest is lost between what is kept and what was let go of
 
