@@ -165,7 +165,7 @@ INLINE struct owner *segment_owner(struct sock *sk, struct tcp_sock *tp, u32 fla
 	struct note *note;
 	u8 state = 0;
 
-	if (!at_work || flags & TCPHDR_RST)
+	if (!config.owners_from_segments || !at_work || flags & TCPHDR_RST) /* 5.10 cannot load what follows */
 		return owner;
 	READ(reads, state, readable->__sk_common.skc_state);
 	if (state == TCP_CLOSE)
