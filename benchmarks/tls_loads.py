@@ -40,13 +40,13 @@ def python(name: str, seconds: float) -> Load:
     return Load(run)
 
 
-def ab(count: int, alone: bool) -> Load:
+def ab(count: int, *options: str, alone: bool = True) -> Load:
     """Return ab's load on nginx; its rate is requests a second."""
     prefix = ALONE if alone else ()
+    asked = ("-q", *options, "-c", "50", "-n", str(count), "https://127.0.0.1:8080/hello")
 
     def run(netns: Netns, _files: Files) -> float:
-        command = ("ab", "-q", "-k", "-c", "50", "-n", str(count), "https://127.0.0.1:8080/hello")
-        found = _RATE.search(netns.run(*prefix, *command))
+        found = _RATE.search(netns.run(*prefix, "ab", *asked))
         assert found
         return float(found[1])
 
