@@ -10,13 +10,14 @@ from contextlib import closing, contextmanager, suppress
 from .capture import Packet
 from .conversation import hang_up, ping_pong, receive
 from .netns import Netns
-from .wire import Rule, Wire, deliver
+from .wire import Rule, Wire
 
 DELAY = 0.02  # seconds, each way: tshark calls what comes sooner again a case of disorder
 BYTES = 60_000
 SENT = random.Random(17).randbytes(BYTES)
 LOST = (5, 20)  # data segments to the server
 LATE = (12,)
+EARLY = 3  # the data segment of each end that is always lost
 LOSS = 0.03  # part of all packets
 SMALL_BUFFER = 4096
 IPPROTO_MPTCP = 262
@@ -55,12 +56,30 @@ def disturbed(wire: Wire, family: int, port: int) -> None:
         hang_up(client, server)
 
 
+def losing_early() -> Rule:
+    """Lose an early data segment of each end, so that both send again whatever chance does."""
+    known: dict[bool, list[int]] = {False: [], True: []}
+
+    def rule(packet: Packet, to_server: bool) -> float | None:
+        seen = known[to_server]
+        if not packet.payload or packet.seq in seen:
+            return 0.0
+        seen.append(packet.seq)
+        return None if len(seen) == EARLY else 0.0
+
+    return rule
+
+
 def scattering() -> Rule:
     """Lose some packets, hold all up for different times."""
-    choose = random.Random(19)
-    return lambda _packet, _to_server: (
-        None if choose.random() < LOSS else DELAY * (1 + choose.random())
-    )
+    choose, certain = random.Random(19), losing_early()
+
+    def rule(packet: Packet, to_server: bool) -> float | None:
+        if certain(packet, to_server) is None or choose.random() < LOSS:
+            return None
+        return DELAY * (1 + choose.random())
+
+    return rule
 
 
 @contextmanager
@@ -76,7 +95,7 @@ def scattered(wire: Wire) -> Iterator[None]:
         yield
         wire.rule = steady
     else:
-        wire.rule = deliver
+        wire.rule = losing_early()
         yield
         wire.rule = steady
         for device in devices:
