@@ -56,7 +56,10 @@ def servers(netns: Netns, *addresses: str) -> Iterator[list[int]]:
 
 
 def ask_all(netns: Netns, address: str, pids: list[int], ports: range) -> dict[int, int]:
-    """Connect until each server has answered twice; return who answered, by the client's port."""
+    """Connect until each server has answered twice; return who answered, by the client's port.
+
+    The kernel chooses by a hash of the ends, so there must be ports enough.
+    """
     answered: dict[int, int] = {}
     for port in ports:
         with netns.socket() as client:
@@ -78,12 +81,12 @@ def test_servers_that_share_a_port(pair: Pair, tmp_path: Path) -> None:
         runs = {
             tmp_path / "chosen": [*there, "--port", str(PORT), "--pid", str(old[0]),
                                   "--kinds", "accept,transmit,send,close"],
-            tmp_path / "all": [*there, "--port", "5341-5399", "--kinds", "accept"],
+            tmp_path / "all": [*there, "--port", "5341-5699", "--kinds", "accept"],
         }  # fmt: skip
         with tracing_all(runs) as (chosen, by_client):
-            truth = ask_all(pair.client, address, old, range(5341, 5370))
+            truth = ask_all(pair.client, address, old, range(5341, 5500))
             with servers(pair.server, address) as new:
-                truth |= ask_all(pair.client, address, [*old, *new], range(5370, 5400))
+                truth |= ask_all(pair.client, address, [*old, *new], range(5500, 5700))
             pair.await_closed()
     seen = {(event["kind"], event["remote_port"], event["pid"]) for event in chosen.events}
     assert seen == {
