@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from _pytest.runner import runtestprotocol
 
-from tests.support import forked
+from tests.support import forked, tracer
 from tests.support import netns as namespaces
 from tests.support.tracer import TCPRISM
 from tests.support.unseen import Unseen
@@ -50,7 +50,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
     """Repeat a test that failed where something happened that no BPF program can see here.
 
-    Fixtures are made anew for that.
+    Or where the kernel has skipped a program, as the ledger says. Fixtures are made anew for that.
     """
     if not _module:
         _module.append(Unseen("module", *HIDDEN))
@@ -58,7 +58,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     reports = runtestprotocol(item, log=False, nextitem=nextitem)
     hidden = 0
     for _ in range(REPEATS):
-        lines = _module[0].lines()
+        lines = [*_module[0].lines(), *tracer.skipped]
         failed = any(report.failed for report in reports) and isinstance(item, pytest.Function)
         if not failed or len(lines) <= hidden:
             break
@@ -74,6 +74,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     if nextitem is None or nextitem.path != item.path:
         _module.pop().close()
+        tracer.skipped.clear()
     return True
 
 

@@ -20,6 +20,8 @@ PATIENCE = 600.0  # seconds; generous for machines that are emulated, less than 
 Event = dict[str, Any]
 Ledger = dict[str, dict[str, int]]
 
+skipped: list[str] = []  # of runs in which the kernel has skipped a hook: what, and how often
+
 
 def parse_ledger(stderr: list[str]) -> Ledger:
     """Return the table at the end of stderr as {kind: {column: count}}."""
@@ -120,7 +122,14 @@ class Tracer:
         self._reader.join(PATIENCE)
         assert self.process.stderr
         self.process.stderr.close()
+        self._note_skipped()
         return status
+
+    def _note_skipped(self) -> None:
+        """Note what was not shown because the kernel does not run a hook inside itself."""
+        with suppress(AssertionError):  # it may have ended before there was a ledger
+            missed = {kind: row["missed"] for kind, row in self.ledger.items() if row["missed"]}
+            skipped.extend([f"{missed} of {self.output.name}"] if missed else [])
 
     def interrupt(self) -> None:
         """Ask it to end, if it has not ended."""
