@@ -19,14 +19,22 @@ import pytest
 from tests.support import hooks
 from tests.support.capture import Packet
 from tests.support.conversation import hang_up, ping_pong, receive
-from tests.support.netns import ETHTOOL_SGSO, ETHTOOL_STSO, Netns, Pair, joined, namespace
+from tests.support.netns import (
+    ETHTOOL_SGSO,
+    ETHTOOL_STSO,
+    PATIENCE,
+    Netns,
+    Pair,
+    joined,
+    namespace,
+)
 from tests.support.segments import ACK, PSH, SYN, checksum, segment
 from tests.support.tracer import Event, tracing, tracing_all
 from tests.support.tshark import fields
-from tests.support.wire import wired
+from tests.support.wire import Rule, Wire, wired
 
 CROSSED, LONG, OFFLOADED, REFUSED = 5980, 5984, 5988, 5989  # ports, to which the family is added
-HOLD = 0.4  # seconds; both ends have connected by then, and none is sent again
+HOLD = 0.4  # seconds; none is sent again by then
 LONGER = 185_000  # bytes: more than IP's header can tell
 MUCH = 4_000_000  # bytes
 ABORT = struct.pack("ii", 1, 0)  # struct linger: on, no time
@@ -41,19 +49,30 @@ IFLA_MAX_SIZES = (58, 63, 64)  # GRO, GSO by IPv4, GRO by IPv4: linux/if_link.h
 Header = tuple[str, int, int, str]
 
 
-def hold_syns(packet: Packet, _to_server: bool) -> float:
+def hold_syns(both_connect: threading.Event) -> Rule:
     """Hold up SYNs, so that neither end knows of the other's, and what answers them."""
-    return HOLD if "SYN" in packet.flags else 0.0
+
+    def rule(packet: Packet, _to_server: bool) -> float:
+        if "SYN" not in packet.flags:
+            return 0.0
+        assert both_connect.wait(PATIENCE)
+        return HOLD
+
+    return rule
 
 
-def cross(client: socket.socket, server: socket.socket, port: int, hosts: tuple[str, str]) -> None:
+def cross(wire: Wire, client: socket.socket, server: socket.socket, family: int) -> None:
     """Have both ends connect at once, and talk."""
+    there, port, both_connect = wire.server_addresses[family], CROSSED + family, threading.Event()
+    hosts = (there[:-1] + "1", there)
+    wire.rule = hold_syns(both_connect)
     for end, host in zip((client, server), hosts, strict=True):
         end.bind((host, port))
         end.setblocking(False)
     for end, host in zip((client, server), reversed(hosts), strict=True):
         with suppress(BlockingIOError):
             end.connect((host, port))
+    both_connect.set()
     for end in (client, server):
         assert select.select([], [end], [], 60)[1]
         assert not end.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -67,7 +86,6 @@ def crossed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[Ev
     """What each hook tells of connections that both ends open, and what asks and answers there."""
     outputs = {hook: tmp_path_factory.mktemp("crossed") / hook for hook in hooks.segment_hooks()}
     with wired() as wire:
-        wire.rule = hold_syns
         chosen = ("--netns", wire.client.path, "--netns", wire.server.path)
         runs = {
             path: ["--hooks", hook, "--kinds", "transmit,retransmit,receive", *chosen]
@@ -76,9 +94,8 @@ def crossed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[Ev
         with tracing_all(runs) as tracers:
             for family, kind in ((4, socket.AF_INET), (6, socket.AF_INET6)):
                 client, server = wire.client.socket(kind), wire.server.socket(kind)
-                there = wire.server_addresses[family]
                 with closing(client), closing(server):
-                    cross(client, server, CROSSED + family, (there[:-1] + "1", there))
+                    cross(wire, client, server, family)
             wire.await_closed()
         carried = {(p.source_ip, p.seq, p.ack, p.flags) for p in wire.passed if "SYN" in p.flags}
     told = dict(zip(outputs, tracers, strict=True))
