@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import hooks
+from tests.support.conversation import await_acknowledged
 from tests.support.netns import Pair
 from tests.support.peer import Peer
 from tests.support.tracer import Tracer, tracing
@@ -29,6 +30,7 @@ def test_sockets_that_were_there_before(pair: Pair, tmp_path: Path) -> None:
     arguments = ("--kinds", "transmit,close", "--netns", pair.client.path)
     with tracing(tmp_path / "events", *arguments) as tracer:
         server.sendall(b"before it has made a call")  # its socket acknowledges
+        await_acknowledged(server)
         server.shutdown(socket.SHUT_WR)
         peer.do("r")
         peer.quit()

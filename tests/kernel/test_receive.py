@@ -1,10 +1,7 @@
 """Segments that arrive, against the kernel's counters, a capture, and segments made by hand."""
 
-import fcntl
 import itertools
 import os
-import sys
-import termios
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -25,6 +22,7 @@ from tests.support.conversation import (
     orderly,
     ping_pong,
     refused,
+    unread,
 )
 from tests.support.netns import Netns, Pair, joined
 from tests.support.segments import ACK, FIN, PSH, SYN, numbers, raw_socket, segment
@@ -199,11 +197,6 @@ def send_beyond_window(pair: Pair) -> dict[int, str]:
             fate = "taken" if unread(server) > waiting else "no memory" if no_memory else "refused"
             fates[FIRST_WINDOW + len(fates)] = fate
     return fates
-
-
-def unread(end: socket) -> int:
-    """Return how many bytes have arrived that nobody has read."""
-    return int.from_bytes(fcntl.ioctl(end, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def send_offloaded(netns: Netns) -> Counters:

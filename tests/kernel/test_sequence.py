@@ -5,14 +5,11 @@ The truth: the SYN that the wire carried, and how many bytes were written and re
 
 import ctypes
 import errno
-import fcntl
 import os
 import select
 import socket
 import struct
-import sys
 import tempfile
-import termios
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -22,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import hooks
+from tests.support.conversation import await_unread
 from tests.support.netns import Netns
 from tests.support.tracer import Event, Tracer, tracing_all
 from tests.support.wire import Wire, deliver, lose_answers, wired
@@ -72,15 +70,6 @@ class Ends:
 
     def await_urgent(self) -> None:
         assert select.select([], [], [self.server], 60)[2]
-
-    def await_unread(self, length: int) -> None:
-        """Wait until so much can be read, without a call that reads."""
-        await_true(lambda: unread(self.server) == length)
-
-
-def unread(end: socket.socket) -> int:
-    answer = fcntl.ioctl(end, termios.FIONREAD, bytes(4))
-    return int.from_bytes(answer, sys.byteorder)
 
 
 class CannotRunHere(Exception):
@@ -223,7 +212,7 @@ def enter_repair(end: socket.socket, queue: int) -> None:
 def splice(ends: Ends) -> None:
     """Bytes that a pipe takes are no recv; the next read goes on behind them."""
     ends.send(b"0123456789", 0)
-    ends.await_unread(10)
+    await_unread(ends.server, 10)
     readable, writable = os.pipe()
     assert os.splice(ends.server.fileno(), writable, 4) == 4
     os.close(readable)
@@ -246,7 +235,7 @@ def sendfile(ends: Ends) -> None:
 def zero_copy_receive(ends: Ends) -> None:
     """TCP_ZEROCOPY_RECEIVE is no recv; the next read goes on behind what it took."""
     ends.send(b"0123456789", 0)
-    ends.await_unread(10)
+    await_unread(ends.server, 10)
     with mapped(ends.server) as address:
         copy = ctypes.create_string_buffer(PAGE)
         asked = bytearray(struct.pack("QIIIiQiI", address, PAGE, 0, 0, 0,

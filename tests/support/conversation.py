@@ -1,6 +1,9 @@
 """What the two ends of a connection do with it, as tests have them do."""
 
+import fcntl
 import socket
+import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,7 +11,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from .netns import FIN_WAIT2, Netns, Pair
+from .netns import FIN_WAIT2, PATIENCE, Netns, Pair
 
 ROUNDS = 100
 BULK = 600_000
@@ -30,6 +33,28 @@ def receive(end: socket.socket, length: int) -> None:
     """Receive so many bytes."""
     while length:
         length -= len(end.recv(min(length, 1 << 16)))
+
+
+def unread(end: socket.socket) -> int:
+    """Return how many bytes have arrived that nobody has read."""
+    return int.from_bytes(fcntl.ioctl(end, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def await_unread(end: socket.socket, length: int) -> None:
+    """Wait until so much can be read, without a call that reads."""
+    _await(lambda: unread(end) >= length)
+
+
+def await_acknowledged(end: socket.socket) -> None:
+    """Wait until all that was sent is acknowledged (tcpi_unacked of struct tcp_info)."""
+    _await(lambda: not any(end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[24:28]))
+
+
+def _await(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)  # the CPU is for those who are waited for
 
 
 def ping_pong(client: socket.socket, server: socket.socket, rounds: int = ROUNDS) -> None:
