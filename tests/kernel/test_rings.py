@@ -19,7 +19,7 @@ from tcprism.sources.request import Request
 from tcprism.sources.tracing import Tracing
 from tests.support import hooks, workload
 from tests.support.conversation import connected
-from tests.support.netns import Netns
+from tests.support.netns import PATIENCE, Netns
 
 CALLS = 5_000
 CPUS = os.cpu_count() or 1
@@ -83,7 +83,7 @@ def test_every_cpu_writes_at_once(netns: Netns) -> None:
             subprocess.Popen(netns.command(program, "flood", str(port), str(CALLS), "64"))
             for port in PORTS
         ]
-        assert [each.wait(120) for each in floods] == [0] * len(PORTS)
+        assert [each.wait(PATIENCE) for each in floods] == [0] * len(PORTS)
         monitor.stop()
         parts: list[Part] = []
         while len(batch := monitor.drain()):

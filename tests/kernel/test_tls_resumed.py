@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.capture import capturing
-from tests.support.netns import Netns
+from tests.support.netns import PATIENCE, Netns
 from tests.support.tls import DATA, certificate, records_on_the_wire
 from tests.support.tls_dialog import PORT, Party
 from tests.support.tls_seen import OVERHEAD, plaintext, records_of
@@ -44,7 +44,7 @@ def test_a_session_that_is_resumed(netns: Netns, tmp_path: Path, version: str) -
             server.type("here")
             clients[0].await_text("here")
             clients[0].type("Q")
-            clients[0].process.wait(30)
+            clients[0].process.wait(PATIENCE)
             given = ("-early_data", str(early)) if has_early_data else ()
             clients.append(Party(netns, *to, "-sess_in", str(session), *given))
             if has_early_data:

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from .netns import Netns
+from .netns import PATIENCE, Netns
 
 PORT = 4433
-PATIENCE = 15.0  # seconds
 
 
 class Party:

@@ -22,6 +22,8 @@ from .segments import checksum
 ETH_P_ALL = 3
 PACKET_OUTGOING = 4
 ETHTOOL_STXCSUM = 0x17
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h
+ROOM = 1 << 24  # bytes that may wait for the wire's thread: what the kernel drops is not in `lost`
 
 Rule = Callable[[Packet, bool], float | None]
 """What becomes of a packet, told whether it goes to the server: seconds of delay, None: lost."""
@@ -122,6 +124,7 @@ class Wire(Pair):
     def _open(self, device: str) -> socket.socket:
         with self.middle.entered():
             made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM)
         made.bind((device, ETH_P_ALL))
         return made
 
