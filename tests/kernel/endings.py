@@ -15,6 +15,7 @@ from .ways import (
     TCP_REPAIR,
     CannotRunHere,
     abort,
+    await_lost,
     await_state,
     await_true,
     configured,
@@ -185,6 +186,7 @@ def lingers_not_in_last_ack(wire: Wire, port: int) -> None:
     with following(wire, lose_fins(True)):
         client.shutdown(socket.SHUT_WR)
         abort(client)
+        await_lost(wire, port, "FIN")
         server.close()
 
 
@@ -253,6 +255,7 @@ def killed_in_last_ack(wire: Wire, port: int) -> None:
     with following(wire, lose_fins(True)):
         client.shutdown(socket.SHUT_WR)
         kill(wire, port)
+        await_lost(wire, port, "FIN")
         client.close()
         server.close()
 

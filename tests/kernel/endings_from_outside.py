@@ -19,6 +19,7 @@ from .ways import (
     TCP_LINGER2,
     TCP_USER_TIMEOUT,
     abort,
+    await_lost,
     await_state,
     await_true,
     configured,
@@ -244,3 +245,4 @@ def gives_up(wire: Wire, port: int) -> None:
         with pytest.raises(BlockingIOError):
             client.connect((wire.server_addresses[4], port))
         client.close()
+        await_lost(wire, port, "SYN")

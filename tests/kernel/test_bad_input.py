@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tracer import TCPRISM
+from tests.support.tracer import PATIENCE, TCPRISM
 
 pytestmark = pytest.mark.native
 
@@ -21,7 +21,7 @@ def trace(*arguments: str, prefix: tuple[str, ...] = (), **environment: str) -> 
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE,
         env={**os.environ, **environment},
     )
     assert result.stdout == ""
@@ -38,10 +38,8 @@ def check_sentence(stderr: str, *words: str) -> None:
 
 
 def a_free_pid() -> int:
-    """Return the number of a process that has ended."""
-    process = subprocess.Popen(["true"])
-    process.wait()
-    return process.pid
+    """Return a number that no process is given: all have smaller ones."""
+    return int(Path("/proc/sys/kernel/pid_max").read_text())
 
 
 USAGE = {

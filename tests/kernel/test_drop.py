@@ -21,6 +21,8 @@ from tests.support.segments import ACK, FIN, PSH, RST, SYN, Numbers
 from tests.support.tracer import Event, tracing
 from tests.support.wire import ETH_P_ALL
 
+from .ways import ESTABLISHED
+
 PORT = 5900
 EARLIER = b"taken in before"
 FAR = 1 << 24  # beyond any window
@@ -224,6 +226,7 @@ def test_the_end_of_a_handshake_without_room(pair: Pair, tmp_path: Path) -> None
         raw.sendto(segments.segment(*ends, 1000, 0, SYN), (server_ip, 0))
         isn = segments.await_syn_ack(answers, port)
         client.connect((server_ip, port))
+        pair.server.await_state(ESTABLISHED)
         before = counters(pair.server)
         raw.sendto(segments.segment(*ends, 1001, isn + 1, ACK), (server_ip, 0))
         await_growth(pair.server, before, "ListenOverflows")

@@ -76,6 +76,13 @@ def lose_fins(to_the_server: bool) -> Rule:
     )
 
 
+def await_lost(wire: Wire, port: int, flag: str) -> None:
+    """Wait until the wire has lost a packet with a flag to the port."""
+    await_true(
+        lambda: any(flag in each.flags and each.destination_port == port for each in wire.lost)
+    )
+
+
 def lose_everything(_packet: Packet, _to_server: bool) -> None:
     return None
 

@@ -145,13 +145,13 @@ class Tracer:
     def events(self) -> list[Event]:
         """What tcprism has written."""
         assert self.failure is None, self.failure
-        return self._all_events if self.process.returncode is not None else self._read_events()
+        if self.process.returncode is not None:
+            return self._all_events
+        whole, _, _ = self.output.read_bytes().rpartition(b"\n")  # it may be writing a line
+        return [json.loads(line) for line in whole.splitlines()]
 
     @cached_property
     def _all_events(self) -> list[Event]:
-        return self._read_events()
-
-    def _read_events(self) -> list[Event]:
         return [json.loads(line) for line in self.output.read_text().splitlines()]
 
     @property
