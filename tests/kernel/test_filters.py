@@ -4,15 +4,16 @@ import base64
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.support import workload
-from tests.support.netns import Netns, Pair, joined, namespace
+from tests.support.netns import PATIENCE, Netns, Pair, joined, namespace
 from tests.support.tracer import Event, Tracer, tracing_all
 from tests.support.workload import Call
 
@@ -31,7 +32,11 @@ def cgroup() -> Iterator[Path]:
     try:
         yield path
     finally:
-        path.rmdir()
+        deadline = time.monotonic() + PATIENCE
+        while path.exists():
+            with suppress(OSError):  # who has ended may take a moment to leave it
+                path.rmdir()
+            assert time.monotonic() < deadline
 
 
 class Actor:

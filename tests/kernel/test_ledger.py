@@ -1,5 +1,6 @@
 """The ledger balances, whatever is lost."""
 
+import signal
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -39,7 +40,11 @@ def floods(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tracer]:
         runs = {directory / hook: [*common, "--hooks", hook] for hook in chosen}
         with tracing_all(runs) as tracers:
             flood(other, 5000, OTHERS)
+            for tracer in tracers:  # so that no ring is emptied meanwhile
+                tracer.process.send_signal(signal.SIGSTOP)
             flood(netns, 5000, TOO_MANY)
+            for tracer in tracers:
+                tracer.process.send_signal(signal.SIGCONT)
     return dict(zip(chosen, tracers, strict=True))
 
 

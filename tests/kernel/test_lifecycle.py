@@ -1,5 +1,6 @@
 """How tcprism begins and ends, and that it leaves nothing behind."""
 
+import gc
 import json
 import os
 import signal
@@ -103,11 +104,11 @@ def test_count(netns: Netns, tmp_path: Path) -> None:
 
 def test_duration(netns: Netns, tmp_path: Path, soon: float) -> None:
     """--duration stops by itself, not before its time."""
-    tracer = Tracer(tmp_path / "events.json", "--netns", netns.path, "--duration", "0.5")
+    tracer = Tracer(tmp_path / "events.json", "--netns", netns.path, "--duration", "1")
     tracer.await_attached()
     began = time.monotonic()
     assert tracer.wait() == 0
-    assert 0.3 < time.monotonic() - began < 0.5 + soon
+    assert 0.5 < time.monotonic() - began < 1 + soon
 
 
 @pytest.mark.parametrize("status", [0, 7])
@@ -238,6 +239,7 @@ def test_rings_come_merged_in_order(netns: Netns, tmp_path: Path) -> None:
 @pytest.mark.native
 def test_a_refused_start_leaves_no_descriptor_open() -> None:
     """This kernel has no kprobes, so that the request fails once the cgroup root is open."""
+    gc.collect()  # what earlier tests have left, not meanwhile
     before = os.listdir("/proc/self/fd")
     with pytest.raises(KernelRefused), Tracing(Request(("send",), mechanism="kprobe")):
         pass
