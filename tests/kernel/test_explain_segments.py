@@ -398,4 +398,6 @@ def test_nothing_else_is_told(run: Run, port: int) -> None:
             allowed = allowed | {"late-acks", "late-acks-here"}
         if run.in_vain(port):
             allowed = allowed | {"acks-lost"}
+        if any(f["window_size_value"] == "0" for f in run.sent(port, "server", side)):
+            allowed = allowed | {"window-closed"}
         assert not run.verdicts(port, side).keys() & SEEN - allowed

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.capture import capturing
-from tests.support.conversation import hang_up, receive
+from tests.support.conversation import await_unread, hang_up, receive
 from tests.support.tracer import Event, tracing, tracing_all
 from tests.support.tshark import tshark
 from tests.support.wire import Rule, Wire, deliver, lose_data, wired
@@ -70,6 +70,7 @@ def lost(tmp_path_factory: pytest.TempPathFactory) -> Run:
     directory = tmp_path_factory.mktemp("joins")
     with wired() as wire:
         wire.client.configure("net/ipv4/tcp_early_retrans", "0")  # no tail loss probe between
+        wire.lengthen_timeouts(30)
         netns = ("--netns", wire.client.path)
         arguments = ("--kinds", "send,retransmit,receive", "--options", *netns)
         with (
@@ -151,6 +152,7 @@ def answer(tmp_path_factory: pytest.TempPathFactory) -> Answer:
     """An answer in two parts, which the client reads at once."""
     directory = tmp_path_factory.mktemp("answer")
     with wired() as wire:
+        wire.lengthen_timeouts(30)
         client, server = (["--netns", end.path] for end in (wire.client, wire.server))
         runs = {
             "segment": ["--arrivals", *client, *server],
@@ -183,10 +185,10 @@ def ask(wire: Wire, port: int) -> tuple[float, float, float]:
         client.sendall(QUESTION)
         receive(server, len(QUESTION))
         sent = time.time()
-        server.sendall(HEAD)
-        time.sleep(PAUSE)
-        server.sendall(b"body")
-        time.sleep(PAUSE)
+        for part, arrived in ((HEAD, len(HEAD)), (b"body", len(HEAD + b"body"))):
+            server.sendall(part)
+            await_unread(client, arrived)
+            time.sleep(PAUSE)
         before = time.time()
         assert client.recv(1000) == HEAD + b"body"
         return sent, before, time.time()
