@@ -171,7 +171,11 @@ def test_the_same_payload(run: Run) -> None:
     whole = counted((p for p in carrying if p["tcp.payload"]), *PACKET, "tcp.payload")
     assert whole <= counted(run.theirs, *PACKET, "tcp.payload")
     assert all("cause" in packet["frame.comment"] for packet in without)
-    assert 0 < len(without) < len(carrying) / 4
+    begins = counted(
+        (packet for packet in run.theirs if packet["tcp.len"] != "0"),
+        *("tcp.srcport", "tcp.dstport", "tcp.seq_raw"),
+    )
+    assert 0 < len(without) <= begins.total() - len(begins)
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -222,7 +226,16 @@ def test_round_trips_can_be_worked_out(run: Run) -> None:
         for packets in (run.ours, run.theirs)
     )
     assert ours.keys() == theirs.keys()
-    far = [rtt for (port, _, _), rtt in ours.items() if int(port) < FIRST_CLIENT]
+    sent = Counter(
+        (p["tcp.dstport"], str((int(p["tcp.seq_raw"]) + int(p["tcp.len"])) % 2**32))
+        for p in run.theirs
+        if p["tcp.len"] != "0"
+    )
+    far = [  # what was sent once: a slow machine sends some again just before it is acknowledged
+        rtt
+        for (port, ack, _), rtt in ours.items()
+        if int(port) < FIRST_CLIENT and sent[port, ack] <= 1
+    ]
     assert min(far) >= 2 * scenes.DELAY
 
 
@@ -294,7 +307,7 @@ def test_disorder_is_there(run: Run) -> None:
                 begins.append((event["seq"] - syn) % 2**32)
                 payload = base64.b64decode(event["payload"])
                 assert payload == scenes.SENT[begins[-1] :][: event["bytes"]]
-        assert sum(here > there for here, there in pairwise(begins)) > 5
+        assert sum(here > there for here, there in pairwise(begins)) > 1
         assert any(event["kind"] == "retransmit" and event["bytes"] for event in its)
 
 
@@ -312,15 +325,19 @@ def test_fast_open_ecn_and_mptcp_are_there(run: Run) -> None:
 
 
 def test_counters_of_accurate_ecn(run: Run) -> None:
-    """Where the kernel speaks it: what the server says it got is what it acknowledges."""
+    """Where the kernel speaks it: what the server says it got is what it acknowledges.
+
+    Twice, if a slow machine has sent it twice.
+    """
     its = [e for e in run.events if MARKED + 6 in (e["local_port"], e["remote_port"])]
     left = [event for event in its if event["kind"] == "transmit"]
     (syn,) = [event for event in left if event["flags"].startswith("SYN")]
     sent = sum(event["bytes"] for event in left)
+    again = sum(event["bytes"] for event in its if event["kind"] == "retransmit")
     told = [e for e in its if e["kind"] == "receive" and e["accecn_ee1b"] and e["accecn_ee0b"]]
     for event in told:
         got = event["accecn_ee0b"] - 1 + event["accecn_eceb"] + event["accecn_ee1b"] - 1
-        assert got == min(sent, (event["ack"] - syn["end_seq"]) % 2**32)
+        assert 0 <= got - min(sent, (event["ack"] - syn["end_seq"]) % 2**32) <= again
     assert any(event["accecn_eceb"] for event in told) == ("AE" in syn["flags"])
 
 
@@ -359,7 +376,8 @@ def test_a_pipe_into_tshark() -> None:
             receive(client, 6)
             hang_up(client, server)
         pair.await_closed()
-    told = {(row[0] == "5912", row[1].replace("·", "")): row[2:] for row in rows}
+    first = reversed(rows)  # what is sent again comes without its payload
+    told = {(row[0] == "5912", row[1].replace("·", "")): row[2:] for row in first}
     mss = told[False, "S"][0]
     assert told[True, "AS"][0] == mss
     assert 1000 < int(mss) < 1500

@@ -17,7 +17,7 @@ BYTES = 60_000
 SENT = random.Random(17).randbytes(BYTES)
 LOST = (5, 20)  # data segments to the server
 LATE = (12,)
-EARLY = 3  # the data segment of each end that is always lost
+REVERSED, EARLY = 4, 6  # of the data segments of each end, so many change order, and one is lost
 LOSS = 0.03  # part of all packets
 SMALL_BUFFER = 4096
 IPPROTO_MPTCP = 262
@@ -56,8 +56,11 @@ def disturbed(wire: Wire, family: int, port: int) -> None:
         hang_up(client, server)
 
 
-def losing_early() -> Rule:
-    """Lose an early data segment of each end, so that both send again whatever chance does."""
+def disordering_early() -> Rule:
+    """Turn the first data segments of each end round and lose one, whatever chance does.
+
+    They leave at once: no end sends fewer before it is answered.
+    """
     known: dict[bool, list[int]] = {False: [], True: []}
 
     def rule(packet: Packet, to_server: bool) -> float | None:
@@ -65,19 +68,20 @@ def losing_early() -> Rule:
         if not packet.payload or packet.seq in seen:
             return 0.0
         seen.append(packet.seq)
-        return None if len(seen) == EARLY else 0.0
+        return None if len(seen) == EARLY else 3 * DELAY * max(0, REVERSED - len(seen))
 
     return rule
 
 
 def scattering() -> Rule:
     """Lose some packets, hold all up for different times."""
-    choose, certain = random.Random(19), losing_early()
+    choose, certain = random.Random(19), disordering_early()
 
     def rule(packet: Packet, to_server: bool) -> float | None:
-        if certain(packet, to_server) is None or choose.random() < LOSS:
+        held = certain(packet, to_server)
+        if held is None or choose.random() < LOSS:
             return None
-        return DELAY * (1 + choose.random())
+        return held + DELAY * (1 + choose.random())
 
     return rule
 
@@ -95,7 +99,7 @@ def scattered(wire: Wire) -> Iterator[None]:
         yield
         wire.rule = steady
     else:
-        wire.rule = losing_early()
+        wire.rule = disordering_early()
         yield
         wire.rule = steady
         for device in devices:
