@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .netns import Netns
+from .netns import PATIENCE, Netns
 
 ETHERNET = 14
 FLAG_NAMES = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
@@ -78,7 +78,7 @@ def read_packets(path: Path) -> list[Packet]:
 
 def _await_marker(path: Path, marker: bytes) -> None:
     """Wait until the capture has the packet that says that all others are in."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     with path.open("rb") as file:
         tail = b""
         while marker not in (tail := tail[-len(marker) :] + file.read()):
@@ -109,7 +109,7 @@ def capturing(netns: Netns, device: str, path: Path, marker_to: str) -> Iterator
             sender.sendto(marker, (marker_to, 9))
         _await_marker(path, marker)
         process.send_signal(signal.SIGINT)
-        report = process.communicate(timeout=300)[1]
+        report = process.communicate(timeout=PATIENCE)[1]
         assert "\n0 packets dropped by kernel" in report, report
     finally:
         process.kill()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .forked import Script
-from .netns import Pair
+from .netns import PATIENCE, Pair
 
 # A process that has a connection, an heir from its parent, and does with it what it is told, a
 # letter at a time.
@@ -65,4 +65,4 @@ class Peer:
     def quit(self) -> None:
         """Have it end, and its connection with it."""
         self.process.stdin.close()
-        assert self.process.wait(60) == 0
+        assert self.process.wait(PATIENCE) == 0
