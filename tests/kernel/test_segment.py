@@ -89,8 +89,8 @@ def counters(pair: Pair) -> dict[str, Counters]:
 def run_phase(pair: Pair, phase: str, family: int) -> dict[str, Counters]:
     """Run a phase to its very end and return what the counters grew by.
 
-    Where nothing is lost nothing is sent twice, however slow the machine is. A tail loss probe for
-    a FIN is answered out of TIME-WAIT, and that with a reset, both without a socket.
+    Where nothing is lost nothing is sent twice, however slow the machine is: a FIN that comes again
+    is answered out of TIME-WAIT, and that with a reset, both without a socket.
     """
     for end in (pair.client, pair.server):
         end.configure("net/ipv4/tcp_early_retrans", "3" if phase in LOSSES else "0")
@@ -152,11 +152,10 @@ def perform(pair: Pair, capture: Path) -> Truth:
     for phase, nth in LOSSES.items():
         pair.server.drop_every(nth, *(port_of(phase, family) for family in FAMILIES))
     with capturing(pair.client, "veth0", capture, pair.server_addresses[4]):
-        counted = {
-            (phase, family): run_phase(pair, phase, family)
-            for family in FAMILIES
-            for phase in PHASES
-        }
+        counted = {case: run_phase(pair, *case) for case in itertools.product(LOSSES, FAMILIES)}
+        pair.send_again_late()
+        whole = [phase for phase in PHASES if phase not in LOSSES]
+        counted |= {case: run_phase(pair, *case) for case in itertools.product(whole, FAMILIES)}
     netns = {"client": pair.client.inode, "server": pair.server.inode}
     return Truth(netns, counted, read_packets(capture))
 

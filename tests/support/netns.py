@@ -18,6 +18,8 @@ CLONE_NEWNET = 0x40000000
 SIOCETHTOOL = 0x8946
 ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO = 0x1F, 0x24, 0x2C
 PATIENCE = 300.0  # seconds: databases start slowly where CPUs are slow
+LATE = 15  # seconds; with over 17, a socket without a process takes longer to be in TIME-WAIT
+NETWORKS = ("10.77.0.0/24", "fd77::/64 metric 256")  # as the kernel makes their routes
 FIN_WAIT2, TIME_WAIT, CLOSE, LISTEN = "05", "06", "07", "0A"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -208,6 +210,14 @@ class Pair:
             server, _ = listener.accept()
         server.settimeout(60)
         return client, server
+
+    def send_again_late(self) -> None:
+        """Have either end wait LATE before it sends again: a slow machine loses nothing.
+
+        A tail loss probe does not wait: net.ipv4.tcp_early_retrans has none.
+        """
+        for end in (self.client, self.server):
+            end.ip(*(f"route change {each} dev veth0 rto_min {LATE}s" for each in NETWORKS))
 
     def await_closed(self) -> None:
         """Wait until nothing more will be sent in either namespace."""
