@@ -49,6 +49,7 @@ pytestmark = pytest.mark.native
 
 PORT = 5700
 UPLOAD = 300_000
+ROOM = 4_000_000  # bytes that may be unread, with what the kernel needs for them
 
 watching = partial(tcprism.Monitor, include_self=True)  # this process is who talks
 
@@ -268,6 +269,8 @@ def lossy_run(pair: Pair) -> Iterator[tuple[list[Batch], Tracing]]:
     """Batches of two namespaces in which packets got lost, and the monitor that saw them."""
     only = Criteria(netns=(pair.client.inode, pair.server.inode))
     batches: list[Batch] = []
+    # Its reader may come late: then the window must not be closed, which tshark remarks on.
+    pair.server.configure("net/ipv4/tcp_rmem", f"4096 {ROOM} {ROOM}")
     with Tracing(Request(KINDS, only, 256, include_self=True)) as monitor:
         for family in (4, 6):
             orderly(pair, family, 5700 + family, ping_pong, 20)
