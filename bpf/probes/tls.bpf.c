@@ -3,61 +3,61 @@
 #include "tcprism/tls_message.h"
 
 /* int SSL_write(ssl, buffer, length), ssize_t gnutls_record_send(session, data, size) */
-SEC("uprobe") int tls_write(struct pt_regs *ctx)
+UPROBE(tls_write)
 {
 	tls_enter(ctx, KIND_TLS_SEND, ctx->si, ctx->dx, 0);
 	return 0;
 }
 
-SEC("uprobe") int tls_read(struct pt_regs *ctx)
+UPROBE(tls_read)
 {
 	tls_enter(ctx, KIND_TLS_RECV, ctx->si, ctx->dx, 0);
 	return 0;
 }
 
 /* int SSL_write_ex(ssl, buffer, length, &written), SSL_read_early_data() */
-SEC("uprobe") int tls_write_ex(struct pt_regs *ctx)
+UPROBE(tls_write_ex)
 {
 	tls_enter(ctx, KIND_TLS_SEND, ctx->si, ctx->dx, ctx->cx);
 	return 0;
 }
 
-SEC("uprobe") int tls_read_ex(struct pt_regs *ctx)
+UPROBE(tls_read_ex)
 {
 	tls_enter(ctx, KIND_TLS_RECV, ctx->si, ctx->dx, ctx->cx);
 	return 0;
 }
 
 /* int SSL_write_ex2(ssl, buffer, length, flags, &written) */
-SEC("uprobe") int tls_write_ex2(struct pt_regs *ctx)
+UPROBE(tls_write_ex2)
 {
 	tls_enter(ctx, KIND_TLS_SEND, ctx->si, ctx->dx, ctx->r8);
 	return 0;
 }
 
 /* ssize_t SSL_sendfile(ssl, file, offset, size, flags): the kernel reads the file, and encrypts it. */
-SEC("uprobe") int tls_sendfile(struct pt_regs *ctx)
+UPROBE(tls_sendfile)
 {
 	tls_enter(ctx, KIND_TLS_SEND, 0, ctx->cx, 0);
 	return 0;
 }
 
 /* SSL_do_handshake(ssl): it tells the connection before there is plaintext. */
-SEC("uprobe") int tls_handshake(struct pt_regs *ctx)
+UPROBE(tls_handshake)
 {
 	tls_enter(ctx, TLS_HANDSHAKE, 0, 0, 0);
 	return 0;
 }
 
 /* SSL_shutdown(ssl), SSL_peek(ssl, buffer, length): records are moved, but what is peeked at will be read. */
-SEC("uprobe") int tls_other(struct pt_regs *ctx)
+UPROBE(tls_other)
 {
 	tls_enter(ctx, TLS_OTHER, 0, 0, 0);
 	return 0;
 }
 
 /* The bytes moved are the result, which is an int, or a small ssize_t. */
-SEC("uretprobe") int tls_returned(struct pt_regs *ctx)
+URETPROBE(tls_returned)
 {
 	struct thread thread;
 	struct tls_call *call = tls_ending(&thread);
@@ -68,7 +68,7 @@ SEC("uretprobe") int tls_returned(struct pt_regs *ctx)
 }
 
 /* The result is 1 where any were moved. */
-SEC("uretprobe") int tls_returned_ex(struct pt_regs *ctx)
+URETPROBE(tls_returned_ex)
 {
 	struct thread thread;
 	struct tls_call *call = tls_ending(&thread);
@@ -83,7 +83,7 @@ SEC("uretprobe") int tls_returned_ex(struct pt_regs *ctx)
 }
 
 /* void SSL_free(ssl): its address may become another's. */
-SEC("uprobe") int tls_free(struct pt_regs *ctx)
+UPROBE(tls_free)
 {
 	struct tls_session_key key = { .session = ctx->di };
 	struct thread thread;

@@ -24,13 +24,13 @@ INLINE void go_enter(const struct pt_regs *ctx, u32 kind, u64 buffer, u64 length
 	WRITE_ONCE(tls_has_goroutines, true);
 }
 
-SEC("uprobe") int tls_go_write(struct pt_regs *ctx)
+UPROBE(tls_go_write)
 {
 	go_enter(ctx, KIND_TLS_SEND, ctx->bx, ctx->cx);
 	return 0;
 }
 
-SEC("uprobe") int tls_go_read(struct pt_regs *ctx)
+UPROBE(tls_go_read)
 {
 	go_enter(ctx, KIND_TLS_RECV, ctx->bx, ctx->cx);
 	return 0;
@@ -45,7 +45,7 @@ INLINE struct tls_call *go_call(const struct pt_regs *ctx, struct thread *thread
 	return bpf_map_lookup_elem(&tls_calls_of_goroutines, &key);
 }
 
-SEC("uprobe") int tls_go_returned(struct pt_regs *ctx)
+UPROBE(tls_go_returned)
 {
 	struct thread thread;
 	struct tls_call *call = go_call(ctx, &thread);
@@ -59,7 +59,7 @@ SEC("uprobe") int tls_go_returned(struct pt_regs *ctx)
  * func (c *Conn) handshakeContext(context): what it reads may have the first plaintext in it, so that no later call reads
  * from TCP. Inside Read and Write, where it is called, too, the call is theirs.
  */
-SEC("uprobe") int tls_go_handshake(struct pt_regs *ctx)
+UPROBE(tls_go_handshake)
 {
 	struct thread thread;
 	struct tls_call *call = go_call(ctx, &thread);
@@ -71,7 +71,7 @@ SEC("uprobe") int tls_go_handshake(struct pt_regs *ctx)
 }
 
 /* It returns an error, or nil. */
-SEC("uprobe") int tls_go_handshaken(struct pt_regs *ctx)
+UPROBE(tls_go_handshaken)
 {
 	struct thread thread;
 	struct tls_call *call = go_call(ctx, &thread);
@@ -82,7 +82,7 @@ SEC("uprobe") int tls_go_handshaken(struct pt_regs *ctx)
 }
 
 /* func (c *Conn) Close(): its address may become another's. */
-SEC("uprobe") int tls_go_close(struct pt_regs *ctx)
+UPROBE(tls_go_close)
 {
 	struct tls_session_key key = { .session = ctx->ax };
 	struct thread thread;

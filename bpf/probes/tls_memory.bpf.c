@@ -21,19 +21,19 @@ INLINE int encrypted(const struct pt_regs *ctx, bool behind)
 }
 
 /* int BIO_write(bio, data, length) */
-SEC("uprobe") int tls_encrypted(struct pt_regs *ctx)
+UPROBE(tls_encrypted)
 {
 	return encrypted(ctx, false);
 }
 
 /* A function behind it that writes into memory, with the same arguments. */
-SEC("uprobe") int tls_encrypted_behind(struct pt_regs *ctx)
+UPROBE(tls_encrypted_behind)
 {
 	return encrypted(ctx, true);
 }
 
 /* int BIO_read(bio, data, length), or a function behind it that reads from memory: this is what the session decrypts. */
-SEC("uprobe") int tls_decrypts(struct pt_regs *ctx)
+UPROBE(tls_decrypts)
 {
 	struct tls_call *call;
 	struct thread thread;
@@ -47,7 +47,7 @@ SEC("uprobe") int tls_decrypts(struct pt_regs *ctx)
 	return 0;
 }
 
-SEC("uretprobe") int tls_decrypts_returned(struct pt_regs *ctx)
+URETPROBE(tls_decrypts_returned)
 {
 	struct tls_session_key key = {};
 	struct tls_call *call;

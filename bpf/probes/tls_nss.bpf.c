@@ -8,7 +8,7 @@
 #define PR_MSG_PEEK 2 /* prio.h */
 
 /* PRInt32 PR_Write(fd, buffer, amount), PR_Send(fd, buffer, amount, flags, timeout) */
-SEC("uprobe") int tls_nspr_write(struct pt_regs *ctx)
+UPROBE(tls_nspr_write)
 {
 	tls_enter(ctx, KIND_TLS_SEND, ctx->si, (u32)ctx->dx, 0);
 	return 0;
@@ -20,7 +20,7 @@ struct PRIOVec {
 };
 
 /* PRInt32 PR_Writev(fd, buffers, count, timeout): of its payload, what is in the first of them. */
-SEC("uprobe") int tls_nspr_writev(struct pt_regs *ctx)
+UPROBE(tls_nspr_writev)
 {
 	struct PRIOVec first = {};
 
@@ -31,20 +31,20 @@ SEC("uprobe") int tls_nspr_writev(struct pt_regs *ctx)
 }
 
 /* PRInt32 PR_Read(fd, buffer, amount) */
-SEC("uprobe") int tls_nspr_read(struct pt_regs *ctx)
+UPROBE(tls_nspr_read)
 {
 	tls_enter(ctx, KIND_TLS_RECV, ctx->si, (u32)ctx->dx, 0);
 	return 0;
 }
 
 /* PRInt32 PR_Recv(fd, buffer, amount, flags, timeout) */
-SEC("uprobe") int tls_nspr_recv(struct pt_regs *ctx)
+UPROBE(tls_nspr_recv)
 {
 	tls_enter(ctx, ctx->cx & PR_MSG_PEEK ? TLS_OTHER : KIND_TLS_RECV, ctx->si, (u32)ctx->dx, 0);
 	return 0;
 }
 
-SEC("uretprobe") int tls_nspr_returned(struct pt_regs *ctx)
+URETPROBE(tls_nspr_returned)
 {
 	struct tls_session_key key = {};
 	struct tls_session *session;

@@ -45,13 +45,13 @@ INLINE int rustls_decrypt(struct pt_regs *ctx, bool inbound)
 }
 
 /* fn decrypt(&self, OpaqueMessage, seq: u64) -> Result<PlainMessage, Error>, in place */
-SEC("uprobe") int tls_rustls_decrypt(struct pt_regs *ctx)
+UPROBE(tls_rustls_decrypt)
 {
 	return rustls_decrypt(ctx, false);
 }
 
 /* fn decrypt(&mut self, InboundOpaqueMessage, seq: u64) -> Result<InboundPlainMessage, Error>, in place */
-SEC("uprobe") int tls_rustls_decrypt_inbound(struct pt_regs *ctx)
+UPROBE(tls_rustls_decrypt_inbound)
 {
 	return rustls_decrypt(ctx, true);
 }
@@ -73,7 +73,7 @@ INLINE void rustls_opened(const struct thread *thread, struct tls_call *call, co
 	tls_record(thread, call, plain->length, false);
 }
 
-SEC("uretprobe") int tls_rustls_decrypted(struct pt_regs *ctx)
+URETPROBE(tls_rustls_decrypted)
 {
 	struct rustls_bytes plain;
 	struct thread thread;
@@ -88,7 +88,7 @@ SEC("uretprobe") int tls_rustls_decrypted(struct pt_regs *ctx)
 	return 0;
 }
 
-SEC("uretprobe") int tls_rustls_decrypted_inbound(struct pt_regs *ctx)
+URETPROBE(tls_rustls_decrypted_inbound)
 {
 	struct rustls_bytes plain;
 	struct thread thread;

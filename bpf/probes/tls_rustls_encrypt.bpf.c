@@ -8,7 +8,7 @@
 #include "tcprism/tls_waiting.h"
 
 /* fn encrypt(&self, BorrowedPlainMessage, seq: u64) -> Result<OpaqueMessage, Error>, which goes to what DI has */
-SEC("uprobe") int tls_rustls_encrypt(struct pt_regs *ctx)
+UPROBE(tls_rustls_encrypt)
 {
 	u64 words[3] = {};
 	struct thread thread;
@@ -31,7 +31,7 @@ SEC("uprobe") int tls_rustls_encrypt(struct pt_regs *ctx)
 }
 
 /* fn encrypt(&mut self, OutboundPlainMessage, seq: u64) -> Result<OutboundOpaqueMessage, Error> */
-SEC("uprobe") int tls_rustls_encrypt_outbound(struct pt_regs *ctx)
+UPROBE(tls_rustls_encrypt_outbound)
 {
 	u64 words[RUSTLS_WORDS] = {};
 	struct thread thread;
@@ -106,12 +106,12 @@ INLINE int rustls_encrypted(struct pt_regs *ctx, bool outbound)
 	return 0;
 }
 
-SEC("uretprobe") int tls_rustls_encrypted(struct pt_regs *ctx)
+URETPROBE(tls_rustls_encrypted)
 {
 	return rustls_encrypted(ctx, false);
 }
 
-SEC("uretprobe") int tls_rustls_encrypted_outbound(struct pt_regs *ctx)
+URETPROBE(tls_rustls_encrypted_outbound)
 {
 	return rustls_encrypted(ctx, true);
 }

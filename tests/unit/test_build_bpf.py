@@ -1,6 +1,7 @@
 """The compiled object: the same bytes everywhere, without DWARF, and still readable by libbpf."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -104,6 +105,12 @@ def test_each_header_and_each_probe_compiles_by_itself(tmp_path: Path) -> None:
 def test_probes_are_short() -> None:
     lengths = {path.name: len(path.read_text().splitlines()) for path in SOURCES.glob("probes/*")}
     assert not {name: length for name, length in lengths.items() if length > 150}
+
+
+def test_programs_at_uprobes_keep_their_stack() -> None:
+    """All begin as UPROBE() has it: the kernel would have two threads share another stack."""
+    for path in SOURCES.glob("probes/*"):
+        assert not re.search(r'SEC\("u(ret)?probe', path.read_text()), path
 
 
 def test_rings_refuse_an_architecture_that_needs_barriers() -> None:

@@ -6,6 +6,7 @@
 #include "buffer.h"
 #include "delivery.h"
 #include "tls_stream.h"
+#include "uprobe.h"
 
 enum tls_kind {
 	TLS_NO_CALL = 0,

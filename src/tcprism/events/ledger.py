@@ -191,7 +191,7 @@ _ADVICE = {
     "ring_busy": "events were lost because too many programs wrote to a ring at once:"
     " use a filter or fewer --kinds; a larger --ring-size does not help",
     "map_full": "events were lost because there was no room to remember a call until it returned",
-    "missed": "events were missed because the kernel does not run a hook inside itself",
+    "missed": "events were missed because the kernel runs a hook only once at a time on each CPU",
 }
 
 
