@@ -26,13 +26,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from debian_kernels import Kernel, KernelError, fetch
-from initramfs import BUSYBOX, initramfs
+from initramfs import BUSYBOX, WRONG_CLOCK, initramfs
 
 SILENCE = 900.0  # seconds: how long a machine may print nothing before it counts as stuck
 STUCK = 124
 MACHINE_FAILED = 125
 STARTED = "started\n"  # said by a machine that has booted, before it runs its command
-BOOTS = 3  # emulated, a kernel sometimes dies as it patches its own code while it boots
+# Emulated, a kernel sometimes dies as it patches its own code while it boots, or has a wrong clock.
+BOOTS = 3
 # Faster without KVM: no zeroing of 9p's buffers, no HPET reads. An oops ends the run at once.
 KERNEL_COMMAND_LINE = (
     "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic init_on_alloc=0 tsc=reliable"
@@ -79,7 +80,7 @@ def run(
         qemu = qemu_command(kernel, scratch, writable)
         stuck = not boot(qemu, scratch / "console", silence)
         for _ in range(BOOTS - 1):
-            if stuck or not died_early(scratch):
+            if stuck or not failed_early(scratch):
                 break
             stuck = not boot(qemu, scratch / "console", silence)
         status = "" if stuck else (scratch / "status").read_text().removeprefix(STARTED)
@@ -91,10 +92,11 @@ def run(
         return int(status or MACHINE_FAILED)
 
 
-def died_early(scratch: Path) -> bool:
-    """Whether the kernel died before it could start the command."""
+def failed_early(scratch: Path) -> bool:
+    """Whether the kernel died before it could start the command, or its clock is wrong."""
     started = (scratch / "status").read_text()
-    return not started and "Kernel panic" in (scratch / "console").read_text(errors="replace")
+    console = (scratch / "console").read_text(errors="replace")
+    return not started and ("Kernel panic" in console or WRONG_CLOCK in console)
 
 
 def qemu_command(kernel: Kernel, scratch: Path, writable: Sequence[Path]) -> list[str]:
