@@ -441,7 +441,7 @@ def listening(netns: Netns, act: Callable[..., object], *arguments: object) -> A
     class Listening(tcprism.Monitor):
         def __enter__(self) -> Self:
             super().__enter__()
-            threading.Thread(target=act, args=arguments).start()
+            act(*arguments)
             return self
 
     return partial(Listening, filters=tcprism.Filter(netns=netns.path), include_self=True)

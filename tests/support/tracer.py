@@ -41,7 +41,7 @@ def read_fdinfo(pid: int) -> str:
     """Return what the kernel tells of all that a process has open."""
     told = ""
     for path in Path(f"/proc/{pid}/fdinfo").iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile
+        with suppress(FileNotFoundError, ProcessLookupError):  # closed meanwhile
             told += path.read_text()
     return told
 
