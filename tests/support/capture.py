@@ -92,10 +92,11 @@ def capturing(netns: Netns, device: str, path: Path, marker_to: str) -> Iterator
     """Capture TCP on a device of a namespace while the body runs.
 
     In the end a UDP packet goes to `marker_to`, a host behind the device. tcpdump's buffer has a
-    place as long as the longest packet for each: the shorter that is, the more it can hold.
+    place as long as the longest packet for each: the shorter that is, the more it can hold. On lo
+    each packet takes two, as it leaves and as it arrives, of which the second is written.
     """
-    longest = 65_549 if device == "lo" else 1_600
-    command = ["tcpdump", "-i", device, f"-s{longest}", "-B65536", "-U", "--immediate-mode",
+    longest, buffer = (65_549, 131_072) if device == "lo" else (1_600, 65_536)  # bytes, KiB
+    command = ["tcpdump", "-i", device, f"-s{longest}", f"-B{buffer}", "-U", "--immediate-mode",
                "-Z", "root", "-w", str(path), "tcp or udp port 9"]  # fmt: skip
     process = subprocess.Popen(netns.command(*command), stderr=subprocess.PIPE, text=True)
     marker = secrets.token_bytes(16)
