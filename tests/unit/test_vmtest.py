@@ -215,16 +215,18 @@ def test_progress_is_told_at_each_tenth_while_the_tests_run() -> None:
 
 
 @pytest.mark.parametrize(("deaths", "status"), [(0, 7), (2, 7), (3, kernel_vm.MACHINE_FAILED)])
+@pytest.mark.parametrize("last_words", ["Kernel panic", initramfs.WRONG_CLOCK])
 def test_a_kernel_that_dies_as_it_boots_is_booted_again(
-    deaths: int, status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    deaths: int, status: int, last_words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def fake_machine(_kernel: Kernel, scratch: Path, _writable: object) -> list[str]:
         (scratch / "status").touch()
         script = (
-            "echo >>$1; if [ $(wc -l <$1) -le $2 ]; then echo Kernel panic >$3/console; "
+            "echo >>$1; if [ $(wc -l <$1) -le $2 ]; then echo $4 >$3/console; "
             "else echo started >$3/status; echo 7 >>$3/status; fi"
         )
-        return ["sh", "-c", script, "_", str(tmp_path / "boots"), str(deaths), str(scratch)]
+        words = (str(tmp_path / "boots"), str(deaths), str(scratch), last_words)
+        return ["sh", "-c", script, "_", *words]
 
     monkeypatch.setattr(kernel_vm, "initramfs", lambda *_: b"")
     monkeypatch.setattr(kernel_vm, "qemu_command", fake_machine)
