@@ -26,6 +26,7 @@ from tcprism.sources.tracing import Tracing
 from tcprism.stages.requests import Requests
 from tests.support.capture import Packet, capturing
 from tests.support.conversation import await_acknowledged, await_unread, hang_up, receive
+from tests.support.tracer import note_skipped
 from tests.support.wire import Rule, Wire, deliver, lose_data, wired
 
 LOST, OVERTAKEN, ASKED = 5821, 5831, 5841  # ports, from which others follow if one is spoilt
@@ -124,7 +125,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
                 wire.await_closed()
             tracing.stop()
             batches = list(drained(tracing))
-            assert not tracing.ledger().lost
+            ledger = tracing.ledger()
+            note_skipped("joins", {entry.kind: entry.missed for entry in ledger.entries})
+            assert not ledger.lost
     return Run(batches, read(directory / "client"), read(directory / "server"), ports, moments)
 
 

@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.tracer import PATIENCE, TCPRISM
+from tests.support.tracer import PATIENCE, TCPRISM, note_skipped
 
 Sample = tuple[str, dict[str, str], float]
 
 _SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
+_MISSED = re.compile(
+    r'^tcprism_events_total\{tcprism_event_kind="(\w+)",tcprism_event_outcome="missed"\} (\S+)',
+    re.MULTILINE,
+)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
@@ -57,6 +61,7 @@ class Server:
             text=True,
         )
         self.said: list[str] = []
+        self._missed: dict[str, int] = {}
         self._ready = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -80,6 +85,10 @@ class Server:
         request = urllib.request.Request(self.url + path, headers={"Accept": accept})
         with urllib.request.urlopen(request, timeout=60) as answer:
             text: str = answer.read().decode()
+        missed = {kind: int(float(count)) for kind, count in _MISSED.findall(text)}
+        if missed != self._missed:
+            self._missed = missed
+            note_skipped(self.url, missed)
         return text
 
     def sum(self, name: str, **labels: str) -> float:

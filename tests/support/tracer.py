@@ -37,6 +37,12 @@ def parse_ledger(stderr: list[str]) -> Ledger:
     }
 
 
+def note_skipped(what: str, missed: dict[str, int]) -> None:
+    """Note what a run does not show because the kernel does not run a hook inside itself."""
+    if counts := {kind: count for kind, count in missed.items() if count}:
+        skipped.append(f"{counts} of {what}")
+
+
 def read_fdinfo(pid: int) -> str:
     """Return what the kernel tells of all that a process has open."""
     told = ""
@@ -122,14 +128,10 @@ class Tracer:
         self._reader.join(PATIENCE)
         assert self.process.stderr
         self.process.stderr.close()
-        self._note_skipped()
-        return status
-
-    def _note_skipped(self) -> None:
-        """Note what was not shown because the kernel does not run a hook inside itself."""
         with suppress(AssertionError):  # it may have ended before there was a ledger
-            missed = {kind: row["missed"] for kind, row in self.ledger.items() if row["missed"]}
-            skipped.extend([f"{missed} of {self.output.name}"] if missed else [])
+            missed = {kind: row["missed"] for kind, row in self.ledger.items()}
+            note_skipped(self.output.name, missed)
+        return status
 
     def interrupt(self) -> None:
         """Ask it to end, if it has not ended."""
