@@ -70,7 +70,7 @@ def lost(tmp_path_factory: pytest.TempPathFactory) -> Run:
     directory = tmp_path_factory.mktemp("joins")
     with wired() as wire:
         wire.client.configure("net/ipv4/tcp_early_retrans", "0")  # no tail loss probe between
-        wire.lengthen_timeouts(30)
+        wire.send_again_late()
         netns = ("--netns", wire.client.path)
         arguments = ("--kinds", "send,retransmit,receive", "--options", *netns)
         with (
@@ -152,7 +152,7 @@ def answer(tmp_path_factory: pytest.TempPathFactory) -> Answer:
     """An answer in two parts, which the client reads at once."""
     directory = tmp_path_factory.mktemp("answer")
     with wired() as wire:
-        wire.lengthen_timeouts(30)
+        wire.send_again_late()
         client, server = (["--netns", end.path] for end in (wire.client, wire.server))
         runs = {
             "segment": ["--arrivals", *client, *server],

@@ -105,15 +105,6 @@ class Wire(Pair):
     lost: list[Packet] = field(default_factory=list)
     passed: list[Packet] = field(default_factory=list)
 
-    def lengthen_timeouts(self, seconds: int) -> None:
-        """Have no timer send anything again so soon: a machine that stalls would let it expire."""
-        for number, end in enumerate((self.client, self.server), 1):
-            given = f"dev veth0 proto kernel rto_min {seconds}s"
-            end.ip(
-                f"route replace 10.77.0.0/24 scope link src 10.77.0.{number} {given}",
-                f"route replace fd77::/64 metric 256 {given}",
-            )
-
     @contextmanager
     def running(self) -> Iterator["Wire"]:
         """Carry packets while the body runs."""
