@@ -50,7 +50,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
     """Repeat a test that failed where something happened that no BPF program can see here.
 
-    Or where the kernel has skipped a program, as the ledger says. Fixtures are made anew for that.
+    Or where the kernel has skipped a program, as the ledger says: while another run of it on that
+    CPU is interrupted or preempted, and for kprobes while one that it has preempted there is in
+    bpf(2) (bpf_disable_instrumentation()). Fixtures are made anew for that.
     """
     if not _module:
         _module.append(Unseen("module", *HIDDEN))

@@ -23,7 +23,6 @@ CUT_SHORT = (hooks.message_hooks()[0], 64)
 RUNS = [*WHOLE, pytest.param(CUT_SHORT, marks=pytest.mark.native)]
 Ends = tuple[int, int]  # the port from which a stream goes, and the port to which
 MASK = 0xFFFFFFFF
-ATTEMPTS = 3
 ADDRESSES = {"ipv4": "127.0.0.1", "ipv6": "::1", "mapped": "127.0.0.1", "32-bit": "127.0.0.1"}
 
 
@@ -101,24 +100,11 @@ def needed(items: list[pytest.Item]) -> list[tuple[str, int]]:
 def recorded(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Truth, Runs]:
-    """All scenarios in all variants, traced by every hook with every payload size at once.
-
-    Again if the kernel has skipped a program: for kprobes it does so while a process that it has
-    preempted is in bpf(2) on the same CPU (bpf_disable_instrumentation()), and counts it.
-    """
+    """All scenarios in all variants, traced by every hook with every payload size at once."""
     wanted = needed(request.session.items)
+    directory = tmp_path_factory.mktemp("message")
     for bits in programs.TARGETS:
         workload.build(bits)
-    for _ in range(ATTEMPTS):
-        truth, tracers = record(tmp_path_factory.mktemp("message"), wanted)
-        ledgers = [each.ledger for each in tracers if not each.failure]
-        if not any(counts["missed"] for ledger in ledgers for counts in ledger.values()):
-            break
-    return truth, dict(zip(wanted, tracers, strict=True))
-
-
-def record(directory: Path, wanted: list[tuple[str, int]]) -> tuple[Truth, list[Tracer]]:
-    """Have each hook with its payload size trace all scenarios."""
     with namespace() as netns:
         common = ["--netns", netns.path, "--kinds", "send,recv", "--ring-size", "4M"]
         runs = {
@@ -127,7 +113,7 @@ def record(directory: Path, wanted: list[tuple[str, int]]) -> tuple[Truth, list[
         }
         with tracing_all(runs) as tracers:
             truth = perform(netns, directory)
-    return truth, tracers
+    return truth, dict(zip(wanted, tracers, strict=True))
 
 
 def perform(netns: Netns, directory: Path) -> Truth:

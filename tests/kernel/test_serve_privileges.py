@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ from tcprism.sources.request import Request
 from tcprism.sources.snapshots import Snapshots
 from tcprism.sources.tracing import Tracing
 from tests.support.netns import Netns
-from tests.support.serving import serving
+from tests.support.serving import serving, statuses_of_threads
 
 NOBODY = User("nobody", 65534, 65534)
 ROOT = User("root", 0, 0)
@@ -168,10 +168,7 @@ def test_root_without_privileges_connects_to_the_collectors_port_alone(tmp_path:
 def test_no_thread_of_the_command_has_kept_anything() -> None:
     with serving() as server:
         server.get()  # the threads that answer, too
-        statuses = []
-        for task in Path(f"/proc/{server.process.pid}/task").iterdir():
-            with suppress(FileNotFoundError, ProcessLookupError):
-                statuses.append((task / "status").read_text())
+        statuses = statuses_of_threads(server.process.pid)
     assert len(statuses) >= 3
     nobody = pwd.getpwnam("nobody").pw_uid
     for status in statuses:

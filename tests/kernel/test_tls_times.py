@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.test_requests import (
+from tests.kernel.slow_requests import (
     FIRST_PORT,
     GET,
     OK,

@@ -9,7 +9,6 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
 from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pytest
 
 from tests.support.netns import Netns, namespace
 from tests.support.nginx import nginx
-from tests.support.serving import serving
+from tests.support.serving import serving, statuses_of_threads
 from tests.support.tracer import PATIENCE, TCPRISM
 
 pytestmark = pytest.mark.native
@@ -142,10 +141,7 @@ def test_it_stays_on_without_privileges(user: str, tmp_path: Path) -> None:
         if user == "root":  # DuckDB imports modules late, and Python may be root's alone
             assert page.ask(f"requests?filter={EXPRESSION}")["found"] == COUNT
         assert page.ask("explain")["total"] > 0
-        statuses = []
-        for task in Path(f"/proc/{server.process.pid}/task").iterdir():
-            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-                statuses.append((task / "status").read_text())
+        statuses = statuses_of_threads(server.process.pid)
         assert len(statuses) >= 4
         for status in statuses:
             assert re.search(r"^CapEff:\t0+$", status, re.M)

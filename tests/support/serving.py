@@ -9,7 +9,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.tracer import PATIENCE, TCPRISM, note_skipped
@@ -130,3 +130,12 @@ def serving(
     finally:
         server.process.kill()
         server.process.wait()
+
+
+def statuses_of_threads(pid: int) -> list[str]:
+    """Return what /proc says of each thread of a process."""
+    statuses = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            statuses.append((task / "status").read_text())
+    return statuses

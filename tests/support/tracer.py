@@ -38,7 +38,7 @@ def parse_ledger(stderr: list[str]) -> Ledger:
 
 
 def note_skipped(what: str, missed: dict[str, int]) -> None:
-    """Note what a run does not show because the kernel does not run a hook inside itself."""
+    """Note what a run does not show because the kernel has skipped runs of hooks."""
     if counts := {kind: count for kind, count in missed.items() if count}:
         skipped.append(f"{counts} of {what}")
 
