@@ -73,6 +73,14 @@ def test_what_the_segments_of_a_connection_prove(drive: Drive) -> None:
     assert "receive window: zero" in text_of(drive("enter", "w", feed=closed_window()))
 
 
+def test_events_that_come_as_a_view_is_taken_down(drive: Drive) -> None:
+    async def take_down(app: Top, _pilot: Pilot[None]) -> None:
+        await app.view.remove_children()
+        app._show()
+
+    drive("enter", feed=closed_window(), script=take_down)
+
+
 def test_health(drive: Drive) -> None:
     text = text_of(drive("5"))
     assert "of a core" in text

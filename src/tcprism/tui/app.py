@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.css.query import NoMatches
 from textual.widgets import ContentSwitcher, Footer, Input, Static, Tab, Tabs
 
 from tcprism.diagnosis.explain import lines, verdicts
@@ -170,6 +172,11 @@ class Top(TerminalApp):
         batch = self.model.feed.events()
         if len(batch):
             self.model.add_events(batch)
+            self._show()
+
+    def _show(self) -> None:
+        """Have the view show what is known, unless it is being put up or taken down."""
+        with suppress(NoMatches):
             self.view.update_view()
 
     def _complain(self, error: Error) -> None:
@@ -179,7 +186,7 @@ class Top(TerminalApp):
         self.query_one("#status", Static).update(self._status())
         if self.recorded:
             self.query_one(Slider).show(self.recorded.span, self.recorded.now_ns(), not self.held)
-        self.view.update_view()
+        self._show()
 
     def _status(self) -> str:
         model, table = self.model, self.model.table
