@@ -52,6 +52,7 @@ def drive(utc: None) -> Drive:
         feed: Recorded | None = None,
     ) -> Top:
         app = Top(Model(feed or recorded(), "out"), 1.0)
+        app.animation_level = "none"
 
         async def session() -> None:
             async with app.run_test(size=size) as pilot:
@@ -79,10 +80,15 @@ def alone(session: Coroutine[Any, Any, None]) -> None:
 
 
 async def settle(pilot: Pilot[None]) -> None:
-    """Wait until workers and messages are done."""
-    await pilot.pause()
-    await pilot.app.workers.wait_for_complete()
-    await pilot.pause()
+    """Wait until workers and messages are done, and the screen stays as it is."""
+    before, picture = "", pilot.app.export_screenshot()
+    while before != picture:
+        before = picture
+        await pilot.pause()
+        while len(pilot.app.workers):
+            await pilot.app.workers.wait_for_complete()
+        await pilot.pause()
+        picture = pilot.app.export_screenshot()
 
 
 def text_of(app: Top) -> str:

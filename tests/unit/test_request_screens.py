@@ -141,15 +141,7 @@ def test_routes_are_ordered_by_any_column(drive: Drive) -> None:
 
 
 def test_a_connection_shows_its_requests(drive: Drive) -> None:
-    async def await_requests(app: Top, pilot: Pilot[None]) -> None:
-        area = app.query_one("#connection-requests")
-        for _ in range(100):
-            if area.display:
-                break
-            await pilot.pause(0.1)
-        await settle(pilot)
-
-    screen = text_of(drive("down", "enter", script=await_requests, feed=feed()))
+    screen = text_of(drive("down", "enter", feed=feed()))
     lines = screen.splitlines()
     assert "http GET /item/9 200" in screen, screen
     (place,) = (n for n, line in enumerate(lines) if "http GET /item/9 200" in line)

@@ -1,16 +1,20 @@
 """Every screen by driven keys, as text and as a picture."""
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
+from tcprism.diagnosis.feeds import Recorded
+from tcprism.diagnosis.table import Table
 from tcprism.tui.app import Top
 from tcprism.tui.views.connections import ConnectionsView
 
 from .screens import Drive, drive, same_picture, settle, text_of, utc
-from .session import closed_window
+from .session import SECOND, closed_window
 
 __all__ = ["drive", "utc"]
 
@@ -183,6 +187,31 @@ def test_time_slider(drive: Drive) -> None:
     assert app.recorded.now_ns() == app.recorded.span[1] - 10_000_000_000
     assert len(app.model.book) == 4 * 10
     assert "10 s of 20 s" in text_of(app)
+
+
+def test_the_latest_moment_is_shown(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slider moves on while the snapshot of another moment is taken."""
+    taken, go_on = threading.Event(), threading.Event()
+    table = Recorded.table
+
+    def slow(self: Recorded, previous: Table | None) -> Table:
+        found = table(self, previous)
+        taken.set()
+        go_on.wait()
+        return found
+
+    async def move_on(app: Top, pilot: Pilot[None]) -> None:
+        monkeypatch.setattr(Recorded, "table", slow)
+        app.action_step(-10)
+        await asyncio.to_thread(taken.wait)
+        app.action_step(-5)
+        go_on.set()
+        await settle(pilot)
+
+    app = drive(script=move_on)
+    assert app.recorded
+    assert app.recorded.now_ns() == app.recorded.span[1] - 15 * SECOND
+    assert {*app.model.table.part.rows["ts_ns"].tolist()} == {app.recorded.now_ns()}
 
 
 def test_playing_goes_on_and_stops_at_the_end(drive: Drive) -> None:

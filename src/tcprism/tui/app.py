@@ -96,7 +96,7 @@ class Top(TerminalApp):
         self.interval = interval
         self._begin = begin
         self.held = False
-        self._looking = False
+        self._looking = self._moved = False
         self._hooks = asyncio.Lock()
         self._wanted: tuple[object, ...] | None = None
 
@@ -150,11 +150,12 @@ class Top(TerminalApp):
 
     def _tick_once(self) -> None:
         if not self._looking:
+            self._looking, self._moved = True, False
             self.run_worker(self._look())
 
     async def _look(self) -> None:
         """Take a snapshot in a thread, for one of many sockets takes its time, and show it."""
-        model, self._looking = self.model, True
+        model = self.model
         try:
             model.table = await asyncio.to_thread(model.feed.table, model.table)
         except Error as error:
@@ -164,6 +165,8 @@ class Top(TerminalApp):
         model.look()
         self._read_events()
         self._update()
+        if self._moved:
+            self._tick_once()
 
     def _read_events(self) -> None:
         """Take what has come, unless hooks are being changed in this moment."""
@@ -224,15 +227,14 @@ class Top(TerminalApp):
         view, model = self.view, self.model
         one = isinstance(view, ConnectionView)
         kinds = view.kinds if model.watch or not one else ()
-        if isinstance(view, HealthView):
-            return  # it tells about the hooks that are on
+        if self.recorded or isinstance(view, HealthView):
+            return  # the latter tells about the hooks that are on
         chosen = model.watch_filter() if one else model.feed.filters
         wanted = (kinds, chosen, view.payload)
         if wanted == self._wanted:
             return
         self._wanted = wanted
-        if not self.recorded:
-            model.forget_events()
+        model.forget_events()
         self.run_worker(self._change_hooks(kinds, chosen, view.payload))
 
     async def _change_hooks(self, kinds: tuple[str, ...], chosen: Criteria, payload: int) -> None:
@@ -244,17 +246,15 @@ class Top(TerminalApp):
                 self._complain(error)
 
     def on_grid_chosen(self) -> None:
-        view = self.view
+        view, model = self.view, self.model
         if not isinstance(view, ConnectionsView):
             return
         if view.group is not None:
-            self.model.look_into(view.group)
+            model.look_into(view.group)
             self._update()
         elif view.place is not None:
-            self.model.open_watch(view.place)
-            if self.recorded:
-                self.recorded.seek(self.recorded.now_ns())
-                self.model.forget_events()
+            model.open_watch(view.place)
+            self._seek(model.feed.now_ns())
             self.action_view("connection")
 
     async def action_back(self) -> None:
@@ -327,12 +327,12 @@ class Top(TerminalApp):
         if self.recorded:
             self.recorded.seek(moment_ns)
             self.model.forget_events()
+            self._moved = True  # while a snapshot is taken, that may be of another moment
             self._tick_once()
 
     def action_step(self, intervals: int) -> None:
         """Go back or on in a recording."""
-        if self.recorded:
-            self._seek(self.recorded.now_ns() + round(intervals * self.interval * 1e9))
+        self._seek(self.model.feed.now_ns() + round(intervals * self.interval * 1e9))
 
     def on_slider_moved(self, event: Slider.Moved) -> None:
         if self.recorded:
