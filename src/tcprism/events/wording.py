@@ -11,6 +11,35 @@ from tcprism.events.units import duration, size
 _RANGES = 3  # of SACK blocks that a line shows
 
 
+def tcp_options(
+    max_segment_size: int | None,
+    window_scale: int | None,
+    sack_permitted: bool | None,
+    ts_val: int | None,
+    ts_ecr: int | None,
+    fast_open_cookie_length: int | None,
+    accecn_ee0b: int | None,
+    accecn_eceb: int | None,
+    accecn_ee1b: int | None,
+    mptcp: str | None,
+    sack: str | None,
+) -> str:
+    """Return the options of a TCP header that have columns; "" for none."""
+    counters = {"EE0B": accecn_ee0b, "ECEB": accecn_eceb, "EE1B": accecn_ee1b}
+    found = [
+        ("MSS", max_segment_size),
+        ("window scale", window_scale),
+        ("SACK permitted", "" if sack_permitted else None),
+        ("TSval", ts_val),
+        ("TSecr", ts_ecr),
+        ("Fast Open cookie bytes", fast_open_cookie_length),
+        *((f"AccECN {name}", value) for name, value in counters.items()),
+        ("MPTCP", mptcp),
+        ("SACK", sack),
+    ]
+    return ", ".join(f"{name} {value}".rstrip() for name, value in found if value is not None)
+
+
 def acked(bytes: int, seq: int, unsent_us: int | None, unacked_us: int | None) -> str:
     end_seq = (seq + bytes) % 2**32
     later = "" if unacked_us is None else f" {duration(unacked_us)} later"

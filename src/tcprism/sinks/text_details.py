@@ -23,7 +23,7 @@ from tcprism.events.kinds import BY_NAME, FAMILY_OF_KIND, SENDS, kind_name
 from tcprism.events.names import arrival_name, process
 from tcprism.events.scopes import shown
 from tcprism.events.units import duration
-from tcprism.events.wording import after_acks
+from tcprism.events.wording import after_acks, tcp_options
 
 # Takes moments of CLOCK_MONOTONIC in nanoseconds, returns the time of day.
 Clock = Callable[[NDArray[np.uint64]], list[str]]
@@ -116,8 +116,17 @@ def _segment_texts(part: Part) -> list[str]:
         texts[index] = texts[index].removesuffix("None") + "-"
     for index in np.flatnonzero(part.rows["segs"] > 1).tolist():
         texts[index] += f" segs {part.rows['segs'][index]}"
+    _append(texts, part, "ecn")
+    _append_options(texts, part)
     _append(texts, part, "error")
     return texts
+
+
+def _append_options(texts: list[str], part: Part) -> None:
+    present = np.flatnonzero(~COLUMN["options"].mask(part))
+    told = each(tcp_options, part.take(present)) if len(present) else ()
+    for index, text in zip(present.tolist(), told, strict=True):
+        texts[index] += f" [{text}]" if text else ""
 
 
 def _sent_texts(part: Part) -> list[str]:
