@@ -194,11 +194,44 @@ def test_an_export_has_the_packets_that_tcpdump_chooses(tmp_path: Path) -> None:
         (("--capture-filter", "ip[8] < 5"), "the time to live is not recorded"),
         (("--capture-filter", "inbound and port 80"), "--kinds receive what arrives"),
         (("--capture-filter", "port 80", "--kinds", "send"), "send is none"),
+        (("--capture-filter", "port 80", "--tls"), "leave --tls out"),
     ],
 )
 def test_what_cannot_be_chosen_is_refused(arguments: tuple[str, ...], reason: str) -> None:
+    assert reason in refused("trace", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("replay", "--as", "connections"), "--as connections shows none"),
+        (("replay", "--as", "requests"), "--as requests shows none"),
+        (("replay", "--kinds", "transmit,send"), "send is none"),
+        (("export", "--to", "pcapng", "--packets", "messages"), "--packets messages has none"),
+        (("export", "--to", "pcapng", "--packets", "plaintext"), "--packets plaintext has none"),
+    ],
+)
+def test_a_view_without_segments_is_refused(arguments: tuple[str, ...], reason: str) -> None:
+    view, *chosen = arguments
+    written = ("-o", os.devnull, "--capture-filter", "port 8080")
+    assert reason in refused(view, str(SAMPLE), *chosen, *written)
+
+
+def refused(*arguments: str) -> str:
+    """Run a command that must be refused; return the reason."""
     run = subprocess.run(
-        [sys.executable, "-m", "tcprism", "trace", *arguments], capture_output=True, text=True
+        [sys.executable, "-m", "tcprism", *arguments], capture_output=True, text=True
     )
     assert run.returncode == 2
-    assert reason in run.stderr
+    assert not run.stdout
+    return run.stderr
+
+
+def test_how_many_were_chosen_is_said(tmp_path: Path) -> None:
+    """Of all packets that the recording has, by tcpdump's count."""
+    recorded = exported(tmp_path / "whole.pcapng")
+    whole = len(chosen_by_tcpdump(recorded, "tcp"))
+    acks = len(chosen_by_tcpdump(recorded, "tcp[13] = 16"))
+    command = [sys.executable, "-m", "tcprism", "replay", str(SAMPLE), "--capture-filter"]
+    run = subprocess.run([*command, "tcp[13] = 16"], capture_output=True, text=True, check=True)
+    assert f"--capture-filter chose {acks} of {whole} segments\n" in run.stderr

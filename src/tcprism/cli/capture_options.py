@@ -25,11 +25,23 @@ def parse_capture_filter(given: dict[str, Any]) -> tuple[Stage, ...]:
     text = given.pop("capture_filter")
     if text is None:
         return ()
+    _refuse_others(given)
     from tcprism.sinks.pcapng.segments import matching
 
     chosen = compiled(text)
     _refuse_unknown(chosen)
     return (Captured(lambda part: matching(part, chosen)),)
+
+
+def _refuse_others(given: dict[str, Any]) -> None:
+    """Raise UsageError where segments are not what is to be shown."""
+    packets, view, kinds = (given.get(name) for name in ("packets", "preset", "kinds"))
+    if packets not in (None, "segments"):
+        raise UsageError(f"--capture-filter chooses segments, and --packets {packets} has none")
+    if view in ("connections", "requests"):
+        raise UsageError(f"--capture-filter chooses segments, and --as {view} shows none")
+    if kinds not in (None, "all"):
+        require_segments([kind.strip() for kind in kinds.split(",")])
 
 
 # What no record has of a packet. Offsets are those of IPv4, where TCP's are relative.

@@ -25,6 +25,7 @@ from tcprism.cli.trace_options import (
     payloads,
     tracing_options,
 )
+from tcprism.errors import UsageError
 from tcprism.features import machine
 from tcprism.filters import Criteria
 from tcprism.pipeline import account
@@ -105,6 +106,8 @@ def _kinds(given: dict[str, Any]) -> tuple[str, ...]:
     """Return the chosen kinds; a capture has segments of both directions if nobody says more."""
     kinds = options.parse_kinds(given.pop("kinds"))
     captures = given["capture_filter"] is not None
+    if captures and given["tls"]:
+        raise UsageError("--capture-filter chooses segments: leave --tls out")
     source = click.get_current_context().get_parameter_source("kinds")
     if source is not ParameterSource.DEFAULT:
         if captures:

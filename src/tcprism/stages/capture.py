@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
+from tcprism.events._wire import EventKind
 from tcprism.events.ledger import Account
 from tcprism.stages import StatefulStage
 
 Mask = NDArray[np.bool_]
 FAMILIES = ("segment", "loss")
+SEGMENTS = (EventKind.TRANSMIT, EventKind.PROBE, EventKind.RECEIVE, EventKind.RETRANSMIT)
 _ABOUT_CONNECTIONS = "translation"
 
 
@@ -26,7 +28,7 @@ class Captured(StatefulStage):
 
     def __init__(self, matching: Callable[[Part], tuple[Mask, Mask]]) -> None:
         self._matching = matching
-        self._unknown = 0
+        self._seen = self._matched = self._unknown = 0
 
     def __call__(self, batch: Batch) -> Batch:
         """Return those that match."""
@@ -37,15 +39,18 @@ class Captured(StatefulStage):
 
     def _chosen(self, part: Part) -> Part:
         matches, unknown = self._matching(part)
+        self._seen += int(np.count_nonzero(np.isin(part.rows["kind"], SEGMENTS)))
+        self._matched += int(np.count_nonzero(matches))
         self._unknown += int(np.count_nonzero(unknown))
         return part.take(matches)
 
     def account(self) -> Account:
-        """Say how many may have been left out wrongly."""
-        if not self._unknown:
-            return Account()
-        remark = (
-            f"--capture-filter left out {self._unknown:,} segments for payload that was not"
-            " recorded; --payload records it, but of none that is sent again"
-        )
-        return Account(counts={"segments_not_judged": self._unknown}, remarks=(remark,))
+        """Say how many were chosen, and how many may have been left out wrongly."""
+        remarks = [f"--capture-filter chose {self._matched:,} of {self._seen:,} segments"]
+        if self._unknown:
+            remarks.append(
+                f"--capture-filter left out {self._unknown:,} segments for payload that was not"
+                " recorded; --payload records it, but of none that is sent again"
+            )
+        counts = {"segments_not_judged": self._unknown} if self._unknown else {}
+        return Account(counts=counts, remarks=tuple(remarks))
