@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import POINTER, byref, c_char_p, c_int, c_ubyte, c_uint, c_uint32, c_ushort, c_void_p
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -31,7 +31,6 @@ _RAW = 12  # DLT_RAW: a packet begins with its IP header
 _WHOLE = 65_535  # bytes of a packet
 _ANY_NETMASK = 0xFFFFFFFF  # PCAP_NETMASK_UNKNOWN
 _OPTIMIZE = 1
-_ERROR_SIZE = 256  # PCAP_ERRBUF_SIZE
 
 Packets = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
@@ -53,11 +52,15 @@ class _Program(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Bytes that a filter looks at: from the IP header on, or where they are `behind_ip`."""
+    """Bits that a filter looks at in packets of a family: from byte `offset` of the IP header on.
 
+    `mask` has those that it uses, of `size` bytes. IPv4 headers are taken to be without options.
+    """
+
+    family: int
     offset: int
     size: int
-    behind_ip: bool = False
+    mask: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +127,11 @@ class CaptureFilter:
 
     @property
     def loads(self) -> set[Load]:
-        """Return which bytes of a packet the filter may look at."""
-        return {
-            Load(one.k, _SIZES[one.code & 0x18], mode == _IND)
-            for one in self._instructions
-            if one.code & 0x07 == _LD and (mode := one.code & 0xE0) in (_ABS, _IND)
-        }
+        """Return which bits of a packet the filter uses, but those that tell IPv4 from IPv6.
+
+        None are told of where the packet says at which place they are.
+        """
+        return _Reader(self._instructions).found
 
     def matches(self, packets: Packets, captured: Numbers, lengths: Numbers) -> Mask:
         """Tell which packets match.
@@ -153,11 +155,12 @@ _LD, _LDX, _ST, _STX, _ALU, _JMP, _RET, _MISC = range(8)
 _SIZES = {0x00: 4, 0x08: 2, 0x10: 1}
 _IMM, _ABS, _IND, _MEM, _LEN, _MSH = 0x00, 0x20, 0x40, 0x60, 0x80, 0xA0
 _X = 0x08  # the second operand is the register X, not the constant
-_ACCUMULATOR = 0x10  # what is returned is A, not the constant
-_TXA = 0x80
-_JA = 0x00
-_DIV, _MOD, _NEG = 0x30, 0x90, 0x80
+_ACCUMULATOR, _TXA = 0x10, 0x80  # what is returned is A, not the constant; what is moved is X
+_JA, _DIV, _MOD, _NEG = 0x00, 0x30, 0x90, 0x80
 _SCRATCH_WORDS = 16  # BPF_MEMWORDS
+_AND, _RSH, _JEQ, _JSET = 0x50, 0x70, 0x10, 0x40
+_ALL = 0xFFFF_FFFF
+_IPV4_SIZE = 20  # bytes, without options
 
 _COMPARE: dict[int, Callable[[_Words, _Words], Mask]] = {
     0x10: np.equal,
@@ -282,6 +285,107 @@ class _Machine:
         to, source = (self._a, self._x) if one.code & _TXA else (self._x, self._a)
         to[those] = source[those]
         self._go_on(those)
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What is known before an instruction, however it was reached.
+
+    A may be any of `values`, each shifted right by so many bits, and is certainly the `version`;
+    X is certainly the length of an IPv4 header (`behind_ip`).
+    """
+
+    families: frozenset[int] = frozenset({4, 6})
+    values: frozenset[tuple[Load, int]] = frozenset()
+    version: bool = False
+    behind_ip: bool = False
+
+
+class _Reader:
+    """Follows what is loaded to where it is used."""
+
+    def __init__(self, instructions: Sequence[Instruction]) -> None:
+        self.found: set[Load] = set()
+        self._states: dict[int, _State] = {0: _State()}
+        for place, one in enumerate(instructions):
+            if state := self._states.pop(place, None):
+                self._follow(place + 1, one, state)
+
+    def _follow(self, after: int, one: Instruction, state: _State) -> None:
+        kind = one.code & 0x07
+        if kind == _JMP:
+            self._jump(after, one, state)
+        elif kind != _RET:
+            self._reach(after, self._next(one, state))
+        elif one.code & _ACCUMULATOR:
+            self._use(state)
+
+    def _reach(self, place: int, state: _State) -> None:
+        other = self._states.get(place, state)
+        self._states[place] = _State(
+            state.families | other.families,
+            state.values | other.values,
+            state.version and other.version,
+            state.behind_ip and other.behind_ip,
+        )
+
+    def _next(self, one: Instruction, state: _State) -> _State:
+        kind = one.code & 0x07
+        if kind == _LD:
+            return replace(state, values=_loaded(one, state), version=False)
+        if kind == _LDX:
+            return replace(state, behind_ip=one.code & 0xE0 == _MSH)
+        if kind == _ALU:
+            computed, version = self._computed(one, state), _is_version(one, state)
+            return replace(state, values=computed, version=version)
+        if kind == _MISC and one.code & _TXA:
+            return replace(state, values=frozenset(), version=False)
+        self._use(state)  # it goes to X, or where it is fetched again
+        return replace(state, behind_ip=state.behind_ip and kind != _MISC)
+
+    def _computed(self, one: Instruction, state: _State) -> frozenset[tuple[Load, int]]:
+        operation, constant = one.code & 0xF0, not one.code & _X
+        if operation == _RSH and constant and one.k < 32:
+            return frozenset((load, shift + one.k) for load, shift in state.values)
+        if not _is_version(one, state):
+            self._use(state, one.k if operation == _AND and constant else _ALL)
+        return frozenset()
+
+    def _jump(self, after: int, one: Instruction, state: _State) -> None:
+        operation, constant = one.code & 0xF0, not one.code & _X
+        if operation == _JA:
+            self._reach(after + one.k, state)
+            return
+        self._use(state, one.k if operation == _JSET and constant else _ALL)
+        true = false = state
+        if state.version and operation == _JEQ and constant:
+            true = replace(state, families=state.families & {one.k >> 4})
+            false = replace(state, families=state.families - {one.k >> 4})
+        for branch, over in ((true, one.jt), (false, one.jf)):
+            if branch.families:
+                self._reach(after + over, branch)
+
+    def _use(self, state: _State, mask: int = _ALL) -> None:
+        for load, shift in state.values:
+            self.found.add(replace(load, mask=load.mask >> shift << shift & mask << shift))
+
+
+def _is_version(one: Instruction, state: _State) -> bool:
+    """Tell whether an operation leaves the version of IP, as it is in the first byte."""
+    loaded = {(load.offset, load.size, shift) for load, shift in state.values}
+    kept = one.code == _ALU | _AND and one.k == 0xF0
+    return kept and (state.version or loaded == {(0, 1, 0)})
+
+
+def _loaded(one: Instruction, state: _State) -> frozenset[tuple[Load, int]]:
+    """Return what is loaded from a packet, where it is known from which place."""
+    mode, size = one.code & 0xE0, _SIZES.get(one.code & 0x18, 0)
+    if mode != _ABS and not (mode == _IND and state.behind_ip):
+        return frozenset()
+    begin, families = (0, {4, 6}) if mode == _ABS else (_IPV4_SIZE, {4})
+    whole = (1 << 8 * size) - 1
+    loads = (Load(each, begin + one.k, size, whole) for each in state.families & families)
+    return frozenset((load, 0) for load in loads)
 
 
 _STEPS = {

@@ -15,6 +15,7 @@ import pytest
 
 from tcprism import capture_filter
 from tcprism.capture_filter import Mask, compiled
+from tcprism.cli.capture_options import parse_capture_filter
 from tcprism.errors import LibraryMissing, UsageError
 from tcprism.helpers import FOLDERS
 from tests.support.tshark import fields
@@ -191,7 +192,6 @@ def test_an_export_has_the_packets_that_tcpdump_chooses(tmp_path: Path) -> None:
     ("arguments", "reason"),
     [
         (("--capture-filter", "port 80 and"), "syntax error"),
-        (("--capture-filter", "ip[8] < 5"), "the time to live is not recorded"),
         (("--capture-filter", "inbound and port 80"), "--kinds receive what arrives"),
         (("--capture-filter", "port 80", "--kinds", "send"), "send is none"),
         (("--capture-filter", "port 80", "--tls"), "leave --tls out"),
@@ -199,6 +199,49 @@ def test_an_export_has_the_packets_that_tcpdump_chooses(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_chosen_is_refused(arguments: tuple[str, ...], reason: str) -> None:
     assert reason in refused("trace", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("expression", "field"),
+    [
+        ("ip[8] < 5", "the time to live"),
+        ("ip[8:2] = 0x4006", "the time to live"),
+        ("ip6[7] > 1 and port 80", "the hop limit"),
+        ("ip[1] & 0xfc = 0xb8", "the DSCP"),
+        ("ip[1] >> 2 = 46", "the DSCP"),
+        ("ip[0:4] = 0x45000034", "the DSCP"),
+        ("ip[1] = 0 or ip6[1] & 0x30 = 0", "the DSCP"),
+        ("ip6[0:4] & 0xfffff != 0", "the flow label"),
+        ("ip[4:2] = 0 or ip6[4:2] = 0", "IP's identification"),
+        ("ip[6] & 0x40 = 0", "IP's flags"),
+        ("ip[10:2] != 0", "IP's checksum"),
+        ("tcp[16:4] != 0", "TCP's checksum"),
+        ("tcp[14:4] & 0xffff != 0", "TCP's checksum"),
+        ("ip6[58:2] != 0", "the urgent pointer"),
+        ("tcp[13] & 32 != 0 and tcp[18:2] > 0", "the urgent pointer"),
+    ],
+)
+def test_a_field_that_is_not_recorded_is_refused(expression: str, field: str) -> None:
+    """Whatever is loaded beside it, at which offsets RFC 791, 8200 and 9293 say."""
+    with pytest.raises(UsageError, match=f": {field} is not recorded"):
+        parse_capture_filter({"capture_filter": expression})
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "ip6[4:2] > 100",  # there IPv4 has its identification
+        "ip6[8:2] = 0xfd00 or ip6[10:2] = 0",  # the source; IPv4's time to live and checksum
+        "ip[1] & 3 = 3",
+        "ip6[0:4] >> 20 & 3 = 3",
+        "tcp[14:4] & 0xffff0000 = 0",
+        "ip[6:2] & 0x1fff = 0",
+        "tcp[tcp[12] / 4 + 16 : 2] = 5",
+        "port 80 or ip6",
+    ],
+)
+def test_what_lies_beside_it_is_not_refused(expression: str) -> None:
+    assert parse_capture_filter({"capture_filter": expression})
 
 
 @pytest.mark.parametrize(

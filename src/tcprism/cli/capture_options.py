@@ -44,17 +44,20 @@ def _refuse_others(given: dict[str, Any]) -> None:
         require_segments([kind.strip() for kind in kinds.split(",")])
 
 
-# What no record has of a packet. Offsets are those of IPv4, where TCP's are relative.
+# What no record has of a packet: name, first bit and the one behind the last. TCP's header is where
+# it is without options of IP.
+_TCP = (("TCP's checksum", 128, 144), ("the urgent pointer", 144, 160))
 _UNKNOWN = {
-    Load(4, 2): "IP's identification",
-    Load(7, 1): "the hop limit",
-    Load(8, 1): "the time to live",
-    Load(10, 2): "IP's checksum",
-    Load(16, 2, behind_ip=True): "TCP's checksum",
-    Load(18, 2, behind_ip=True): "the urgent pointer",
+    4: (
+        *(("the DSCP", 8, 14), ("IP's identification", 32, 48), ("IP's flags", 48, 50)),
+        *(("the time to live", 64, 72), ("IP's checksum", 80, 96)),
+        *((name, 160 + begin, 160 + end) for name, begin, end in _TCP),
+    ),
+    6: (
+        *(("the DSCP", 4, 10), ("the flow label", 12, 32), ("the hop limit", 56, 64)),
+        *((name, 320 + begin, 320 + end) for name, begin, end in _TCP),
+    ),
 }
-
-
 _BESIDE_PACKET = 0x8000_0000  # there Linux has what it knows of a packet: SKF_AD_OFF
 
 
@@ -64,11 +67,22 @@ def _refuse_unknown(chosen: CaptureFilter) -> None:
             "--capture-filter: inbound, outbound and what else is not in a packet cannot be chosen"
             " by; --kinds transmit,probe,retransmit is what leaves, --kinds receive what arrives"
         )
-    if name := next((_UNKNOWN[load] for load in chosen.loads if load in _UNKNOWN), None):
+    if names := sorted({name for load in chosen.loads for name in _unknown(load)}):
         raise UsageError(
-            f"--capture-filter: {name} is not recorded, so nothing can be chosen by it;"
-            " addresses, ports, lengths, and TCP's header with its options are"
+            f"--capture-filter: {names[0]} is not recorded, so nothing can be chosen by it;"
+            " addresses, ports, lengths, ECN, and TCP's header with its options are"
         )
+
+
+def _unknown(load: Load) -> list[str]:
+    """Return which fields that no record has a filter looks at."""
+    begin, end = 8 * load.offset, 8 * (load.offset + load.size)
+    found = []
+    for name, first, behind in _UNKNOWN[load.family]:
+        low, high = max(first, begin), min(behind, end)
+        if low < high and load.mask >> end - high & (1 << high - low) - 1:
+            found.append(name)
+    return found
 
 
 def require_segments(kinds: Sequence[str]) -> None:
