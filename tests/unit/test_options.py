@@ -103,6 +103,8 @@ def test_refusals(arguments: tuple[str, ...], error: type[Exception]) -> None:
     [
         ("all", tuple(kind for kind in KINDS if kind not in NAMED_KINDS)),
         ("send", ("send",)),
+        ("send,all", tuple(kind for kind in KINDS if kind not in NAMED_KINDS)),
+        ("all, receive", tuple(k for k in KINDS if k == "receive" or k not in NAMED_KINDS)),
         ("retransmit, send,send", ("send", "retransmit")),
         (",".join(reversed(KINDS)), KINDS),
     ],
@@ -111,7 +113,7 @@ def test_kinds(text: str, kinds: tuple[str, ...]) -> None:
     assert options.parse_kinds(text) == kinds
 
 
-@pytest.mark.parametrize("text", ["", "sent", "SEND", "send,", "send,all"])
+@pytest.mark.parametrize("text", ["", "sent", "SEND", "send,", "send,all,sent"])
 def test_no_kind(text: str) -> None:
     with pytest.raises(UsageError, match=r"is not a kind; choose from send, recv, .*, or all"):
         options.parse_kinds(text)

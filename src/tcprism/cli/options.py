@@ -96,7 +96,8 @@ def kinds_option(default: str) -> Callable[[Command], Command]:
         default=default,
         show_default=True,
         metavar="KIND,...",
-        help=f"Event kinds: {', '.join(KINDS)}, or all, which leaves {', '.join(NAMED_KINDS)} out.",
+        help=f"Event kinds: {', '.join(KINDS)}, or all, which leaves {', '.join(NAMED_KINDS)} out"
+        " unless named, as in all,receive.",
     )
 
 
@@ -217,13 +218,14 @@ def to_filter(given: dict[str, Any], command_pid: int | None = None) -> Criteria
 
 
 def parse_kinds(text: str, known: Sequence[str] = KINDS) -> tuple[str, ...]:
-    """Parse "send,retransmit" or "all" of the kinds that are known. Raises UsageError.
+    """Parse "send,retransmit", "all" or "all,receive" of kinds that are known. Raises UsageError.
 
     Plaintext must be asked for by name where it is not recorded already.
     """
-    if text == "all":
-        return tuple(kind for kind in known if known is not KINDS or kind not in NAMED_KINDS)
     chosen = {part.strip() for part in text.split(",")}
+    if "all" in chosen:
+        left_out = NAMED_KINDS if known is KINDS else ()
+        chosen = chosen - {"all"} | {kind for kind in known if kind not in left_out}
     if unknown := sorted(chosen - set(known)):
         raise UsageError(
             f"--kinds: {unknown[0]!r} is not a kind; choose from {', '.join(known)}, or all"
