@@ -168,7 +168,7 @@ class Search:
             if isinstance(examined, str):
                 reasons.setdefault(pid, {})[mapping.name] = examined
             else:
-                parts += examined
+                parts += [_called(part, mapping) for part in examined]
         return _used(parts)
 
     def _open_and_examine(self, mapping: Mapping) -> list[_Part] | str:
@@ -224,6 +224,15 @@ def _part(contents: _Contents, file: OpenFile, name: bytes, pid: int | None) -> 
         returns=contents.returns,
     )
     return _Part(library, contents.whole)
+
+
+def _called(part: _Part, mapping: Mapping) -> _Part:
+    """Return it by the name that its file has in one process; another may have a link to it."""
+    library = part.library
+    if library.name == mapping.name:
+        return part
+    how = "static" if library.how == "static" else _how(mapping.raw_name)
+    return replace(part, library=replace(library, name=mapping.name, how=how))
 
 
 def _contents(descriptor: int) -> list[_Contents] | str:

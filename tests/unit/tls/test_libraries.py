@@ -144,6 +144,20 @@ def test_a_crypto_library_without_tls_is_left_out() -> None:
     }
 
 
+def test_a_file_with_two_names(tmp_path: Path) -> None:
+    """As uv installs a wheel into two environments; each process has its own name for it."""
+    here, there = tmp_path / "here.so", tmp_path / "there.so"
+    shutil.copy(linked("libssl"), here)
+    there.hardlink_to(here)
+    with mapping(here) as first, mapping(there) as second:
+        found = find([first, second])
+        maps = {pid: Path(f"/proc/{pid}/maps").read_text() for pid in (first, second)}
+    assert len(found.libraries) == 1
+    named = {pid: [library.name for library in found.users[pid]] for pid in maps}
+    assert named == {first: [str(here)], second: [str(there)]}
+    assert all(name in maps[pid] for pid, (name,) in named.items())
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for /proc/PID/map_files")
 @pytest.mark.parametrize("name", ["x.so", "lib\nssl (deleted)", "a\\012b \udcff"])
 def test_a_copy_with_any_name(name: str, tmp_path: Path) -> None:
