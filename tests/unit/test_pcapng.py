@@ -285,6 +285,36 @@ def test_plaintext_as_tshark_reads_it(tmp_path: Path) -> None:
     assert b"whose?".hex() not in followed
 
 
+def test_a_capture_of_plaintext_says_what_it_is(tmp_path: Path) -> None:
+    """In the file's own comment, as capinfos prints it; a capture of messages has none."""
+    if shutil.which("capinfos") is None:
+        pytest.skip("needs capinfos")
+    said: dict[Source, bool] = {}
+    sources: tuple[Source, ...] = ("messages", "plaintext")
+    for source in sources:
+        path = packets(tmp_path / source, spoken(), source)
+        done = subprocess.run(["capinfos", "-k", path], capture_output=True, text=True, check=True)
+        said[source] = "no keys are needed" in done.stdout
+    assert said == {"messages": False, "plaintext": True}
+
+
+def test_plaintext_that_was_lost(tmp_path: Path) -> None:
+    """The stream goes on behind it; a later session on the connection goes on behind the first."""
+    sent = EventKind.TLS_SEND
+    plain = tls_messages(
+        message(1, CLIENT, sent, 100, b"first", session=1, stream_offset=0),
+        message(2, CLIENT, sent, 900, b"third", session=1, stream_offset=11),
+        message(3, CLIENT, sent, 800, b"second", session=1, stream_offset=5),  # of another thread
+        message(4, CLIENT, sent, 1900, b"of the next", session=1, stream_offset=0),
+        message(5, CLIENT, sent, 2900, b"again", session=2, stream_offset=700),
+    )
+    path = packets(tmp_path / "run.pcapng", Batch([plain]), "plaintext")
+    assert wrong(path) == []
+    assert [seq for (seq,) in fields(path, "tcp.seq_raw")] == ["1", "12", "6", "17", "28"]
+    followed = tshark(path, "-q", "-z", "follow,tcp,raw,0").replace("\n", "")
+    assert b"firstsecondthirdof the nextagain".hex() in followed
+
+
 def test_a_long_message(tmp_path: Path) -> None:
     """More than an IP packet holds, of which the first bytes were captured."""
     sent = message(1, CLIENT, EventKind.SEND, 2**32 - 10, b"x" * 64, bytes=200_000)
@@ -322,7 +352,8 @@ def test_tcpdump_reads_it(tmp_path: Path) -> None:
 @given(batches())
 def test_arbitrary_events(made: list[Batch]) -> None:
     """Whatever the records say, the file is a whole number of blocks."""
-    for source in ("segments", "messages"):
+    sources: tuple[Source, ...] = ("segments", "messages", "plaintext")
+    for source in sources:
         file = io.BytesIO()
         sink = Pcapng(file, source)
         for batch in made:

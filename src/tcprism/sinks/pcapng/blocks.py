@@ -105,10 +105,11 @@ def block(kind: int, body: bytes) -> bytes:
     return struct.pack("<II", kind, total) + body + struct.pack("<I", total)
 
 
-def section(application: str) -> bytes:
+def section(application: str, comment: str = "") -> bytes:
     """Return the block that begins a file."""
     body = struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)
-    options = option(OPTION_APPLICATION, application.encode()) + option(OPTION_END, b"")
+    options = option(OPTION_COMMENT, comment.encode()) if comment else b""
+    options += option(OPTION_APPLICATION, application.encode()) + option(OPTION_END, b"")
     return block(SECTION, body + options)
 
 

@@ -39,6 +39,35 @@ class _Stream:
 
     view: bytes
     next_seq: dict[bool, int] = field(default_factory=dict)
+    plaintext: dict[bool, _Plaintext] = field(default_factory=dict)
+
+    def numbered(self, place: int, sent: bool, first: int, end: int) -> _Number:
+        """Return the number of a message; what the direction sends next begins at `end`."""
+        number = _Number(place, first % (1 << 32), self.next_seq.get(not sent))
+        self.next_seq[sent] = end % (1 << 32)
+        return number
+
+
+@dataclass(slots=True)
+class _Plaintext:
+    """A direction of plaintext: its latest session, whose first byte is `first`, and its end."""
+
+    session: int
+    first: int = 1
+    end: int = 1
+    begun: bool = False
+
+    def place(self, session: int, offset: int, size: int) -> int:
+        """Return the number of some plaintext by its offset, which counts what was lost, too.
+
+        The next session on the connection, perhaps with the same address, goes on behind this one.
+        """
+        if session != self.session or (self.begun and offset == 0):
+            self.session, self.first = session, self.end - offset
+        self.begun = self.begun or offset == 0
+        first = self.first + offset
+        self.end = max(self.end, first + size)
+        return first
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +82,8 @@ class _Number:
 class Messages:
     """Makes packets of sends and receives, with the sequence numbers that the bytes had.
 
-    Of the family tls, these are plaintext: a stream of its own, whose bytes are numbered from 1.
+    Of the family tls, these are plaintext: a stream of its own, whose bytes are numbered from 1,
+    those of events that were lost too.
     """
 
     def __init__(self, family: str = "message") -> None:
@@ -69,16 +99,25 @@ class Messages:
     def _number(self, part: Part) -> Iterable[_Number]:
         """Number the messages in turn, leaving out those that the other end has shown."""
         rows = part.rows
-        numbered = self._family == "message"  # the numbers of TLS messages are those of records
-        unknown = (BY_NAME["seq"].mask(part) | (not numbered)).tolist()
-        ends = _ends(rows, "local"), _ends(rows, "remote")
-        facts = (*ends, _sent(rows), rows["seq"].tolist(), rows["bytes"].tolist())
-        for place, (local, remote, sent, seq, size) in enumerate(zip(*facts, strict=True)):
+        if self._family == "tls":
+            yield from self._number_plaintext(rows)
+            return
+        unknown = BY_NAME["seq"].mask(part).tolist()
+        facts = (*_facts(rows), rows["seq"].tolist())
+        for place, (local, remote, sent, size, seq) in enumerate(zip(*facts, strict=True)):
             stream = self._stream(local, remote)
             if stream.view == local:
-                first = stream.next_seq.get(sent, int(not numbered)) if unknown[place] else seq
-                yield _Number(place, first, stream.next_seq.get(not sent))
-                stream.next_seq[sent] = (first + size) % (1 << 32)
+                first = stream.next_seq.get(sent, 0) if unknown[place] else seq
+                yield stream.numbered(place, sent, first, first + size)
+
+    def _number_plaintext(self, rows: Rows) -> Iterable[_Number]:
+        facts = (*_facts(rows), rows["session"].tolist(), rows["stream_offset"].tolist())
+        for place, (local, remote, sent, size, session, at) in enumerate(zip(*facts, strict=True)):
+            stream = self._stream(local, remote)
+            if stream.view == local:
+                plaintext = stream.plaintext.setdefault(sent, _Plaintext(session))
+                first = plaintext.place(session, at, size)
+                yield stream.numbered(place, sent, first, plaintext.end)
 
     def _stream(self, local: bytes, remote: bytes) -> _Stream:
         key = (min(local, remote), max(local, remote))
@@ -137,9 +176,10 @@ def _ends(rows: Rows, side: str) -> list[bytes]:
     return ends
 
 
-def _sent(rows: Rows) -> list[bool]:
-    sent: list[bool] = np.isin(rows["kind"], SENDS).tolist()
-    return sent
+def _facts(rows: Rows) -> tuple[list[bytes], list[bytes], list[bool], list[int]]:
+    """Return of each message its ends, whether it was sent, and its bytes."""
+    sent = np.isin(rows["kind"], SENDS).tolist()
+    return _ends(rows, "local"), _ends(rows, "remote"), sent, rows["bytes"].tolist()
 
 
 def _packets(part: Part, numbers: Sequence[_Number]) -> Packets:

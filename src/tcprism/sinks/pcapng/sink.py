@@ -24,6 +24,10 @@ _SOURCES: dict[Source, Callable[[], Callable[[Batch], Packets | None]]] = {
     "messages": Messages,
     "plaintext": partial(Messages, "tls"),
 }
+_NOTES: dict[Source, str] = {
+    "plaintext": "Plaintext of TLS, read in the processes before they encrypted it or after they"
+    " decrypted it: no keys are needed. Sequence numbers are those of the plaintext, from 1."
+}
 _EVENTS_AT_ONCE = 4096
 _BYTES_AT_ONCE = 4 << 20  # of the tables that packets are put together in
 _BYTES_BESIDE_PAYLOAD = 256
@@ -44,7 +48,7 @@ class Pcapng(Sink):
         self._interfaces: dict[int, int] = {}
         self._processes: dict[tuple[int, bytes], int] = {}
         self._options: dict[tuple[object, ...], bytes] = {}
-        file.write(blocks.section("tcprism"))
+        file.write(blocks.section("tcprism", _NOTES.get(source, "")))
 
     def write(self, batch: Batch) -> None:
         """Write a batch's packets in time order."""
