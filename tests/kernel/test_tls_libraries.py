@@ -407,10 +407,10 @@ def test_a_library_that_is_gone(libraries: Path, monkeypatch: pytest.MonkeyPatch
         raise AssertionError(library)
 
     assert found.libraries
-    TlsLibraries(attach).close()
+    TlsLibraries(attach, Criteria()).close()
 
 
 def test_a_kernel_on_which_it_would_kill(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tcprism.sources.tls_libraries.seccomp_sees_return_probes", lambda: True)
     with pytest.raises(KernelRefused, match="may kill a program that filters its system calls"):
-        TlsLibraries(lambda _: True)
+        TlsLibraries(lambda _: True, Criteria())

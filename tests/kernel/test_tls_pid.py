@@ -76,6 +76,12 @@ def has_traps(process: Script) -> bool:
     raise AssertionError("it has no libssl")
 
 
+def announced(tracing: Tracing) -> list[str]:
+    """Return what is said at the start of whose plaintext is read."""
+    assert tracing.libraries
+    return tracing.libraries.lines
+
+
 def test_only_the_chosen_process_has_traps(
     netns: Netns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +92,11 @@ def test_only_the_chosen_process_has_traps(
         assert not has_traps(other)
         criteria = Criteria(pids=(chosen.pid,), netns=(netns.inode,))
         with Tracing(Request(KINDS, criteria, payload=64)) as tracing:
+            whose, *libraries = announced(tracing)
+            maps = Path(f"/proc/{chosen.pid}/maps").read_text()
+            assert whose == f"reading the plaintext of TLS of process {chosen.pid}, in:"
+            assert linked("libssl").rpartition("/")[2] in "".join(libraries)
+            assert all(f"{library.split()[0]}\n" in maps for library in libraries)
             assert has_traps(chosen)
             assert not has_traps(other)
             for process, line in ((other, "unheard"), (chosen, "heard"), (chosen, "fork")):
@@ -103,6 +114,7 @@ def test_children_that_are_followed(netns: Netns, tmp_path: Path) -> None:
     with talking(netns, certificate(tmp_path)) as chosen:
         criteria = Criteria(pids=(chosen.pid,), netns=(netns.inode,), follow=True)
         with Tracing(Request(KINDS, criteria, payload=64)) as tracing:
+            assert "of TLS that the filters choose, now and of" in announced(tracing)[0]
             tell(chosen, "fork")
             tracing.stop()
             said = []

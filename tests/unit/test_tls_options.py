@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tcprism.cli.output import make_sink
 from tcprism.cli.requests import command
 from tcprism.cli.tls_options import with_tls, without_encrypted
 from tcprism.errors import UsageError
@@ -60,11 +63,38 @@ def test_a_standard_output_that_others_may_read_is_refused(tmp_path: Path) -> No
     assert told == [(1, True), (0, False)]
 
 
+def test_top_refuses_such_an_output_too(tmp_path: Path) -> None:
+    path = tmp_path / "output"
+    path.touch(0o644)
+    path.chmod(0o644)
+    with path.open("w") as output:
+        command = [sys.executable, "-m", "tcprism", "top", "--plain", "--tls"]
+        done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert "others may read" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("form", "chosen", "said"),
+    [
+        ("text", ("send", "recv"), "it needs the format pcapng"),
+        ("pcapng", ("send", "recv"), "needs trace or record with --tls"),
+        ("pcapng", ("send", "recv", "tls_send", "tls_recv"), ""),
+    ],
+)
+def test_packets_of_plaintext(form: str, chosen: tuple[str, ...], said: str) -> None:
+    given = {"form": form, "packets": "plaintext", "count_only": False, "color": "never"}
+    with pytest.raises(UsageError, match=said) if said else nullcontext():
+        make_sink(given | {"payload_style": "text"}, chosen, io.BytesIO())
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("trace", "--tls=handshakes"), "`tcprism requests --protocol tls` shows handshakes"),
+        (("trace", "--tls=handshakes"), "`tcprism requests --tls=handshakes` shows handshakes"),
+        (("connections", "--tls"), "No such option '--tls'"),
         (("explain", "--tls", "{file}"), "`tcprism record --tls` made it"),
+        (("top", "--plain", "--tls", "{file}"), "`tcprism record --tls` made it"),
     ],
 )
 def test_what_it_does_not_take(tmp_path: Path, words: tuple[str, ...], said: str) -> None:

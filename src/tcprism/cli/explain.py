@@ -16,7 +16,7 @@ from tcprism import interrupts
 from tcprism.cli import options
 from tcprism.cli.recordings import print_trouble
 from tcprism.cli.session import Limits, Stop
-from tcprism.cli.tls_options import refuse_readers, tls_option
+from tcprism.cli.tls_options import refuse_readers, refuse_recordings, tls_option
 from tcprism.diagnosis.explain import NOTHING, Explained
 from tcprism.diagnosis.explanation import Explanation, explain_recording
 from tcprism.diagnosis.inquiry import Inquiry
@@ -75,10 +75,7 @@ def command(**given: Any) -> None:
     follow, texts = given.pop("follow"), options.filter_texts(given)
     if isinstance(target, Path):
         if given["tls"]:
-            raise UsageError(
-                "--tls is for this machine; a recording has the plaintext of TLS if"
-                " `tcprism record --tls` made it"
-            )
+            refuse_recordings()
         select = Selection(parse_recorded(texts, follow))
         found = explain_recording(Recording(target, select, memory=memory))
     else:

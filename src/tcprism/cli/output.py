@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from tcprism.errors import UsageError
+from tcprism.events.kinds import TLS_KINDS
 from tcprism.events.ledger import Ledger
 from tcprism.interrupts import cleaning
 from tcprism.private_file import PrivateFile
@@ -75,6 +76,7 @@ def _private(path: Path) -> PrivateFile:
 def make_sink(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) -> Sink:
     """Return the sink that the options choose for events of some kinds."""
     form: str = given["form"]
+    _check_packets(given["packets"], form, kinds)
     if given["count_only"]:
         if form != "text":
             raise UsageError(f"--count-only prints a table: leave --format {form} out")
@@ -93,14 +95,20 @@ def format_sink(form: str, packets: str | None, kinds: Sequence[str], output: Bi
 
     Raises UsageError and ExtraMissing.
     """
-    if packets and form != "pcapng":
-        raise UsageError("--packets chooses what pcapng has: it needs the format pcapng")
+    _check_packets(packets, form, kinds)
     if form in BINARY and output.isatty():
         raise UsageError(f"{form} is not for a terminal: write it to a file with --output FILE")
     make: Callable[..., Sink] = sink_for(form)
     if form == "pcapng":
         make = partial(make, source=packets_of(packets, kinds))
     return make(output)
+
+
+def _check_packets(packets: str | None, form: str, kinds: Sequence[str]) -> None:
+    if packets and form != "pcapng":
+        raise UsageError("--packets chooses what pcapng has: it needs the format pcapng")
+    if packets == "plaintext" and not {*TLS_KINDS} & {*kinds}:
+        raise UsageError("--packets plaintext needs trace or record with --tls, which reads it")
 
 
 def packets_of(packets: str | None, kinds: Sequence[str]) -> str:

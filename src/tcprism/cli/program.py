@@ -112,7 +112,7 @@ def cli() -> None:
 
 # What click does not know better than that an option takes no value.
 _HINTS = {
-    "--tls": "--tls reads plaintext and takes no value; `tcprism requests --protocol tls` shows"
+    "--tls": "--tls reads plaintext and takes no value; `tcprism requests --tls=handshakes` shows"
     " handshakes and reads none"
 }
 
@@ -126,8 +126,8 @@ def main() -> NoReturn:
     except Error as error:
         fail(str(error), error.exit_status)
     except click.ClickException as error:
-        if (option := getattr(error, "option_name", "")) in _HINTS:
-            fail(_HINTS[option], error.exit_code)
+        if isinstance(error, click.BadOptionUsage) and error.option_name in _HINTS:
+            fail(_HINTS[error.option_name], error.exit_code)
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "tcprism"
         said = error.format_message().rstrip(".")

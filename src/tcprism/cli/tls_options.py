@@ -7,7 +7,7 @@ import stat
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -61,6 +61,14 @@ def kinds_with_tls(given: dict[str, Any], kinds: Sequence[str]) -> tuple[str, ..
     if given.pop("tls"):
         wanted |= {*TLS_KINDS, *_CARRIERS}
     return tuple(kind for kind in KINDS if kind in wanted)
+
+
+def refuse_recordings() -> NoReturn:
+    """Raise UsageError: no library can be read of what has been recorded."""
+    raise UsageError(
+        "--tls is for this machine; a recording has the plaintext of TLS if"
+        " `tcprism record --tls` made it"
+    )
 
 
 def without_encrypted(given: dict[str, Any], kinds: Sequence[str]) -> tuple[Stage, ...]:

@@ -18,7 +18,7 @@ from tcprism.cli.clickhouse import clickhouse_option, credentials_option, reache
 from tcprism.cli.output import silence
 from tcprism.cli.recordings import print_trouble
 from tcprism.cli.session import Limits, Stop
-from tcprism.cli.tls_options import tls_option
+from tcprism.cli.tls_options import refuse_readers, refuse_recordings, tls_option
 from tcprism.diagnosis.connections import COLUMNS
 from tcprism.diagnosis.feeds import Feed, Live, Recorded
 from tcprism.errors import MachineError, UsageError
@@ -44,6 +44,7 @@ Examples:
   tcprism top --plain | less             a table per second, for pipes and small terminals
   tcprism top --format json              one JSON object per second
   tcprism top --view requests --plain    requests without a response, and routes
+  tcprism top --tls --port 443           requests inside TLS, too (docs/tls.md)
   tcprism top run.tcpr                   a recording, with a timeline
   tcprism top --clickhouse http://127.0.0.1:8123 --view requests
                                          all hosts of a fleet
@@ -87,6 +88,8 @@ Hooks are attached only while a view shows events. See docs/top.md."""
 def command(**given: Any) -> None:
     """Show this machine's current connections and what limits each."""
     interval = parse_interval(given["interval"])
+    if given["tls"]:
+        _begin_tls(given)
     recording = open_recording(given)
     with closing(open_feed(recording, given, interval)) as feed:
         model = Model(feed, given["sort"])
@@ -96,6 +99,19 @@ def command(**given: Any) -> None:
             _show(model, interval, given["view"])
     if recording:
         print_trouble(recording)
+
+
+def _begin_tls(given: dict[str, Any]) -> None:
+    """Say on stderr what will be read of whom. Raises UsageError if it cannot be, or not safely."""
+    if given["file"] or given["clickhouse"]:
+        refuse_recordings()
+    refuse_readers(given)
+    print(
+        "the plaintext of TLS is read while a view shows messages or requests, of those that the"
+        " filters choose; `tcprism doctor --tls` lists the processes that do TLS",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def open_recording(given: dict[str, Any]) -> Recording | None:

@@ -142,7 +142,8 @@ class Hooks:
     def _attach_to_libraries(self, bpf: BpfObject) -> None:
         from tcprism.sources.tls_libraries import TlsLibraries  # not before: most runs do without
 
-        self.libraries = TlsLibraries(partial(self._attach_to_library, bpf))
+        chosen = self._request.filter
+        self.libraries = TlsLibraries(partial(self._attach_to_library, bpf), chosen)
         self.libraries.look_at_hellos(bpf.map_fd("tls_hellos"))
 
     def _attach_to_library(self, bpf: BpfObject, library: Library) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from tcprism.errors import KernelRefused
 from tcprism.features.uretprobe import seccomp_sees_return_probes
+from tcprism.filters import Criteria
 from tcprism.interrupts import Interrupted
 from tcprism.kernel.code_mappings import CodeMappings
 from tcprism.kernel.hellos import Hellos
@@ -32,12 +33,12 @@ class TlsLibraries:
     """Puts hooks on all TLS libraries with `attach`, from the start until it is closed.
 
     `attach` tells whether there was anything to attach to; it may raise LoadError, so that no file
-    that somebody made up keeps the others from being traced. `lines` say whose plaintext is read,
-    `hooked` are the libraries.
+    that somebody made up keeps the others from being traced. `lines` say whose plaintext is read of
+    those that are `chosen`, `hooked` are the libraries.
     Raises KernelRefused where hooks could harm, and LoadError if the kernel refuses all libraries.
     """
 
-    def __init__(self, attach: Callable[[Library], bool]) -> None:
+    def __init__(self, attach: Callable[[Library], bool], chosen: Criteria) -> None:
         if seccomp_sees_return_probes():
             raise KernelRefused(_SECCOMP)
         self._attach = attach
@@ -58,7 +59,7 @@ class TlsLibraries:
             self.close()
             raise
         self._watch = Watch(self._search, known, self._mappings)
-        self.lines = _lines(self.hooked, found)
+        self.lines = _lines(self.hooked, found, chosen)
 
     def look_at_hellos(self, ring: int) -> None:
         """Have a thread look for new libraries at once when one that is not known sends a hello.
@@ -130,16 +131,34 @@ class TlsLibraries:
         return True
 
 
-def _lines(hooked: Sequence[Library], found: Found) -> list[str]:
+def _lines(hooked: Sequence[Library], found: Found, chosen: Criteria) -> list[str]:
+    if chosen.pids and not chosen.follow:
+        return _lines_of(chosen.pids, hooked, found)
     if not hooked:
         return ["no TLS library is here whose plaintext can be read: `tcprism doctor --tls`"]
+    what = "" if chosen == Criteria() else " that the filters choose"
     return [
-        "reading the plaintext of TLS, now and of processes that start later, in:",
-        *(
-            f"  {one.name} ({one.version or one.flavor}), used by {_users(one, found)} processes"
-            for one in hooked
-        ),
+        f"reading the plaintext of TLS{what}, now and of processes that start later, in:",
+        *(f"{_about(one)}, used by {_processes(_users(one, found))}" for one in hooked),
     ]
+
+
+def _lines_of(pids: Sequence[int], hooked: Sequence[Library], found: Found) -> list[str]:
+    """Say whose plaintext is read where some processes alone are traced."""
+    whose = f"process{'' if len(pids) == 1 else 'es'} {', '.join(map(str, pids))}"
+    used = [library for pid in pids for library in found.users.get(pid, ())]
+    libraries = [one for one in hooked if any(map(one.same_as, used))]
+    if not libraries:
+        return [f"no TLS library is in {whose} so far whose plaintext can be read"]
+    return [f"reading the plaintext of TLS of {whose}, in:", *map(_about, libraries)]
+
+
+def _about(library: Library) -> str:
+    return f"  {library.name} ({library.version or library.flavor})"
+
+
+def _processes(number: int) -> str:
+    return f"{number} process{'' if number == 1 else 'es'}"
 
 
 def _users(library: Library, found: Found) -> int:
