@@ -6,7 +6,7 @@ import errno
 import io
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pytest
@@ -76,31 +76,76 @@ def test_recordings_of_earlier_runs_go_first(tmp_path: Path) -> None:
     assert _size(tmp_path) <= KEEP
 
 
+class Disk:
+    """Makes files that cannot be written to while it is `full`."""
+
+    def __init__(self) -> None:
+        self.full = False
+
+    def create(self, path: Path) -> BinaryIO:
+        """Create a file."""
+        disk = self
+
+        class File(io.FileIO):
+            def write(self, data: Any) -> int:
+                if disk.full:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return super().write(data)
+
+        return cast(BinaryIO, File(path, "wb"))
+
+
 def test_a_full_disk_ends_nothing_and_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = False
-
-    class Disk(io.FileIO):
-        def write(self, data: Any) -> int:
-            if full:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return super().write(data)
-
-    kept = Kept(tmp_path, KEEP, {}, lambda path: Disk(path, "wb"))
+    disk = Disk()
+    kept = Kept(tmp_path, KEEP, {}, disk.create)
     kept.open(FACTS)
-    full = True
+    disk.full = True
     for seed in range(3):
         kept.write(_batch(seed))
     account = kept.dropped()
     assert account.counts["not_recorded"] == 3 * 64
     assert account.remarks == ("192 events were not recorded: No space left on device",)
-    full = False
+    disk.full = False
     monkeypatch.setattr("tcprism.recording.kept._AGAIN", 0.0)
     kept.write(_batch(7))
     kept.close()
     assert kept.dropped().counts["not_recorded"] == 3 * 64
     assert {event.pid for event in tcprism.open(max(tmp_path.iterdir()))} == {7}
+
+
+def test_what_waits_when_the_disk_is_full_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that is set has the events before it written, and those behind it wait."""
+    monkeypatch.setattr("tcprism.recording.writer.SECONDS_AT_MOST", float("inf"))
+    disk = Disk()
+    kept = Kept(tmp_path, KEEP, {}, disk.create)
+    kept.open(FACTS)
+    kept.write(_batch(1))
+    kept.write(Batch(_batch(2).parts, clock_offset_ns=1))
+    disk.full = True
+    kept.close()
+    (run,) = tmp_path.iterdir()
+    assert [event.pid for event in tcprism.open(run)] == [1] * 64
+    assert kept.dropped().counts["not_recorded"] == 64
+
+
+def test_attempts_on_a_full_disk_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcprism.recording.kept._AGAIN", 0.0)
+    disk = Disk()
+    kept = Kept(tmp_path, KEEP, {}, disk.create)
+    kept.open(FACTS)
+    disk.full = True
+    for seed in range(5):
+        kept.write(_batch(seed))
+    assert [*tmp_path.iterdir()] == []
+    with pytest.raises(OutputError, match="No space left on device"):
+        Kept(tmp_path, KEEP, {}, disk.create).open(FACTS)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_place_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:

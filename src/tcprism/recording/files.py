@@ -75,6 +75,11 @@ class Files(Sink):
         return self._events_before + self._writer.events
 
     @property
+    def written(self) -> int:
+        """Of these, the events that are in a file, and do not wait."""
+        return self._events_before + self._writer.written
+
+    @property
     def size(self) -> int:
         """Bytes of the files that are there."""
         return self._writer.size + sum(size for _, size in self._done)
@@ -91,11 +96,12 @@ class Files(Sink):
         self.close()
         if self._current:
             self._done.append((self._current, self._writer.size))
-        self._events_before += self._writer.events
         keep = self._limit.keep
         while keep and len(self._done) >= keep:
             self._done.pop(0)[0].unlink(missing_ok=True)
-        self._begin(self._writer.ledger)
+        ended = self._writer
+        self._begin(ended.ledger)
+        self._events_before += ended.events
 
     def account(self, ledger: Ledger) -> None:
         """Take the account so far."""

@@ -44,8 +44,9 @@ class Kept(Sink):
         self._filters = filters
         self._create = create
         self._files: Files | None = None
+        self._path: Path | None = None  # of the latest attempt
         self._tried = 0.0
-        self._size = self._unwritten = 0
+        self._taken = 0  # events, by the recording that is written
         self._deleted = self._missed = 0
         self._trouble = ""
 
@@ -58,6 +59,9 @@ class Kept(Sink):
             raise OutputError(
                 f"--record: cannot write to {self._place}: {error.strerror}"
             ) from error
+        finally:
+            if self._files is None:
+                self._remove()
 
     def _begin(self) -> None:
         self._tried = time.monotonic()
@@ -65,10 +69,11 @@ class Kept(Sink):
         path, number = self._place / name, 2
         while path.exists():
             path, number = self._place / f"{name}-{number}", number + 1
+        self._path = path
         limit = Limit(rotate=self._piece)
         files = Files(path, self._filters, limit, self._next, io.BytesIO(), lambda: None)
         files.open(replace(self._facts, started=datetime.now(UTC).isoformat()))
-        self._files, self._size, self._unwritten = files, files.size, 0
+        self._files, self._taken = files, 0
 
     def _next(self, path: Path) -> BinaryIO:
         """Make room for a file, and begin it."""
@@ -92,20 +97,30 @@ class Kept(Sink):
             return
         if self._files is None and time.monotonic() - self._tried > _AGAIN:
             self._try(self._begin)
-        self._unwritten += len(batch)
         if files := self._files:
+            self._taken += len(batch)
             self._try(partial(files.write, batch))
-        if self._files is None:
-            self._missed, self._unwritten = self._missed + self._unwritten, 0
-        elif self._files.size != self._size:
-            self._size, self._unwritten = self._files.size, 0
+        else:
+            self._missed += len(batch)
 
     def _try(self, step: Callable[[], object]) -> None:
         try:
             step()
         except (OSError, OutputError) as error:
             self._trouble = str(getattr(error, "strerror", None) or error)
-            self._files = None
+            files, self._files = self._files, None
+            if files:
+                self._missed += self._taken - files.written
+            if not (files and files.written):
+                self._remove()
+
+    def _remove(self) -> None:
+        """Leave no folder where nothing was recorded: there may be such an attempt every minute."""
+        if self._path:
+            with suppress(OSError):
+                for path in self._path.glob(f"*{SUFFIX}"):
+                    path.unlink()
+                self._path.rmdir()
 
     def account(self, ledger: Ledger) -> None:
         """Record the account so far."""
@@ -124,8 +139,6 @@ class Kept(Sink):
         """End the recording in good order."""
         if files := self._files:
             self._try(files.close)
-            if self._files is None:
-                self._missed += self._unwritten
 
 
 def _size(path: Path) -> int:

@@ -49,7 +49,8 @@ class Writer:
         self._gaps: list[Gap] = []
         self._flushed = time.monotonic()
         self._noted_ns = time.monotonic_ns()
-        self.events = 0
+        self.events = 0  # that came
+        self.written = 0  # of these, in the file
         self._write({})  # the facts are in the file from the start
 
     @property
@@ -127,6 +128,7 @@ class Writer:
         notes = encode(self._notes(batch.parts) | more)
         self._stream.write_batch(to_record_batch(batch), custom_metadata=notes)
         self._file.flush()
+        self.written += len(batch)
         self._flushed = time.monotonic()
 
 
