@@ -112,7 +112,7 @@ def _watched(netns: Netns, load: tuple[str, ...], count: int, options: tuple[str
     with serving("--netns", netns.path, *options, usual_budget=True) as server:
         _settle(netns, load, server)
         turn = _turns(netns, load, count)
-        used, step = server.sum("tcprism_budget_usage"), server.sum(_EFFORT)
+        used, step = server.sum("tcprism_budget_usage_ratio"), server.sum(_EFFORT)
         with statistics():
             before = _runs(server)
             _turn(netns, load)

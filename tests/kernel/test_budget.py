@@ -164,7 +164,7 @@ def test_serve_keeps_its_budget_under_a_load(netns: Netns, tmp_path: Path) -> No
         netns.run(*load)
         opened = Path(f"/proc/{server.process.pid}/fd")  # it may be reading one or the other file
         await_true(lambda: len(os.listdir(opened)) <= max(descriptors) + 2)
-        assert server.sum("tcprism_budget_usage") >= 0
+        assert server.sum("tcprism_budget_usage_ratio") >= 0
         assert server.stop() == 0
     for row in parse_ledger(server.said).values():
         losses = row["ring_full"] + row["ring_busy"] + row["map_full"]

@@ -11,11 +11,17 @@ import numpy as np
 import pytest
 
 from tcprism.filters import Criteria
+from tcprism.metrics import instruments
+from tcprism.metrics.aggregate import Metrics
+from tcprism.metrics.instruments import Instrument
+from tcprism.metrics.owners import Listeners, Owners, Peers, Processes
 from tcprism.sources.snapshots import Snapshots
-from tests.support.conversation import fill
+from tcprism.sources.together import Together
+from tests.support.conversation import await_unread, connected, fill
 from tests.support.netns import Netns, Pair
 
 PORT = 7100
+SO_COOKIE = 57  # asm-generic/socket.h
 TICK_US = 10_000  # the slowest kernel's
 Rows = Any
 
@@ -179,3 +185,27 @@ def test_every_holder_has_a_record(netns: Netns, ends: Ends) -> None:
         os.close(into)
         os.waitpid(child, 0)
         os.close(out)
+
+
+@pytest.mark.native
+def test_metrics_learn_that_nothing_is_open(netns: Netns) -> None:
+    """A snapshot without a socket makes no batch, but ends what the one before has told."""
+    metrics = Metrics(Owners(Peers({}), Processes(proc=True), Listeners((32_768, 60_999))))
+    with Snapshots(Criteria(netns=(netns.inode,)), every=0.0, share=float("inf")) as snapshots:
+        source = Together(snapshots)
+        metrics.watch(lambda: snapshots.latest)
+
+        def look(instrument: Instrument) -> float:
+            metrics.write(source.read())
+            metrics.account(source.ledger())
+            return sum(row.value for row in dict(metrics.families())[instrument])
+
+        assert look(instruments.OPEN) == 0
+        with connected(netns) as (client, server):
+            for end in (client, server):
+                end.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)  # as hooks do, which are not here
+            client.sendall(bytes(1000))
+            await_unread(server, 1000)
+            assert look(instruments.OPEN) == 2
+            assert look(instruments.IO) == 2 * 1000  # sent here, received here
+        assert look(instruments.OPEN) == 0

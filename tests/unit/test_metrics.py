@@ -262,13 +262,40 @@ def test_a_closed_socket_that_lingers_counts_once() -> None:
     assert change["bytes_sent"].tolist() == [10]
 
 
+def test_what_is_forgotten_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more connections than are remembered, no byte counts twice."""
+    monkeypatch.setattr("tcprism.metrics.totals.REMEMBERED", 2)
+    totals = Totals()
+    sent: dict[int, int] = dict.fromkeys((1, 2, 3, 4), 0)
+
+    def look(moment: int, **bytes_sent: int) -> None:
+        rows = [snapshot(int(name[1:]), moment, bytes_sent=n) for name, n in bytes_sent.items()]
+        found, change = totals.snapshot(part("snapshot", *rows))
+        for number, more in zip(found.rows["socket"].tolist(), change["bytes_sent"], strict=True):
+            sent[number] += more
+
+    look(100)
+    look(200, s1=10, s2=20, s3=30)
+    look(300, s1=11, s2=20, s3=33)  # the third could not be remembered: it may be old
+    assert sent == {1: 11, 2: 20, 3: 30, 4: 0}
+    assert totals.unaccounted == 0
+    change = totals.close(part("connection", closed(2, 310, 150, bytes_sent=20)))
+    assert change["bytes_sent"].tolist() == [0]
+    look(400, s1=11, s3=33)  # now it can
+    look(500, s1=11, s3=37)
+    assert sent[3] == 30 + (37 - 33)
+    assert totals.unaccounted == 1
+    change = totals.close(part("connection", closed(4, 600, 50, bytes_sent=7)))  # between two
+    assert change["bytes_sent"].tolist() == [7]
+
+
 @pytest.mark.parametrize("instrument", INSTRUMENTS, ids=lambda each: each.name)
 def test_names_follow_opentelemetrys_rules(instrument: Instrument) -> None:
     name = instrument.prometheus
     assert name.isascii()
     assert name.replace("_", "").isalnum()
     assert name.endswith("_total") == (instrument.kind == "counter")
-    unit = {"s": "seconds", "By": "bytes"}.get(instrument.unit, "")
+    unit = {"s": "seconds", "By": "bytes", "1": "ratio"}.get(instrument.unit, "")
     assert name.removesuffix("_total").endswith(unit)
     assert (instrument.kind == "histogram") == bool(instrument.buckets)
     assert list(instrument.buckets) == sorted(instrument.buckets)

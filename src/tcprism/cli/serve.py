@@ -226,6 +226,7 @@ def _serve(
         tracing.measure_run_time()
         snapshots = stack.enter_context(Snapshots(request.filter, every=SNAPSHOT_EVERY))
         source = Together(tracing, snapshots)
+        metrics.watch(lambda: snapshots.latest)
         keeps = budget(bounds.overhead, tracing, stages)
         memory = bound(bounds.memory, tracing, sinks[::-1], stages)
         watchdog.watch(memory.well)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tcprism.events import Batch, Part
 from tcprism.events._wire import MICROSECONDS_UNKNOWN, Cause, EventKind
 from tcprism.events.columns import BY_NAME
+from tcprism.events.kinds import RECORDS
 from tcprism.events.ledger import Entry, Ledger
 from tcprism.events.names import STATES, errno_name
 from tcprism.metrics import instruments as i
@@ -58,6 +59,8 @@ class Metrics(Sink):
         self._done = {*KNOWN}  # operations of databases and calls
         self._series = {each: Series(each) for each in INSTRUMENTS}
         self._lock = threading.Lock()
+        self._latest: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self._empty = 0  # the latest snapshot without a connection that is known of
         self._looked = time.monotonic()
 
     def families(self) -> Iterable[tuple[Instrument, Sequence[Row]]]:
@@ -69,6 +72,10 @@ class Metrics(Sink):
         """Have a gauge, or a counter of somebody else's, with these values."""
         with self._lock:
             self._series[instrument].set(values)
+
+    def watch(self, latest: Callable[[], tuple[int, int]]) -> None:
+        """Have this tell of snapshots without records, which make no batch (`Snapshots.latest`)."""
+        self._latest = latest
 
     def write(self, batch: Batch) -> None:
         """Add a batch."""
@@ -93,6 +100,10 @@ class Metrics(Sink):
             beyond = {(s.instrument.name,): s.others for s in self._series.values() if s.others}
             self._series[i.OTHER_SERIES].set(beyond)
             self._series[i.UNKNOWN_BEFORE].set({(): self._totals.unaccounted})
+            number, records = self._latest()
+            if not records and number > self._empty:
+                self._empty = number
+                self._add_snapshot(Part(np.empty(0, RECORDS["snapshot"])))
             if time.monotonic() - self._looked > _LOOK:
                 self._looked = time.monotonic()
                 self._expire()
@@ -121,15 +132,13 @@ class Metrics(Sink):
             self._series[instrument].add(ids, keys, amounts, part.rows["socket"], weights)
 
     def _add_snapshot(self, part: Part) -> None:
-        before = len(part)
         part, change = self._totals.snapshot(part)
         self._add_change(part, change)
         flowing = np.zeros(len(part), bool)
         for name in ("bytes_sent", "bytes_received"):
             flowing |= change[name] > 0
         self._add_rtt(part, flowing)
-        if before:
-            self._count_open(part)
+        self._count_open(part)
 
     def _count_open(self, part: Part) -> None:
         states = _named(part.rows["state"], lambda state: STATES[state])

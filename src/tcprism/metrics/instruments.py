@@ -61,6 +61,9 @@ ATTRIBUTES = {
     "tcp.state": "the state: ESTABLISHED, CLOSE_WAIT, ...",
 }
 
+# Those that OpenTelemetry's conventions have as numbers.
+INTEGERS = (PORT, "http.response.status_code")
+
 _HTTP = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _DATABASE = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 _ROUND_TRIP = (
@@ -68,8 +71,9 @@ _ROUND_TRIP = (
 )  # fmt: skip
 _LIFE = (0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 86400.0)
 
-# What a unit is called in Prometheus; those in braces say what is counted, and are left out.
-_UNITS = {"s": "seconds", "By": "bytes"}
+# What a unit is called in Prometheus (1 is so for gauges alone, and we have no other of it); those
+# in braces say what is counted, and are left out.
+_UNITS = {"s": "seconds", "By": "bytes", "1": "ratio"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +252,9 @@ OTHER_SERIES = Instrument(
 )  # fmt: skip
 UNKNOWN_BEFORE = Instrument(
     "tcprism.connections.unaccounted", "counter", "{connection}",
-    "Connections that ended and are not in bytes and limited time, as what they had before is not"
-    " known.", (), told=True,
+    "Connections that are not in bytes and limited time, or not from their beginning: they are"
+    " older than tcprism and were in no snapshot, or there were more than 262,144 at once.",
+    (), told=True,
 )  # fmt: skip
 
 INSTRUMENTS = (

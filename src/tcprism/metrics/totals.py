@@ -25,8 +25,8 @@ _CHANGE = np.dtype([(name, np.int64) for name in FIELDS])
 class Totals:
     """Remembers what was counted of each connection, by its cookie.
 
-    A connection older than the first snapshot counts from there. `unaccounted` are those that
-    ended and whose past is not known.
+    A connection older than the first snapshot counts from there. `unaccounted` are those whose past
+    is not known: they ended, or there was no room to remember them before.
     """
 
     def __init__(self) -> None:
@@ -34,8 +34,8 @@ class Totals:
         self._sockets = np.zeros(0, np.uint64)  # sorted
         self._totals = np.zeros(0, _CHANGE)
         self._absent = np.zeros(0, np.int64)
-        self._since_ns = -1  # when the first snapshot was taken
-        self._forgot = False
+        self._since_ns = -1  # when the latest snapshot was taken that may not have been remembered
+        self._forgot = False  # whether that was the latest of all
 
     def snapshot(self, part: Part) -> tuple[Part, Change]:
         """Return one record of each connection, and what it has moved since the last look."""
@@ -46,23 +46,31 @@ class Totals:
         places, known = self._find(sockets)
         change = now.copy()
         _subtract(change[known], self._totals[places[known]], change, known)
+        latest = int(part.rows["ts_ns"].max(initial=0))
         if self._since_ns < 0:  # all that came before us
             change = np.zeros(len(part), _CHANGE)
-            self._since_ns = int(part.rows["ts_ns"].max(initial=0))
-        self._remember(sockets, now)
+            self._since_ns = latest
+        elif self._forgot:  # it may have been there before, and its bytes counted
+            change[~known] = 0
+            self.unaccounted += int((~known & _moved(now))[:REMEMBERED].sum())
+        self._forgot = self._remember(sockets, now)
+        if self._forgot:
+            self._since_ns = latest
         return part, change
 
-    def _remember(self, sockets: NDArray[np.uint64], now: Change) -> None:
+    def _remember(self, sockets: NDArray[np.uint64], now: Change) -> bool:
+        """Have these remembered, and some that are gone; tell whether there are too many."""
         gone = ~np.isin(self._sockets, sockets, assume_unique=True)
         gone &= self._absent < ABSENT
         kept = np.concatenate([sockets, self._sockets[gone]])
         totals = np.concatenate([now, self._totals[gone]])
         absent = np.concatenate([np.zeros(len(sockets), np.int64), self._absent[gone] + 1])
-        if len(kept) > REMEMBERED:
-            self._forgot = True
+        forgets = len(kept) > REMEMBERED
+        if forgets:
             kept, totals, absent = kept[:REMEMBERED], totals[:REMEMBERED], absent[:REMEMBERED]
         order = np.argsort(kept)
         self._sockets, self._totals, self._absent = kept[order], totals[order], absent[order]
+        return forgets
 
     def close(self, part: Part) -> Change:
         """Return what connections that have ended moved since the last look."""
@@ -71,13 +79,10 @@ class Totals:
         _subtract(change[known], self._totals[places[known]], change, known)
         elapsed = part.rows["elapsed_ns"]
         begun = np.where(elapsed == ELAPSED_UNKNOWN, 0, part.rows["ts_ns"] - elapsed)
-        ours = (begun > max(self._since_ns, 0)) & (not self._forgot)
+        ours = begun > max(self._since_ns, 0)
         unknown = ~known & ~ours
         change[unknown] = 0
-        moved = np.zeros(len(part), bool)
-        for name in FIELDS:
-            moved |= part.rows[name] != 0
-        self.unaccounted += int((unknown & moved).sum())
+        self.unaccounted += int((unknown & _moved(_totals(part))).sum())
         gone = places[known]
         self._sockets = np.delete(self._sockets, gone)
         self._totals = np.delete(self._totals, gone)
@@ -97,6 +102,13 @@ def _totals(part: Part) -> Change:
     for name in FIELDS:
         totals[name] = part.rows[name]
     return totals
+
+
+def _moved(totals: Change) -> NDArray[np.bool_]:
+    moved = np.zeros(len(totals), bool)
+    for name in FIELDS:
+        moved |= totals[name] != 0
+    return moved
 
 
 def _subtract(now: Change, before: Change, change: Change, which: NDArray[np.bool_]) -> None:

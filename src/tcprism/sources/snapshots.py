@@ -35,7 +35,9 @@ class Snapshots:
 
     As a source it takes one every `every` seconds and a last one when it is stopped, less often
     where there are so many sockets that it would take more than `share` of the time. `pace` is the
-    seconds that it keeps. Raises PermissionMissing, LibraryMissing or KernelRefused when entered.
+    seconds that it keeps. `latest` is the number of the latest snapshot, from 1 on, and how many
+    records it has: one without any makes no batch. Raises PermissionMissing, LibraryMissing or
+    KernelRefused when entered.
     """
 
     stages: Sequence[Stage] = ()
@@ -46,6 +48,7 @@ class Snapshots:
         self._every = every
         self._share = share
         self.pace = every
+        self.latest = 0, 0
         self._next = 0.0
         self._left = True
         self._late = 0
@@ -138,6 +141,7 @@ class Snapshots:
         """Return the sockets as they are now."""
         self._follow_descendants()
         rows = without_other_scopes(np.frombuffer(self._object.iterate(_PROGRAM), SNAPSHOT))
+        self.latest = self.latest[0] + 1, len(rows)
         return Batch([Part(rows, context=self._context)], current_clock_offset_ns())
 
     def _follow_descendants(self) -> None:
