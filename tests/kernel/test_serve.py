@@ -240,11 +240,15 @@ def test_a_collector_gets_what_happened(netns: Netns, tmp_path: Path) -> None:
     requests = collector.metrics["http.server.request.duration"]
     assert requests.unit == "s"
     assert requests.histogram.aggregation_temporality == 2  # cumulative
+    # https://opentelemetry.io/docs/specs/semconv/http/http-metrics/ has both as numbers.
     counts = {
-        attributes(point)["http.response.status_code"]: (point.count, sum(point.bucket_counts))
+        (told["server.port"], told["http.response.status_code"], told.get("error.type")): (
+            point.count, sum(point.bucket_counts)
+        )
         for point in requests.histogram.data_points
-    }
-    assert counts == {"200": (2, 2), "503": (1, 1)}
+        for told in [attributes(point)]
+    }  # fmt: skip
+    assert counts == {(8080, 200, None): (2, 2), (8080, 503, "503"): (1, 1)}
     opened = collector.metrics["system.network.tcp.connection.successes"].sum
     assert opened.is_monotonic
     assert {
@@ -259,7 +263,7 @@ def test_a_collector_that_is_not_there_stops_nothing(netns: Netns) -> None:
     with serving("--otlp", url, "--netns", netns.path) as server:
         assert server.get("/healthz") == "ok\n"
         assert server.stop() == 0
-        said = f"{url}/v1/metrics is not reached: metrics will come when it is"
+        said = f"{url}/v1/metrics takes no metrics: they will come when it does"
         assert said in server.said
 
 

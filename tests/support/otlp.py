@@ -12,19 +12,24 @@ import pytest
 
 
 class Collector:
-    """Keeps what was pushed, decoded with OpenTelemetry's own definition of the protocol."""
+    """Keeps what was pushed, decoded with OpenTelemetry's own definition of the protocol.
+
+    While `refusal` is set, it keeps nothing and answers with that status.
+    """
 
     def __init__(self, message: Any) -> None:
         self._message = message
         self.pushed: list[Any] = []
+        self.refusal = 0
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.path == "/v1/metrics":
+                taken = self.path == "/v1/metrics" and not collector.refusal
+                if taken:
                     collector.pushed.append(message.FromString(body))
-                self.send_response(200 if self.path == "/v1/metrics" else 404)
+                self.send_response(200 if taken else collector.refusal or 404)
                 self.send_header("Content-Type", "application/x-protobuf")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -43,14 +48,16 @@ class Collector:
         return {metric.name: metric for metric in scope.metrics}
 
     @property
-    def resource(self) -> dict[str, str]:
+    def resource(self) -> dict[str, Any]:
         """What the latest push says of its origin."""
         return attributes(self.pushed[-1].resource_metrics[0].resource)
 
 
-def attributes(point: Any) -> dict[str, str]:
-    """Return the attributes of a point, as texts."""
-    return {each.key: each.value.string_value for each in point.attributes}
+def attributes(point: Any) -> dict[str, Any]:
+    """Return the attributes of a point, with the types that they have on the wire."""
+    return {
+        each.key: getattr(each.value, each.value.WhichOneof("value")) for each in point.attributes
+    }
 
 
 @contextmanager

@@ -64,17 +64,27 @@ def _value(path: str, key: str, option: click.Option, value: Any) -> Any:
     given = value if isinstance(value, list) else [value]
     if any(not isinstance(each, str | int | float) for each in given):
         raise UsageError(f"--config: {key} in {path} is not a text, a number or a list of them")
+    if isinstance(value, bool):
+        return _switched(path, key, option, value)
     if option.multiple:
         return list(map(str, given))
     if isinstance(value, list):
         return ",".join(map(str, value))
-    if isinstance(value, bool) and isinstance(option.flag_value, str):  # its value may be left out
-        return option.flag_value if value else None
-    if isinstance(value, bool) and option.count:
-        return int(value)
-    if option.is_flag and not isinstance(value, bool):
+    if option.is_flag:
         raise UsageError(f"--config: {key} in {path} must be true or false")
-    return value if option.is_flag else str(value)
+    return str(value)
+
+
+def _switched(path: str, key: str, option: click.Option, value: bool) -> Any:
+    if option.is_flag:
+        return value
+    if option.count:
+        return int(value)
+    if isinstance(option.flag_value, str):  # its value may be left out
+        return option.flag_value if value else None
+    raise UsageError(
+        f"--config: {key} in {path} takes what it takes on the command line, not true or false"
+    )
 
 
 def _peers(found: Any) -> dict[str, list[str]]:

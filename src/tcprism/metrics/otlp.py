@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import re
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ from tcprism.events.escape import escape_text
 from tcprism.events.facts import Facts
 from tcprism.events.ledger import Account
 from tcprism.events.optional import need
-from tcprism.metrics.instruments import Instrument
+from tcprism.metrics.instruments import INTEGERS, Instrument
 from tcprism.metrics.series import Exemplar, Row
 from tcprism.sinks import Sink
 from tcprism.version import __version__
@@ -56,6 +57,19 @@ class Url:
         self.shown = escape_text(self.text.partition("?")[0].partition("#")[0])
 
 
+class _Refusal(logging.Handler):
+    """Keeps the status with which a collector refuses: the exporter has it in its log alone."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.shown = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a message of the exporter's."""
+        status = re.search(r"\bcode: (\d{3})\b", record.getMessage())
+        self.shown = f" (HTTP status {status[1]})" if status else ""
+
+
 class Otlp(Sink):
     """Pushes all series every quarter of a minute and at the end, from a thread of its own.
 
@@ -68,7 +82,9 @@ class Otlp(Sink):
         self._exemplar = need("opentelemetry.sdk.metrics", "serve").Exemplar
         self._scope = need("opentelemetry.sdk.util.instrumentation", "serve").InstrumentationScope
         self._resource = need("opentelemetry.sdk.resources", "serve").Resource
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # we say it, once
+        self._refusal = _Refusal()
+        log = logging.getLogger("opentelemetry")
+        log.handlers, log.propagate = [self._refusal], False  # we say it, once
         self._exporter = exporter.OTLPMetricExporter(endpoint=url.text, timeout=_PATIENCE)
         self._url = url.shown
         self._families = families
@@ -106,8 +122,9 @@ class Otlp(Sink):
             reached = False
         self._failed += not reached
         if reached != self._reached:
-            said = "reached again" if reached else "not reached: metrics will come when it is"
-            print(f"{self._url} is {said}", file=sys.stderr, flush=True)
+            why = self._refusal.shown
+            said = "metrics again" if reached else f"no metrics{why}: they will come when it does"
+            print(f"{self._url} takes {said}", file=sys.stderr, flush=True)
         self._reached = reached
 
     def _data(self) -> Any:
@@ -178,7 +195,11 @@ class Otlp(Sink):
             )
 
 
-def attributes(instrument: Instrument, row: Row) -> dict[str, str]:
+def attributes(instrument: Instrument, row: Row) -> dict[str, str | int]:
     """Return the attributes of a series that are known."""
     named = zip(instrument.attributes, row.key, strict=True)
-    return {name: value for name, value in named if value}
+    return {
+        name: int(value) if name in INTEGERS and value.isdecimal() else value
+        for name, value in named
+        if value
+    }
