@@ -84,13 +84,20 @@ class _Watch:
         if first is None:
             return
         self._note(first)
-        while time.monotonic() < self._deadline(since):
+        alive, silent = self.alive, 0.0
+        while silent < (_STARTING if self.silence is None else self.silence):
+            looked = time.monotonic()
             number = self._next(_LOOK)
+            now = time.monotonic()
             if number is None:
                 return
             again = number in (signal.SIGINT, signal.SIGTERM)
-            if again and time.monotonic() - since > _ONE_WISH:
+            if again and now - since > _ONE_WISH:
                 break
+            # Where the whole process stood still, for a machine that stalls, nobody was silent.
+            silent += min(now - looked, 2 * _LOOK)
+            if self.alive != alive:
+                alive, silent = self.alive, 0.0
         _end_now(first)
 
     def _next(self, patience: float | None) -> int | None:
@@ -102,11 +109,6 @@ class _Watch:
             if number[0] in _NUMBERS:
                 return number[0]
         return 0
-
-    def _deadline(self, since: float) -> float:
-        if self.silence is None:
-            return since + _STARTING
-        return max(since, self.alive) + self.silence
 
 
 _watch: _Watch | None = None

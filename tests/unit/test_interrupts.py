@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from tcprism import interrupts
-from tcprism.interrupts import SILENCE, Interrupted
+from tcprism.interrupts import Interrupted
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(ROOT / "bin/tcprism-python")
 PACKAGE = str(files("tcprism"))
@@ -60,6 +60,22 @@ while took < 1.2 * {silence}:
 print("in good order")
 """
 
+# Each look of the thread that sees to the end is hours after the one before.
+STOOD_STILL = """
+import itertools, signal, time
+from types import SimpleNamespace
+from tcprism import interrupts
+
+hours = itertools.count(step=10_000)
+interrupts.time = SimpleNamespace(monotonic=lambda: next(hours))
+interrupts.note_signals()
+interrupts.alive(silence=3600)
+signal.raise_signal(signal.SIGTERM)
+while next(hours) < 1_000_000:
+    time.sleep(0.01)
+print("in good order")
+"""
+
 
 @pytest.fixture
 def noted() -> Iterator[None]:
@@ -93,6 +109,13 @@ def test_a_batch_that_takes_long_to_redact_is_no_silence() -> None:
     assert (done.stdout, done.returncode) == ("in good order\n", 0), done.stderr
 
 
+def test_a_machine_that_stalls_is_no_silence() -> None:
+    """Whoever works could not tell that it goes on."""
+    command = [sys.executable, "-c", STOOD_STILL]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.stdout, done.returncode) == ("in good order\n", 0), done.stderr
+
+
 @pytest.mark.usefixtures("noted")
 def test_what_has_begun_ends_in_good_order() -> None:
     interrupts.alive()
@@ -109,8 +132,8 @@ def test_nobody_sleeps_after_a_signal() -> None:
     interrupts.sleep(0.01)
     signal.raise_signal(signal.SIGINT)
     with pytest.raises(Interrupted):
-        interrupts.sleep(PATIENCE)
-    assert 0.01 <= time.monotonic() - began < PATIENCE / 2
+        interrupts.sleep(10 * PATIENCE)
+    assert 0.01 <= time.monotonic() - began < 10 * PATIENCE
 
 
 def test_what_a_handler_raises_is_raised_after_the_callback() -> None:
@@ -165,12 +188,10 @@ def stuck(begin: str = "", prefix: tuple[str, ...] = ()) -> subprocess.Popen[str
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_start_that_takes_long_is_given_up(number: signal.Signals) -> None:
     process = stuck()
-    began = time.monotonic()
     process.send_signal(number)
     said = process.communicate(timeout=PATIENCE)
     assert said == ("cleaned\n", "tcprism: interrupted while starting\n")
     assert process.returncode == 128 + number
-    assert time.monotonic() - began < SILENCE
 
 
 def test_work_that_hangs_is_given_up() -> None:
@@ -191,8 +212,11 @@ def test_a_second_wish_does_not_wait() -> None:
 
 
 def test_one_wish_may_come_twice() -> None:
-    """A shell that is hung up passes the signal on, so does sudo."""
-    process = stuck("interrupts.alive(1.0)")
+    """A shell that is hung up passes the signal on, so does sudo.
+
+    However long it takes from the first to the last, here it is within the time of one wish.
+    """
+    process = stuck("interrupts._ONE_WISH = 3600; interrupts.alive(1.0)")
     began = time.monotonic()
     for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
         process.send_signal(number)
