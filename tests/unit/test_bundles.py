@@ -161,7 +161,9 @@ BENT = st.dictionaries(KEYS, VALUES, max_size=6).map(
 )
 
 bounded = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

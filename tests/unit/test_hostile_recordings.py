@@ -89,7 +89,7 @@ def ask(commands: Server, command: list[str], path: Path) -> Result:
     max_examples=60,
     deadline=None,
     derandomize=True,  # reproducible
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.integers(0, 1 << 30))
 def test_whatever_a_recording_says(commands: Server, tmp_path: Path, seed: int) -> None:

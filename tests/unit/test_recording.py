@@ -36,7 +36,10 @@ from tcprism.recording.writer import Writer
 from .recordings import CLOCK_OFFSET_NS, FACTS, batches, random_part, recorded, shown, written
 from .records import messages
 
-a_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+a_file = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=25,
+)
 
 
 def some() -> list[Batch]:
