@@ -30,7 +30,7 @@ from tcprism.stages.limits import First
 
 from .records import messages, segments
 
-LONG = 60.0  # seconds that no test waits for
+LONG = 300.0  # seconds that no test waits for
 
 
 def batch(*moments: int) -> Batch:
@@ -176,7 +176,10 @@ def test_stop_on_a_signal(number: signal.Signals, output: BinaryIO) -> None:
     assert signal.getsignal(number) == before
 
 
-def test_a_command_is_not_started_after_a_signal(output: BinaryIO, tmp_path: Path) -> None:
+def test_a_command_is_not_started_after_a_signal(
+    output: BinaryIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcprism.cli.command._PATIENCE", LONG)
     command = Command(("sh", "-c", f": > {tmp_path}/mark"))
     with Stop(Limits(), output, command) as stop:
         signal.raise_signal(signal.SIGTERM)
