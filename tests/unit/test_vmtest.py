@@ -6,8 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -127,25 +130,47 @@ def test_no_virtual_machines_is_a_failure_only_where_they_must_run(
     assert done.stderr.startswith("virtual machines: ")
 
 
-def run_machine(script: str, console: Path) -> bool:
-    """Run a shell script in the place of QEMU; more than two seconds of silence are too long."""
-    return kernel_vm.boot(["sh", "-c", script, "_", str(console)], console, silence=2)
+SILENCE = 0.2  # seconds, of a clock that goes on when the test says so
+
+
+def run_machine(script: str, console: Path, clock: Callable[[], float]) -> bool:
+    """Run a shell script in the place of QEMU; more than SILENCE without a word is too long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel_vm, "time", SimpleNamespace(monotonic=clock))
+        return kernel_vm.boot(["sh", "-c", script, "_", str(console)], console, SILENCE)
 
 
 @pytest.mark.parametrize("output", ["echo $i", "echo $i >&2", "echo $i >>$1"])
 def test_a_machine_that_prints_now_and_then_may_take_as_long_as_it_needs(
     output: str, tmp_path: Path
 ) -> None:
-    assert run_machine(f"for i in 1 2 3 4 5 6; do sleep 0.4; {output}; done", tmp_path / "console")
+    """Three quarters of the time that it may be silent pass before each word."""
+    passed = tmp_path / "passed"
+    passed.touch()
+    script = f"for i in 1 2 3 4 5 6; do printf . >>{passed}; sleep {2 * SILENCE}; {output}; done"
+    assert run_machine(script, tmp_path / "console", lambda: passed.stat().st_size * SILENCE * 0.75)
+    assert passed.stat().st_size == 6
 
 
 def test_a_machine_that_falls_silent_is_ended_and_what_it_printed_is_shown(
-    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = "printf '.. [ 41%%'; printf 'no address\\n' >&2; echo booted >$1; exec sleep 60"
-    start = time.monotonic()
-    assert not run_machine(script, tmp_path / "console")
-    assert time.monotonic() - start < 30
+    script = "printf '.. [ 41%%'; printf 'no address\\n' >&2; echo booted >$1; exec sleep 3600"
+    console, pass_on = tmp_path / "console", kernel_vm.pass_on
+    passed_on: list[Any] = []
+    looks = count()
+
+    def noted(*what: Any) -> None:
+        passed_on.append(what)
+        pass_on(*what)
+
+    def clock() -> float:
+        """Go on once all is printed and passed on."""
+        printed = len(passed_on) >= 2 and console.exists() and console.stat().st_size
+        return next(looks) * SILENCE if printed else 0.0
+
+    monkeypatch.setattr(kernel_vm, "pass_on", noted)
+    assert not run_machine(script, console, clock)
     assert capfdbinary.readouterr() == (b".. [ 41%", b"no address\n")
 
 
@@ -188,7 +213,13 @@ sys.exit(asyncio.run(matrix.run_until_stopped([kernel], 1, None)))
 
 def start_fake_matrix(script: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", FAKE_MATRIX, script]
-    return subprocess.Popen(command, cwd=MATRIX.parent, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=MATRIX.parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -204,10 +235,15 @@ def test_a_signal_ends_the_machines_and_shows_what_they_printed(number: signal.S
 
 
 def test_progress_is_told_at_each_tenth_while_the_tests_run() -> None:
-    machine = 'for i in 9 12 18 25; do echo "t.py .. [ $i%]"; sleep 0.2; done; echo 4 passed'
+    machine = """say() { echo "t.py .. [ $1%]"; }
+        say 9; say 12; read told; say 18; say 25; echo 4 passed"""
     with start_fake_matrix(machine) as process:
+        assert process.stdin
         assert process.stdout
-        lines = process.stdout.read().splitlines()
+        lines = [process.stdout.readline()]
+        process.stdin.write("told\n")
+        process.stdin.flush()
+        lines += process.stdout.read().splitlines()
     assert [line.split()[:3] for line in lines[:2]] == [["6.1:", "12", "%"], ["6.1:", "25", "%"]]
     assert lines[2].startswith("----- kernel ")
     assert lines[-1].endswith("4 passed")
