@@ -64,8 +64,9 @@ def test_any_bytes_are_no_error(engine: Engine, answer: bytes) -> None:
     assert _shown(engine) == []
 
 
-def test_a_true_answer_is_told(engine: Engine) -> None:
+def test_a_true_answer_is_told(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried above reaches the names."""
+    monkeypatch.setattr(container_engine, "_PATIENCE", 300.0)  # the machine may be busy
     labels = {"io.kubernetes.pod.uid": "u", "io.kubernetes.pod.namespace": "shop"}
     engine.answer = body([{"Id": "a", "Names": ["/cart"], "Labels": labels}])
     assert _shown(engine) == ["cart", "shop"]
