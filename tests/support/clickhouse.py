@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,13 @@ class ClickHouse:
 
     def __init__(self, folder: Path, password: str = "") -> None:
         pytest.importorskip("clickhouse_connect")
-        self.folder, self.password, self.port = folder, password, 0
+        self.folder, self.password = folder, password
+        # Nobody else gets the port while it is stopped.
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held.bind(("127.0.0.1", 0))
+        self.port = self._held.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
         self._trouble = folder.with_name(folder.name + "-trouble")
         self._trouble.mkdir()
         self.start()
@@ -31,16 +38,18 @@ class ClickHouse:
         command = [sys.executable, str(_SERVER), str(self.folder), str(self.port), self.password]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout
-        line = self.process.stdout.readline()
-        if not line:
+        if not self.process.stdout.readline():
             pytest.skip("needs chdb")
-        self.port = int(line)
-        self.url = f"http://127.0.0.1:{self.port}"
 
     def stop(self) -> None:
         """Stop it."""
         self.process.terminate()
         self.process.wait(PATIENCE)
+
+    def close(self) -> None:
+        """Stop it for good."""
+        self.stop()
+        self._held.close()
 
     def have(self, trouble: str, value: str = "") -> None:
         """Have inserts go wrong, as clickhouse_server.py says."""
@@ -83,4 +92,4 @@ def clickhouse(folder: Path, password: str = "") -> Iterator[ClickHouse]:
     try:
         yield server
     finally:
-        server.stop()
+        server.close()

@@ -1,7 +1,7 @@
 """chdb behind ClickHouse's HTTP interface: clickhouse_server.py FOLDER PORT [PASSWORD].
 
-It prints its port. Files in FOLDER-trouble say what goes wrong: `slow` has the seconds that each
-insert takes, `code` the number of the error that each ends with, `lost` that the answer is lost.
+It prints its port. Files in FOLDER-trouble say what goes wrong: inserts take as long as `stuck` is
+there, `code` has the number of the error that each ends with, with `lost` the answer is lost.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def _run(text: str, data: bytes, given: dict[str, str]) -> bytes:
 
 
 def _insert(insert: re.Match[str], data: bytes, settings: dict[str, str]) -> bytes:
-    if (slow := TROUBLE / "slow").exists():
-        time.sleep(float(slow.read_text()))
+    while (TROUBLE / "stuck").exists():
+        time.sleep(0.02)
     if (code := TROUBLE / "code").exists():
         raise RuntimeError(f"Code: {code.read_text()}. DB::Exception: as the test wants it")
     with tempfile.NamedTemporaryFile() as file:

@@ -10,9 +10,12 @@ import pytest
 from tcprism.fleet import sink as sinks
 from tcprism.fleet import tail
 from tcprism.fleet.address import Address
+from tcprism.fleet.setup import initialise
 from tests.support.clickhouse import ClickHouse as Engine
 from tests.support.clickhouse import clickhouse
+from tests.support.netns import PATIENCE
 from tests.unit.fleet import filling
+from tests.unit.fleet.filling import WRITER
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +32,16 @@ def database(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Address
     engine.well()
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the server take the rest, however busy the machine is."""
+    monkeypatch.setattr(sinks, "LAST_WORDS", PATIENCE)
+
+
 @pytest.fixture
-def recent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look at rows that have just come."""
+def recent(database: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at rows that have just come, into tables that are there."""
+    list(initialise(database, WRITER))
     monkeypatch.setattr(tail, "BEHIND", 0)
     monkeypatch.setattr(filling, "NOW", int(time.time()))
 

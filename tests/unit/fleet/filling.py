@@ -12,6 +12,7 @@ from tcprism.fleet.address import Address, Credentials
 from tcprism.fleet.server import Server
 from tcprism.fleet.sink import ClickHouse
 from tests.support.clickhouse import ClickHouse as Engine
+from tests.support.netns import PATIENCE
 from tests.unit import records
 
 NOW = int(time.time())  # older rows are deleted at once
@@ -52,7 +53,7 @@ def losses(first: int, count: int) -> Part:
 
 
 def awaited(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

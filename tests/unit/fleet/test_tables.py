@@ -70,7 +70,6 @@ SHIFTED = ("ts_ns", "start_ts_ns", "socket", "inode", "cgroup_id")
 
 @pytest.mark.usefixtures("recent")
 def test_rows_become_events_again(engine: Engine, database: Address) -> None:
-    list(initialise(database, WRITER))
     server = Server(database, WRITER)
     sink = ClickHouse(server, Outbox())
     ends = {"local_ip": "10.0.0.1", "local_port": 5, "remote_ip": "fd00::1", "remote_port": 80}
@@ -99,7 +98,6 @@ def test_rows_become_events_again(engine: Engine, database: Address) -> None:
 
 @pytest.mark.usefixtures("recent")
 def test_the_screens_show_all_hosts(engine: Engine, database: Address) -> None:
-    list(initialise(database, WRITER))
     server = Server(database, WRITER)
     for host in ("one", "two"):
         sink = ClickHouse(server, Outbox())
@@ -191,7 +189,6 @@ def test_quantiles_count_a_sample_for_all(engine: Engine, database: Address) -> 
 
 @pytest.mark.usefixtures("recent")
 def test_requests_are_written_with_their_hosts(engine: Engine, database: Address) -> None:
-    list(initialise(database, WRITER))
     server = Server(database, WRITER)
     for host in ("one", "=two"):
         sink = ClickHouse(server, Outbox())
