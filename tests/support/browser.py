@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from shutil import which
 from typing import Any
 
+from tests.support.netns import PATIENCE
+
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -41,12 +43,22 @@ SCROLLING = """async (span) => {
 @contextmanager
 def chromium() -> Iterator[Any]:
     """Run the browser. Raises LookupError where there is none, ImportError without Playwright."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
     found = which("chromium") or which("chromium-browser")
     if not found:
         raise LookupError("there is no Chromium (Debian: chromium)")
     with sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=found, args=FLAGS)
+        timeout = 1000 * PATIENCE  # milliseconds
+        expect.set_options(timeout=timeout)
+        started = driver.chromium.launch(executable_path=found, args=FLAGS, timeout=timeout)
+        context = started.new_context
+
+        def patient(**options: Any) -> Any:
+            made = context(**options)
+            made.set_default_timeout(timeout)
+            return made
+
+        started.new_context = patient
         yield started
         started.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from tcprism.events import Batch, Part
 from tcprism.events._wire import EventKind
+from tests.support.netns import PATIENCE
 
 from .asked import CLIENT, MS, SERVER, asked
 from .recordings import written
@@ -29,22 +31,31 @@ MARKUP = "<img/src=x/onerror=document.title=1>"
 
 @contextmanager
 def viewed(*arguments: str) -> Iterator[str]:
-    """Run `tcprism view`; yield the address that it prints."""
+    """Run `tcprism view`; yield the address that it prints, once it has read all."""
     command = [str(TCPRISM), "view", *arguments]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         assert process.stdout
         try:
-            yield process.stdout.readline().strip()
+            url = process.stdout.readline().strip()
+            _await_end(url)
+            yield url
         finally:
             process.terminate()
-        process.wait(30)
+
+
+def _await_end(url: str) -> None:
+    """Wait until the page has all events: before, it asks for them again by itself."""
+    cookie, end = cookie_of(url), time.monotonic() + PATIENCE
+    while not json.loads(answer(url, "/api/summary", cookie)[1])["ended"]:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def answer(url: str, path: str, cookie: str = "") -> tuple[HTTPResponse, bytes]:
     """Ask the server of an address for a path, and follow nothing."""
-    connection = HTTPConnection(urlsplit(url).netloc, timeout=30)
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)
     connection.request("GET", path, headers={"Cookie": cookie} if cookie else {})
     response = connection.getresponse()
     return response, response.read()
@@ -107,19 +118,19 @@ def has_text(page: Any, selector: str, text: re.Pattern[str] | str) -> None:
     """Wait for a text; to wait inside the page would need eval(), which its policy forbids."""
     from playwright.sync_api import expect
 
-    expect(page.locator(selector).first).to_have_text(text, timeout=30_000)
+    expect(page.locator(selector).first).to_have_text(text)
 
 
 def has_other_text(page: Any, selector: str, text: str) -> None:
     """Wait until a text is gone."""
     from playwright.sync_api import expect
 
-    expect(page.locator(selector).first).not_to_have_text(text, timeout=30_000)
+    expect(page.locator(selector).first).not_to_have_text(text)
 
 
 def await_same_text(one: Any, other: Any, selector: str) -> None:
     """Wait until two pages show the same: they may draw it more than once."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while (text := one.locator(selector).text_content()) != other.locator(selector).text_content():
         assert time.monotonic() < end, text
         other.wait_for_timeout(50)

@@ -112,6 +112,7 @@ def test_a_choice_filters_the_table_and_a_link_keeps_it(page: Any, browser: Any,
 @pytest.mark.browser
 def test_a_choice_by_keyboard(page: Any) -> None:
     chosen(page, "item", COUNT)
+    has_text(page, ".heatmap + .chart-said", f"{COUNT} requests, red: 1 failed")
     page.locator(".heatmap").focus()
     page.keyboard.press("ArrowLeft")  # the last column, the longest
     for _ in range(200):

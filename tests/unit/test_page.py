@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,7 @@ def test_what_is_refused_is_asked_once(page: Any) -> None:
 def test_a_mark_is_explained(page: Any) -> None:
     chosen(page, "failed", 1)
     page.locator(".body .row").first.click()
+    page.locator(".axis rect.retransmit").first.scroll_into_view_if_needed()  # once it is at rest
     page.locator(".axis rect.retransmit").first.hover(force=True)
     has_text(page, ".said", re.compile("were sent again: .*tail loss probe"))
     page.locator(".axis").focus()
@@ -214,11 +216,14 @@ def test_a_server_that_was_started_anew_says_so(browser: Any, tmp_path: Path) ->
     path = written(tmp_path / "asked.tcpr", asked())
     context = browser.new_context()
     page = context.new_page()
-    with viewed(str(path)) as first:
-        page.goto(f"{first}#/requests")
-        page.wait_for_selector(".body .row .split span")
-        port = re.findall(r":(\d+)/", first)[0]
-    has_text(page, "#source", re.compile("no connection|ended"))
-    with viewed(str(path), "--listen", f"127.0.0.1:{port}"):
-        page.wait_for_selector("text=tcprism has been started anew")
+    with socket.socket() as held:  # nobody else gets the port between the two
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        again = (str(path), "--listen", f"127.0.0.1:{held.getsockname()[1]}")
+        with viewed(*again) as first:
+            page.goto(f"{first}#/requests")
+            page.wait_for_selector(".body .row .split span")
+        has_text(page, "#source", re.compile("no connection|ended"))
+        with viewed(*again):
+            page.wait_for_selector("text=tcprism has been started anew")
     context.close()

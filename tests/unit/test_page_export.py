@@ -19,7 +19,7 @@ from tcprism.web.store import Store
 from tcprism.web.views import Views
 
 from .asked import CLIENT, COUNT, SERVER
-from .page import await_same_text, has_text, page, url
+from .page import await_same_text, has_other_text, has_text, page, url
 from .records import messages, segments
 from .session import START
 
@@ -89,6 +89,16 @@ def test_processes_in_a_container_are_one_node_of_the_map() -> None:
     assert views.answer("connections", {"filter": "others"})["found"] == 0
 
 
+NOTE_WHAT_IS_SAID = """() => {
+  const said = document.querySelector("#export span");
+  const noted = document.createElement("p");
+  noted.id = "noted";
+  document.body.append(noted);
+  const note = () => { noted.textContent ||= said.textContent; };
+  new MutationObserver(note).observe(said, { childList: true });
+}"""
+
+
 def saved(page: Any, form: str) -> str:
     with page.expect_download() as found:
         page.get_by_role("button", name=f"Save as {form}").click()
@@ -125,14 +135,16 @@ def test_every_screen_is_saved_as_a_table_and_as_it_is(page: Any) -> None:
 def test_a_link_has_the_zoom_and_what_is_chosen(page: Any, browser: Any, url: str) -> None:
     goto(page, "connections/0")
     page.wait_for_selector(".axis rect.send")
+    whole = page.locator(".axis").text_content()
     page.get_by_role("button", name="Zoom in").click()
     page.wait_for_url(re.compile("since="))
-    page.wait_for_selector(".axis rect.send")
+    has_other_text(page, ".axis", whole)
     page.locator(".axis").focus()
     page.keyboard.press("End")
     page.wait_for_url(re.compile("mark="))
+    page.evaluate(NOTE_WHAT_IS_SAID)  # it is gone again after two seconds
     page.get_by_role("button", name="Copy link").click()
-    has_text(page, "#export span", "copied")
+    has_text(page, "#noted", "copied")
     context = browser.new_context()
     other = context.new_page()
     other.goto(f"{url}#{page.url.partition('#')[2]}")

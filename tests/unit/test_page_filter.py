@@ -155,6 +155,7 @@ def test_words_are_completed_with_values_that_are_known(page: Any) -> None:
     page.keyboard.type("/item/7")
     assert options(page) == []  # it is whole
     page.get_by_role("link", name="Connections").click()
+    page.wait_for_selector("[data-shown='connections'] h1", state="attached")
     page.fill("input", "")
     page.keyboard.press("ArrowDown")
     offered(page, "failed", "open", "repeated")
