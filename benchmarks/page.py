@@ -56,7 +56,7 @@ def _scroll(views: Views, times: int) -> None:
             page = browser.new_page()
             page.goto(f"{server.url}#/requests")
             page.wait_for_selector(".body .row .split span")
-            found: list[dict[str, Any]] = [page.evaluate(SCROLLING, 3000) for _ in range(times)]
+            found: list[dict[str, Any]] = [page.evaluate(SCROLLING, 180) for _ in range(times)]
     finally:
         server.close()
     table.add("at rest", f"{median(one['resting'] for one in found):.0f} frames/s", "", "")
