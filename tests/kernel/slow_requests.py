@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.conversation import receive
+from tests.support.conversation import await_unread, receive
 from tests.support.tracer import Event
 from tests.support.wire import Wire, deliver, lose_data
 
@@ -43,8 +43,14 @@ def think(_wire: Wire, client: socket.socket, server: socket.socket) -> None:
     receive(client, len(OK))
 
 
+def await_arrival(end: Any) -> None:
+    """Wait until what was sent is there: the wire may be late."""
+    await_unread(getattr(end, "plain", end), 1)
+
+
 def read_late(_wire: Wire, client: socket.socket, server: socket.socket) -> None:
     client.sendall(GET)
+    await_arrival(server)
     time.sleep(WAIT)
     receive(server, len(GET))
     server.sendall(OK)
@@ -55,6 +61,7 @@ def leave_unread(_wire: Wire, client: socket.socket, server: socket.socket) -> N
     client.sendall(GET)
     receive(server, len(GET))
     server.sendall(OK)
+    await_arrival(client)
     time.sleep(WAIT)
     receive(client, len(OK))
 
@@ -71,6 +78,7 @@ def respond_slowly(_wire: Wire, client: socket.socket, server: socket.socket) ->
 
 def ask_slowly(_wire: Wire, client: socket.socket, server: socket.socket) -> None:
     client.sendall(GET[:20])
+    await_arrival(server)
     time.sleep(WAIT)
     client.sendall(GET[20:])
     receive(server, len(GET))
