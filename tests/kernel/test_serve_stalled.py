@@ -140,17 +140,23 @@ CONNECTIONS = 18_000  # each takes some 9 kB until it is forgotten
 SAID = b"GET /" + b"x" * 3500  # and never the rest
 
 
-def _keep_all(listener: socket.socket) -> None:
+def _keep_all(listener: socket.socket, done: int) -> None:
     kept = []
-    while True:
+    for _ in range(CONNECTIONS):
         kept.append(listener.accept()[0])
         kept[-1].settimeout(None)
         kept[-1].recv(len(SAID), socket.MSG_WAITALL)
+    os.write(done, b".")
+    signal.pause()
 
 
 @contextmanager
-def _reader(netns: Netns) -> Iterator[None]:
-    """Have a process take connections, read what is said first, and keep them."""
+def _reader(netns: Netns) -> Iterator[int]:
+    """Have a process take all connections, read what is said first, and keep them.
+
+    Give where it says that it has done so.
+    """
+    done, tell = os.pipe()
     with closing(netns.socket()) as listener:
         listener.bind(("127.0.0.1", 6000))
         listener.listen(1000)
@@ -158,12 +164,14 @@ def _reader(netns: Netns) -> Iterator[None]:
         if not child:
             try:
                 listener.settimeout(None)  # `serve` may take long to start
-                _keep_all(listener)
+                _keep_all(listener, tell)
             finally:
                 os._exit(1)  # and never be a second pytest
+    os.close(tell)
     try:
-        yield
+        yield done
     finally:
+        os.close(done)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
 
@@ -206,7 +214,7 @@ def test_memory_stays_below_its_bound(netns: Netns, tmp_path: Path) -> None:
     rings, _, least = (int(text) << 20 for text in re.findall(r"(\d+) ?M", str(raised.value)))
     bound = ("--max-memory", str(least))
     with (
-        _reader(netns),
+        _reader(netns) as done,
         serving(*options, *bound, "--record", str(place)) as server,
         ExitStack() as open_ones,
     ):
@@ -215,6 +223,7 @@ def test_memory_stays_below_its_bound(netns: Netns, tmp_path: Path) -> None:
                 client = open_ones.enter_context(closing(netns.socket()))
                 client.connect(("127.0.0.1", 6000))
                 client.sendall(SAID)
+            assert os.read(done, 1) == b"."
             _await_snapshot(server)
         assert max(memory) <= least - rings
         assert len(memory) > 100
