@@ -22,6 +22,7 @@ from tcprism.sources.effort import Effort
 from tcprism.sources.request import Request
 from tcprism.sources.tracing import Tracing
 from tcprism.stages.sampling import is_sampled
+from tests.support.conversation import await_acknowledged
 from tests.support.netns import Netns
 from tests.support.nginx import nginx
 from tests.support.serving import serving
@@ -134,6 +135,7 @@ def test_hooks_that_were_off_go_on_where_they_were(netns: Netns) -> None:
             client.sendall(b"before")
             assert server.recv(100) == b"before"
             client.sendall(b"unread")
+            await_acknowledged(client)  # while nobody looks
             tracing.take(Effort())
             assert server.recv(100) == b"unread"
             client.sendall(b"after")
