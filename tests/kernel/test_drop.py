@@ -224,7 +224,7 @@ def test_the_end_of_a_handshake_without_room(pair: Pair, tmp_path: Path) -> None
         listener.listen(0)
         ends = ((client_ip, forged), (server_ip, port))
         raw.sendto(segments.segment(*ends, 1000, 0, SYN), (server_ip, 0))
-        isn = segments.await_syn_ack(answers, port)
+        isn = segments.await_syn_ack(answers, port, forged)
         client.connect((server_ip, port))
         pair.server.await_state(ESTABLISHED)
         before = counters(pair.server)

@@ -61,7 +61,7 @@ class Stranger:
         option = bytes([34, 2, 1, 1])  # asks for Fast Open (RFC 7413)
         packet = segments.segment((CLIENT, port), (SERVER, PORT), ISN, 0, SYN, payload, option)
         self._raw.sendto(packet, (SERVER, 0))
-        return segments.await_syn_ack(self._answers, PORT)
+        return segments.await_syn_ack(self._answers, PORT, port)
 
 
 def listener(netns: Netns) -> socket.socket:

@@ -95,10 +95,10 @@ def receiving(netns: Netns) -> Iterator[socket.socket]:
         yield made
 
 
-def await_syn_ack(answers: socket.socket, port: int) -> int:
-    """Return the sequence number of the next SYN-ACK from a port."""
+def await_syn_ack(answers: socket.socket, port: int, to_port: int) -> int:
+    """Return the sequence number of the next SYN-ACK from a port to another."""
     while True:
         packet = answers.recv(1 << 16)
-        source, _, seq, _, _, flags = struct.unpack(">HHIIBB", packet[20:34])
-        if source == port and flags & (SYN | ACK) == SYN | ACK:
+        source, destination, seq, _, _, flags = struct.unpack(">HHIIBB", packet[20:34])
+        if (source, destination) == (port, to_port) and flags & (SYN | ACK) == SYN | ACK:
             return int(seq)
