@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.support.tracer import PATIENCE, TCPRISM, note_skipped
+from tests.support.tracer import PATIENCE, TCPRISM, note_skipped, parse_ledger
 
 Sample = tuple[str, dict[str, str], float]
 
@@ -85,11 +85,14 @@ class Server:
         request = urllib.request.Request(self.url + path, headers={"Accept": accept})
         with urllib.request.urlopen(request, timeout=60) as answer:
             text: str = answer.read().decode()
-        missed = {kind: int(float(count)) for kind, count in _MISSED.findall(text)}
+        self._note({kind: int(float(count)) for kind, count in _MISSED.findall(text)})
+        return text
+
+    def _note(self, counts: dict[str, int]) -> None:
+        missed = {kind: count for kind, count in counts.items() if count}
         if missed != self._missed:
             self._missed = missed
-            note_skipped(self.url, missed)
-        return text
+            note_skipped(f"serve[{self.process.pid}]", missed)
 
     def sum(self, name: str, **labels: str) -> float:
         """Return the sum of the series of a metric that have these labels."""
@@ -108,6 +111,8 @@ class Server:
         self.process.send_signal(number)
         status = self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
+        with suppress(AssertionError):  # it may have ended before there was a ledger
+            self._note({kind: row["missed"] for kind, row in parse_ledger(self.said).items()})
         return status
 
 
