@@ -14,11 +14,18 @@ import numpy as np
 import pytest
 
 from tcprism import capture_filter
-from tcprism.capture_filter import Mask, compiled
+from tcprism.capture_filter import compiled
+from tcprism.classic_bpf import Mask, Numbers, Packets
 from tcprism.cli.capture_options import parse_capture_filter
 from tcprism.errors import LibraryMissing, UsageError
+from tcprism.events import Batch, Part
+from tcprism.events._wire import OPTIONS_MAX, EventKind
+from tcprism.events.tcp_options import with_options
 from tcprism.helpers import FOLDERS
+from tcprism.stages.capture import Captured
 from tests.support.tshark import fields
+
+from .records import rows_of
 
 SAMPLE = Path(capture_filter.__file__).with_name("sample.tcpr")
 TCPDUMP = next(
@@ -76,12 +83,18 @@ def packet(choose: random.Random) -> bytes:
     return head + b"".join(pair) + tcp
 
 
-def matches(expression: str, packets: list[bytes]) -> Mask:
-    """Return which packets our filter chooses."""
+def rows(packets: list[bytes]) -> tuple[Numbers, Packets]:
+    """Return how long packets are, and a table with a row for each."""
     lengths = np.array([len(packet) for packet in packets])
     table = np.zeros((len(packets), lengths.max()), np.uint8)
     for row, packet in zip(table, packets, strict=True):
         row[: len(packet)] = np.frombuffer(packet, np.uint8)
+    return lengths, table
+
+
+def matches(expression: str, packets: list[bytes]) -> Mask:
+    """Return which packets our filter chooses."""
+    lengths, table = rows(packets)
     return compiled(expression).matches(table, lengths, lengths)
 
 
@@ -156,17 +169,49 @@ def test_what_is_not_known_is_told_apart(packets: list[bytes], capture: Path) ->
     assert (unknown == ipv4 & (lengths - known >= 4)).all()
 
 
+def without_options(packet: bytes) -> bytes:
+    """Return a packet as it would be without the options of TCP."""
+    tcp, version = (20, 4) if packet[0] >> 4 == 4 else (40, 6)
+    size = (packet[tcp + 12] >> 4) * 4 - 20
+    plain = bytearray(packet[: tcp + 20] + packet[tcp + 20 + size :])
+    plain[tcp + 12] = 0x50 | packet[tcp + 12] & 0x0F
+    place = 2 if version == 4 else 4
+    plain[place : place + 2] = struct.pack(">H", len(plain) - (0 if version == 4 else 40))
+    return bytes(plain)
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_nothing_is_made_of_options_that_are_not_known(
+    expression: str, packets: list[bytes], capture: Path
+) -> None:
+    """What tcpdump chooses of whole packets is chosen or not judged, the rest not chosen."""
+    lengths, table = rows([without_options(packet) for packet in packets])
+    matched, unknown = compiled(expression).judge(table, lengths, lengths, with_options=False)
+    ours, left = ({*np.flatnonzero(mask).tolist()} for mask in (matched, unknown & ~matched))
+    assert ours <= {*chosen_by_tcpdump(capture, expression)} <= ours | left
+
+
 @pytest.mark.parametrize(
     "view", [("replay", str(SAMPLE)), ("export", str(SAMPLE), "--to", "pcapng", "-o", os.devnull)]
 )
-def test_what_was_left_out_for_missing_payload_is_said(view: tuple[str, ...]) -> None:
+def test_what_was_left_out_for_missing_options_is_said(view: tuple[str, ...]) -> None:
     command = [sys.executable, "-m", "tcprism", *view, "--capture-filter"]
-    for expression, said in (("tcp[tcp[12] / 4 : 4] = 0x47455420", True), ("tcp port 8080", False)):
+    for expression, said in (("greater 100", True), ("tcp port 8080", False)):
         run = subprocess.run([*command, expression], capture_output=True, check=True)
-        assert (b"segments for payload that was not recorded" in run.stderr) == said
+        assert (b"segments, for without the options of their" in run.stderr) == said
 
 
-RECORDED = "tcp[tcpflags] & (tcp-syn|tcp-fin) != 0 or src portrange 1-9999 and ip[2:2] < 60"
+def test_what_was_left_out_for_missing_payload_is_said() -> None:
+    rows = rows_of("segment", [{"kind": EventKind.TRANSMIT}] * 3)
+    part = with_options(Part(rows, np.zeros((3, OPTIONS_MAX), np.uint8)))
+    stage = Captured(lambda _: (np.array([True, False, False]), np.array([False, True, False])))
+    stage(Batch([part], 0))
+    chosen, left_out = stage.account().remarks
+    assert chosen == "--capture-filter chose 1 of 3 segments"
+    assert left_out.startswith("--capture-filter left out 1 segments for payload")
+
+
+RECORDED = "tcp[tcpflags] & (tcp-syn|tcp-fin) != 0 or src portrange 1-9999 and tcp[14:2] < 65"
 
 
 def exported(path: Path, *arguments: str) -> Path:

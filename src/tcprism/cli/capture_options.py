@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from tcprism.capture_filter import CaptureFilter, Load, compiled
+from tcprism.capture_filter import CaptureFilter, compiled
+from tcprism.classic_bpf import Load
 from tcprism.errors import UsageError
 from tcprism.sources.request import CAPTURE_KINDS
 from tcprism.stages import Stage

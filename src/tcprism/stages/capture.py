@@ -22,13 +22,13 @@ class Captured(StatefulStage):
     """A stage that lets through the segments which `matching` chooses, and no other packet.
 
     `matching` takes a part of one of FAMILIES and tells which of its events match, and which do not
-    only because not all of their payload was recorded. What is told of connections, of which any
+    only because not all of them was recorded. What is told of connections, of which any
     segment may follow, passes.
     """
 
     def __init__(self, matching: Callable[[Part], tuple[Mask, Mask]]) -> None:
         self._matching = matching
-        self._seen = self._matched = self._unknown = 0
+        self._seen = self._matched = self._without_options = self._without_payload = 0
 
     def __call__(self, batch: Batch) -> Batch:
         """Return those that match."""
@@ -41,16 +41,24 @@ class Captured(StatefulStage):
         matches, unknown = self._matching(part)
         self._seen += int(np.count_nonzero(np.isin(part.rows["kind"], SEGMENTS)))
         self._matched += int(np.count_nonzero(matches))
-        self._unknown += int(np.count_nonzero(unknown))
+        if "options" in part.derived:
+            self._without_payload += int(np.count_nonzero(unknown))
+        else:
+            self._without_options += int(np.count_nonzero(unknown))
         return part.take(matches)
 
     def account(self) -> Account:
         """Say how many were chosen, and how many may have been left out wrongly."""
         remarks = [f"--capture-filter chose {self._matched:,} of {self._seen:,} segments"]
-        if self._unknown:
+        if self._without_options:
             remarks.append(
-                f"--capture-filter left out {self._unknown:,} segments for payload that was not"
-                " recorded; --payload records it, but of none that is sent again"
+                f"--capture-filter left out {self._without_options:,} segments, for without the"
+                " options of their TCP headers their lengths are not known; --options records them"
             )
-        counts = {"segments_not_judged": self._unknown} if self._unknown else {}
-        return Account(counts=counts, remarks=tuple(remarks))
+        if self._without_payload:
+            remarks.append(
+                f"--capture-filter left out {self._without_payload:,} segments for payload that was"
+                " not recorded; --payload records it, but of none that is sent again"
+            )
+        unknown = self._without_options + self._without_payload
+        return Account(counts={"segments_not_judged": unknown}, remarks=tuple(remarks))

@@ -159,13 +159,13 @@ def _senders_of(part: Part) -> list[bytes]:
 def matching(part: Part, chosen: CaptureFilter) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Tell which records are segments of which a packet on the wire matches a filter.
 
-    Also tell of which none does only because not all of its payload was recorded.
+    Also tell of which none does only because not all of it was recorded.
     """
     matches, unknown = np.zeros((2, len(part)), np.bool_)
     places = np.flatnonzero(_chosen(part))
     packets = _packets(part.take(places), np.full(len(places), "", object))
     of_record = places[np.cumsum(packets.piece == 1) - 1]
-    matched, cut = chosen.judge(*ip_packets(packets))
+    matched, cut = chosen.judge(*ip_packets(packets), with_options="options" in part.derived)
     matches[of_record[matched]] = True
     unknown[of_record[cut]] = True
     return matches, unknown & ~matches
