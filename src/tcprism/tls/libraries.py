@@ -226,6 +226,12 @@ def _part(contents: _Contents, file: OpenFile, name: bytes, pid: int | None) -> 
     return _Part(library, contents.whole)
 
 
+def has_library(descriptor: int) -> bool:
+    """Say whether a file has the functions of a library."""
+    contents = _contents(descriptor)
+    return not isinstance(contents, str) and any(each.whole for each in contents)
+
+
 def _called(part: _Part, mapping: Mapping) -> _Part:
     """Return it by the name that its file has in one process; another may have a link to it."""
     library = part.library

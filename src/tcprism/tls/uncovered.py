@@ -6,7 +6,7 @@ import re
 
 from tcprism.tls.elf import NOT_X86_64, ElfFile, Unreadable
 from tcprism.tls.golang import NEEDS_EXTRA, UNSUPPORTED, go_program
-from tcprism.tls.libraries import CANNOT_READ
+from tcprism.tls.libraries import CANNOT_READ, has_library
 from tcprism.tls.mappings import MOST_FILES, TOO_MANY, Mapping, executable_mappings, open_mapping
 from tcprism.tls.rustls import why_not
 
@@ -53,7 +53,10 @@ class Uncovered:
             try:
                 with open_mapping(mapping) as file:
                     large = file.about.st_size >= SMALLEST
-                    self._reasons[key] = _reason(file.descriptor) if large else None
+                    reason = _reason(file.descriptor) if large else None
+                    # A process may map a library after the libraries were looked for.
+                    known = reason is not None and has_library(file.descriptor)
+                    self._reasons[key] = None if known else reason
             except OSError:
                 return CANNOT_READ
         return self._reasons[key]

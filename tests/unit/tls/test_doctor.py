@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from tcprism.cli.doctor import command
+from tcprism.tls.uncovered import Uncovered
 from tests.unit.tls.test_libraries import linked, mapping, running
 
 STATIC = """
@@ -72,6 +73,14 @@ def test_static_openssl(static_program: Path, tmp_path: Path) -> None:
     assert process["libraries"] == []
     assert process["not_covered"] == [{"path": str(stripped), "reason": "no symbols"}]
     assert (process["name"], status) == ("stripped", 1)
+
+
+def test_a_library_that_is_mapped_while_we_look(tmp_path: Path) -> None:
+    """It was not there when the libraries were looked for, so it is not among the covered ones."""
+    library = tmp_path / "x.so"
+    shutil.copy(linked("libssl"), library)
+    with mapping(library) as pid:
+        assert str(library) not in Uncovered().of(pid, set())
 
 
 @pytest.mark.parametrize("package", ["_polars_runtime_32", "obstore"])
