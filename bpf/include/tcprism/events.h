@@ -66,7 +66,7 @@ struct event {
 	u8 owner_source DOC("how the owner is known: task (the caller), socket (its last user), iterator (had it open at the start), none");
 	u8 family DOC("4 or 6: the IP version of the packets, whatever the socket's family");
 	u8 sampling; /* n: of 2^n connections one is recorded, this one */
-	u16 flags DOC("messages: PEEK, ZEROCOPY, ENCRYPTED (the records of a tls_send or tls_recv); segments: the TCP header's flags");
+	u16 flags DOC("messages: PEEK, ZEROCOPY, ENCRYPTED (inside a call into a TLS library: records of a tls_send, a tls_recv or a handshake); segments: the TCP header's flags");
 	u32 bytes DOC("messages, deliveries: bytes sent or received; segments, losses: TCP payload bytes; connections: 0; requests: both ways");
 	u32 seq DOC("sequence number of the first byte; null when the hook cannot tell, as for urgent data or when another thread uses the socket at the same time");
 	s32 error DOC("errno of the call, the attempt or the socket, as a name; null when there is none");

@@ -408,7 +408,7 @@ DOCS = {
     "event.kind": "what happened",
     "event.owner_source": "how the owner is known: task (the caller), socket (its last user), iterator (had it open at the start), none",
     "event.family": "4 or 6: the IP version of the packets, whatever the socket's family",
-    "event.flags": "messages: PEEK, ZEROCOPY, ENCRYPTED (the records of a tls_send or tls_recv); segments: the TCP header's flags",
+    "event.flags": "messages: PEEK, ZEROCOPY, ENCRYPTED (inside a call into a TLS library: records of a tls_send, a tls_recv or a handshake); segments: the TCP header's flags",
     "event.bytes": "messages, deliveries: bytes sent or received; segments, losses: TCP payload bytes; connections: 0; requests: both ways",
     "event.seq": "sequence number of the first byte; null when the hook cannot tell, as for urgent data or when another thread uses the socket at the same time",
     "event.error": "errno of the call, the attempt or the socket, as a name; null when there is none",
