@@ -53,9 +53,10 @@ INTRO = """\
 Recordings, `to_arrow` and everything built on it need pyarrow: `pip install 'tcprism[arrow]'`.
 `to_pandas` also needs pandas: `pip install 'tcprism[pandas]'`, `to_polars` polars:
 `'tcprism[polars]'`. [events.md](events.md) explains the
-attributes of events, which are also the columns of batches. With the kinds `tls_send` and `tls_recv`
-beside `send` and `recv`, a Monitor reads the plaintext of TLS ([tls.md](tls.md)). `examples/` has programs to start from
-and a notebook; they need at most `tcprism[sql,pandas,requests]`, and the tests run them.
+attributes of events, which are also the columns of batches. With the kinds `tls_send` and
+`tls_recv` beside `send` and `recv`, a Monitor reads the plaintext of TLS ([tls.md](tls.md)).
+`examples/` has programs to start from and a notebook; they need at most
+`tcprism[sql,pandas,requests]`, and the tests run them.
 
 In a notebook, batches, recordings and `tcprism.requests(path)` show a chart of events over time, by
 kind, and the first events as a table, `tcprism.explain()` its verdicts with their proof, and a
