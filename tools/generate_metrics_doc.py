@@ -18,8 +18,9 @@ What `tcprism serve` tells Prometheus and OTLP ([serve.md](serve.md)). Each metr
 OpenTelemetry and, by its [rules][prometheus], one in Prometheus. The names of `http` and `db` are
 stable conventions of OpenTelemetry, those of `system.network.tcp` a [proposal][proposal].
 
-No metric has a client's port or an address. A metric has at most 1,000 series; observations of what
-would be another go to one whose attributes are all `other`, and `tcprism.series.other` counts them.
+No metric has a client's port or an address. A metric has at most 1,000 series (sets of attributes;
+in Prometheus, a histogram has a time series for each bucket of one). Observations of what would be
+another go to one more, whose attributes are all `other`, and `tcprism.series.other` counts them.
 The series of a process end five minutes after it has ended. Histograms carry exemplars in
 OpenMetrics: the `socket` of a connection, as in [events.md](events.md).
 

@@ -4,7 +4,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ from tests.support.conversation import await_unread, connected, fill
 from tests.support.netns import Netns, Pair
 
 PORT = 7100
-SO_COOKIE = 57  # asm-generic/socket.h
 TICK_US = 10_000  # the slowest kernel's
 Rows = Any
 
@@ -187,9 +186,12 @@ def test_every_holder_has_a_record(netns: Netns, ends: Ends) -> None:
         os.close(out)
 
 
-@pytest.mark.native
-def test_metrics_learn_that_nothing_is_open(netns: Netns) -> None:
-    """A snapshot without a socket makes no batch, but ends what the one before has told."""
+Look = Callable[[Instrument], float]
+
+
+@pytest.fixture
+def look(netns: Netns) -> Iterator[Look]:
+    """What takes a snapshot of the namespace, and returns the sum of an instrument."""
     metrics = Metrics(Owners(Peers({}), Processes(proc=True), Listeners((32_768, 60_999))))
     with Snapshots(Criteria(netns=(netns.inode,)), every=0.0, share=float("inf")) as snapshots:
         source = Together(snapshots)
@@ -200,12 +202,34 @@ def test_metrics_learn_that_nothing_is_open(netns: Netns) -> None:
             metrics.account(source.ledger())
             return sum(row.value for row in dict(metrics.families())[instrument])
 
-        assert look(instruments.OPEN) == 0
-        with connected(netns) as (client, server):
-            for end in (client, server):
-                end.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)  # as hooks do, which are not here
-            client.sendall(bytes(1000))
-            await_unread(server, 1000)
-            assert look(instruments.OPEN) == 2
-            assert look(instruments.IO) == 2 * 1000  # sent here, received here
-        assert look(instruments.OPEN) == 0
+        yield look
+
+
+@pytest.mark.native
+def test_metrics_learn_that_nothing_is_open(netns: Netns, look: Look) -> None:
+    """A snapshot without a socket makes no batch, but ends what the one before has told."""
+    assert look(instruments.OPEN) == 0
+    with connected(netns) as (client, server):
+        client.sendall(bytes(1000))
+        await_unread(server, 1000)
+        assert look(instruments.OPEN) == 2
+        assert look(instruments.IO) == 2 * 1000  # sent here, received here
+    assert look(instruments.OPEN) == 0
+
+
+@pytest.mark.native
+def test_connections_that_have_no_cookie_yet_are_in_metrics(netns: Netns, look: Look) -> None:
+    """Those that are older than tcprism. Whoever asks, such as `ss`, has the kernel make one."""
+    with connected(netns) as (client, server):
+        client.sendall(bytes(5000))
+        await_unread(server, 5000)
+        assert look(instruments.OPEN) == 2
+        assert look(instruments.IO) == 0  # was before us
+        client.sendall(bytes(300))
+        await_unread(server, 5300)
+        assert look(instruments.IO) == 2 * 300
+        assert "ESTAB" in netns.run("ss", "-tne")
+        client.sendall(bytes(20))
+        await_unread(server, 5320)
+        assert look(instruments.IO) == 2 * 320
+        assert look(instruments.OPEN) == 2

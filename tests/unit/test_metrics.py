@@ -262,6 +262,24 @@ def test_a_closed_socket_that_lingers_counts_once() -> None:
     assert change["bytes_sent"].tolist() == [10]
 
 
+def test_a_connection_has_no_cookie_until_somebody_asks_for_it() -> None:
+    totals = Totals()
+    totals.snapshot(part("snapshot", snapshot(0, 100, inode=77, bytes_sent=50)))
+    other = snapshot(0, 200, inode=78, bytes_sent=7)
+    listener = snapshot(0, 200, inode=79) | {"remote_port": 0}
+    rows = (snapshot(0, 200, inode=77, bytes_sent=60), other, listener)
+    found, change = totals.snapshot(part("snapshot", *rows))
+    assert dict(zip(found.rows["inode"].tolist(), change["bytes_sent"], strict=True)) == {
+        77: 10,
+        78: 7,
+    }
+    found, change = totals.snapshot(part("snapshot", snapshot(5, 300, inode=77, bytes_sent=64)))
+    assert change["bytes_sent"].tolist() == [4]
+    change = totals.close(part("connection", closed(5, 400, 390, bytes_sent=65)))
+    assert change["bytes_sent"].tolist() == [1]
+    assert totals.unaccounted == 0
+
+
 def test_what_is_forgotten_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of more connections than are remembered, no byte counts twice."""
     monkeypatch.setattr("tcprism.metrics.totals.REMEMBERED", 2)

@@ -194,7 +194,8 @@ DROPS = Instrument(
 )  # fmt: skip
 IO = Instrument(
     "tcprism.io", "counter", "By",
-    "Payload bytes, at snapshots and when a connection ends; sent ones without repetitions.",
+    "Payload bytes, at snapshots and when a connection ends; sent ones without repetitions,"
+    " received ones with one for the other end's FIN, as the kernel counts them.",
     (*OWNER, "network.io.direction"), needs="close",
 )  # fmt: skip
 LIMITED = Instrument(
@@ -203,7 +204,8 @@ LIMITED = Instrument(
     (*OWNER, "tcprism.limit"), needs="close",
 )  # fmt: skip
 OPEN = Instrument(
-    "tcprism.connections", "gauge", "{connection}", "Connections at the latest snapshot.",
+    "tcprism.connections", "gauge", "{connection}",
+    "Connections that processes have open, at the latest snapshot.",
     (*OWNER, "tcp.state"),
 )  # fmt: skip
 EVENTS = Instrument(
@@ -252,8 +254,8 @@ OTHER_SERIES = Instrument(
 )  # fmt: skip
 UNKNOWN_BEFORE = Instrument(
     "tcprism.connections.unaccounted", "counter", "{connection}",
-    "Connections that are not in bytes and limited time, or not from their beginning: they are"
-    " older than tcprism and were in no snapshot, or there were more than 262,144 at once.",
+    "Connections that ended, or were too many (more than 262,144) to be followed, and of which"
+    " bytes and limited time lack all or a part, as what was counted of them is not known.",
     (), told=True,
 )  # fmt: skip
 

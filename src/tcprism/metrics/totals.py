@@ -13,6 +13,8 @@ from tcprism.events._wire import ELAPSED_UNKNOWN
 REMEMBERED = 262_144  # connections
 ABSENT = 60  # snapshots that one may be missing from before it is forgotten: it may linger, closed
 
+_BY_INODE = np.uint64(1 << 63)  # no cookie comes so far
+
 FIELDS = (
     "bytes_sent", "bytes_retrans", "bytes_received", "busy_us", "rwnd_limited_us",
     "sndbuf_limited_us",
@@ -23,7 +25,7 @@ _CHANGE = np.dtype([(name, np.int64) for name in FIELDS])
 
 
 class Totals:
-    """Remembers what was counted of each connection, by its cookie.
+    """Remembers what was counted of each connection, by its cookie; by its inode while it has none.
 
     A connection older than the first snapshot counts from there. `unaccounted` are those whose past
     is not known: they ended, or there was no room to remember them before.
@@ -39,11 +41,12 @@ class Totals:
 
     def snapshot(self, part: Part) -> tuple[Part, Change]:
         """Return one record of each connection, and what it has moved since the last look."""
-        sockets, first = np.unique(part.rows["socket"], return_index=True)
-        first, sockets = first[sockets > 0], sockets[sockets > 0]
+        part = part.take(part.rows["remote_port"] > 0)  # what listens is no connection
+        sockets, first = np.unique(_numbers(part), return_index=True)
         part = part.take(first)
         now = _totals(part)
         places, known = self._find(sockets)
+        places, known = self._find_by_inode(part, places, known)
         change = now.copy()
         _subtract(change[known], self._totals[places[known]], change, known)
         latest = int(part.rows["ts_ns"].max(initial=0))
@@ -89,12 +92,26 @@ class Totals:
         self._absent = np.delete(self._absent, gone)
         return change
 
+    def _find_by_inode(
+        self, part: Part, places: NDArray[np.intp], known: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """Find those as well that had no cookie at the snapshot before."""
+        before, found = self._find(part.rows["inode"] | _BY_INODE)
+        return np.where(known, places, before), known | found
+
     def _find(self, sockets: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         places = np.searchsorted(self._sockets, sockets)
         places[places == len(self._sockets)] = 0
         if not len(self._sockets):
             return places, np.zeros(len(sockets), bool)
         return places, self._sockets[places] == sockets
+
+
+def _numbers(part: Part) -> NDArray[np.uint64]:
+    """Return what tells sockets apart: the kernel makes a cookie only when somebody asks for it."""
+    cookies, inodes = part.rows["socket"], part.rows["inode"]
+    numbers: NDArray[np.uint64] = np.where(cookies > 0, cookies, inodes | _BY_INODE)
+    return numbers
 
 
 def _totals(part: Part) -> Change:
