@@ -235,6 +235,23 @@ def test_nohup_is_obeyed() -> None:
     assert process.returncode == 128 + signal.SIGTERM
 
 
+# The signal comes in the few microseconds between the first line and the one that holds it back.
+NOT_HELD_YET = """
+import _signal, runpy, sys
+_signal.signal(_signal.SIGINT, _signal.default_int_handler)  # nobody has Python ignore it
+hold = _signal.pthread_sigmask
+_signal.pthread_sigmask = lambda *which: (_signal.raise_signal(_signal.SIGINT), hold(*which))
+runpy.run_path(sys.argv[1])
+"""
+
+
+def test_ctrl_c_before_it_is_held_back() -> None:
+    command = [sys.executable, "-c", NOT_HELD_YET, SCRIPT, "tcprism", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGINT, "")
+    assert done.stderr == "tcprism: interrupted while starting\n"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("--help",), ("doctor",), ("replay", SAMPLE), ("query", SAMPLE, "SELECT 1"), ("trace", "-h")],
