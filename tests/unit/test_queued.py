@@ -16,7 +16,7 @@ from tcprism.sinks.queued import Queued
 from .records import messages
 
 FACTS = Facts(("send",))
-PATIENCE = 30.0  # seconds that no test waits for
+PATIENCE = 300.0  # seconds that no test waits for
 
 
 class Slow(Sink):
