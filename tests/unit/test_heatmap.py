@@ -126,6 +126,22 @@ def test_a_choice_by_keyboard(page: Any) -> None:
 
 
 @pytest.mark.browser
+def test_a_late_answer_does_not_replace_a_newer_one(page: Any) -> None:
+    held: list[Any] = []
+    item = re.compile(r"/api/heatmap\?filter=item")
+    page.route(item, lambda route: held.append(route))
+    with page.expect_request(item):
+        page.fill("input", "item")
+    page.fill("input", "failed")
+    has_text(page, ".heatmap + .chart-said", "1 request, red: 1 failed")
+    with page.expect_response(item) as late:
+        held.pop().continue_()
+    late.value.finished()
+    page.wait_for_timeout(100)
+    assert page.locator(".heatmap + .chart-said").text_content() == "1 request, red: 1 failed"
+
+
+@pytest.mark.browser
 def test_a_report_has_it(browser: Any, tmp_path: Path) -> None:
     path = written(tmp_path / "asked.tcpr", asked())
     report = tmp_path / "report.html"

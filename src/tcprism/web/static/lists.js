@@ -97,9 +97,11 @@ function list(page, name, state, columns) {
     chip.setAttribute("aria-label", `Only ${choiceText(choice, page.origin_ms)}: show all`);
   };
   const heat = name === "requests" ? new Heatmap({ choice, origin_ms: page.origin_ms, chosen: choose }) : null;
+  let asked = 0;
   const refresh = () => {
+    const mine = (asked += 1);
     grid.refresh();
-    if (heat) ask("heatmap", { filter: input.value }).then((answer) => heat.show(answer)).catch(() => {});
+    if (heat) ask("heatmap", { filter: input.value }).then((answer) => mine === asked && heat.show(answer)).catch(() => {});
   };
   const anew = () => {
     grid.active = 0;
