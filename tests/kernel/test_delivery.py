@@ -118,8 +118,9 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     with wired() as wire:
         arguments = (*KINDS, "--netns", wire.client.path, "--netns", wire.server.path)
         with tracing(output, *arguments) as tracer:
-            took = late_answers(wire) | shut_window(wire) | late_reader(wire)
-            took |= at_once(wire.client)
+            took = shut_window(wire) | late_reader(wire) | at_once(wire.client)
+            wire.send_again_late()  # or the window would shrink, and bytes wait for it
+            took |= late_answers(wire)
             wire.await_closed()
     return Played(took, tracer)
 
