@@ -69,8 +69,7 @@ def lost(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Losses that SACK tells of, traced and captured at the client."""
     directory = tmp_path_factory.mktemp("joins")
     with wired() as wire:
-        wire.client.configure("net/ipv4/tcp_early_retrans", "0")  # no tail loss probe between
-        wire.send_again_late()
+        wire.send_again_late()  # and no tail loss probe between
         netns = ("--netns", wire.client.path)
         arguments = ("--kinds", "send,retransmit,receive", "--options", *netns)
         with (

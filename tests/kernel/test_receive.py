@@ -95,8 +95,6 @@ class Run:
 def run_phase(pair: Pair, phase: str, family: int) -> dict[str, Counters]:
     """Run a phase to its very end and return what the counters grew by."""
     ends = {"client": pair.client, "server": pair.server}
-    for end in ends.values():
-        end.configure("net/ipv4/tcp_early_retrans", "3" if phase == LOSSY else "0")
     before = {side: end.tcp_counters() for side, end in ends.items()}
     PHASES[phase](pair, family, port_of(phase, family))
     pair.await_closed()

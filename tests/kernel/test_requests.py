@@ -59,6 +59,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Requests, Played]:
             "client": ("--netns", wire.client.path),
             "server": ("--netns", wire.server.path),
         }
+        wire.send_again_late(wire.server)  # what the client sends again is counted
         folder = tmp_path_factory.mktemp("requests")
         for view, arguments in filters.items():
             with tracing(folder / view, *arguments, view="requests") as tracer:
@@ -120,7 +121,7 @@ UPLOAD = b"POST /cart HTTP/1.1\r\nHost: shop\r\nContent-Length: 30000\r\n\r\n" +
 def test_a_fast_retransmission_is_what_the_request_waited_for(tmp_path: Path) -> None:
     lose = lose_data(0)
     with wired() as wire:
-        wire.client.configure("net/ipv4/tcp_early_retrans", "0")  # no probe before the ACKs
+        wire.send_again_late()  # no timer and no probe before the ACKs
         wire.rule = lambda packet, to_server: None if lose(packet, to_server) is None else FAR
         filters = ("--netns", wire.client.path, "--netns", wire.server.path)
         with tracing(tmp_path / "out", *filters, view="requests") as tracer:

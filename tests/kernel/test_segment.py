@@ -92,8 +92,6 @@ def run_phase(pair: Pair, phase: str, family: int) -> dict[str, Counters]:
     Where nothing is lost nothing is sent twice, however slow the machine is: a FIN that comes again
     is answered out of TIME-WAIT, and that with a reset, both without a socket.
     """
-    for end in (pair.client, pair.server):
-        end.configure("net/ipv4/tcp_early_retrans", "3" if phase in LOSSES else "0")
     before = counters(pair)
     PHASES[phase](pair, family, port_of(phase, family))
     pair.await_closed()

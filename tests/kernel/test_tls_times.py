@@ -101,6 +101,7 @@ def requests(tmp_path_factory: pytest.TempPathFactory) -> Requests:
     files = certificate(folder)
     took: dict[tuple[str, str], Took] = {}
     with wired() as wire:
+        wire.send_again_late(wire.server)  # what the client sends again is counted
         ends = ("--netns", wire.client.path, "--netns", wire.server.path)
         with tracing(folder / "out", "--tls", *ends, view="requests") as tracer:
             for place, (name, how) in enumerate(EACH):

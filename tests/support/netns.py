@@ -211,12 +211,13 @@ class Pair:
         server.settimeout(60)
         return client, server
 
-    def send_again_late(self) -> None:
-        """Have either end wait LATE before it sends again: a slow machine loses nothing.
+    def send_again_late(self, *ends: Netns) -> None:
+        """Have either end, or one, wait LATE before it sends again: a slow machine loses nothing.
 
-        A tail loss probe does not wait: net.ipv4.tcp_early_retrans has none.
+        A tail loss probe would not wait, so there is none.
         """
-        for end in (self.client, self.server):
+        for end in ends or (self.client, self.server):
+            end.configure("net/ipv4/tcp_early_retrans", "0")
             end.ip(*(f"route change {each} dev veth0 rto_min {LATE}s" for each in NETWORKS))
 
     def await_closed(self) -> None:
