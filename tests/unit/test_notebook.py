@@ -15,6 +15,7 @@ from tcprism.events import Batch
 from tcprism.events._wire import EventKind
 from tcprism.events.preview import preview
 from tcprism.events.units import counted
+from tests.support.netns import PATIENCE
 
 from .asked import CLIENT, asked
 from .million import million
@@ -102,13 +103,18 @@ def test_a_monitor_that_does_not_run() -> None:
 
 
 def test_the_example_runs() -> None:
+    """Over sockets in the file system: of free ports, another program may take one at any time."""
     nbclient = pytest.importorskip("nbclient")
+    config: Any = pytest.importorskip("traitlets.config").Config()
     pytest.importorskip("ipykernel")
     pytest.importorskip("pandas")
     nbformat: Any = pytest.importorskip("nbformat")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
-    nbclient.NotebookClient(notebook, timeout=300).execute()
+    config.KernelManager.transport = "ipc"
+    nbclient.NotebookClient(
+        notebook, config=config, timeout=PATIENCE, startup_timeout=PATIENCE
+    ).execute()
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", ())]
     assert not [out for out in outputs if out.output_type == "stream"]
     shown = [out.data["text/html"] for out in outputs if out.output_type == "execute_result"]

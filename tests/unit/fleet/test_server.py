@@ -97,10 +97,11 @@ def test_a_server_that_is_stuck_stops_nobody(
 
 
 def test_a_server_that_nobody_is() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = Address(f"http://127.0.0.1:{listener.getsockname()[1]}")
-    with pytest.raises(ServerError) as caught:
-        Server(address, WRITER).command("SELECT 1")
+    with socket.socket() as held:  # so that nobody else gets its port
+        held.bind(("127.0.0.1", 0))
+        address = Address(f"http://127.0.0.1:{held.getsockname()[1]}")
+        with pytest.raises(ServerError) as caught:
+            Server(address, WRITER).command("SELECT 1")
     assert str(caught.value) == f"{address}: Connection refused"
 
 
