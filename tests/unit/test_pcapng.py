@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import struct
 import subprocess
+import sys
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -376,3 +379,47 @@ def test_arbitrary_headers_are_read(tmp_path: Path) -> None:
     part.rows["segs"] %= 40
     path = packets(tmp_path / "run.pcapng", Batch([part]), "segments")
     assert wrong(path) == []
+
+
+SAMPLE = str(resources.files("tcprism").joinpath("sample.tcpr"))
+
+
+def converted(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tcprism", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_what_is_exported_becomes_packets(tmp_path: Path) -> None:
+    """Messages alone as a stream with all their bytes, retransmissions alone as segments."""
+    told = converted("replay", SAMPLE, "--kinds", "send", "--format", "json").stdout.splitlines()
+    path = str(tmp_path / "messages.pcapng")
+    assert not converted(
+        "export", SAMPLE, "--to", "pcapng", "--kinds", "send,recv", "-o", path
+    ).stderr
+    sent = sum(json.loads(line)["bytes"] for line in told)
+    assert sum(int(size) for (size,) in fields(Path(path), "tcp.len")) == sent > 0
+    again = converted("replay", SAMPLE, "--kinds", "retransmit", "--format", "json").stdout
+    chosen = ("replay", SAMPLE, "--as", "retransmits", "--format", "pcapng", "-o", path)
+    assert converted(*chosen).returncode == 0
+    numbers = [seq for (seq,) in fields(Path(path), "tcp.seq_raw")]
+    assert numbers == [str(json.loads(line)["seq"]) for line in again.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--kinds", "connect,drop"), "pcapng of segments needs one of the kinds transmit,"),
+        (("--as", "connections"), "pcapng of segments needs one of the kinds transmit,"),
+        (("--as", "requests"), "pcapng of segments needs one of the kinds transmit,"),
+        (("--kinds", "send", "--packets", "segments"), "needs one of the kinds transmit,"),
+        (("--kinds", "transmit", "--packets", "messages"), "needs one of the kinds send, recv"),
+    ],
+)
+def test_what_is_no_packet_is_refused(
+    arguments: tuple[str, ...], reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "none.pcapng"
+    run = converted("replay", SAMPLE, "--format", "pcapng", "-o", str(path), *arguments)
+    assert run.returncode == 2
+    assert reason in run.stderr
+    assert not path.exists()

@@ -10,7 +10,13 @@ import click
 from tcprism.cli import options
 from tcprism.cli.capture_options import capture_option, parse_capture_filter
 from tcprism.cli.output import format_sink, naming, opened
-from tcprism.cli.recordings import open_recording, parse_output, play, print_trouble
+from tcprism.cli.recordings import (
+    open_recording,
+    parse_output,
+    play,
+    print_trouble,
+    shown_kinds,
+)
 from tcprism.cli.session import Limits, Stop
 from tcprism.stages import accounts
 
@@ -49,7 +55,8 @@ def command(**given: Any) -> None:
         opened(parse_output(given)) as output,
         Stop(Limits(), output, None) as stop,
     ):
-        sink = format_sink(given["form"], given["packets"], recording.facts.kinds, output)
+        kinds = shown_kinds(recording, wanted)
+        sink = format_sink(given["form"], given["packets"], kinds, output)
         play(
             recording, 0, (*stages, *naming(given["form"]), wanted, *captured), [sink], output, stop
         )

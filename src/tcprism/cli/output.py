@@ -18,7 +18,11 @@ from tcprism.interrupts import cleaning
 from tcprism.private_file import PrivateFile
 from tcprism.sinks import Sink
 from tcprism.sinks.formats import BINARY, sink_for
+from tcprism.sources.request import SEGMENT_KINDS
 from tcprism.stages import Stage
+
+_MESSAGES = ("send", "recv")
+_PACKETS = {"segments": SEGMENT_KINDS, "messages": _MESSAGES, "plaintext": TLS_KINDS}
 
 
 class Output(Protocol):
@@ -105,15 +109,24 @@ def format_sink(form: str, packets: str | None, kinds: Sequence[str], output: Bi
 
 
 def _check_packets(packets: str | None, form: str, kinds: Sequence[str]) -> None:
-    if packets and form != "pcapng":
-        raise UsageError("--packets chooses what pcapng has: it needs the format pcapng")
-    if packets == "plaintext" and not {*TLS_KINDS} & {*kinds}:
+    if form != "pcapng":
+        if packets:
+            raise UsageError("--packets chooses what pcapng has: it needs the format pcapng")
+        return
+    source = packets_of(packets, kinds)
+    if {*_PACKETS[source]} & {*kinds}:
+        return
+    if source == "plaintext":
         raise UsageError("--packets plaintext needs trace or record with --tls, which reads it")
+    raise UsageError(f"pcapng of {source} needs one of the kinds {', '.join(_PACKETS[source])}")
 
 
 def packets_of(packets: str | None, kinds: Sequence[str]) -> str:
-    """Return what pcapng is made of: as chosen, or segments if they were traced."""
-    return packets or ("segments" if {"transmit", "receive"} & {*kinds} else "messages")
+    """Return what pcapng is made of: as chosen, or messages where no segments carry them."""
+    if packets:
+        return packets
+    only_messages = {*_MESSAGES} & {*kinds} and not {"transmit", "receive"} & {*kinds}
+    return "messages" if only_messages else "segments"
 
 
 def naming(form: str) -> tuple[Stage, ...]:

@@ -13,11 +13,13 @@ from tcprism.cli.output import make_sink, wants_color
 from tcprism.errors import ExtraMissing
 from tcprism.events import Batch
 from tcprism.events._wire import EventKind
+from tcprism.events.kinds import NUMBERS
 from tcprism.events.names import STATES
 from tcprism.events.requests import READS
 from tcprism.sinks import Sink
 from tcprism.stages import Stage
 
+_REASONS = ("send", "receive")  # of what is sent again
 ESTABLISHED = STATES.index("ESTABLISHED")
 
 MakeSinks = Callable[[dict[str, Any], Sequence[str], BinaryIO], list[Sink]]
@@ -49,7 +51,7 @@ def ended(batch: Batch) -> Batch:
 
 def without_reasons(batch: Batch) -> Batch:
     """Choose all but what tells whose bytes are sent again, and which ACKs caused that."""
-    reasons = (EventKind.SEND, EventKind.RECEIVE)
+    reasons = [NUMBERS[kind] for kind in _REASONS]
     parts = [part.take(~np.isin(part.rows["kind"], reasons)) for part in batch.parts]
     return Batch(parts, batch.clock_offset_ns)
 
@@ -69,7 +71,8 @@ def _connections(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) 
 def _retransmits(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) -> list[Sink]:
     from tcprism.sinks.retransmit_summary import RetransmitSummary
 
-    return [make_sink(given, kinds, output), RetransmitSummary(sys.stderr)]
+    shown = [kind for kind in kinds if kind not in _REASONS]
+    return [make_sink(given, shown, output), RetransmitSummary(sys.stderr)]
 
 
 def _all() -> Sequence[Stage]:
@@ -82,9 +85,9 @@ def _request_stages() -> Sequence[Stage]:
     return (Requests(alone=True),)
 
 
-def _requests(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) -> list[Sink]:
+def _requests(given: dict[str, Any], _kinds: Sequence[str], output: BinaryIO) -> list[Sink]:
     if given["form"] != "text":
-        return _events(given, kinds, output)
+        return _events(given, ("request",), output)
     return request_sinks(output, wants_color(given["color"], output))
 
 

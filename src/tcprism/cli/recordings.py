@@ -26,7 +26,7 @@ from tcprism.stages import Stage, accounts
 
 def open_recording(
     given: dict[str, Any], default_kinds: Sequence[str] | None = None
-) -> tuple[Recording, Stage]:
+) -> tuple[Recording, Selection]:
     """Open FILE with the options that choose events; without --kinds, those kinds or all.
 
     The stage chooses kinds and cuts payloads: stages of the user's own come before it, as they need
@@ -42,6 +42,11 @@ def open_recording(
     select = Selection(chosen, recorded)
     shown = default_kinds or recorded if kinds is None else options.parse_kinds(kinds, recorded)
     return recording, Selection(kinds=shown, payload=length)
+
+
+def shown_kinds(recording: Recording, wanted: Selection) -> tuple[str, ...]:
+    """Return which of the kinds that were recorded a selection lets through."""
+    return tuple(kind for kind in recording.facts.kinds if kind in (wanted.kinds or ()))
 
 
 def play(

@@ -11,7 +11,13 @@ from tcprism.cli import options
 from tcprism.cli.capture_options import capture_option, parse_capture_filter
 from tcprism.cli.output import naming, opened
 from tcprism.cli.presets import PRESETS, Preset
-from tcprism.cli.recordings import open_recording, parse_output, play, print_account
+from tcprism.cli.recordings import (
+    open_recording,
+    parse_output,
+    play,
+    print_account,
+    shown_kinds,
+)
 from tcprism.cli.session import Limits, Stop
 from tcprism.errors import UsageError
 from tcprism.recording.reader import Recording
@@ -71,9 +77,9 @@ def command(**given: Any) -> None:
     stages = (*options.parse_stages(given), *naming(given["form"]))
     captured = parse_capture_filter(given)
     recording, wanted = open_recording(given, preset.kinds)
-    passed = (*stages, wanted, *preset.stages(), *captured)
+    passed: tuple[Stage, ...] = (*stages, wanted, *preset.stages(), *captured)
     try:
-        _show(preset, recording, speed, passed, given)
+        _show(preset, recording, shown_kinds(recording, wanted), speed, passed, given)
     finally:
         print_account(recording, given, passed)
 
@@ -94,6 +100,7 @@ def _parse_speed(text: str) -> float:
 def _show(
     preset: Preset,
     recording: Recording,
+    kinds: tuple[str, ...],
     speed: float,
     stages: tuple[Stage, ...],
     given: dict[str, Any],
@@ -104,5 +111,5 @@ def _show(
     ):
         if given["duration"]:
             stages = (*stages, Until(given["duration"], stop.enough))
-        sinks = preset.make(given, recording.facts.kinds, output)
+        sinks = preset.make(given, kinds, output)
         play(recording, speed, stages, sinks, output, stop)

@@ -176,9 +176,9 @@ def _parse_statuses(text: str | None) -> tuple[str, ...]:
     return statuses
 
 
-def _sinks(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) -> list[Sink]:
+def _sinks(given: dict[str, Any], _kinds: Sequence[str], output: BinaryIO) -> list[Sink]:
     if given["summary"]:
         return [RequestSummary(lambda line: output.write(f"{line}\n".encode()), given["by"])]
     if given["form"] != "text":
-        return [make_sink(given, kinds, output)]
+        return [make_sink(given, ("request",), output)]
     return request_sinks(output, wants_color(given["color"], output), given["by"])

@@ -35,8 +35,9 @@ class Selection:
         kinds: Iterable[str] | None = None,
         payload: int | None = None,
     ) -> None:
+        self.kinds = None if kinds is None else tuple(kinds)
         self._filter = chosen or Criteria()
-        self._kinds = None if kinds is None else [NUMBERS[kind] for kind in kinds]
+        self._kinds = None if self.kinds is None else [NUMBERS[kind] for kind in self.kinds]
         self._payload = payload
 
     def __call__(self, batch: Batch) -> Batch:
