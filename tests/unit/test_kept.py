@@ -76,6 +76,16 @@ def test_recordings_of_earlier_runs_go_first(tmp_path: Path) -> None:
     assert _size(tmp_path) <= KEEP
 
 
+def test_a_clock_that_was_set_back_does_not_have_the_newest_go_first(tmp_path: Path) -> None:
+    _record(tmp_path, range(100))
+    (before,) = tmp_path.iterdir()
+    later = before.rename(tmp_path / "99991231T235959Z")
+    _record(tmp_path, range(100, 115))
+    (run,) = [each for each in tmp_path.iterdir() if each != later]
+    assert {event.pid for event in tcprism.open(run)} == {*range(100, 115)}
+    assert "000001.tcpr" not in {each.name for each in later.iterdir()}
+
+
 class Disk:
     """Makes files that cannot be written to while it is `full`."""
 

@@ -132,6 +132,10 @@ def test_urls_of_collectors() -> None:
         (("--prometheus", "off"), "nothing would come of it"),
         (("--web", "here"), "--web: 'here' is not an address and a port"),
         (("--web", "--web-memory", "1M"), "--web-memory: '1M' is too little"),
+        (
+            ("--web", "192.0.2.1:9", "--prometheus", "off"),
+            r"^--web: cannot listen at 192.0.2.1:9 \(Cannot assign requested address\): choose",
+        ),
         (("--user", "nobody-at-all"), "--user: there is no user 'nobody-at-all'"),
         (("--record", "x", "--keep", "1M"), "--keep"),
         (("--keep", "1G"), "--keep does nothing without --record"),

@@ -77,7 +77,10 @@ class Kept(Sink):
 
     def _next(self, path: Path) -> BinaryIO:
         """Make room for a file, and begin it."""
-        found = sorted(self._place.glob(f"*/*{SUFFIX}"))
+        # Names have the time, but clocks are set: what is being recorded goes last all the same.
+        found = sorted(
+            self._place.glob(f"*/*{SUFFIX}"), key=lambda each: (each.parent == path.parent, each)
+        )
         sizes = {each: _size(each) for each in found}
         total = sum(sizes.values()) + self._piece + _BEYOND
         for oldest in found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import socket
 import threading
@@ -218,7 +219,8 @@ def _listening(host: str, port: int, option: str) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
+        shown = f"[{host}]" if ":" in host else host
+        why = os.strerror(error.errno or 0)  # Python's own text has the address once more
         raise MachineError(
-            f"{option}: cannot listen at {host}:{port} ({error.strerror}):"
-            " choose another address or port"
+            f"{option}: cannot listen at {shown}:{port} ({why}): choose another address or port"
         ) from error
