@@ -14,6 +14,7 @@ from tcprism.tls.libraries import Library, find
 from tcprism.tls.mappings import running
 from tcprism.tls.uncovered import Uncovered
 
+_NAMED = 5  # of the processes that could not be examined
 _PROBED = {
     symbol for hook in PROBE.hooks for program in hook.programs for symbol in program.symbols
 }
@@ -93,7 +94,8 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
             yield f"    {library['path']}: {about}, {len(library['functions'])} functions"
         for file in process["not_covered"]:
             yield f"    {file['path']}: not covered: {file['reason']}"
-    if report["unreadable"]:
-        yield f"processes that we may not examine: {len(report['unreadable'])}"
+    if pids := report["unreadable"]:
+        named = ", ".join(map(str, pids[:_NAMED])) + (", ..." if len(pids) > _NAMED else "")
+        yield f"{len(pids)} of the processes could not be examined: pid {named}"
     if not report["processes"]:
         yield "no library for TLS found"

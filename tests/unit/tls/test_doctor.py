@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from tcprism.cli.doctor import command
+from tcprism.cli.doctor_tls import lines
 from tcprism.tls.uncovered import Uncovered
 from tests.unit.tls.test_libraries import linked, mapping, running
 
@@ -73,6 +74,15 @@ def test_static_openssl(static_program: Path, tmp_path: Path) -> None:
     assert process["libraries"] == []
     assert process["not_covered"] == [{"path": str(stripped), "reason": "no symbols"}]
     assert (process["name"], status) == ("stripped", 1)
+
+
+@pytest.mark.parametrize(
+    ("pids", "said"), [([1], "1 of the processes"), ([*range(1, 9)], "8 of the processes")]
+)
+def test_processes_that_cannot_be_examined_are_named(pids: list[int], said: str) -> None:
+    told = [*lines({"processes": [], "unreadable": pids})]
+    named = "1" if len(pids) == 1 else "1, 2, 3, 4, 5, ..."
+    assert told[0] == f"{said} could not be examined: pid {named}"
 
 
 def test_a_library_that_is_mapped_while_we_look(tmp_path: Path) -> None:
