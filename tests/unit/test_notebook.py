@@ -102,7 +102,7 @@ def test_a_monitor_that_does_not_run() -> None:
     assert "with" in texts(shown(tcprism.Monitor()), "code")
 
 
-def test_the_example_runs() -> None:
+def test_the_example_runs(tmp_path: Path) -> None:
     """Over sockets in the file system: of free ports, another program may take one at any time."""
     nbclient = pytest.importorskip("nbclient")
     config: Any = pytest.importorskip("traitlets.config").Config()
@@ -112,6 +112,7 @@ def test_the_example_runs() -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     config.KernelManager.transport = "ipc"
+    config.KernelManager.connection_file = str(tmp_path / "kernel.json")
     nbclient.NotebookClient(
         notebook, config=config, timeout=PATIENCE, startup_timeout=PATIENCE
     ).execute()
