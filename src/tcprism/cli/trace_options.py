@@ -37,7 +37,7 @@ def payload_option(default: int, of: str = "message") -> Callable[[Decorated], D
     )
 
 
-OR_SEGMENT = "message, or per segment where messages are not traced"
+OR_SEGMENT = "message, or if given per segment where messages are not traced"
 
 
 def payloads(given: dict[str, Any], kinds: Sequence[str]) -> dict[str, int]:
