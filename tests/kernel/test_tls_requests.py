@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.support.netns import Netns
 from tests.support.nginx import nginx
 from tests.support.server import serving
 from tests.support.tls import certificate
-from tests.support.tracer import Event, tracing
+from tests.support.tracer import PATIENCE, Event, tracing
 
 pytestmark = pytest.mark.native  # the stage is the same everywhere, and so are the events' tests
 
@@ -90,6 +91,28 @@ def test_what_nginx_has_logged_of_curl(netns: Netns, tmp_path: Path, view: str) 
     assert found(events, "HTTP/1.1") == +rows
     assert len(events) == 7
     assert {(event["request_state"], event["view"]) for event in events} == {("complete", view)}
+    assert None not in {event["request_seq"] for event in events}
+
+
+def test_what_nginx_has_logged_of_a_client_in_go(netns: Netns, tmp_path: Path) -> None:
+    """Its first request may be missed: until then nobody knows the program."""
+    needs("promtool")
+    files = certificate(tmp_path)
+    ask = ("env", f"SSL_CERT_FILE={files[0]}", "promtool", "query", "instant")
+    with nginx(netns, tmp_path, tls=files) as log:
+        with tracing(tmp_path / "out", "--tls", "--netns", netns.path, view="requests") as t:
+            for where in ("none", *["hello"] * 5):  # it likes neither answer
+                command = netns.command(*ask, f"{ADDRESS}/{where}", "up")
+                subprocess.run(command, capture_output=True, timeout=PATIENCE)
+        events = [e for e in of_protocol(t.events, "http") if e["resource"].startswith("/hello/")]
+        rows = [(line, status, back) for line, status, _, back in logged(log).elements()]
+    known = [row for row in rows if "/hello/" in row[0]]
+    told = [(line, status, back) for line, status, _, back in found(events, "HTTP/1.1").elements()]
+    assert Counter(told) == Counter(known)
+    assert len(events) == 5
+    assert {(e["comm"], e["request_state"], e["view"]) for e in events} == {
+        ("promtool", "complete", "both")
+    }
     assert None not in {event["request_seq"] for event in events}
 
 
