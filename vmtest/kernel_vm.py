@@ -153,13 +153,14 @@ def relay(machine: subprocess.Popen[bytes], console: Path, silence: float) -> bo
         selector.register(machine.stderr, selectors.EVENT_READ, sys.stderr.buffer)
         heard, length = time.monotonic(), 0
         while selector.get_map():
+            looked = time.monotonic()  # what is printed from now on is not missed below
             ready = selector.select(min(silence, 1.0))
             for key, _ in ready:
                 pass_on(selector, key)
             now = console.stat().st_size if console.exists() else 0
             if ready or now > length:
                 heard, length = time.monotonic(), now
-            elif time.monotonic() - heard > silence:
+            elif looked - heard > silence:
                 return False
     return True
 
