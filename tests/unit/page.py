@@ -136,6 +136,13 @@ def await_same_text(one: Any, other: Any, selector: str) -> None:
         other.wait_for_timeout(50)
 
 
+def at_rest(page: Any) -> None:
+    """Wait until what is drawn anew when its size changes has been: charts, a frame later."""
+    frame = "new Promise((drawn) => requestAnimationFrame(drawn))"
+    for _ in range(3):
+        page.evaluate(frame)
+
+
 def chosen(page: Any, text: str, count: int) -> None:
     """Type a filter, and wait until it has chosen so many rows."""
     page.fill("input", text)

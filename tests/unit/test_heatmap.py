@@ -16,7 +16,7 @@ from tcprism.web.store import Store
 from tcprism.web.views import Views
 
 from .asked import COUNT, MS, SERVER_MS, asked
-from .page import TCPRISM, chosen, has_text, page, url
+from .page import TCPRISM, at_rest, chosen, has_text, page, url
 from .recordings import written
 from .records import requests
 from .session import START
@@ -81,6 +81,7 @@ def test_what_has_no_duration_is_counted() -> None:
 
 def _drag(page: Any, since: float, until: float, top: float, bottom: float) -> None:
     """Drag over a part of the heatmap: shares of its width and height."""
+    at_rest(page)
     box = page.locator(".heatmap").bounding_box()
     page.mouse.move(box["x"] + since * box["width"], box["y"] + top * box["height"])
     page.mouse.down()

@@ -14,6 +14,7 @@ from .asked import COUNT, asked
 from .page import (
     MARKUP,
     TCPRISM,
+    at_rest,
     await_same_text,
     chosen,
     has_other_text,
@@ -103,7 +104,8 @@ def test_what_is_refused_is_asked_once(page: Any) -> None:
 def test_a_mark_is_explained(page: Any) -> None:
     chosen(page, "failed", 1)
     page.locator(".body .row").first.click()
-    page.locator(".axis rect.retransmit").first.scroll_into_view_if_needed()  # once it is at rest
+    page.wait_for_selector(".proven h2")  # comes last, and moves the rest
+    at_rest(page)
     page.locator(".axis rect.retransmit").first.hover(force=True)
     has_text(page, ".said", re.compile("were sent again: .*tail loss probe"))
     page.locator(".axis").focus()
