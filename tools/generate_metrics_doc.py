@@ -25,7 +25,10 @@ The series of a process end five minutes after it has ended. Histograms carry ex
 OpenMetrics: the `socket` of a connection, as in [events.md](events.md).
 
 "Owner" stands for the attributes that say whose a series is: @OWNER@.
-An attribute that is not known is left out.
+An attribute that is not known is left out. `k8s.workload`, `systemd.unit`, `tcp.state` and those
+that begin with `tcprism` are our own, those that begin with `network.tcp` are of the proposal, all
+others are OpenTelemetry's. Two that its conventions want for `http` are not there:
+`server.address`, left out as all addresses are, and `url.scheme`.
 
 [prometheus]: https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/
 [proposal]: https://github.com/open-telemetry/semantic-conventions/issues/3682

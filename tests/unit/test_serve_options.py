@@ -75,6 +75,7 @@ def test_where_the_page_is(tmp_path: Path) -> None:
         ("keep = {a = 1}", "keep in .* is not a text"),
         ("[peers]\nx = ['nowhere']", r"\[peers\] x: 'nowhere' does not appear to be"),
         ("[peers]\nx = 5", r"\[peers\] x is a list"),
+        ('[peers]\n"" = ["10.0.0.0/8"]', r"\[peers\] has a network without a name"),
         ("peers = 5", r"\[peers\] has names of networks"),
         ("=", "is not TOML"),
         ("\xff", "is not TOML"),

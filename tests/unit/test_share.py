@@ -6,6 +6,7 @@ import copy
 import importlib
 import json
 import operator
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -34,6 +35,32 @@ METRICS = {
     )
 }
 LABELS = {*map(label, ATTRIBUTES), "instance", "le", "job"}
+
+
+# That OpenTelemetry does not have: docs/metrics.md tells of them.
+PROPOSED = ("system.network.tcp.", "network.tcp.")
+OURS = ("tcprism.", "k8s.workload", "systemd.unit", "tcp.state")
+
+
+def _conventions(kind: str) -> set[str]:
+    """Return the names of metrics or attributes in the package that is made of the conventions."""
+    package = pytest.importorskip(f"opentelemetry.semconv._incubating.{kind}")
+    modules = [
+        importlib.import_module(f"{package.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(package.__path__)
+    ]
+    return {each for module in modules for each in vars(module).values() if isinstance(each, str)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("metrics", [each.name for each in INSTRUMENTS]), ("attributes", [*ATTRIBUTES])],
+)
+def test_what_is_not_opentelemetrys_is_said_to_be_ours(kind: str, names: list[str]) -> None:
+    theirs = [name for name in names if not name.startswith((*PROPOSED, *OURS))]
+    assert theirs
+    assert {*theirs} <= _conventions(kind)
+    assert not {*names} - {*theirs} & _conventions(kind)
 
 
 def _promtool(*arguments: str) -> str:

@@ -92,6 +92,8 @@ def _peers(found: Any) -> dict[str, list[str]]:
         raise UsageError("--config: [peers] has names of networks, each with a list of addresses")
     peers = {}
     for name, networks in found.items():
+        if not name:
+            raise UsageError("--config: [peers] has a network without a name: give it one")
         listed = [networks] if isinstance(networks, str) else networks
         if not isinstance(listed, list):
             raise UsageError(f'--config: [peers] {name} is a list, as {name} = ["10.1.0.0/16"]')

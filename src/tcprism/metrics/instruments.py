@@ -19,7 +19,8 @@ IDENTITY = (
 )  # fmt: skip
 OWNER = (*IDENTITY, PORT, "tcprism.peer")
 ATTRIBUTES = {
-    PROCESS: "the process' name (/proc/PID/comm)",
+    PROCESS: "the process' name (/proc/PID/comm; OpenTelemetry prefers the name of /proc/PID/exe,"
+    " which of a script is its interpreter's)",
     "container.name": "its container: the engine's or the kubelet's name for it, else the first"
     " digits of its id",
     "k8s.pod.uid": "its Kubernetes pod",
@@ -224,8 +225,9 @@ COUNTS = Instrument(
     told=True,
 )  # fmt: skip
 CPU = Instrument(
-    "tcprism.cpu.time", "counter", "s", "CPU time of tcprism itself, in user space.", (), told=True
-)
+    "tcprism.cpu.time", "counter", "s",
+    "CPU time of tcprism's own process; its BPF programs run in others.", (), told=True,
+)  # fmt: skip
 MEMORY = Instrument(
     "tcprism.memory.usage", "gauge", "By", "Memory of tcprism itself (VmRSS), rings included.", ()
 )
