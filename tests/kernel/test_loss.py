@@ -211,8 +211,14 @@ SCENARIOS: dict[str, tuple[Callable[[Wire, Scenario], None], set[str]]] = {
 OTHERS = {"shut window": shut_window, "dropped out": dropped_out, "dropped in": dropped_in}
 
 
+def ended_at_once(scenario: Scenario) -> bool:
+    """Tell whether no FIN was sent again, which would be one more timeout."""
+    fins = Counter((p.source_port, p.seq) for p in scenario.carried if "FIN" in p.flags)
+    return max(fins.values()) == 1
+
+
 def happened(name: str, scenario: Scenario) -> bool:
-    """Tell by the kernel's counters whether it came off: a machine that stalls spoils it."""
+    """Tell by counters and the wire whether it came off: a machine that stalls spoils it."""
     counted = scenario.counted
     fast = counted["TCPFastRetrans"] > 0 and counted["TCPTimeouts"] == 0
     probed_then_timed_out = counted["TCPLossProbes"] > 0 and counted["TCPTimeouts"] > 0
@@ -222,7 +228,8 @@ def happened(name: str, scenario: Scenario) -> bool:
         "tlp": counted["RetransSegs"] == counted["TCPLossProbes"] > 0,
         "tlp of new data": counted["TCPLossProbes"] > 0,
         "tlp then rto": probed_then_timed_out,
-        "spurious": probed_then_timed_out and undone(counted) > 0,
+        "blackout": ended_at_once(scenario),
+        "spurious": probed_then_timed_out and undone(counted) > 0 and ended_at_once(scenario),
     }
     return wanted.get(name, True)
 
