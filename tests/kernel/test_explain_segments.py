@@ -112,7 +112,7 @@ def marking(wire: Wire, client: Socket, server: Socket) -> None:
 
 def keeping_alive(wire: Wire, client: Socket, server: Socket) -> None:
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
-    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 60)  # none for a late answer
     client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     client.sendall(b"x" * PIECE)
     receive(server, PIECE)
@@ -120,6 +120,12 @@ def keeping_alive(wire: Wire, client: Socket, server: Socket) -> None:
     passed = len(wire.passed)
     await_true(lambda: any(p.source_port == ALIVE for p in wire.passed[passed:]))
     client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+    await_true(lambda: is_answered(wire.passed[passed:]))
+
+
+def is_answered(packets: list[Packet]) -> bool:
+    keepalives = [p for p in packets if ALIVE in (p.source_port, p.destination_port)]
+    return 2 * sum(p.source_port == ALIVE for p in keepalives) == len(keepalives)
 
 
 def losing_acknowledgements(wire: Wire, client: Socket, server: Socket) -> None:
