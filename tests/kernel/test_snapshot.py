@@ -219,6 +219,8 @@ def test_metrics_learn_that_nothing_is_open(netns: Netns, look: Look) -> None:
         client.sendall(bytes(1000))
         await_unread(server, 1000)
         assert look(instruments.OPEN) == 2
+        assert look(instruments.IO) == 0  # without a cookie, what begins later counts at its end
+        assert "ESTAB" in netns.run("ss", "-tne")  # now it has one
         assert look(instruments.IO) == 2 * 1000  # sent here, received here
     assert look(instruments.OPEN) == 0
 

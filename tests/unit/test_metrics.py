@@ -271,12 +271,27 @@ def test_a_connection_has_no_cookie_until_somebody_asks_for_it() -> None:
     found, change = totals.snapshot(part("snapshot", *rows))
     assert dict(zip(found.rows["inode"].tolist(), change["bytes_sent"], strict=True)) == {
         77: 10,
-        78: 7,
+        78: 0,  # it has begun later: where it ends without a cookie, all of it is counted then
     }
-    found, change = totals.snapshot(part("snapshot", snapshot(5, 300, inode=77, bytes_sent=64)))
-    assert change["bytes_sent"].tolist() == [4]
+    named = (snapshot(5, 300, inode=77, bytes_sent=64), snapshot(6, 300, inode=78, bytes_sent=8))
+    found, change = totals.snapshot(part("snapshot", *named))
+    assert change["bytes_sent"].tolist() == [4, 8]
     change = totals.close(part("connection", closed(5, 400, 390, bytes_sent=65)))
     assert change["bytes_sent"].tolist() == [1]
+    assert totals.unaccounted == 0
+
+
+@pytest.mark.parametrize("cookie", [0, 5])
+def test_a_connection_without_a_cookie_until_its_end_counts_once(cookie: int) -> None:
+    """As before Linux 5.12, where the hooks cannot make one, or where `close` alone is traced."""
+    totals = Totals()
+    totals.snapshot(part("snapshot", snapshot(1, 100)))
+    counted = 0
+    for moment in (200, 300):
+        _, change = totals.snapshot(part("snapshot", snapshot(0, moment, inode=8, bytes_sent=50)))
+        counted += int(change["bytes_sent"].sum())
+    change = totals.close(part("connection", closed(cookie, 400, 250, bytes_sent=60)))
+    assert counted + change["bytes_sent"].tolist()[0] == 60
     assert totals.unaccounted == 0
 
 

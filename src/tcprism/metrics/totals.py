@@ -27,8 +27,9 @@ _CHANGE = np.dtype([(name, np.int64) for name in FIELDS])
 class Totals:
     """Remembers what was counted of each connection, by its cookie; by its inode while it has none.
 
-    A connection older than the first snapshot counts from there. `unaccounted` are those whose past
-    is not known: they ended, or there was no room to remember them before.
+    A connection older than the first snapshot counts from there, a later one once it has a cookie
+    or ends. `unaccounted` are those whose past is not known: they ended, or there was no room to
+    remember them before.
     """
 
     def __init__(self) -> None:
@@ -50,13 +51,17 @@ class Totals:
         change = now.copy()
         _subtract(change[known], self._totals[places[known]], change, known)
         latest = int(part.rows["ts_ns"].max(initial=0))
-        if self._since_ns < 0:  # all that came before us
+        first_of_all = self._since_ns < 0
+        # Its end has no inode, and tells of all its bytes, if it began after the first snapshot.
+        later = ~known & (sockets >= _BY_INODE) & (not first_of_all)
+        if first_of_all:  # all that came before us
             change = np.zeros(len(part), _CHANGE)
             self._since_ns = latest
         elif self._forgot:  # it may have been there before, and its bytes counted
             change[~known] = 0
-            self.unaccounted += int((~known & _moved(now))[:REMEMBERED].sum())
-        self._forgot = self._remember(sockets, now)
+            self.unaccounted += int((~known & ~later & _moved(now))[:REMEMBERED].sum())
+        change[later] = 0
+        self._forgot = self._remember(sockets[~later], now[~later])
         if self._forgot:
             self._since_ns = latest
         return part, change
