@@ -305,6 +305,11 @@ def test_a_view_without_segments_is_refused(arguments: tuple[str, ...], reason: 
     assert reason in refused(view, str(SAMPLE), *chosen, *written)
 
 
+@pytest.mark.parametrize("kinds", ["all", "all,receive", "receive, all"])
+def test_all_that_was_recorded_may_be_named(kinds: str) -> None:
+    assert parse_capture_filter({"capture_filter": "port 80", "kinds": kinds})
+
+
 def refused(*arguments: str) -> str:
     """Run a command that must be refused; return the reason."""
     run = subprocess.run(

@@ -41,8 +41,9 @@ def _refuse_others(given: dict[str, Any]) -> None:
         raise UsageError(f"--capture-filter chooses segments, and --packets {packets} has none")
     if view in ("connections", "requests"):
         raise UsageError(f"--capture-filter chooses segments, and --as {view} shows none")
-    if kinds not in (None, "all"):
-        require_segments([kind.strip() for kind in kinds.split(",")])
+    chosen = [kind.strip() for kind in kinds.split(",")] if kinds else []
+    if "all" not in chosen:  # of a recording, that is whatever it has
+        require_segments(chosen)
 
 
 # What no record has of a packet: name, first bit and the one behind the last. TCP's header is where
