@@ -158,6 +158,28 @@ def test_attempts_on_a_full_disk_leave_nothing_behind(
     assert [*tmp_path.iterdir()] == []
 
 
+def test_an_attempt_that_cannot_begin_deletes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcprism.recording.kept._AGAIN", 0.0)
+    disk = Disk()
+    kept = Kept(tmp_path, KEEP, {}, disk.create)
+    kept.open(FACTS)
+    kept.write(_batch(1))
+    disk.full = True
+    kept.write(_batch(2))
+
+    def failing(_: Path) -> bool:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "exists", failing)
+        kept.write(_batch(3))
+    (run,) = tmp_path.iterdir()
+    assert [event.pid for event in tcprism.open(run)] == [1] * 64
+    assert kept.dropped().remarks == ("128 events were not recorded: Input/output error",)
+
+
 def test_a_place_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError, match="Not a directory"):

@@ -64,7 +64,7 @@ class Kept(Sink):
                 self._remove()
 
     def _begin(self) -> None:
-        self._tried = time.monotonic()
+        self._tried, self._path = time.monotonic(), None
         name = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         path, number = self._place / name, 2
         while path.exists():
