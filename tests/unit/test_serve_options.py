@@ -151,3 +151,19 @@ def test_what_makes_no_sense_is_said_before_anything_starts(
     with pytest.raises(Error, match=said):
         command.main(list(arguments), standalone_mode=False)
     assert isinstance(command, click.Command)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('keep = "1G"', "--keep does nothing without --record"),
+        ('encrypt-to = "age1x"', "--encrypt-to does nothing without --record"),
+        ('web_memory = "1G"\nweb = false', "--web-memory does nothing without --web"),
+        ('spool-size = "1G"', "--spool-size does nothing without --clickhouse"),
+    ],
+)
+def test_what_does_nothing_is_said_of_a_file_too(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "serve.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=said):
+        command.main(["--config", str(file)], standalone_mode=False)

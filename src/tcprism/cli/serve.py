@@ -146,7 +146,7 @@ def command(**given: Any) -> None:
     """Run always: metrics for Prometheus and OTLP, a bounded recording, ClickHouse."""
     source = click.get_current_context().get_parameter_source
     for option, needed in _BELONGS_TO.items():
-        if source(option) is ParameterSource.COMMANDLINE and not given[needed]:
+        if source(option) is not ParameterSource.DEFAULT and not given[needed]:
             raise UsageError(f"--{option.replace('_', '-')} does nothing without --{needed}")
     requests = given.pop("requests")
     peers = Peers(given.pop("config"))
