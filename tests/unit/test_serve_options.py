@@ -137,6 +137,10 @@ def test_urls_of_collectors() -> None:
             ("--web", "192.0.2.1:9", "--prometheus", "off"),
             r"^--web: cannot listen at 192.0.2.1:9 \(Cannot assign requested address\): choose",
         ),
+        (
+            ("--web", f"{'x' * 64}.invalid:9", "--prometheus", "off"),
+            r"^--web: cannot listen at x+.invalid:9 \((?!Unknown|Success)[A-Z].*\): choose",
+        ),
         (("--user", "nobody-at-all"), "--user: there is no user 'nobody-at-all'"),
         (("--record", "x", "--keep", "1M"), "--keep"),
         (("--keep", "1G"), "--keep does nothing without --record"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 import socket
 import threading
@@ -220,7 +219,7 @@ def _listening(host: str, port: int, option: str) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         shown = f"[{host}]" if ":" in host else host
-        why = os.strerror(error.errno or 0)  # Python's own text has the address once more
+        why = str(error.strerror).partition(" (while")[0]  # Python adds the address once more
         raise MachineError(
             f"{option}: cannot listen at {shown}:{port} ({why}): choose another address or port"
         ) from error
