@@ -39,3 +39,19 @@ def test_a_collector_that_refuses_is_said_with_its_status(
         " does",
         f"{collector.url}/v1/metrics takes metrics again",
     ]
+
+
+def test_a_later_failure_is_not_said_with_the_status_of_an_earlier_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As when the exporter's own libraries raise: then there is no status."""
+    with collecting() as collector:
+        otlp = Otlp(Url(collector.url), lambda: [(instruments.CPU, [Row((), 1.0, time.time())])])
+        for refusal in (401, 0):
+            collector.refusal = refusal
+            otlp._push()
+        monkeypatch.setattr(otlp, "_exporter", None)
+        otlp._push()
+    said = [line.removeprefix(collector.url) for line in capsys.readouterr().err.splitlines()]
+    assert said[2:] == ["/v1/metrics takes no metrics: they will come when it does"]
+    assert "401" in said[0]

@@ -116,6 +116,7 @@ class Otlp(Sink):
             self._push()
 
     def _push(self) -> None:
+        self._refusal.shown = ""
         try:
             reached = self._exporter.export(self._data()).name == "SUCCESS"
         except Exception:  # whatever its libraries raise for a server's answer
