@@ -80,15 +80,15 @@ def _private(path: Path) -> PrivateFile:
 def make_sink(given: dict[str, Any], kinds: Sequence[str], output: BinaryIO) -> Sink:
     """Return the sink that the options choose for events of some kinds."""
     form: str = given["form"]
+    if form != "text":
+        if given["count_only"]:
+            raise UsageError(f"--count-only prints a table: leave --format {form} out")
+        return format_sink(form, given["packets"], kinds, output)
     _check_packets(given["packets"], form, kinds)
     if given["count_only"]:
-        if form != "text":
-            raise UsageError(f"--count-only prints a table: leave --format {form} out")
         from tcprism.sinks.count import Count
 
         return Count(output)
-    if form != "text":
-        return format_sink(form, given["packets"], kinds, output)
     from tcprism.sinks.text import Text
 
     return Text(output, color=wants_color(given["color"], output), style=given["payload_style"])
