@@ -72,6 +72,7 @@ def test_where_the_page_is(tmp_path: Path) -> None:
         ("record = true", "record in .* takes what it takes .* not true or false"),
         ("prometheus = false", "prometheus in .* takes what it takes .* not true or false"),
         ("comm = true", "comm in .* takes what it takes .* not true or false"),
+        ("comm = [true]", "comm in .* is not a text"),
         ("keep = {a = 1}", "keep in .* is not a text"),
         ("[peers]\nx = ['nowhere']", r"\[peers\] x: 'nowhere' does not appear to be"),
         ("[peers]\nx = 5", r"\[peers\] x is a list"),

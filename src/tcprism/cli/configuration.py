@@ -61,11 +61,11 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _value(path: str, key: str, option: click.Option, value: Any) -> Any:
-    given = value if isinstance(value, list) else [value]
-    if any(not isinstance(each, str | int | float) for each in given):
-        raise UsageError(f"--config: {key} in {path} is not a text, a number or a list of them")
     if isinstance(value, bool):
         return _switched(path, key, option, value)
+    given = value if isinstance(value, list) else [value]
+    if any(isinstance(each, bool) or not isinstance(each, str | int | float) for each in given):
+        raise UsageError(f"--config: {key} in {path} is not a text, a number or a list of them")
     if option.multiple:
         return list(map(str, given))
     if isinstance(value, list):
