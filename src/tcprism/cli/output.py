@@ -118,7 +118,11 @@ def _check_packets(packets: str | None, form: str, kinds: Sequence[str]) -> None
         return
     if source == "plaintext":
         raise UsageError("--packets plaintext needs trace or record with --tls, which reads it")
-    raise UsageError(f"pcapng of {source} needs one of the kinds {', '.join(_PACKETS[source])}")
+    kinds = _PACKETS[source]
+    raise UsageError(
+        f"pcapng of {source} needs one of the kinds {', '.join(kinds)},"
+        f" as `tcprism trace --kinds {kinds[0]}` has"
+    )
 
 
 def packets_of(packets: str | None, kinds: Sequence[str]) -> str:
