@@ -378,7 +378,7 @@ def test_a_call_whose_message_was_lost_does_not_have_the_moment_of_a_later_one()
     kept = carried.take(np.array([0, 2, 3, 4, 5]))  # without the first read
     first, *others = requests_in(kept, plaintext)
     assert (first["status"], first["request_ns"], first["request_state"]) == (
-        *("200", None, "partial"),
+        *("200", None, "gap"),
     )
     assert [one["request_ns"] for one in others] == [5 * MS] * 2
 

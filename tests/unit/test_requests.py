@@ -90,6 +90,40 @@ def test_connections_with_the_same_ends_in_other_namespaces_are_others() -> None
     assert sorted(pid for part in parts for pid in column(part, "pid")) == [7, 8]
 
 
+UNPLACED = {"flags": MessageFlag.SEQ_UNKNOWN, "seq": 0}
+
+
+@pytest.mark.parametrize("after", [True, False])
+@pytest.mark.parametrize("ends", ["both", "client"])
+def test_a_read_without_a_place_lies_between_its_neighbours(ends: str, after: bool) -> None:
+    """The kernel does not tell it where another thread had the socket just then."""
+    talk = Talk()
+    for number in range(2 + after):
+        talk.exchange(number, ends)
+    read = [one for one in talk.events if one["kind"] == EventKind.RECV and one["pid"] == 7][1]
+    read |= UNPLACED
+    parts = made(Requests(alone=True), talk.batch)
+    states = [state for part in parts for state in column(part, "request_state")]
+    ends_ns = [int(ts_ns) for part in parts for ts_ns in part.rows["ts_ns"]]
+    known = after or ends == "both"  # the server's writes tell where the last response ends
+    assert (states == ["complete"] * (2 + after)) == known
+    assert (read["ts_ns"] in ends_ns) == known
+
+
+@pytest.mark.parametrize("wrong", [{"tid": 99}, {"bytes": len(OK) + 1}])
+def test_a_read_is_placed_only_where_that_is_proven(wrong: dict[str, Any]) -> None:
+    """Two in a row of two threads may be in either order, and sizes must fit."""
+    talk = Talk()
+    for number in range(4):
+        talk.exchange(number)
+    reads = [one for one in talk.events if one["kind"] == EventKind.RECV and one["pid"] == 7]
+    reads[1] |= UNPLACED
+    reads[2] |= UNPLACED | wrong
+    (part,) = made(Requests(alone=True), talk.batch)
+    assert column(part, "request_state") == ["complete", "gap", "gap", "complete"]
+    assert column(part, "request_ns")[1:3] == [None, None]
+
+
 def test_other_events_pass_unless_it_is_alone() -> None:
     talk = Talk()
     talk.exchange(0)

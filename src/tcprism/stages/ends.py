@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from tcprism.events._wire import MessageFlag
+from tcprism.events._wire import MICROSECONDS_UNKNOWN, MessageFlag
 from tcprism.events.kinds import SENDS
 from tcprism.protocols import Exchange
 from tcprism.protocols.conversation import Conversation, Direction
@@ -21,13 +23,23 @@ CONNECTION_BYTES = 5_000
 MOMENT_BYTES = 32
 _EXCHANGE_BYTES = 600
 
+_UNPLACED_MAX = 8  # reads
 _NEAR = 1 << 26  # bytes: more than the buffers of both ends hold
+
+
+class Unplaced(NamedTuple):
+    """A read of which the kernel did not tell where in the stream it was."""
+
+    size: int
+    data: bytes | None
+    ts_ns: int
+    tid: int
 
 
 class View:
     """One end of a connection, as its process uses it; `side` is the direction that it sends."""
 
-    __slots__ = ("closed", "connection", "flows", "head", "key", "pid", "side")
+    __slots__ = ("closed", "connection", "flows", "head", "key", "pid", "side", "unplaced")
 
     def __init__(self, connection: Connection, side: int, key: int) -> None:
         self.connection = connection
@@ -36,6 +48,7 @@ class View:
         self.closed = False
         self.pid = -1
         self.head = b""  # of its latest message from another process than before
+        self.unplaced: list[Unplaced] = []  # since the latest read that has its place
         self.flows = self._flow(side, 0), self._flow(1 - side, 1)  # what it writes, and reads
 
     def left(self, seq: int, size: int, unsent_us: int, unacked_us: int) -> None:
@@ -52,6 +65,29 @@ class View:
         if not connection.unseen:
             begin = connection.conversation.offset(side, seq)
             connection.timelines[side].arrive(begin, size, ts_ns)
+
+    def hold(self, size: int, data: bytes | None, record: np.void) -> None:
+        """Keep a read until its place is known."""
+        if len(self.unplaced) < _UNPLACED_MAX:
+            self.unplaced.append(Unplaced(size, data, int(record["ts_ns"]), int(record["tid"])))
+
+    def place(self, before: int) -> None:
+        """Place the reads that were held, if they are all between the latest one and an offset.
+
+        They are if they fill that, and one thread's follow one another.
+        """
+        held, self.unplaced = self.unplaced, []
+        _, conversation, side, direction, _, marks = self.flows[1]
+        begin = marks.reached
+        if begin < 0 or before - begin != sum(read.size for read in held):
+            return
+        if len({read.tid for read in held}) > 1:
+            return
+        for size, data, ts_ns, _ in held:
+            marks.add(begin + size, ts_ns, MICROSECONDS_UNKNOWN, begin)
+            if begin + size > direction.at:
+                conversation.feed(side, begin, size, data, ts_ns)
+            begin += size
 
     def _flow(self, side: int, which: int) -> Flow:
         connection, conversation = self.connection, self.connection.conversation
@@ -101,6 +137,7 @@ class Connection:
         moments = sum(one.count for one in self.timelines) if self.plain else 0
         waiting = len(talk.parser.waiting) if talk.parser else 0
         size = CONNECTION_BYTES + talk.kept + MOMENT_BYTES * moments
+        size += sum(len(read.data or b"") for view in self.views if view for read in view.unplaced)
         size += _EXCHANGE_BYTES * (len(self.finished) + waiting)
         return size + (self.plaintext.size if self.plaintext else 0)
 
@@ -113,6 +150,9 @@ class Connection:
 
     def end(self, side: int, closed: bool = True) -> None:
         """Take note that nothing more comes of a direction, as it was `closed` or not recorded."""
+        reader = self.views[1 - side]
+        if reader and reader.unplaced:  # perhaps all that was written has been read
+            reader.place(self.timelines[side].written.reached)
         self.conversation.end(side, closed)
         if self.plaintext:
             self.plaintext.end(side, closed)

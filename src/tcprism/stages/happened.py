@@ -21,9 +21,8 @@ from tcprism.events.columns import MESSAGES
 from tcprism.events.connection import connection_keys
 
 _NARROW = 1_024  # bytes
-_NO_STREAM = int(MessageFlag.SEQ_UNKNOWN | MessageFlag.PEEK)
 # What happened. The first two say which direction it is about, beside the end that it happened at.
-WRITTEN, READ, ACKED, ARRIVED, REPEATED, CLOSED, ENCRYPTED, DECRYPTED, NOTHING = range(9)
+WRITTEN, READ, ACKED, ARRIVED, REPEATED, CLOSED, ENCRYPTED, DECRYPTED, UNPLACED, NOTHING = range(10)
 _UNSEEN = -1  # length of a payload that is not wanted: its plaintext is
 
 
@@ -52,12 +51,18 @@ Columns = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
 def _messages(part: Part) -> Columns:
-    """Tell writes and reads, with when they began or how long bytes lay unread, and payload."""
+    """Tell writes and reads, with when they began or how long bytes lay unread, and payload.
+
+    Of a read during which another thread had the socket, the place in the stream is not known.
+    """
     rows = part.rows
     sends = rows["kind"] == EventKind.SEND
     durations = np.where(rows["duration_ns"] == DURATION_UNKNOWN, 0, rows["duration_ns"])
     what = np.where(sends, WRITTEN, READ)
-    what[((rows["flags"] & _NO_STREAM) != 0) | (rows["error"] != 0)] = NOTHING
+    unplaced = (rows["flags"] & MessageFlag.SEQ_UNKNOWN) != 0
+    what[unplaced] = UNPLACED
+    peeks = (rows["flags"] & MessageFlag.PEEK) != 0
+    what[(unplaced & (sends | (rows["bytes"] == 0))) | peeks | (rows["error"] != 0)] = NOTHING
     lengths = part.payload_lengths()
     lengths[rows["payload_unavailable"] == PayloadReason.ENCRYPTED] = _UNSEEN
     return what, np.where(sends, rows["ts_ns"] - durations, rows["unread_us"]), lengths

@@ -30,6 +30,7 @@ from tcprism.stages.happened import (
     ENCRYPTED,
     READ,
     REPEATED,
+    UNPLACED,
     WHAT,
     happened,
     payload,
@@ -190,8 +191,8 @@ class Requests(StatefulStage):
             if what > READ:
                 self._besides(what, view, key, (seq, size, second, length), parts[place], row)
                 continue
-            if view is None or view.pid != pid:
-                view = self._connections.used(view or key, parts[place].rows[row], pid)
+            if view is None or view.pid != pid or view.unplaced:
+                view = self._used(view or key, parts[place].rows[row], pid, what)
             connection, conversation, side, direction, timeline, marks = view.flows[what]
             if conversation.unknown and connection.is_over:
                 continue
@@ -210,6 +211,13 @@ class Requests(StatefulStage):
             if conversation.done or connection.finished or connection.plaintext:
                 self._let_go(connection)
 
+    def _used(self, view: View | int, record: np.void, pid: int, what: int) -> View:
+        """Return the end that a message is of, with the reads before it in their places."""
+        used = self._connections.used(view, record, pid)
+        if used.unplaced and what == READ:
+            used.place(used.connection.conversation.offset(1 - used.side, int(record["seq"])))
+        return used
+
     def _besides(
         self,
         what: int,
@@ -227,6 +235,8 @@ class Requests(StatefulStage):
         elif what == ARRIVED:
             if view is not None:
                 view.arrived(seq, size, second)
+        elif what == UNPLACED and view is not None:
+            view.hold(size, None if third < 0 else payload(part, row, third), part.rows[row])
         elif what in (ENCRYPTED, DECRYPTED):
             view = view or self._connections.view(part.rows[row], key)
             self._take_plaintext(view, what - ENCRYPTED, told, part, row)
@@ -256,19 +266,11 @@ class Requests(StatefulStage):
         if record["socket_source"] == SocketSource.CIPHERTEXT:
             began_ns = max(ts_ns - int(record["duration_ns"]), NEVER)
             plaintext.mark(side, what, (begin, places.at), (began_ns, ts_ns))
-        data = payload(call.part, call.row, length)
-        plaintext.feed(side, begin, size, data, ts_ns)
+        plaintext.feed(side, begin, size, payload(call.part, call.row, length), ts_ns)
         if plaintext.conversation.done or plaintext.finished:
             self._let_go(carrier)
 
-    def _more(
-        self,
-        view: View,
-        what: int,
-        stretch: tuple[int, int],
-        rows: Rows,
-        row: int,
-    ) -> None:
+    def _more(self, view: View, what: int, stretch: tuple[int, int], rows: Rows, row: int) -> None:
         """Take what became of the bytes of messages."""
         connection, (seq, size) = view.connection, stretch
         conversation, side = connection.conversation, view.side
@@ -307,7 +309,10 @@ class Requests(StatefulStage):
         needed, wanted = self._reached(stream)
         reached = wanted if hold else needed
         if over := stream.over(reached, len(finished) - FINISHED_MAX):
-            self._answered += answered_together(stream, finished[:over])
+            found = answered_together(stream, finished[:over])
+            for one in found:  # it is over, though it is not known when
+                one.exchange.gap |= one.at[_DONE] == NEVER
+            self._answered += found
             del finished[:over]
         return bool(finished) and reached < needed
 

@@ -28,12 +28,12 @@ class Marks:
     There are many of them. In arrays, one takes 24 bytes, where Python's objects would take 170.
     """
 
-    __slots__ = ("_reached", "ends", "moments")
+    __slots__ = ("ends", "moments", "reached")
 
     def __init__(self) -> None:
         self.ends = array("q")
         self.moments = array("q")  # two of each end
-        self._reached = -1
+        self.reached = -1  # the end of the latest bytes, -1: there were none
 
     def add(self, end: int, first: int, second: int, begin: int = 0) -> int:
         """Remember two numbers of the bytes before `end`; return how many marks there are.
@@ -41,11 +41,11 @@ class Marks:
         Of bytes before `begin` that have none so far, nothing was seen: they remain unmarked.
         """
         ends, moments = self.ends, self.moments
-        if begin > self._reached:
+        if begin > self.reached:
             ends.append(begin)
             moments.extend(UNMARKED)
         if not ends or end >= ends[-1]:
-            self._reached = end
+            self.reached = end
             ends.append(end)
             moments.append(first)
             moments.append(second)
