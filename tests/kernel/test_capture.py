@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tcprism.events._wire import PAYLOAD_MAX
-from tcprism.sources.request import SEGMENT_KINDS
+from tcprism.events.kinds import SEGMENT_KINDS
 from tests.support import hooks, scenes
 from tests.support.capture import FLAG_NAMES, capturing
 from tests.support.conversation import hang_up, ping_pong, receive

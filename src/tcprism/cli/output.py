@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from tcprism.errors import UsageError
-from tcprism.events.kinds import TLS_KINDS
+from tcprism.events.kinds import SEGMENT_KINDS, TLS_KINDS
 from tcprism.events.ledger import Ledger
 from tcprism.interrupts import cleaning
 from tcprism.private_file import PrivateFile
 from tcprism.sinks import Sink
 from tcprism.sinks.formats import BINARY, sink_for
-from tcprism.sources.request import SEGMENT_KINDS
 from tcprism.stages import Stage
 
 _MESSAGES = ("send", "recv")

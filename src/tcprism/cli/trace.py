@@ -26,6 +26,7 @@ from tcprism.cli.trace_options import (
     tracing_options,
 )
 from tcprism.errors import UsageError
+from tcprism.events.kinds import SEGMENT_KINDS
 from tcprism.features import machine
 from tcprism.filters import Criteria
 from tcprism.pipeline import account
@@ -35,7 +36,6 @@ from tcprism.sources.request import (
     CAPTURE_KINDS,
     DEFAULT_KINDS,
     DEFAULT_PAYLOAD,
-    SEGMENT_KINDS,
     Request,
 )
 from tcprism.sources.tracing import Tracing

@@ -354,4 +354,5 @@ FAMILIES = {
 KINDS = tuple(kind for kinds in FAMILIES.values() for kind in kinds)
 SENDS = (EventKind.SEND, EventKind.TLS_SEND)
 TLS_KINDS = FAMILIES["tls"]
+SEGMENT_KINDS = ("transmit", "probe", "receive", "retransmit")  # all that are on the wire
 NAMED_KINDS = (*TLS_KINDS, "receive", "translate")  # they are traced only where a user names them

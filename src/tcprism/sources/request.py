@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 
 from tcprism.errors import UsageError
 from tcprism.events._wire import PAYLOAD_MAX
-from tcprism.events.kinds import TLS_KINDS
+from tcprism.events.kinds import SEGMENT_KINDS, TLS_KINDS
 from tcprism.filters import Criteria
 from tcprism.ring import rings
 
 DEFAULT_KINDS = ("send", "recv", "retransmit", "drop", "connect", "accept", "close", "reset")
-SEGMENT_KINDS = ("transmit", "probe", "receive", "retransmit")  # all that are on the wire
 CAPTURE_KINDS = (*SEGMENT_KINDS, "translate")  # and what a capture says of them
 DEFAULT_PAYLOAD = 64
 DEFAULT_MAX_CONNECTIONS = 65_536

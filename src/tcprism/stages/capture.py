@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcprism.events import Batch, Part
-from tcprism.events._wire import EventKind
+from tcprism.events.kinds import NUMBERS, SEGMENT_KINDS
 from tcprism.events.ledger import Account
 from tcprism.stages import StatefulStage
 
 Mask = NDArray[np.bool_]
 FAMILIES = ("segment", "loss")
-SEGMENTS = (EventKind.TRANSMIT, EventKind.PROBE, EventKind.RECEIVE, EventKind.RETRANSMIT)
+_SEGMENTS = [NUMBERS[kind] for kind in SEGMENT_KINDS]
 _ABOUT_CONNECTIONS = "translation"
 
 
@@ -39,7 +39,7 @@ class Captured(StatefulStage):
 
     def _chosen(self, part: Part) -> Part:
         matches, unknown = self._matching(part)
-        self._seen += int(np.count_nonzero(np.isin(part.rows["kind"], SEGMENTS)))
+        self._seen += int(np.count_nonzero(np.isin(part.rows["kind"], _SEGMENTS)))
         self._matched += int(np.count_nonzero(matches))
         if "options" in part.derived:
             self._without_payload += int(np.count_nonzero(unknown))

@@ -18,6 +18,7 @@ from tcprism.events._wire import (
     SegmentArrival,
 )
 from tcprism.events.columns import BY_NAME
+from tcprism.events.kinds import NUMBERS, SEGMENT_KINDS
 from tcprism.events.names import arrival_name
 from tcprism.sinks.pcapng.blocks import ip_packets
 from tcprism.sinks.pcapng.packets import (
@@ -38,7 +39,7 @@ from tcprism.sinks.pcapng.packets import (
 )
 from tcprism.sinks.text_details import each
 
-KINDS = (EventKind.TRANSMIT, EventKind.PROBE, EventKind.RECEIVE, EventKind.RETRANSMIT)
+KINDS = [NUMBERS[kind] for kind in SEGMENT_KINDS]
 _HEADER_FLAGS = 0x1FF
 _FAMILIES = ("segment", "loss")
 _REMEMBERED = 1 << 16  # ends, and packets, at most
